@@ -1,0 +1,96 @@
+"""Rows to tensors: the same chat template and processor calls for fitting, warm start and evaluation.
+
+Letters: B rows, P prompt length (left-padded), T response length (right-padded).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlfr_vlm.data.prompts import flatten_text
+
+
+@dataclass
+class Encoded:
+    """A batch ready for a forward pass.
+
+    Attributes:
+        input_ids, attention_mask: (B, P) or (B, P + T).
+        completion_mask: (B, T) bool, True at response tokens; T is 0 without responses.
+        extra: what the processor adds for images (pixel_values, image_grid_thw, mm_token_type_ids).
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    completion_mask: Tensor
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    def model_inputs(self) -> dict[str, Tensor]:
+        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask, **self.extra}
+
+    def to(self, device: torch.device) -> "Encoded":
+        moved = {name: tensor.to(device) for name, tensor in self.extra.items()}
+        return Encoded(
+            self.input_ids.to(device), self.attention_mask.to(device), self.completion_mask.to(device), moved
+        )
+
+
+def tokenizer_of(processing_class: Any) -> Any:
+    """The tokenizer inside a processor, or the tokenizer itself."""
+    return getattr(processing_class, "tokenizer", processing_class)
+
+
+def render_prompt(processing_class: Any, messages: list[dict[str, Any]]) -> str:
+    """The exact prompt string, up to where the response begins."""
+    if not hasattr(processing_class, "image_processor"):
+        messages = flatten_text(messages)
+    return processing_class.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def encode_prompts(processing_class: Any, rows: Sequence[dict[str, Any]]) -> Encoded:
+    """Encode prompts (messages) and images of `rows`, padded on the left."""
+    texts = [render_prompt(processing_class, row["prompt"]) for row in rows]
+    images = [list(row.get("images") or []) for row in rows]
+    arguments: dict[str, Any] = {"text": texts, "padding": True, "padding_side": "left", "return_tensors": "pt"}
+    if any(images):
+        arguments["images"] = images
+    if tokenizer_of(processing_class) is processing_class:
+        arguments["add_special_tokens"] = False  # the chat template has them already
+    batch = dict(processing_class(**arguments))
+    input_ids, attention_mask = batch.pop("input_ids"), batch.pop("attention_mask")
+    extra = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+    empty = torch.zeros(input_ids.shape[0], 0, dtype=torch.bool)
+    return Encoded(input_ids, attention_mask, empty, extra)
+
+
+def append_responses(prompts: Encoded, responses: Sequence[Sequence[int]], pad_token_id: int) -> Encoded:
+    """Put response token ids behind the prompts, padded on the right."""
+    length = max(map(len, responses))
+    ids = torch.full((len(responses), length), pad_token_id)
+    mask = torch.zeros(len(responses), length, dtype=torch.bool)
+    for row, response in enumerate(responses):
+        ids[row, : len(response)] = torch.tensor(response, dtype=torch.long)
+        mask[row, : len(response)] = True
+    extra = dict(prompts.extra)
+    for name in ("mm_token_type_ids", "token_type_ids"):
+        if name in extra:
+            extra[name] = torch.cat([extra[name], extra[name].new_zeros(ids.shape)], dim=1)
+    return Encoded(
+        torch.cat([prompts.input_ids, ids], dim=1),
+        torch.cat([prompts.attention_mask, mask.to(prompts.attention_mask.dtype)], dim=1),
+        mask,
+        extra,
+    )
+
+
+def encode_examples(processing_class: Any, rows: Sequence[dict[str, Any]]) -> Encoded:
+    """Encode prompts with their expert responses, each ended by the end-of-sequence token."""
+    tokenizer = tokenizer_of(processing_class)
+    responses = [
+        tokenizer(row["response"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] for row in rows
+    ]
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return append_responses(encode_prompts(processing_class, rows), responses, pad)

@@ -1,0 +1,36 @@
+"""The flow field of RLFR: network, path and loss, token pairing, storage. Knows torch and nothing of TRL."""
+
+from rlfr_vlm.flow.context import CONTEXT_MODES, ContextMode, FlowInputs, context_lead, pair_tokens
+from rlfr_vlm.flow.field import VelocityField
+from rlfr_vlm.flow.path import (
+    flow_matching_loss,
+    layer_deviations,
+    linear_path,
+    target_velocity,
+    token_flow_losses,
+    velocity_deviation,
+)
+from rlfr_vlm.flow.spec import FlowSpec, check_context, check_fits_policy, resolve_layers
+from rlfr_vlm.flow.storage import build_field, load_field, save_field
+
+__all__ = [
+    "CONTEXT_MODES",
+    "ContextMode",
+    "FlowInputs",
+    "FlowSpec",
+    "VelocityField",
+    "build_field",
+    "check_context",
+    "check_fits_policy",
+    "context_lead",
+    "flow_matching_loss",
+    "layer_deviations",
+    "linear_path",
+    "load_field",
+    "pair_tokens",
+    "resolve_layers",
+    "save_field",
+    "target_velocity",
+    "token_flow_losses",
+    "velocity_deviation",
+]

@@ -1,0 +1,127 @@
+"""Flow matching on latents: the path, the loss, and how far a latent deviates from the flow. Pure functions.
+
+Letters: L hooked layers, B samples, T response tokens, D hidden width, R noise repeats, M = number of tokens kept by
+the mask. Only those M tokens are ever evaluated: prompt, image and padding tokens cost nothing.
+Source: RLFR (arXiv 2510.10201); flow matching (arXiv 2210.02747).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from rlfr_vlm.flow.context import FlowInputs
+
+Field = Callable[..., Tensor]
+
+
+def linear_path(x_1: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """x_t = t * x_1 + (1 - t) * noise; t = 1 is data. `t` must broadcast against `x_1`.
+
+    >>> linear_path(torch.tensor(4.0), torch.tensor(2.0), torch.tensor(0.25)).item()
+    2.5
+    """
+    return t * x_1 + (1 - t) * noise
+
+
+def target_velocity(x_1: Tensor, noise: Tensor) -> Tensor:
+    """u = x_1 - noise, the constant velocity of the linear path."""
+    return x_1 - noise
+
+
+def logit_normal(shape: Sequence[int], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+    """t = sigmoid(z), z ~ N(0, 1): times that dwell in the middle of [0, 1]."""
+    return torch.sigmoid(standard_normal(shape, device, generator))
+
+
+def standard_normal(shape: Sequence[int], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+    """Normal noise drawn on the generator's own device, so that a CPU generator reproduces a run on any device."""
+    source = generator.device if generator is not None else device
+    return torch.randn(*shape, device=source, generator=generator, dtype=torch.float32).to(device)
+
+
+def token_flow_losses(
+    field: Field,
+    inputs: FlowInputs,
+    *,
+    noise_repeats: int = 1,
+    generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
+    t: Tensor | None = None,
+) -> Tensor:
+    """Flow-matching loss of each kept token: mean over D of (v(x_t, t, cond, layer) - u)^2.
+
+    Args:
+        field: the velocity network.
+        inputs: target and condition latents; both are treated as constants.
+        noise_repeats: R, copies of each token, each with its own noise and time.
+        generator: source of noise and times, for reproducibility.
+        noise: (R, L, M, D), instead of drawing.
+        t: (R, L, M) in [0, 1], instead of drawing logit-normal times.
+
+    Returns:
+        (R, L, M) float32 losses; the M tokens are in row-major order of `inputs.mask`.
+    """
+    target, cond, image = inputs.packed()
+    shape = (noise_repeats, *target.shape)
+    noise = standard_normal(shape, target.device, generator) if noise is None else noise
+    t = logit_normal(shape[:-1], target.device, generator) if t is None else t
+    x_t = linear_path(target, noise, t.unsqueeze(-1))
+    velocity = field(x_t, t, cond, inputs.layer_positions.unsqueeze(-1), image)
+    return (velocity.float() - target_velocity(target, noise)).square().mean(dim=-1)
+
+
+def flow_matching_loss(field: Field, inputs: FlowInputs, **draw: object) -> Tensor:
+    """Loss (L,) of each layer: the mean of `token_flow_losses` over tokens and repeats; 0 where no token is kept.
+
+    Accepts the keyword arguments of `token_flow_losses`. The training loss is the mean over layers.
+    """
+    losses = token_flow_losses(field, inputs, **draw)  # type: ignore[arg-type]
+    return losses.sum(dim=(0, 2)) / max(losses.shape[0] * losses.shape[2], 1)
+
+
+def layer_deviations(
+    field: Field,
+    inputs: FlowInputs,
+    timesteps: Sequence[float],
+    *,
+    generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """Weighted deviation of each token from the flow, per timestep and layer.
+
+    w(t) * mean over D of (v - u)^2 with w(t) = t / (1 - t), each timestep with its own weight (RLFR, section on flow
+    rewards). One draw of noise serves all timesteps.
+
+    Args:
+        timesteps: rewarding timesteps in [0, 1); RLFR uses 0.8.
+        noise: (L, M, D), instead of drawing.
+
+    Returns:
+        (number of timesteps, L, B, T) float32, 0 at tokens outside `inputs.mask`.
+    """
+    if not timesteps or any(not 0 <= t < 1 for t in timesteps):
+        raise ValueError(f"timesteps must lie in [0, 1), got {list(timesteps)}")
+    target, cond, image = inputs.packed()
+    noise = standard_normal(target.shape, target.device, generator) if noise is None else noise
+    velocity_true = target_velocity(target, noise)
+    deviations = target.new_zeros(len(timesteps), target.shape[0], *inputs.mask.shape)
+    for row, step in enumerate(timesteps):
+        t = torch.tensor(step, device=target.device)
+        velocity = field(linear_path(target, noise, t), t, cond, inputs.layer_positions.unsqueeze(-1), image)
+        error = (velocity.float() - velocity_true).square().mean(dim=-1)
+        deviations[row, :, inputs.mask] = step / (1 - step) * error
+    return deviations
+
+
+@torch.no_grad()
+def velocity_deviation(
+    field: Field,
+    inputs: FlowInputs,
+    timesteps: Sequence[float],
+    *,
+    generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """Score (B, T) of each token: the mean of `layer_deviations` over layers and timesteps."""
+    return layer_deviations(field, inputs, timesteps, generator=generator, noise=noise).mean(dim=(0, 1))

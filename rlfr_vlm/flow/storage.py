@@ -1,0 +1,102 @@
+"""Save and load a field: `flow.safetensors` (weights) beside `flow.json` (its `FlowSpec`).
+
+Also reads the files RLFR released (`flow_model.bin`), whose names may carry the prefix `model.`.
+"""
+
+import json
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import replace_directory, write_json
+from rlfr_vlm.flow.field import VelocityField
+from rlfr_vlm.flow.spec import FlowSpec
+
+WEIGHTS_FILE = "flow.safetensors"
+SPEC_FILE = "flow.json"
+RELEASED_PREFIX = "model."
+# Constants that the release stores among the weights; ours are computed.
+RELEASED_CONSTANTS = ("time_embed.freqs", "layer_embed.freqs")
+
+
+def build_field(spec: FlowSpec) -> VelocityField:
+    """A new, untrained field for `spec`."""
+    return VelocityField(spec.hidden_size, spec.depth, eps=spec.eps, image_context=spec.image_context)
+
+
+def save_field(directory: str | Path, field: VelocityField, spec: FlowSpec) -> None:
+    """Write weights and spec into `directory`, replacing what is there in one step."""
+    from safetensors.torch import save_file
+
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in field.state_dict().items()}
+    with replace_directory(Path(directory)) as folder:
+        save_file(weights, folder / WEIGHTS_FILE)
+        write_json(folder / SPEC_FILE, spec.to_dict())
+
+
+def load_field(path: str | Path, spec: FlowSpec | None = None) -> tuple[VelocityField, FlowSpec]:
+    """Load a field saved by `save_field` (a folder), or a weights file together with its `spec`.
+
+    Raises:
+        UserError: nothing is there, the spec is missing, or weights and spec disagree. Never ignored.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"No flow field at {path}. Fit one with `rlfr fit-flow`, or set flow_path to its folder.")
+    if path.is_dir():
+        spec, path = spec or _read_spec(path / SPEC_FILE), path / WEIGHTS_FILE
+    if spec is None:
+        raise UserError(
+            f"{path} holds weights only. Load it through a folder that also has {SPEC_FILE}, or pass its FlowSpec."
+        )
+    field = build_field(spec)
+    _load_weights(field, _read_weights(path), path, spec)
+    return field, spec
+
+
+def _read_spec(path: Path) -> FlowSpec:
+    if not path.is_file():
+        raise UserError(f"{path.parent} is no flow field: {path.name} is missing.")
+    try:
+        return FlowSpec.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON ({error}). Restore it or fit the field again.") from None
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            weights = load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"Cannot read the flow weights {path}: {reason}") from None
+    names = [name.removeprefix(RELEASED_PREFIX) for name in weights]
+    return {name: weight for name, weight in zip(names, weights.values(), strict=True)
+            if name not in RELEASED_CONSTANTS}  # fmt: skip
+
+
+def _load_weights(field: VelocityField, weights: dict[str, Tensor], path: Path, spec: FlowSpec) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in field.state_dict().items()}
+    # A field without image context may be continued with it: the new projection starts at zero.
+    optional = {"image_embed.weight"} if spec.image_context else set()
+    problems = [f"missing {name}" for name in expected if name not in weights and name not in optional]
+    problems += [f"unexpected {name}" for name in weights if name not in expected]
+    problems += [
+        f"{name} is {tuple(weights[name].shape)} in the file, {shape} by the spec"
+        for name, shape in expected.items()
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    if problems:
+        raise UserError(
+            f"{path} does not hold a field of width {spec.hidden_size} and depth {spec.depth}: "
+            f"{'; '.join(problems[:4])}{' ...' if len(problems) > 4 else ''}."
+        )
+    field.load_state_dict(weights, strict=False)

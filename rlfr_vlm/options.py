@@ -1,0 +1,94 @@
+"""Our own settings as plain dataclasses. Free of torch, so that `--help` needs only these.
+
+`RLFRConfig` (rlfr_vlm/trainer/config.py) joins `FlowOptions` with every field of TRL's `GRPOConfig`.
+"""
+
+from dataclasses import dataclass, field
+
+METHODS = ("rlvr", "rlfr")
+ACCEPT_METRICS = ("correct", "entropy")
+
+
+@dataclass
+class RunOptions:
+    """What is trained, on what."""
+
+    model_name_or_path: str = field(default="", metadata={"help": "Policy: a local folder or a hub id."})
+    model_revision: str | None = field(default=None, metadata={"help": "Revision of a hub model."})
+    dtype: str = field(
+        default="auto", metadata={"help": "Weights' type: auto (as stored), float32, bfloat16 or float16."}
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention: sdpa, flash_attention_2 or eager; the model's default if unset."}
+    )
+    dataset_name: str = field(
+        default="", metadata={"help": "`digits`, a JSON/JSONL/Parquet/CSV file, a folder, or a hub id."}
+    )
+    dataset_split: str = field(default="train", metadata={"help": "Split to use."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a hub dataset."})
+    dataset_limit: int | None = field(
+        default=None, metadata={"help": "Use only this many rows (for `digits`: make this many)."}
+    )
+    system_prompt: str | None = field(default=None, metadata={"help": "System message put before every prompt."})
+
+
+@dataclass
+class FlowOptions:
+    """The flow reward (RLFR). With flow_coef 0 the trainer is TRL's GRPO."""
+
+    flow_path: str | None = field(default=None, metadata={"help": "Folder of the fitted field (`rlfr fit-flow`)."})
+    flow_coef: float = field(default=0.01, metadata={"help": "beta: weight of the flow reward; 0 turns it off."})
+    flow_context_mode: str = field(
+        default="token_pre", metadata={"help": "token_pre, token_post or identity; must be the field's own."}
+    )
+    flow_shift: int = field(default=1, metadata={"help": "Distance to the conditioning token; the field's own."})
+    flow_timesteps: list[float] = field(
+        default_factory=lambda: [0.8], metadata={"help": "Rewarding timesteps in [0, 1), 1 is data."}
+    )
+    flow_two_sided: bool = field(
+        default=True, metadata={"help": "Reward low and penalise high deviation (paper); false: penalise only."}
+    )
+    flow_threshold: float = field(default=0.6, metadata={"help": "eta: normalised deviations up to this count 0."})
+    flow_top_k: int = field(
+        default=15, metadata={"help": "At most this many tokens a response are rewarded; 0 is no limit."}
+    )
+    flow_gamma: float = field(default=1.0, metadata={"help": "Discount of the return-to-go."})
+    flow_update: bool = field(default=True, metadata={"help": "Go on fitting the field on accepted responses."})
+    flow_accept: str = field(
+        default="correct", metadata={"help": "Accepted for the update: correct responses, or tokens of high entropy."}
+    )
+    flow_accept_threshold: float = field(
+        default=0.5, metadata={"help": "A response is correct when its first reward exceeds this."}
+    )
+    flow_entropy_quantile: float = field(
+        default=0.8, metadata={"help": "With flow_accept entropy: tokens at or above this quantile are accepted."}
+    )
+    flow_soft_weight: float = field(default=0.0, metadata={"help": "Weight of what is not accepted, 0 to 1."})
+    flow_learning_rate: float = field(default=1e-4, metadata={"help": "AdamW learning rate of the update."})
+    flow_weight_decay: float = field(default=0.01, metadata={"help": "AdamW weight decay of the update."})
+    flow_max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clip of the update."})
+    flow_noise_repeats: int = field(default=1, metadata={"help": "Noise copies of each token in the update."})
+
+
+@dataclass
+class FitOptions:
+    """Fitting a field on expert responses; optimiser and batch come from transformers' TrainingArguments."""
+
+    flow_depth: int = field(default=4, metadata={"help": "Residual blocks: 4 up to 3B policies, 6 for 7B and 8B."})
+    flow_layers: list[float] = field(
+        default_factory=lambda: [0.25, 0.5, 0.75], metadata={"help": "Shares of the depth where latents are taken."}
+    )
+    flow_context_mode: str = field(default="token_pre", metadata={"help": "token_pre, token_post or identity."})
+    flow_shift: int = field(default=1, metadata={"help": "Distance to the conditioning token."})
+    flow_image_context: bool = field(
+        default=False, metadata={"help": "Also condition on the mean latent of the image tokens."}
+    )
+    flow_normalise: bool = field(
+        default=False, metadata={"help": "Normalise latents per layer; statistics are stored in the spec."}
+    )
+    flow_noise_repeats: int = field(default=4, metadata={"help": "Noise copies of each token (RLFR: 2 for 7B LMs)."})
+    max_length: int = field(
+        default=8192, metadata={"help": "Rows with more tokens are left out and counted (RLFR: 16384 for VL)."}
+    )
+    eval_fraction: float = field(default=0.05, metadata={"help": "Share of rows held out for the reported loss."})
+    eval_rows: int = field(default=512, metadata={"help": "At most this many held-out rows."})

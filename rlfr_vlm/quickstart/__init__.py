@@ -1,0 +1,1 @@
+"""The embedded task end to end: policy, flow, training, evaluation, report."""

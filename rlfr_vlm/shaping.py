@@ -1,0 +1,102 @@
+"""From deviations to advantages: RLFR's flow reward as a chain of small pure functions.
+
+    deviation -> min-max per row -> threshold -> top-k -> times -coef -> discounted return-to-go -> + outcome advantage
+
+Letters: B samples, T response tokens. `mask` (B, T) is True at response tokens that have a partner; all functions
+return exactly 0 elsewhere. Source: RLFR (arXiv 2510.10201), flow rewards and advantage shaping.
+"""
+
+import torch
+from torch import Tensor
+
+
+def normalise_deviation(scores: Tensor, mask: Tensor, two_sided: bool = True) -> Tensor:
+    """Min-max over each row's valid tokens: to [-1, 1] two-sided, to [0, 1] one-sided. Constant rows become 0.
+
+    >>> scores, mask = torch.tensor([[1.0, 3.0, 5.0, 9.0]]), torch.tensor([[True, True, True, False]])
+    >>> normalise_deviation(scores, mask).tolist()
+    [[-1.0, 0.0, 1.0, 0.0]]
+    >>> normalise_deviation(scores, mask, two_sided=False).tolist()
+    [[0.0, 0.5, 1.0, 0.0]]
+    """
+    mask = mask.bool()
+    low = scores.masked_fill(~mask, torch.inf).amin(dim=1, keepdim=True)
+    span = scores.masked_fill(~mask, -torch.inf).amax(dim=1, keepdim=True) - low
+    keep = mask & (span > 0)  # a row with no valid token has span -inf
+    unit = (scores - low) / span
+    scaled = 2 * unit - 1 if two_sided else unit
+    return torch.where(keep, scaled, torch.zeros_like(scores))
+
+
+def keep_above(relative: Tensor, threshold: float) -> Tensor:
+    """Keep values whose magnitude exceeds `threshold`, else 0.
+
+    >>> keep_above(torch.tensor([[-0.75, 0.5, 0.25]]), 0.5).tolist()
+    [[-0.75, 0.0, 0.0]]
+    """
+    return torch.where(relative.abs() > threshold, relative, torch.zeros_like(relative))
+
+
+def keep_top_k(relative: Tensor, k: int, two_sided: bool = True) -> Tensor:
+    """Keep at most k values per row by magnitude; two-sided, at most k // 2 of each sign. k <= 0 keeps all.
+
+    >>> keep_top_k(torch.tensor([[0.7, 1.0, -1.0, -0.8, 0.9]]), 2).tolist()
+    [[0.0, 1.0, -1.0, 0.0, 0.0]]
+    """
+    if k <= 0:
+        return relative
+    if not two_sided:
+        return _largest(relative, k)
+    return _largest(relative.clamp(min=0), k // 2) - _largest((-relative).clamp(min=0), k // 2)
+
+
+def _largest(values: Tensor, k: int) -> Tensor:
+    k = min(k, values.shape[1])
+    top = values.topk(k, dim=1)
+    return torch.zeros_like(values).scatter(1, top.indices, top.values)
+
+
+def flow_rewards(
+    scores: Tensor, mask: Tensor, *, coef: float, threshold: float, top_k: int, two_sided: bool = True
+) -> Tensor:
+    """Token rewards r_k = -coef * (normalised, thresholded, top-k deviation), shape (B, T).
+
+    Low deviation is rewarded (two-sided only), high deviation penalised.
+
+    >>> scores, mask = torch.tensor([[1.0, 3.0, 5.0]]), torch.ones(1, 3, dtype=torch.bool)
+    >>> flow_rewards(scores, mask, coef=1.0, threshold=0.6, top_k=2).tolist()
+    [[1.0, 0.0, -1.0]]
+    """
+    relative = keep_above(normalise_deviation(scores, mask, two_sided), threshold)
+    return -coef * keep_top_k(relative, top_k, two_sided) + 0.0  # + 0.0 turns -0.0 into 0.0
+
+
+def returns_to_go(rewards: Tensor, gamma: float = 1.0) -> Tensor:
+    """R_k = sum over s >= k of gamma^(s-k) r_s.
+
+    >>> returns_to_go(torch.tensor([[1.0, 0.0, 2.0]]), 0.5).tolist()
+    [[1.5, 1.0, 2.0]]
+    """
+    if gamma == 1.0:
+        return rewards.flip(1).cumsum(dim=1).flip(1)
+    returns = torch.zeros_like(rewards)
+    running = torch.zeros_like(rewards[:, 0])
+    for step in reversed(range(rewards.shape[1])):
+        running = rewards[:, step] + gamma * running
+        returns[:, step] = running
+    return returns
+
+
+def shape_advantages(outcome: Tensor, rewards: Tensor, completion_mask: Tensor, gamma: float = 1.0) -> Tensor:
+    """A_k = A_outcome + return-to-go of the token rewards, (B, T); padding is exactly 0.
+
+    Args:
+        outcome: (B,) group-normalised outcome advantage.
+        rewards: (B, T) token rewards.
+        completion_mask: (B, T), 1 at response tokens.
+
+    >>> shape_advantages(torch.tensor([1.0]), torch.tensor([[0.5, -0.25, 0.0]]), torch.tensor([[1, 1, 0]])).tolist()
+    [[1.25, 0.75, 0.0]]
+    """
+    shaped = outcome.unsqueeze(1) + returns_to_go(rewards, gamma)
+    return torch.where(completion_mask.bool(), shaped, torch.zeros_like(shaped))

@@ -1,0 +1,1 @@
+"""The trainer: TRL's GRPO with flow rewards."""

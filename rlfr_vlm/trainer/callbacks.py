@@ -1,0 +1,89 @@
+"""Small trainer callbacks: step the field, stop on Ctrl-C, write metrics, show progress."""
+
+import json
+import math
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class FlowStep(TrainerCallback):
+    """Step the flow field whenever the policy's optimiser steps."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.step_flow()
+
+
+class StopOnInterrupt(TrainerCallback):
+    """On the first Ctrl-C finish the step, save a checkpoint and stop; the second stops at once."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._previous = signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        print("\ninterrupted: finishing this step and saving a checkpoint; press Ctrl-C again to stop at once",
+              file=sys.stderr)  # fmt: skip
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.interrupted:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+
+class MetricsFile(TrainerCallback):
+    """Append every logged step to `metrics.jsonl`, at once."""
+
+    def __init__(self, directory: str) -> None:
+        self.path = Path(directory) / METRICS_FILE
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or logs is None:
+            return
+        finite = {k: v for k, v in logs.items() if not (isinstance(v, float) and not math.isfinite(v))}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": state.global_step, **finite}) + "\n")
+
+
+class ProgressLine(TrainerCallback):
+    """One progress bar with time left and the few numbers one watches."""
+
+    SHOWN = {"outcome/accuracy": "accuracy", "loss": "loss", "eval_loss": "held-out loss"}
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        disabled = not state.is_world_process_zero
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.description, unit="step",
+                        disable=disabled)  # fmt: skip
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        shown = {label: f"{logs[key]:.3f}" for key, label in self.SHOWN.items() if logs and logs.get(key) is not None}
+        if shown:
+            self.bar.set_postfix(shown)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.close()

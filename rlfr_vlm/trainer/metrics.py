@@ -1,0 +1,71 @@
+"""What the flow did in one rollout, in numbers. Inputs are already gathered over processes.
+
+Letters: B responses of all processes, T response tokens.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlfr_vlm.stats import auc
+
+
+@dataclass
+class RowStatistics:
+    """Per-response numbers (B, 6), a fixed-width tensor so that one gather moves them all.
+
+    Columns: mean deviation, maximal deviation, tokens with a deviation, tokens rewarded, tokens penalised, sum of
+    flow rewards.
+    """
+
+    values: Tensor
+
+    @staticmethod
+    def of(deviation: Tensor, mask: Tensor, rewards: Tensor) -> "RowStatistics":
+        """From deviations, their mask and flow rewards, each (B, T)."""
+        count = mask.sum(dim=1)
+        mean = (deviation * mask).sum(dim=1) / count.clamp(min=1)
+        largest = deviation.masked_fill(~mask, 0.0).amax(dim=1)
+        columns = [mean, largest, count, (rewards > 0).sum(dim=1), (rewards < 0).sum(dim=1), rewards.sum(dim=1)]
+        return RowStatistics(torch.stack([column.float() for column in columns], dim=1))
+
+
+def flow_metrics(rows: RowStatistics, outcome: Tensor, threshold: float) -> dict[str, float]:
+    """Metrics of one rollout.
+
+    Args:
+        rows: statistics of all responses.
+        outcome: (B,) outcome reward, NaN where undecided.
+        threshold: a response is correct above it.
+
+    Returns:
+        Names under `flow/`; NaN where there is nothing to average (TRL's logger skips NaN).
+    """
+    mean, largest, count, rewarded, penalised, total = rows.values.unbind(dim=1)
+    has_tokens = count > 0
+    right = has_tokens & (outcome > threshold)
+    wrong = has_tokens & (outcome <= threshold)
+    tokens = count.sum().clamp(min=1)
+    metrics = {
+        "flow/deviation_correct": mean[right].mean().item(),
+        "flow/deviation_wrong": mean[wrong].mean().item(),
+        "flow/share_rewarded": (rewarded.sum() / tokens).item(),
+        "flow/share_penalised": (penalised.sum() / tokens).item(),
+        "flow/reward_per_token": (total.sum() / tokens).item(),
+        "flow/reward_per_response": total.mean().item(),
+    }
+    for name, score in (("mean", mean), ("max", largest)):
+        value = auc(score[wrong], score[right])
+        metrics[f"flow/auc_wrong_above_correct_{name}"] = math.nan if value is None else value
+    return metrics
+
+
+def outcome_metrics(outcome: Tensor, threshold: float) -> dict[str, float]:
+    """Accuracy among decided responses, and the undecided share, of (B,) outcome rewards (NaN: undecided)."""
+    decided = outcome[~outcome.isnan()]
+    return {
+        "outcome/accuracy": (decided > threshold).float().mean().item(),
+        "outcome/undecided": outcome.isnan().float().mean().item(),
+    }

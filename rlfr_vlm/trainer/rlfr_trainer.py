@@ -1,0 +1,245 @@
+"""GRPO with flow rewards. What RLFR changes relative to GRPO:
+
+1. After a rollout, each response token gets a deviation from the flow field, computed on the policy's latents of the
+   forward pass that computes the old log-probs (or of one shortened pass where TRL runs none).
+2. The deviation becomes a token reward and its return-to-go is added to the outcome advantage: (B,) becomes (B, T).
+3. During the update, the field goes on being fitted to the latents of accepted responses, on detached tensors.
+4. The policy cannot sample vision tokens, and its vision tower is frozen, unless asked otherwise.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import GRPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import FusedCausalLMOutput
+
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.flow import FlowSpec, VelocityField, check_context, check_fits_policy
+from rlfr_vlm.latents import capture_latents, find_language_tower, only_first_blocks
+from rlfr_vlm.shaping import flow_rewards, shape_advantages
+from rlfr_vlm.trainer.callbacks import FlowStep
+from rlfr_vlm.trainer.capture import ScoreCapture, UpdateCapture
+from rlfr_vlm.trainer.config import RLFRConfig
+from rlfr_vlm.trainer.metrics import RowStatistics, flow_metrics, outcome_metrics
+from rlfr_vlm.trainer.online_flow import OnlineFlow
+from rlfr_vlm.trainer.vision import ban_tokens, freeze_vision_tower, vision_token_ids
+
+
+class RLFRTrainer(GRPOTrainer):
+    """TRL's `GRPOTrainer` with flow rewards.
+
+    Overrides `_generate` and `_calculate_rewards` (timing, outcome), `_get_per_token_logps_and_entropies` (captures
+    latents), `_generate_and_score_completions` (scores and shapes), `_compute_loss` (updates the field), `log`, and
+    the two checkpoint methods; each calls super(). Everything else is inherited. With `flow_coef` 0 the losses are
+    TRL's, bit for bit.
+
+    Args:
+        flow: the field and its spec; needed when `args.flow_coef` is not 0.
+        others: as for `GRPOTrainer`; `args` must be an `RLFRConfig`. The first reward function is the outcome.
+    """
+
+    _tag_names = ["trl", "grpo", "rlfr"]
+
+    def __init__(
+        self, model: Any, *, args: RLFRConfig, flow: tuple[VelocityField, FlowSpec] | None = None, **others: Any
+    ) -> None:
+        if args.uses_flow and flow is None:
+            raise UserError(
+                f"flow_coef is {args.flow_coef} but there is no flow field. Fit one with `rlfr fit-flow` and set "
+                "flow_path to its folder, or set flow_coef: 0 (or method: rlvr)."
+            )
+        if flow is not None and args.uses_flow:
+            tower = find_language_tower(model)
+            check_context(flow[1], args.flow_context_mode, args.flow_shift)
+            check_fits_policy(flow[1], tower.config, str(getattr(model, "name_or_path", "the policy")))
+        self._capture: ScoreCapture | UpdateCapture | None = None
+        self._entropies: Tensor | None = None
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._last_logged_step = 0
+        super().__init__(model, args=args, **others)
+        self.flow: OnlineFlow | None = None
+        if flow is not None and args.uses_flow:
+            self.flow = OnlineFlow(*flow, args, self.accelerator, args.seed)
+            self.add_callback(FlowStep(self))
+        self._guard_vision(args)
+
+    def _guard_vision(self, args: RLFRConfig) -> None:
+        if args.freeze_vision and (frozen := freeze_vision_tower(self.model)) and self.accelerator.is_main_process:
+            print(f"vision tower frozen ({frozen / 1e6:.2f}M parameters); set freeze_vision: false to train it")
+        if args.ban_vision_tokens:
+            ban_tokens(self.model, vision_token_ids(self.processing_class))
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._seconds[part] += time.perf_counter() - start
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        with self._timed("generate"):
+            return super()._generate(prompts)
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        with self._timed("reward"):
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._outcome = rewards[:, 0]  # of all processes
+        self._log_values(outcome_metrics(self._outcome, self.args.flow_accept_threshold))
+        return rewards
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        # A request is for one pass: the reference pass under PEFT runs through the same module and must not be taken.
+        capture, self._capture = self._capture, None
+        forward = super()._get_per_token_logps_and_entropies
+        if capture is None or self.flow is None:
+            return forward(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
+        spec = self.flow.spec
+        image_mask = input_ids == self._image_pad_token_id if spec.image_context else None
+        capture.begin(attention_mask, logits_to_keep)
+        last = logits_to_keep + self.flow.lead
+        with capture_latents(
+            self.model, spec.layer_indices, last, rows=capture.rows, image_mask=image_mask, consume=capture
+        ):
+            result = forward(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
+        self._entropies = result[1]
+        return result
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.flow is None or not self.model.training:
+            return super()._generate_and_score_completions(inputs)
+        capture = ScoreCapture(self.flow)
+        if self._old_logps_pass_runs():
+            self._capture = capture
+        output = super()._generate_and_score_completions(inputs)
+        if not self._old_logps_pass_runs():
+            with self._timed("flow_forward"):
+                self._run_shortened_pass(capture, output)
+        self._shape(output, *capture.result())
+        return output
+
+    def _old_logps_pass_runs(self) -> bool:
+        """TRL's own condition for computing old log-probs (read in 1.16.0, under a contract test)."""
+        every = self.args.steps_per_generation * self.num_iterations
+        corrects_vllm = self.use_vllm and self.vllm_importance_sampling_correction
+        return self.args.gradient_accumulation_steps % every != 0 or corrects_vllm
+
+    def _run_shortened_pass(self, capture: ScoreCapture, output: dict[str, Any]) -> None:
+        """Capture the rollout's latents in a pass that ends at the deepest hooked block, without an LM head.
+
+        TRL's own batching does the slicing of images; the "model" it calls is the shortened backbone.
+        """
+        assert self.flow is not None
+        image_keys = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids", "token_type_ids",
+                      "pixel_attention_mask", "image_sizes", "spatial_shapes", "num_tiles", "image_position_ids")  # fmt: skip
+        checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
+        deepest = max(self.flow.spec.layer_indices)
+        with torch.no_grad(), checkpointing, only_first_blocks(self.model, deepest) as backbone:
+
+            def shortened(labels: Tensor, fused_lm_head: bool, **model_inputs: Any) -> FusedCausalLMOutput:
+                backbone(**model_inputs, use_cache=False)
+                return FusedCausalLMOutput(log_probs=torch.zeros_like(labels[:, 1:], dtype=torch.float32))
+
+            self._capture = capture
+            self._get_per_token_logps_and_entropies(
+                shortened,
+                torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
+                torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
+                output["completion_ids"].shape[1],
+                batch_size=self.args.per_device_train_batch_size,
+                **{key: output[key] for key in image_keys if key in output},
+            )
+
+    def _shape(self, output: dict[str, Any], deviation: Tensor, mask: Tensor) -> None:
+        """Turn the outcome advantages (B,) of `output` into (B, T) with flow rewards, and mark accepted rows."""
+        args = self.args
+        rows = len(output["advantages"])
+        start = self.accelerator.process_index * rows
+        outcome = self._outcome[start : start + rows]
+        mask = mask & _response_mask(output).bool()
+        # An undecided response teaches nothing: TRL gives it no outcome advantage, and it gets no flow reward.
+        rewards = flow_rewards(
+            deviation,
+            mask & ~outcome.isnan().unsqueeze(1),
+            coef=args.flow_coef,
+            threshold=args.flow_threshold,
+            top_k=args.flow_top_k,
+            two_sided=args.flow_two_sided,
+        )
+        output["advantages"] = shape_advantages(
+            output["advantages"], rewards, output["completion_mask"], args.flow_gamma
+        )
+        accepted = outcome > args.flow_accept_threshold  # False for undecided
+        rejected_weight = torch.where(outcome.isnan(), 0.0, args.flow_soft_weight)
+        output["flow_weight"] = torch.where(accepted, 1.0, rejected_weight)
+        statistics = RowStatistics.of(deviation, mask, rewards).values
+        gathered = RowStatistics(self.accelerator.gather(statistics))
+        self._log_values(flow_metrics(gathered, self._outcome, args.flow_accept_threshold))
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        if self.flow is None or not self.args.flow_update or not self.model.training:
+            return super()._compute_loss(model, inputs)
+        by_entropy = self.args.flow_accept == "entropy"
+        weight = inputs["flow_weight"]
+        rows = torch.ones_like(weight, dtype=torch.bool) if by_entropy else weight > 0
+        capture = UpdateCapture(rows)
+        self._capture = capture if rows.any() else None
+        loss = super()._compute_loss(model, inputs)
+        weights = self._entropy_weights(inputs) if by_entropy else weight.unsqueeze(1) * _response_mask(inputs)
+        if rows.any():
+            with self._timed("flow_update"):
+                self.flow.accumulate(*capture.result(), weights[rows])
+        return loss
+
+    def _entropy_weights(self, inputs: dict[str, Any]) -> Tensor:
+        """(B, T) weights: 1 at tokens of high entropy over all processes, `flow_soft_weight` at the others."""
+        assert self._entropies is not None
+        mask = _response_mask(inputs)
+        high = self.get_high_entropy_mask(self._entropies.detach(), mask, self.args.flow_entropy_quantile)
+        return torch.where(high, 1.0, self.args.flow_soft_weight) * mask
+
+    def step_flow(self) -> None:
+        """Step the field; called when the policy's optimiser has stepped."""
+        if self.flow is None or not self.args.flow_update:
+            return
+        with self._timed("flow_update"):
+            loss = self.flow.step()
+        if loss is not None:
+            self._log_values({"flow/loss": loss})
+
+    def _log_values(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._metrics["train" if self.model.training else "eval"][name].append(value)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the seconds each part took per update since the last log."""
+        if self.model.training and (steps := self.state.global_step - self._last_logged_step) > 0:
+            self._log_values({f"seconds/{part}": seconds / steps for part, seconds in self._seconds.items()})
+            self._seconds.clear()
+            self._last_logged_step = self.state.global_step
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.flow is not None:
+            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self.flow.save(folder)
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.flow is not None:
+            self.flow.load(Path(checkpoint))
+
+
+def _response_mask(batch: dict[str, Any]) -> Tensor:
+    """(B, T) mask of the tokens the policy wrote: no padding, no tool output."""
+    mask = batch["completion_mask"]
+    return mask * batch["tool_mask"] if "tool_mask" in batch else mask

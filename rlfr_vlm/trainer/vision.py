@@ -1,0 +1,64 @@
+"""Two precautions for vision-language policies: a frozen vision tower, and no sampled vision tokens."""
+
+import logging
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlfr_vlm.data.encode import tokenizer_of
+from rlfr_vlm.latents import unwrap
+
+logger = logging.getLogger(__name__)
+
+VISION_TOWER_NAMES = ("model.visual", "visual", "model.vision_tower", "vision_tower")
+VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+# exp(BANNED_LOGIT) is exactly 0 in every float type, and 0 * BANNED_LOGIT stays 0 where 0 * -inf would be NaN.
+BANNED_LOGIT = -1e4
+
+
+def find_vision_tower(model: nn.Module) -> nn.Module | None:
+    """The vision tower, or None for a text-only policy."""
+    inner = unwrap(model)
+    for name in VISION_TOWER_NAMES:
+        module: Any = inner
+        for part in name.split("."):
+            module = getattr(module, part, None)
+        if isinstance(module, nn.Module):
+            return module
+    return None
+
+
+def freeze_vision_tower(model: nn.Module) -> int:
+    """Freeze the vision tower and return its number of parameters (0 for a text-only policy)."""
+    tower = find_vision_tower(model)
+    if tower is None:
+        return 0
+    tower.requires_grad_(False)
+    return sum(parameter.numel() for parameter in tower.parameters())
+
+
+def vision_token_ids(processing_class: Any) -> list[int]:
+    """Ids of the vision tokens that the vocabulary has."""
+    tokenizer = tokenizer_of(processing_class)
+    vocabulary = tokenizer.get_vocab()
+    return sorted(vocabulary[token] for token in VISION_TOKENS if token in vocabulary)
+
+
+def ban_tokens(model: nn.Module, token_ids: list[int]) -> None:
+    """Give the LM head a constant bias that makes `token_ids` impossible.
+
+    A policy samples an image placeholder sooner or later, and the next forward pass dies because image tokens and
+    image features differ in number. The bias acts wherever the head does: in generation, in log-probs and in
+    entropies, so sampling and training see one distribution. It is a buffer outside the state dict: checkpoints and
+    weight syncs do not know it.
+    """
+    head = unwrap(model).get_output_embeddings()  # type: ignore[operator]
+    if not token_ids or "bias" in dict(head.named_buffers()):  # nothing to ban, or banned already
+        return
+    bias = torch.zeros(head.weight.shape[0], device=head.weight.device, dtype=head.weight.dtype)
+    bias[token_ids] = BANNED_LOGIT
+    if head.bias is not None:
+        raise ValueError("the LM head has a bias of its own; set ban_vision_tokens to false")
+    del head.bias  # registered as an absent parameter, which a buffer cannot replace
+    head.register_buffer("bias", bias, persistent=False)
