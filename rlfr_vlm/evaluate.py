@@ -1,6 +1,5 @@
 """Accuracy of a policy on a set of rows, greedy or sampled, with its interval."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +8,18 @@ import torch
 
 from rlfr_vlm.data.encode import encode_prompts, tokenizer_of
 from rlfr_vlm.stats import wilson_interval
+from rlfr_vlm.vision import vision_token_ids
 
 Reward = Callable[..., list[float | None]]
+
+
+@dataclass
+class Response:
+    """One response: token ids up to and including the end token, text, and score (None: undecided)."""
+
+    ids: list[int]
+    text: str
+    score: float | None
 
 
 @dataclass
@@ -21,41 +30,46 @@ class Accuracy:
     wrong: int
     undecided: int
 
+    @classmethod
+    def of(cls, responses: Sequence[Response]) -> "Accuracy":
+        scores = [response.score for response in responses]
+        right, undecided = scores.count(1.0), scores.count(None)
+        return cls(right, len(scores) - right - undecided, undecided)
+
     @property
     def n(self) -> int:
+        """How many were judged."""
         return self.right + self.wrong
 
+    @property
+    def value(self) -> float | None:
+        """Share of right answers, None when nothing was judged."""
+        return self.right / self.n if self.n else None
+
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "acc": self.right / self.n if self.n else math.nan,
-            "n": self.n,
-            "undecided": self.undecided,
-            "ci95": list(wilson_interval(self.right, self.n)),
-        }
+        interval = list(wilson_interval(self.right, self.n))
+        return {"acc": self.value, "n": self.n, "ci95": interval, "undecided": self.undecided}
 
 
 @torch.no_grad()
-def generate(
-    policy: Any, processing_class: Any, rows: Sequence[dict[str, Any]], *, sampled: bool, max_new_tokens: int
+def _generate(
+    policy: Any, processing_class: Any, rows: Sequence[dict[str, Any]], sampled: bool, max_new_tokens: int
 ) -> list[list[int]]:
-    """Token ids of one response per row, up to and including the end token."""
     batch = encode_prompts(processing_class, rows).to(policy.device)
+    sampling = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} if sampled else {}
     output = policy.generate(
         **batch.model_inputs(),
         do_sample=sampled,
-        temperature=1.0 if sampled else None,
-        top_k=0 if sampled else None,
-        top_p=1.0 if sampled else None,
         max_new_tokens=max_new_tokens,
+        suppress_tokens=vision_token_ids(processing_class) or None,
+        **sampling,
     )
     end = tokenizer_of(processing_class).eos_token_id
-    responses = []
-    for ids in output[:, batch.input_ids.shape[1] :].tolist():
-        responses.append(ids[: ids.index(end) + 1] if end in ids else ids)
-    return responses
+    responses = output[:, batch.input_ids.shape[1] :].tolist()
+    return [ids[: ids.index(end) + 1] if end in ids else ids for ids in responses]
 
 
-def evaluate_policy(
+def respond(
     policy: Any,
     processing_class: Any,
     dataset: Sequence[dict[str, Any]],
@@ -65,22 +79,22 @@ def evaluate_policy(
     seed: int = 0,
     batch_size: int = 256,
     max_new_tokens: int = 32,
-) -> Accuracy:
-    """Generate one response per row and judge it with the reward's own grader.
+) -> list[Response]:
+    """One response per row, judged by the reward's own grader.
 
-    A policy in training mode is put back into it afterwards. Sampling is at temperature 1 from the full vocabulary.
+    Sampling is at temperature 1 from the full vocabulary and leaves the global random state as it was. A policy in
+    training mode is put back into it.
     """
     training = policy.training
     policy.eval()
-    judged: list[float | None] = []
+    responses: list[Response] = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for start in range(0, len(dataset), batch_size):
             rows = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
-            ids = generate(policy, processing_class, rows, sampled=sampled, max_new_tokens=max_new_tokens)
+            ids = _generate(policy, processing_class, rows, sampled, max_new_tokens)
             texts = tokenizer_of(processing_class).batch_decode(ids, skip_special_tokens=True)
-            judged += reward(completions=texts, answer=[row["answer"] for row in rows])
+            scores = reward(completions=texts, answer=[row["answer"] for row in rows])
+            responses += [Response(*parts) for parts in zip(ids, texts, scores, strict=True)]
     policy.train(training)
-    right = sum(value == 1.0 for value in judged)
-    undecided = sum(value is None for value in judged)
-    return Accuracy(right, len(judged) - right - undecided, undecided)
+    return responses

@@ -33,6 +33,20 @@ class RunOptions:
 
 
 @dataclass
+class TrainOptions:
+    """The method, its rewards and its precautions."""
+
+    method: str = field(default="rlfr", metadata={"help": f"One of {', '.join(METHODS)}; rlvr turns the flow off."})
+    rewards: list[str] = field(
+        default_factory=lambda: ["accuracy"], metadata={"help": "Reward names; the first one is the outcome."}
+    )
+    freeze_vision: bool = field(default=True, metadata={"help": "Keep the vision tower as it is."})
+    ban_vision_tokens: bool = field(
+        default=True, metadata={"help": "Never sample vision tokens, and mask them in the log-probs alike."}
+    )
+
+
+@dataclass
 class FlowOptions:
     """The flow reward (RLFR). With flow_coef 0 the trainer is TRL's GRPO."""
 

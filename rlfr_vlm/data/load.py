@@ -53,6 +53,7 @@ def load_rows(
                 f"{nearest(column, dataset.column_names)} Rename the column, or choose another dataset."
             )
     if "images" in dataset.column_names:
+        dataset = _keep_encoded(dataset)
         _check_image_files(dataset, media_root)
     return dataset.with_transform(_row_transform(media_root, system_prompt))
 
@@ -83,12 +84,20 @@ def _read(name: str, split: str, revision: str | None) -> "tuple[Dataset, Path |
         ) from None
 
 
+def _keep_encoded(dataset: "Dataset") -> "Dataset":
+    """Images stored inside a dataset stay encoded until a row is read."""
+    import datasets
+
+    feature = dataset.features["images"]
+    if isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
+        return dataset.cast_column("images", datasets.List(datasets.Image(decode=False)))
+    return dataset
+
+
 def _check_image_files(dataset: "Dataset", media_root: Path | None) -> None:
     import datasets
 
     feature = dataset.features["images"]
-    if "Image" in repr(feature):  # stored in the dataset; keep them encoded until a row is read
-        return
     if not isinstance(feature, datasets.List) or getattr(feature.feature, "dtype", None) != "string":
         return
     for number, paths in enumerate(dataset["images"]):
@@ -135,7 +144,7 @@ def _row_transform(
 ) -> Callable[[dict[str, list[Any]]], dict[str, list[Any]]]:
     def transform(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         if "images" in batch:
-            batch["images"] = [[open_image(value, media_root) for value in row or []] for row in batch["images"]]
+            batch["images"] = _open_images(batch["images"], media_root)
         if "prompt" in batch:
             counts = [len(row) for row in batch["images"]] if "images" in batch else [0] * len(batch["prompt"])
             batch["prompt"] = [
@@ -145,3 +154,16 @@ def _row_transform(
         return batch
 
     return transform
+
+
+def _open_images(rows: Sequence[Sequence[Any] | None], media_root: Path | None) -> list[list["Image"]]:
+    """Open the images of a batch. GRPO asks for each row once per response; each image is decoded once."""
+    opened: dict[Any, "Image"] = {}
+
+    def open_once(value: Any) -> "Image":
+        key = value if isinstance(value, str) else value.get("bytes") or value.get("path")
+        if key not in opened:
+            opened[key] = open_image(value, media_root)
+        return opened[key]
+
+    return [[open_once(value) for value in row or []] for row in rows]

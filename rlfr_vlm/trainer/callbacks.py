@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -55,6 +55,10 @@ class MetricsFile(TrainerCallback):
     def __init__(self, directory: str) -> None:
         self.path = Path(directory) / METRICS_FILE
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero and state.global_step == 0:  # a new run, not a resumed one
+            self.path.unlink(missing_ok=True)
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or logs is None:
             return
@@ -87,3 +91,9 @@ class ProgressLine(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.close()
+
+
+def quiet(trainer: Any) -> None:
+    """Leave the terminal to `ProgressLine`: transformers' own bars print every metric of every step."""
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)

@@ -5,21 +5,13 @@ from dataclasses import dataclass, field
 from trl import GRPOConfig
 
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.options import ACCEPT_METRICS, METHODS, FlowOptions
+from rlfr_vlm.options import ACCEPT_METRICS, METHODS, FlowOptions, TrainOptions
 
 
 @dataclass
-class RLFRConfig(FlowOptions, GRPOConfig):
+class RLFRConfig(FlowOptions, TrainOptions, GRPOConfig):
     """Settings of `RLFRTrainer`. Everything TRL offers is inherited; below is what RLFR's recipes set otherwise."""
 
-    method: str = field(default="rlfr", metadata={"help": f"One of {', '.join(METHODS)}; rlvr turns the flow off."})
-    rewards: list[str] = field(
-        default_factory=lambda: ["accuracy"], metadata={"help": "Reward names; the first one is the outcome."}
-    )
-    freeze_vision: bool = field(default=True, metadata={"help": "Keep the vision tower as it is."})
-    ban_vision_tokens: bool = field(
-        default=True, metadata={"help": "Never sample vision tokens, and mask them in the log-probs alike."}
-    )
     learning_rate: float = field(default=1e-6, metadata={"help": "Initial learning rate of the policy."})
     adam_beta2: float = field(default=0.95, metadata={"help": "AdamW's second beta."})
     loss_type: str = field(default="grpo", metadata={"help": "Mean over a response's tokens, then over responses."})

@@ -30,15 +30,15 @@ from rlfr_vlm.trainer.capture import ScoreCapture, UpdateCapture
 from rlfr_vlm.trainer.config import RLFRConfig
 from rlfr_vlm.trainer.metrics import RowStatistics, flow_metrics, outcome_metrics
 from rlfr_vlm.trainer.online_flow import OnlineFlow
-from rlfr_vlm.trainer.vision import ban_tokens, freeze_vision_tower, vision_token_ids
+from rlfr_vlm.vision import ban_tokens, freeze_vision_tower, vision_token_ids
 
 
 class RLFRTrainer(GRPOTrainer):
     """TRL's `GRPOTrainer` with flow rewards.
 
     Overrides `_generate` and `_calculate_rewards` (timing, outcome), `_get_per_token_logps_and_entropies` (captures
-    latents), `_generate_and_score_completions` (scores and shapes), `_compute_loss` (updates the field), `log`, and
-    the two checkpoint methods; each calls super(). Everything else is inherited. With `flow_coef` 0 the losses are
+    latents), `_generate_and_score_completions` (scores and shapes), `_compute_loss` (updates the field),
+    `training_step` and `log` (seconds of each part), and the two checkpoint methods; each calls super(). Everything else is inherited. With `flow_coef` 0 the losses are
     TRL's, bit for bit.
 
     Args:
@@ -83,6 +83,16 @@ class RLFRTrainer(GRPOTrainer):
         yield
         self._seconds[part] += time.perf_counter() - start
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Time what is neither rollout nor field update: the policy's loss and its backward pass."""
+        parts = ("rollout", "flow_update")
+        before = sum(self._seconds[part] for part in parts)
+        start = time.perf_counter()
+        loss = super().training_step(*args, **kwargs)
+        elsewhere = sum(self._seconds[part] for part in parts) - before
+        self._seconds["loss"] += time.perf_counter() - start - elsewhere
+        return loss
+
     def _generate(self, prompts: list[Any]) -> Any:
         with self._timed("generate"):
             return super()._generate(prompts)
@@ -114,17 +124,19 @@ class RLFRTrainer(GRPOTrainer):
         return result
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        if self.flow is None or not self.model.training:
-            return super()._generate_and_score_completions(inputs)
-        capture = ScoreCapture(self.flow)
-        if self._old_logps_pass_runs():
-            self._capture = capture
-        output = super()._generate_and_score_completions(inputs)
-        if not self._old_logps_pass_runs():
-            with self._timed("flow_forward"):
-                self._run_shortened_pass(capture, output)
-        self._shape(output, *capture.result())
-        return output
+        with self._timed("rollout"):
+            if self.flow is None or not self.model.training:
+                return super()._generate_and_score_completions(inputs)
+            capture = ScoreCapture(self.flow)
+            if self._old_logps_pass_runs():
+                self._capture = capture
+            output = super()._generate_and_score_completions(inputs)
+            if not self._old_logps_pass_runs():
+                with self._timed("flow_forward"):
+                    self._run_shortened_pass(capture, output)
+            self._seconds["flow_score"] += capture.seconds
+            self._shape(output, *capture.result())
+            return output
 
     def _old_logps_pass_runs(self) -> bool:
         """TRL's own condition for computing old log-probs (read in 1.16.0, under a contract test)."""

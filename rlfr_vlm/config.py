@@ -1,0 +1,112 @@
+"""Configuration from a YAML file with command-line overrides, as TRL users know it.
+
+Precedence: command line > YAML file > defaults. Unknown keys fail with the nearest name. The resolved configuration
+is written beside the results.
+"""
+
+import argparse
+import dataclasses
+import os
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.files import write_text
+
+RESOLVED_FILE = "config.yaml"
+SCALARS = (int, float, bool, str, types.NoneType)
+SECRET_WORDS = ("token", "key", "secret", "password")
+
+
+def parse_config(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any, ...]:
+    """Build one object of each dataclass from `--config FILE` and `--name value` arguments.
+
+    Raises:
+        UserError: no such file, bad YAML, an unknown key, a value of the wrong type, or a refused combination.
+    """
+    from trl import TrlParser
+
+    class Parser(TrlParser):
+        def error(self, message: str) -> NoReturn:
+            raise UserError(f"{message[:1].upper()}{message[1:]}. `rlfr --help` lists the commands and their options.")
+
+    known = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}
+    path, rest = take_option(arguments, "--config")
+    values = _read_yaml(path) if path else {}
+    for name in values:
+        if name not in known:
+            raise UserError(f"Unknown key {name!r} in {path}.{nearest(name, known)}")
+    for argument in rest:
+        name = argument.split("=")[0].removeprefix("--").replace("-", "_")
+        if argument.startswith("--") and name not in known and name.removeprefix("no_") not in known:
+            raise UserError(f"Unknown option {argument.split('=')[0]}.{nearest(name, known)}")
+    types_of = {f.name: f.type for cls in classes for f in dataclasses.fields(cls)}
+    for name, value in values.items():
+        _check_type(name, value, types_of[name], path)
+    parser = Parser(list(classes), allow_abbrev=False)
+    parser.set_defaults_with_config(**values)
+    try:
+        return parser.parse_args_into_dataclasses(args=rest)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from None
+
+
+def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:
+    """Take one `--name value` of a command's own out of its arguments."""
+    splitter = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    splitter.add_argument(name, dest="value")
+    try:
+        found, rest = splitter.parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}.") from None
+    return found.value, rest
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"No configuration file at {path}. Shipped ones are in scripts/configs/.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold `key: value` lines.")
+    return values
+
+
+def _check_type(name: str, value: Any, annotation: Any, path: str | None) -> None:
+    """YAML values become argparse defaults, and argparse checks only defaults that are strings."""
+    union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+    options = typing.get_args(annotation) if union else (annotation,)
+    if isinstance(value, str) or not all(option in SCALARS for option in options):
+        return
+    accepted = {*options, int} if float in options else set(options)
+    if type(value) not in accepted:
+        wanted = " or ".join(option.__name__ for option in options if option is not types.NoneType)
+        raise UserError(f"{name} in {path} is {value!r}, but must be {wanted}.")
+
+
+def write_resolved(directory: str | Path, *configs: Any) -> None:
+    """Write every setting in force to `config.yaml` in `directory`; secrets are masked."""
+    merged: dict[str, Any] = {}
+    for config in configs:
+        values = config.to_dict() if hasattr(config, "to_dict") else dataclasses.asdict(config)
+        merged.update({name: _plain(name, value) for name, value in values.items()})
+    write_text(Path(directory) / RESOLVED_FILE, yaml.safe_dump(merged, sort_keys=True, allow_unicode=True))
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name.endswith(SECRET_WORDS) and isinstance(value, str):
+        return "<set>"
+    if isinstance(value, dict):
+        return {str(key): _plain(str(key), inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(name, inner) for inner in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)

@@ -1,0 +1,195 @@
+"""Fit a flow field to the latents of a frozen policy on expert responses.
+
+Built on transformers' `Trainer`, which brings gradient accumulation, mixed precision, several processes, TensorBoard,
+checkpoints and exact resume. Ours are the loss and the held-out report.
+
+Letters: L hooked layers, B samples, T response tokens, M response tokens that have a partner.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainingArguments
+
+from rlfr_vlm.data.encode import Encoded, encode_examples
+from rlfr_vlm.flow.context import FlowInputs, context_lead
+from rlfr_vlm.flow.path import logit_normal, standard_normal, target_velocity, token_flow_losses
+from rlfr_vlm.flow.spec import FlowSpec
+from rlfr_vlm.flow.storage import build_field, load_field, save_field
+from rlfr_vlm.latents import capture_latents, only_first_blocks
+from rlfr_vlm.options import FitOptions
+
+FIELD_FOLDER = "flow"
+TIME_BUCKETS = 5
+STATISTICS_ROWS = 256
+
+
+@dataclass
+class FitConfig(FitOptions, TrainingArguments):
+    """Settings of `rlfr fit-flow`: transformers' `TrainingArguments` with RLFR's values, plus `FitOptions`."""
+
+    learning_rate: float = field(default=1e-4, metadata={"help": "AdamW learning rate."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up, as a share of all steps when below 1."})
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW weight decay."})
+    num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the expert data."})
+    logging_steps: float = field(default=10, metadata={"help": "Log every so many updates."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Rows are encoded by our collator."})
+
+
+def flow_inputs_of(policy: Any, batch: Encoded, spec: FlowSpec) -> FlowInputs:
+    """Latents of the batch's responses under `policy`, paired for `spec`.
+
+    The pass ends at the deepest hooked block and makes no gradient.
+    """
+    num_response = batch.completion_mask.shape[1]
+    image_token = getattr(policy.config, "image_token_id", None)
+    image_mask = batch.input_ids == image_token if spec.image_context and image_token is not None else None
+    last = num_response + context_lead(spec.context_mode, spec.shift)
+    with (
+        torch.no_grad(),
+        only_first_blocks(policy, max(spec.layer_indices)) as backbone,
+        capture_latents(policy, spec.layer_indices, last, image_mask=image_mask) as captured,
+    ):
+        backbone(**batch.model_inputs(), use_cache=False)
+    latents = captured[0]
+    valid = batch.attention_mask[:, -latents.hidden.shape[2] :]
+    return spec.inputs(latents.hidden, valid, num_response, latents.image)
+
+
+def measure_statistics(policy: Any, batches: Sequence[Encoded], spec: FlowSpec) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (L,), over tokens and channels, of each layer's raw response latents."""
+    total = squares = torch.zeros(len(spec.layer_indices), dtype=torch.float64)
+    count = 0
+    for batch in batches:
+        target, _, _ = flow_inputs_of(policy, batch.to(policy.device), spec).packed()
+        values = target.flatten(1).double().cpu()
+        total, squares = total + values.sum(dim=1), squares + values.square().sum(dim=1)
+        count += values.shape[1]
+    mean = total / max(count, 1)
+    return mean, (squares / max(count, 1) - mean.square()).clamp(min=1e-12).sqrt()
+
+
+class FlowFitTrainer(Trainer):
+    """Fits a field. Overrides the loss, `evaluate`, and how weights are saved and loaded; the rest is inherited.
+
+    Args:
+        policy: frozen, in evaluation mode, already on its device.
+        processing_class: its processor or tokenizer.
+        spec: of the field to fit; its `steps` and `final_loss` are filled in.
+        args: `FitConfig`.
+        train_dataset, eval_dataset: rows with prompt, images and response.
+    """
+
+    def __init__(
+        self, *, policy: Any, processing_class: Any, spec: FlowSpec, args: FitConfig, train_dataset: Any,
+        eval_dataset: Any, **others: Any,
+    ) -> None:  # fmt: skip
+        self.policy = policy.requires_grad_(False).eval()
+        self.spec = spec
+        self.too_long = 0
+        self.encoder = processing_class
+        torch.manual_seed(args.seed)
+        super().__init__(
+            model=build_field(spec),
+            args=args,
+            data_collator=self._collate,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            **others,
+        )
+        self.policy.to(args.device)
+
+    def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Encoded | None]:
+        batch = encode_examples(self.encoder, rows)
+        limit = self.args.max_length
+        if batch.input_ids.shape[1] <= limit:
+            return {"batch": batch}
+        # Padding may be what makes the batch long; only rows that are too long by themselves are left out.
+        kept = [row for row, length in zip(rows, batch.attention_mask.sum(dim=1).tolist(), strict=True) if length <= limit]
+        self.too_long += len(rows) - len(kept)
+        return {"batch": encode_examples(self.encoder, kept) if kept else None}
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """Mean flow-matching loss over tokens, noise repeats and layers."""
+        batch = inputs["batch"]
+        if batch is None:  # every row was too long; a zero that touches all weights keeps processes in step
+            return sum(parameter.sum() for parameter in model.parameters()) * 0.0
+        flow_inputs = flow_inputs_of(self.policy, batch.to(self.args.device), self.spec)
+        with self.accelerator.autocast():
+            losses = token_flow_losses(model, flow_inputs, noise_repeats=self.args.flow_noise_repeats)
+        return losses.sum() / max(losses.numel(), 1)
+
+    @torch.no_grad()
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Held-out loss: overall, per layer, per bucket of t, and of the zero predictor. Same noise every time."""
+        self.model.eval()
+        generator = torch.Generator(device=self.args.device).manual_seed(self.args.seed)
+        sums = torch.zeros(3, len(self.spec.layer_indices), TIME_BUCKETS, dtype=torch.float64)
+        rows = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
+        size = self.args.per_device_eval_batch_size
+        for start in range(0, len(rows), size):
+            batch = self._collate([self.eval_dataset[i] for i in rows[start : start + size]])["batch"]
+            if batch is not None:
+                flow_inputs = flow_inputs_of(self.policy, batch.to(self.args.device), self.spec)
+                sums += self._loss_sums(flow_inputs, generator)
+        self.model.train()
+        # float32: some accelerators have no float64 reduction
+        sums = self.accelerator.reduce(sums.float().to(self.args.device), reduction="sum").double().cpu()
+        metrics = held_out_metrics(sums, self.spec.layer_indices)
+        self.log(dict(metrics))
+        self.spec.final_loss = metrics["eval_loss"]
+        return metrics
+
+    def _loss_sums(self, flow_inputs: FlowInputs, generator: torch.Generator) -> Tensor:
+        """(3, L, buckets): token count, loss of the field, loss of the zero predictor."""
+        target, _, _ = flow_inputs.packed()
+        shape = (1, *target.shape)
+        noise = standard_normal(shape, target.device, generator)
+        t = logit_normal(shape[:-1], target.device, generator)
+        with self.accelerator.autocast():
+            losses = token_flow_losses(self.model, flow_inputs, noise=noise, t=t)
+        zero = target_velocity(target, noise).square().mean(dim=-1)
+        bucket = (t * TIME_BUCKETS).long().clamp(max=TIME_BUCKETS - 1)[0].cpu()
+        sums = torch.zeros(3, target.shape[0], TIME_BUCKETS, dtype=torch.float64)
+        for row, values in enumerate((torch.ones_like(losses), losses, zero)):
+            sums[row].scatter_add_(1, bucket, values[0].double().cpu())
+        return sums
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        self.spec.steps = self.state.global_step
+        save_field(Path(output_dir or self.args.output_dir) / FIELD_FOLDER, self.accelerator.unwrap_model(self.model), self.spec)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        field, spec = load_field(Path(resume_from_checkpoint) / FIELD_FOLDER)
+        self.accelerator.unwrap_model(model or self.model).load_state_dict(field.state_dict())
+        # Statistics were measured once, when the run began.
+        self.spec.latent_mean, self.spec.latent_std = spec.latent_mean, spec.latent_std
+
+
+def held_out_metrics(sums: Tensor, layers: Sequence[int]) -> dict[str, float]:
+    """Means from the sums (3, L, buckets) of counts, losses and zero-predictor losses.
+
+    `eval_loss` is the mean over all tokens and layers; `eval_ratio` is it over the zero predictor's.
+    """
+    count, losses, zero = sums
+    metrics = {
+        "eval_loss": _ratio(losses.sum(), count.sum()),
+        "eval_zero_predictor_loss": _ratio(zero.sum(), count.sum()),
+        "eval_ratio": _ratio(losses.sum(), zero.sum()),
+    }
+    for row, layer in enumerate(layers):
+        metrics[f"eval_loss_layer_{layer}"] = _ratio(losses[row].sum(), count[row].sum())
+    for column in range(TIME_BUCKETS):
+        low, high = column / TIME_BUCKETS, (column + 1) / TIME_BUCKETS
+        metrics[f"eval_loss_t_{low:.1f}_{high:.1f}"] = _ratio(losses[:, column].sum(), count[:, column].sum())
+    return metrics
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> float:
+    return (numerator / denominator).item() if denominator > 0 else math.nan

@@ -1,0 +1,36 @@
+"""Load a policy and its processor from a local folder or a hub id."""
+
+from pathlib import Path
+from typing import Any
+
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.options import RunOptions
+
+
+def load_policy(options: RunOptions, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
+    """The policy and its processor (or tokenizer, for a text-only policy).
+
+    Raises:
+        UserError: no model is named, or it cannot be loaded.
+    """
+    from transformers import AutoConfig, AutoProcessor
+    from trl.trainer.utils import create_model_from_path
+
+    name = options.model_name_or_path
+    if not name:
+        raise UserError("model_name_or_path is not set. Give a local folder or a hub id.")
+    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise UserError(f"No model at {name}. Give an existing folder or a hub id.")
+    loading: dict[str, Any] = {"revision": options.model_revision, "trust_remote_code": trust_remote_code}
+    extra: dict[str, Any] = {"dtype": options.dtype}
+    if options.attn_implementation:
+        extra["attn_implementation"] = options.attn_implementation
+    try:
+        AutoConfig.from_pretrained(name, **loading)
+        processing_class = AutoProcessor.from_pretrained(name, padding_side="left", **loading)
+        policy = create_model_from_path(name, **loading, **extra, device_map=None)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"Cannot load the model {name!r}: {reason} Give a model folder, or a hub id this machine can "
+                        "reach.") from None  # fmt: skip
+    return policy, processing_class

@@ -1,0 +1,117 @@
+"""The quick start's result as a table, `report.md`, `summary.json` and figures."""
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+from rlfr_vlm.evaluate import Accuracy
+from rlfr_vlm.files import write_json, write_text
+from rlfr_vlm.quickstart.figures import draw_figures
+from rlfr_vlm.quickstart.run import METHODS, QuickstartResult
+from rlfr_vlm.stats import mean_interval
+
+PACKAGES = ("rlfr-vlm", "torch", "transformers", "trl", "accelerate", "datasets")
+
+
+def write_report(result: QuickstartResult, out: Path) -> str:
+    """Write figures, `report.md` and `summary.json` into `out`; returns the table for the terminal."""
+    figures = draw_figures(result, out / "figures")
+    write_json(out / "summary.json", summary(result))
+    table = accuracy_table(result)
+    lines = ["# Quick start: RLVR and RLFR from one start", "", table, "", *_flow_lines(result), ""]
+    lines += [*_difference_lines(result), "", *_time_lines(result), ""]
+    lines += [f"![{title}](figures/{path.name})" for title, path in figures]
+    write_text(out / "report.md", "\n".join(lines) + "\n")
+    return "\n".join([table, "", *_flow_lines(result), *_difference_lines(result)])
+
+
+def _cell(score: Accuracy) -> str:
+    low, high = score.to_dict()["ci95"]
+    text = f"{score.value:.3f} [{low:.3f}, {high:.3f}]" if score.value is not None else "nothing judged"
+    return text + (f", {score.undecided} undecided" if score.undecided else "")
+
+
+def accuracy_table(result: QuickstartResult) -> str:
+    """Held-out accuracy of the base policy and of every trained one, with Wilson 95 % intervals."""
+    rows = ["| policy | seed | sampled | greedy |", "|---|---|---|---|"]
+    rows.append(f"| base | | {_cell(result.base['sampled'])} | {_cell(result.base['greedy'])} |")
+    for seed, runs in result.trained.items():
+        rows += [f"| {m} | {seed} | {_cell(runs[m]['sampled'])} | {_cell(runs[m]['greedy'])} |" for m in METHODS]
+    n = result.base["sampled"].n
+    return "\n".join([f"Accuracy on {n} problems with held-out scans (95 % interval):", "", *rows])
+
+
+def _flow_lines(result: QuickstartResult) -> list[str]:
+    held = result.held_out
+    lines = [f"Flow: held-out loss {held['eval_loss']:.3f}, {held['eval_ratio']:.2f} of the zero predictor's "
+             f"{held['eval_zero_predictor_loss']:.3f}."]  # fmt: skip
+    for statistic, values in result.auc.items():
+        if values["auc"] is None:
+            lines.append(f"AUC of {statistic} deviation: undefined, the base policy's answers are all alike.")
+            continue
+        low, high = values["ci95"]
+        lines.append(f"AUC of a response's {statistic} deviation, wrong above right: {values['auc']:.3f} "
+                     f"[{low:.3f}, {high:.3f}].")  # fmt: skip
+    return lines
+
+
+def paired_differences(result: QuickstartResult) -> dict[str, dict[str, Any]]:
+    """RLFR minus RLVR per seed, its mean, and a 95 % t-interval when there are two seeds or more."""
+    differences: dict[str, dict[str, Any]] = {}
+    for mode in ("sampled", "greedy"):
+        values = [
+            (runs["rlfr"][mode].value or 0.0) - (runs["rlvr"][mode].value or 0.0) for runs in result.trained.values()
+        ]
+        entry: dict[str, Any] = {"per_seed": values, "mean": sum(values) / len(values), "ci95": None}
+        if len(values) > 1:
+            entry["ci95"] = list(mean_interval(values)[1:])
+        differences[mode] = entry
+    return differences
+
+
+def _difference_lines(result: QuickstartResult) -> list[str]:
+    lines = []
+    for mode, entry in paired_differences(result).items():
+        text = f"RLFR minus RLVR, {mode}: {entry['mean']:+.3f}"
+        if entry["ci95"] is None:
+            lines.append(f"{text} (one seed: no interval; `--seeds 5` gives one).")
+            continue
+        low, high = entry["ci95"]
+        verdict = "no difference beyond noise" if low <= 0 <= high else "a difference beyond noise"
+        lines.append(f"{text}, 95 % interval [{low:+.3f}, {high:+.3f}] over {len(entry['per_seed'])} seeds: {verdict}.")
+    return lines
+
+
+def _time_lines(result: QuickstartResult) -> list[str]:
+    stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
+    cached = " (policy from the cache)" if result.policy_was_cached else ""
+    return [f"Time: {stages}{cached}. Peak memory {result.peak_rss_mb:.0f} MB."]
+
+
+def summary(result: QuickstartResult) -> dict[str, Any]:
+    """The machine-readable result. `runs` holds the first seed's; `seeds` all of them."""
+    first = result.seeds[0]
+    runs = {"base": _to_dict(result.base)} | {m: _to_dict(result.trained[first][m]) for m in METHODS}
+    return {
+        "seed": first,
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},
+        "runs": runs,
+        "seeds": {
+            str(seed): {method: _to_dict(scores) for method, scores in by_method.items()}
+            for seed, by_method in result.trained.items()
+        },
+        "rlfr_minus_rlvr": paired_differences(result),
+        "flow": {
+            "heldout_loss": result.held_out["eval_loss"],
+            "zero_predictor_loss": result.held_out["eval_zero_predictor_loss"],
+            "auc_correct_vs_wrong": result.auc,
+        },
+        "seconds": {name: round(seconds, 1) for name, seconds in result.seconds.items()},
+        "policy_was_cached": result.policy_was_cached,
+        "peak_rss_mb": round(result.peak_rss_mb),
+    }
+
+
+def _to_dict(scores: dict[str, Accuracy]) -> dict[str, Any]:
+    return {mode: score.to_dict() for mode, score in scores.items()}

@@ -1,0 +1,159 @@
+"""The main job: warm-started policy -> fitted flow -> RLVR and RLFR from the same start -> held-out accuracy."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlfr_vlm.config import write_resolved
+from rlfr_vlm.data.load import load_rows
+from rlfr_vlm.deviation import ResponseDeviation, correctness_auc, response_deviations
+from rlfr_vlm.evaluate import Accuracy, Response, respond
+from rlfr_vlm.flow import FlowSpec, VelocityField
+from rlfr_vlm.quickstart.recipe import QuickstartRecipe
+from rlfr_vlm.quickstart.warm_start import cached_policy
+from rlfr_vlm.rewards import accuracy
+
+METHODS = ("rlvr", "rlfr")
+
+
+@dataclass
+class QuickstartResult:
+    """Everything the report shows."""
+
+    recipe: QuickstartRecipe
+    seeds: list[int]
+    base: dict[str, Accuracy] = field(default_factory=dict)
+    trained: dict[int, dict[str, dict[str, Accuracy]]] = field(default_factory=dict)
+    history: dict[int, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
+    held_out: dict[str, float] = field(default_factory=dict)
+    auc: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
+    deviations: list[ResponseDeviation] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    policy_was_cached: bool = False
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    @property
+    def peak_rss_mb(self) -> float:
+        """Largest resident size of this process so far, in MB."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def run_quickstart(out: Path, recipe: QuickstartRecipe, seeds: list[int]) -> QuickstartResult:
+    """Run every stage, leaving configs, metrics and weights under `out`."""
+    result = QuickstartResult(recipe, seeds)
+    with result.timed("warm_start"):
+        folder, result.policy_was_cached = cached_policy(recipe.warm_start)
+    print(f"policy: {'from the cache' if result.policy_was_cached else 'warm-started'} ({folder})")
+    with result.timed("evaluate"):
+        test = load_rows("digits", split="test", limit=recipe.eval_rows, seed=seeds[0])
+        result.rows = [test[i] for i in range(len(test))]
+        result.base, result.responses = _evaluate(folder, result)
+    with result.timed("fit_flow"):
+        flow = _fit(folder, out / "flow", result)
+    with result.timed("evaluate"):
+        _measure_deviations(folder, flow, result)
+    for seed in seeds:
+        for method in METHODS:
+            run_folder = out / f"seed{seed}" / method
+            with result.timed(method):
+                history = _train(folder, run_folder, method, seed, recipe)
+            with result.timed("evaluate"):
+                scores, _ = _evaluate(run_folder, result)
+            result.trained.setdefault(seed, {})[method] = scores
+            result.history.setdefault(seed, {})[method] = history
+            print(f"seed {seed} {method}: sampled {scores['sampled'].value:.3f}, greedy {scores['greedy'].value:.3f}")
+    return result
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+
+
+def _evaluate(folder: Path, result: QuickstartResult) -> tuple[dict[str, Accuracy], list[Response]]:
+    """Greedy and sampled accuracy on the held-out rows, and the sampled responses."""
+    policy, processor = _load(folder)
+    responses = {
+        name: respond(
+            policy, processor, result.rows, accuracy, sampled=name == "sampled", seed=result.seeds[0],
+            max_new_tokens=result.recipe.max_new_tokens,
+        )
+        for name in ("greedy", "sampled")
+    }  # fmt: skip
+    return {name: Accuracy.of(answers) for name, answers in responses.items()}, responses["sampled"]
+
+
+def _fit(folder: Path, out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
+    from rlfr_vlm.commands.fit_flow import make_fit_trainer
+    from rlfr_vlm.flow.fit import FitConfig
+    from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine, quiet
+
+    policy, processor = _load(folder)
+    recipe = result.recipe
+    args = FitConfig(**recipe.fit_arguments(str(out), result.seeds[0]))
+    spec = FlowSpec.for_policy(
+        policy.config.get_text_config(), folder.name, args.flow_depth, args.flow_layers, data="digits (train)"
+    )
+    dataset = load_rows("digits", limit=recipe.fit_rows, seed=recipe.warm_start.seed + 1)
+    callbacks = [MetricsFile(str(out)), ProgressLine("fit flow")]
+    trainer = make_fit_trainer(policy, processor, spec, args, dataset, callbacks)
+    quiet(trainer)
+    trainer.train()
+    result.held_out = trainer.evaluate()
+    trainer.save_model(str(out))
+    write_resolved(out, args)
+    print(f"flow: held-out loss {result.held_out['eval_ratio']:.3f} of the zero predictor's")
+    return trainer.model, spec
+
+
+def _measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], result: QuickstartResult) -> None:
+    policy, processor = _load(folder)
+    result.deviations = response_deviations(
+        policy, processor, result.rows, result.responses, *flow, seed=result.seeds[0]
+    )
+    result.auc = correctness_auc(result.deviations, result.responses)
+
+
+def _train(
+    folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRecipe
+) -> list[dict[str, Any]]:
+    """Train from the warm-started policy and save the result in `out`; returns the logged steps."""
+    from rlfr_vlm.flow import load_field, save_field
+    from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine, quiet
+    from rlfr_vlm.trainer.config import RLFRConfig
+    from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
+
+    policy, processor = _load(folder)
+    args = RLFRConfig(**recipe.rl_arguments(str(out), method, seed))
+    # RL changes the field, so each run starts from the fitted one on disk.
+    flow = load_field(out.parent.parent / "flow" / "flow") if args.uses_flow else None
+    trainer = RLFRTrainer(
+        policy,
+        args=args,
+        flow=flow,
+        reward_funcs=[accuracy],
+        train_dataset=load_rows("digits", limit=recipe.rl_rows, seed=seed),
+        processing_class=processor,
+        callbacks=[MetricsFile(str(out)), ProgressLine(f"{method}, seed {seed}")],
+    )
+    quiet(trainer)
+    trainer.train()
+    trainer.save_model(str(out))
+    if trainer.flow is not None:
+        save_field(out / "flow", trainer.flow.field, trainer.flow.spec)
+    write_resolved(out, args)
+    return trainer.state.log_history

