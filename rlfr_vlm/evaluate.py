@@ -61,7 +61,7 @@ def _generate(
         **batch.model_inputs(),
         do_sample=sampled,
         max_new_tokens=max_new_tokens,
-        suppress_tokens=vision_token_ids(processing_class) or None,
+        suppress_tokens=vision_token_ids(policy, processing_class) or None,
         **sampling,
     )
     end = tokenizer_of(processing_class).eos_token_id

@@ -62,8 +62,8 @@ def find_language_tower(model: nn.Module) -> LanguageTower:
             return LanguageTower(module, inner.config.get_text_config(), name)  # type: ignore[operator, union-attr]
     tried = ", ".join(f"{name}.layers" for name in TOWER_NAMES)
     raise UserError(
-        f"Cannot find the decoder blocks of {type(inner).__name__}: tried {tried}. Supported are Qwen2.5-VL, Qwen2-VL, "
-        "Qwen2, Qwen2.5, Qwen3 and Llama; add the path of your model's tower to TOWER_NAMES in rlfr_vlm/latents.py."
+        f"Cannot find the decoder blocks of {type(inner).__name__}: tried {tried}. Supported are Qwen2.5-VL, "
+        "Qwen2-VL, Qwen2, Qwen2.5, Qwen3 and Llama; add the path of your model's tower to TOWER_NAMES in rlfr_vlm/latents.py."
     )
 
 
@@ -88,7 +88,13 @@ class _Recorder:
         self, num_layers: int, last: int, rows: Tensor | None, image_mask: Tensor | None,
         consume: Callable[[int, Latents], None],
     ) -> None:  # fmt: skip
-        self.num_layers, self.last, self.rows, self.image_mask, self.consume = num_layers, last, rows, image_mask, consume
+        self.num_layers, self.last, self.rows, self.image_mask, self.consume = (
+            num_layers,
+            last,
+            rows,
+            image_mask,
+            consume,
+        )
         self.start = 0
         self.hidden: list[Tensor] = []
         self.image: list[Tensor] = []

@@ -40,9 +40,9 @@ def auc(positive: Tensor, negative: Tensor) -> float | None:
 def auc_interval(value: float, num_positive: int, num_negative: int, z: float = Z95) -> tuple[float, float]:
     """Interval of an AUC by Hanley and McNeil (1982), clipped to [0, 1]."""
     q1, q2 = value / (2 - value), 2 * value * value / (1 + value)
-    variance = (
-        value * (1 - value) + (num_positive - 1) * (q1 - value**2) + (num_negative - 1) * (q2 - value**2)
-    ) / (num_positive * num_negative)
+    variance = (value * (1 - value) + (num_positive - 1) * (q1 - value**2) + (num_negative - 1) * (q2 - value**2)) / (
+        num_positive * num_negative
+    )
     half = z * math.sqrt(max(variance, 0.0))
     return max(0.0, value - half), min(1.0, value + half)
 

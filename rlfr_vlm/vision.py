@@ -38,8 +38,10 @@ def freeze_vision_tower(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in tower.parameters())
 
 
-def vision_token_ids(processing_class: Any) -> list[int]:
-    """Ids of the vision tokens that the vocabulary has."""
+def vision_token_ids(model: nn.Module, processing_class: Any) -> list[int]:
+    """Ids of the vision tokens in the vocabulary; none for a text-only policy, which may sample what it likes."""
+    if find_vision_tower(model) is None:
+        return []
     tokenizer = tokenizer_of(processing_class)
     vocabulary = tokenizer.get_vocab()
     return sorted(vocabulary[token] for token in VISION_TOKENS if token in vocabulary)

@@ -38,7 +38,13 @@ def make_policy(processor: Any) -> Callable[..., Any]:
     from rlfr_vlm.quickstart.small_policy import PolicySize, build_policy
 
     def make(seed: int = 0, **sizes: int) -> Any:
-        defaults = {"hidden_size": 32, "num_layers": 4, "num_heads": 2, "intermediate_size": 48, "vision_hidden_size": 32}
+        defaults = {
+            "hidden_size": 32,
+            "num_layers": 4,
+            "num_heads": 2,
+            "intermediate_size": 48,
+            "vision_hidden_size": 32,
+        }
         return build_policy(processor, PolicySize(**(defaults | sizes)), seed).eval()
 
     return make

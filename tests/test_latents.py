@@ -27,7 +27,7 @@ def batch(processor):
 
 
 def expected_hidden(policy, batch, last):
-    """Raw outputs of the blocks, by transformers' own recorder (its last entry is normalised, so block 4 is not taken)."""
+    """Raw outputs of the blocks, by transformers' own recorder. Its last entry is normalised: block 4 is left out."""
     with torch.no_grad():
         output = policy(**batch.model_inputs(), output_hidden_states=True)
     return torch.stack([output.hidden_states[i] for i in LAYERS[:2]])[:, :, -last:]
@@ -180,7 +180,8 @@ def test_tower_of_other_families(family):
              "intermediate_size": 16, "vocab_size": 50}  # fmt: skip
     if family == "Qwen2VL":
         config = transformers.Qwen2VLConfig(
-            text_config=sizes | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}},
+            text_config=sizes
+            | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}},
             vision_config={"depth": 1, "embed_dim": 16, "num_heads": 2, "hidden_size": 16},
         )
         policy = transformers.Qwen2VLForConditionalGeneration(config)

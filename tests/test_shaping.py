@@ -16,7 +16,7 @@ from rlfr_vlm.shaping import (
 
 
 def row(*values: float) -> torch.Tensor:
-    return torch.tensor([values])
+    return torch.tensor([values], dtype=torch.float32)
 
 
 def mask(*values: int) -> torch.Tensor:

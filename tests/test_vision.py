@@ -5,15 +5,18 @@ import torch
 from rlfr_vlm.vision import ban_tokens, find_vision_tower, freeze_vision_tower, vision_token_ids
 
 
-def test_ids_are_those_the_vocabulary_has(processor):
-    names = processor.tokenizer.convert_ids_to_tokens(vision_token_ids(processor))
+def test_ids_are_those_the_vocabulary_has(make_policy, make_text_policy, processor):
+    policy = make_policy()
+    assert vision_token_ids(make_text_policy(), processor) == []
+    names = processor.tokenizer.convert_ids_to_tokens(vision_token_ids(policy, processor))
     assert set(names) == {"<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"}
 
 
 def test_log_probs_and_entropy_are_those_of_the_renormalised_distribution(make_policy, processor):
     from trl.trainer.utils import add_fused_lm_head
 
-    policy, banned = make_policy(), vision_token_ids(processor)
+    policy = make_policy()
+    banned = vision_token_ids(policy, processor)
     ids = processor.tokenizer("8 - 4 = 4", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         logits = policy(input_ids=ids).logits[:, :-1]
@@ -36,7 +39,7 @@ def test_ban_twice_is_ban_once_and_checkpoints_do_not_know_it(make_policy, proce
     names = set(policy.state_dict())
     parameters = sum(p.numel() for p in policy.parameters())
     for _ in range(2):
-        ban_tokens(policy, vision_token_ids(processor))
+        ban_tokens(policy, vision_token_ids(policy, processor))
     assert set(policy.state_dict()) == names
     assert sum(p.numel() for p in policy.parameters()) == parameters
 

@@ -36,7 +36,11 @@ class Problem:
 
     @property
     def answer(self) -> str:
-        results = {"sum": self.left + self.right, "difference": self.left - self.right, "product": self.left * self.right}
+        results = {
+            "sum": self.left + self.right,
+            "difference": self.left - self.right,
+            "product": self.left * self.right,
+        }
         return str(results[self.operation])
 
     @property

@@ -65,7 +65,9 @@ def _read(name: str, split: str, revision: str | None) -> "tuple[Dataset, Path |
     try:
         if path.is_file():
             if path.suffix not in FILE_FORMATS:
-                raise UserError(f"Cannot read {name}: {path.suffix or 'no'} suffix; known are {', '.join(FILE_FORMATS)}.")
+                raise UserError(
+                    f"Cannot read {name}: {path.suffix or 'no'} suffix; known are {', '.join(FILE_FORMATS)}."
+                )
             return datasets.load_dataset(FILE_FORMATS[path.suffix], data_files=name, split="train"), path.parent
         if path.is_dir() and (path / "state.json").exists():
             return datasets.load_from_disk(name), path
@@ -158,7 +160,7 @@ def _row_transform(
 
 def _open_images(rows: Sequence[Sequence[Any] | None], media_root: Path | None) -> list[list["Image"]]:
     """Open the images of a batch. GRPO asks for each row once per response; each image is decoded once."""
-    opened: dict[Any, "Image"] = {}
+    opened: dict[Any, Image] = {}
 
     def open_once(value: Any) -> "Image":
         key = value if isinstance(value, str) else value.get("bytes") or value.get("path")

@@ -26,7 +26,8 @@ def build_messages(prompt: str | Messages, num_images: int, system_prompt: str |
     >>> build_messages("sum?", 1)
     [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': 'sum?'}]}]
     """
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+    given: Messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    messages: Messages = [dict(message) for message in given]
     for message in messages:
         message["content"] = _blocks(message.get("content"))
     found = sum(block["type"] == "image" for message in messages for block in message["content"])

@@ -8,6 +8,7 @@ Source: RLFR (arXiv 2510.10201), method section; DiT (arXiv 2212.09748) for adaL
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,8 @@ class ScalarEmbedding(nn.Module):
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return x * (1 + scale) + shift
+    """x * (1 + scale) + shift."""
+    return torch.addcmul(x + shift, x, scale)
 
 
 class ResidualBlock(nn.Module):
@@ -46,14 +48,13 @@ class ResidualBlock(nn.Module):
     def __init__(self, hidden_size: int, eps: float) -> None:
         super().__init__()
         self.in_ln = nn.RMSNorm(hidden_size, eps=eps)
-        self.mlp = nn.Sequential(
-            nn.Linear(hidden_size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
-        )
+        self.mlp = nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 3 * hidden_size))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        shift, scale, gate = self.adaLN_modulation(y).chunk(3, dim=-1)
-        return x + gate * self.mlp(_modulate(self.in_ln(x), shift, scale))
+    def forward(self, x: Tensor, activated: Tensor) -> Tensor:
+        """`activated` is SiLU(y), which the network computes once for all blocks."""
+        shift, scale, gate = self.adaLN_modulation[1](activated).chunk(3, dim=-1)
+        return torch.addcmul(x, gate, self.mlp(_modulate(self.in_ln(x), shift, scale)))
 
 
 class FinalLayer(nn.Module):
@@ -65,8 +66,8 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(hidden_size, hidden_size)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(y).chunk(2, dim=-1)
+    def forward(self, x: Tensor, activated: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation[1](activated).chunk(2, dim=-1)
         return self.linear(_modulate(self.norm_final(x), shift, scale))
 
 
@@ -89,7 +90,7 @@ class VelocityField(nn.Module):
         self.layer_embed = ScalarEmbedding(hidden_size)
         self.cond_embed = nn.Linear(hidden_size, hidden_size)
         self.image_embed = nn.Linear(hidden_size, hidden_size, bias=False) if image_context else None
-        self.res_blocks = nn.ModuleList(ResidualBlock(hidden_size, eps) for _ in range(depth))
+        self.res_blocks: Any = nn.ModuleList(ResidualBlock(hidden_size, eps) for _ in range(depth))
         self.final_layer = FinalLayer(hidden_size, eps)
         self._initialise()
 
@@ -99,16 +100,14 @@ class VelocityField(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        zeroed = [block.adaLN_modulation[1] for block in self.res_blocks]
+        zeroed: list[Any] = [block.adaLN_modulation[1] for block in self.res_blocks]
         zeroed += [self.final_layer.adaLN_modulation[1], self.final_layer.linear]
         if self.image_embed is not None:
             zeroed.append(self.image_embed)
         for linear in zeroed:
             nn.init.zeros_(linear.weight)
 
-    def forward(
-        self, x_t: Tensor, t: Tensor, cond: Tensor, layer: Tensor, image_cond: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor, layer: Tensor, image_cond: Tensor | None = None) -> Tensor:
         """Predict the velocity.
 
         Args:
@@ -124,7 +123,7 @@ class VelocityField(nn.Module):
         y = self.layer_embed(layer) + self.cond_embed(cond) + self.time_embed(t)
         if self.image_embed is not None and image_cond is not None:
             y = y + self.image_embed(image_cond)
-        x = self.input_proj(x_t)
+        x, activated = self.input_proj(x_t), nn.functional.silu(y)
         for block in self.res_blocks:
-            x = block(x, y)
-        return self.final_layer(x, y)
+            x = block(x, activated)
+        return self.final_layer(x, activated)

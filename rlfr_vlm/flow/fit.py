@@ -111,11 +111,15 @@ class FlowFitTrainer(Trainer):
         if batch.input_ids.shape[1] <= limit:
             return {"batch": batch}
         # Padding may be what makes the batch long; only rows that are too long by themselves are left out.
-        kept = [row for row, length in zip(rows, batch.attention_mask.sum(dim=1).tolist(), strict=True) if length <= limit]
+        kept = [
+            row for row, length in zip(rows, batch.attention_mask.sum(dim=1).tolist(), strict=True) if length <= limit
+        ]
         self.too_long += len(rows) - len(kept)
         return {"batch": encode_examples(self.encoder, kept) if kept else None}
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """Mean flow-matching loss over tokens, noise repeats and layers."""
         batch = inputs["batch"]
         if batch is None:  # every row was too long; a zero that touches all weights keeps processes in step
@@ -163,7 +167,11 @@ class FlowFitTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         self.spec.steps = self.state.global_step
-        save_field(Path(output_dir or self.args.output_dir) / FIELD_FOLDER, self.accelerator.unwrap_model(self.model), self.spec)
+        save_field(
+            Path(output_dir or self.args.output_dir) / FIELD_FOLDER,
+            self.accelerator.unwrap_model(self.model),
+            self.spec,
+        )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         field, spec = load_field(Path(resume_from_checkpoint) / FIELD_FOLDER)

@@ -25,7 +25,9 @@ def resolve_layers(percentiles: Sequence[float], num_layers: int) -> tuple[int, 
     """
     for p in percentiles:
         if not 0 < p <= 1:
-            raise UserError(f"Layer percentile {p} is outside (0, 1]. Set flow_layers to shares such as 0.25 0.5 0.75.")
+            raise UserError(
+                f"Layer percentile {p} is outside (0, 1]. Set flow_layers to shares such as 0.25 0.5 0.75."
+            )
     indices = tuple(max(1, round(p * num_layers)) for p in percentiles)
     if not indices or len(set(indices)) != len(indices):
         raise UserError(
@@ -149,7 +151,11 @@ def check_fits_policy(spec: FlowSpec, text_config: Any, policy_name: str) -> Non
     sides = [
         ("hidden width", spec.hidden_size, text_config.hidden_size),
         ("number of layers", spec.num_layers, text_config.num_hidden_layers),
-        ("blocks", list(spec.layer_indices), list(resolve_layers(spec.layer_percentiles, text_config.num_hidden_layers))),
+        (
+            "blocks",
+            list(spec.layer_indices),
+            list(resolve_layers(spec.layer_percentiles, text_config.num_hidden_layers)),
+        ),
     ]
     differences = [f"{what}: field {ours}, policy {theirs}" for what, ours, theirs in sides if ours != theirs]
     if differences:

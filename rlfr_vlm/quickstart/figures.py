@@ -46,7 +46,9 @@ def _reward_curves(result: QuickstartResult) -> Any:
     axes = figure.subplots()
     for method in METHODS:
         for number, runs in enumerate(result.history.values()):
-            logged = [(h["step"], h["outcome/accuracy"]) for h in runs[method] if h.get("outcome/accuracy") is not None]
+            logged = [
+                (h["step"], h["outcome/accuracy"]) for h in runs[method] if h.get("outcome/accuracy") is not None
+            ]
             if not logged:
                 continue
             steps, values = zip(*logged, strict=True)
@@ -71,7 +73,9 @@ def _deviations(result: QuickstartResult) -> Any:
             values = [getattr(d, statistic) for d, r in zip(result.deviations, result.responses, strict=True)
                       if r.score == score]  # fmt: skip
             if values:
-                axes.hist(values, bins=40, density=True, alpha=0.55, color=COLOURS[name], label=f"{name} ({len(values)})")
+                axes.hist(
+                    values, bins=40, density=True, alpha=0.55, color=COLOURS[name], label=f"{name} ({len(values)})"
+                )
         value = result.auc[statistic]["auc"]
         axes.set_title(f"{statistic} over tokens" + ("" if value is None else f", AUC {value:.3f}"))
         axes.set_xlabel("deviation from the flow")

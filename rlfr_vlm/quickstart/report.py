@@ -79,7 +79,9 @@ def _difference_lines(result: QuickstartResult) -> list[str]:
             continue
         low, high = entry["ci95"]
         verdict = "no difference beyond noise" if low <= 0 <= high else "a difference beyond noise"
-        lines.append(f"{text}, 95 % interval [{low:+.3f}, {high:+.3f}] over {len(entry['per_seed'])} seeds: {verdict}.")
+        lines.append(
+            f"{text}, 95 % interval [{low:+.3f}, {high:+.3f}] over {len(entry['per_seed'])} seeds: {verdict}."
+        )
     return lines
 
 

@@ -128,9 +128,7 @@ def _measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], resu
     result.auc = correctness_auc(result.deviations, result.responses)
 
 
-def _train(
-    folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRecipe
-) -> list[dict[str, Any]]:
+def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRecipe) -> list[dict[str, Any]]:
     """Train from the warm-started policy and save the result in `out`; returns the logged steps."""
     from rlfr_vlm.flow import load_field, save_field
     from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine, quiet

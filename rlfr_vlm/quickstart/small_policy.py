@@ -117,5 +117,3 @@ def build_policy(processor: Any, size: PolicySize = PolicySize(), seed: int = 0)
     policy.generation_config.eos_token_id = ids("<|im_end|>")
     policy.generation_config.pad_token_id = ids("<|endoftext|>")
     return policy
-
-

@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
@@ -71,7 +71,7 @@ class MetricsFile(TrainerCallback):
 class ProgressLine(TrainerCallback):
     """One progress bar with time left and the few numbers one watches."""
 
-    SHOWN = {"outcome/accuracy": "accuracy", "loss": "loss", "eval_loss": "held-out loss"}
+    SHOWN: ClassVar[dict[str, str]] = {"outcome/accuracy": "accuracy", "loss": "loss", "eval_loss": "held-out loss"}
 
     def __init__(self, description: str) -> None:
         self.description = description

@@ -66,9 +66,7 @@ class OnlineFlow:
         """
         inputs = self.spec.inputs(latents.hidden, valid, num_response, latents.image)
         with self._autocast():
-            scores = velocity_deviation(
-                self.field, inputs, self.options.flow_timesteps, generator=self.generator
-            )
+            scores = velocity_deviation(self.field, inputs, self.options.flow_timesteps, generator=self.generator)
         return scores, inputs.mask
 
     def accumulate(self, latents: Latents, valid: Tensor, weights: Tensor) -> None:
@@ -141,9 +139,7 @@ class OnlineFlow:
 
     def _reduced_gradients(self) -> Tensor:
         """All gradients, the loss sum and the weight sum in one vector, summed over processes in one reduction."""
-        parts = [
-            (p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in self.field.parameters()
-        ]
+        parts = [(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in self.field.parameters()]
         bucket = torch.cat([*parts, self._loss_sum.view(1), self._weight_sum.view(1)])
         return self.accelerator.reduce(bucket, reduction="sum")
 

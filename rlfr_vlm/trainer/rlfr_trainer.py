@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,21 +32,35 @@ from rlfr_vlm.trainer.metrics import RowStatistics, flow_metrics, outcome_metric
 from rlfr_vlm.trainer.online_flow import OnlineFlow
 from rlfr_vlm.vision import ban_tokens, freeze_vision_tower, vision_token_ids
 
+# What TRL's log-prob pass takes besides tokens (read in 1.16.0).
+IMAGE_KEYS = (
+    "pixel_values",
+    "image_grid_thw",
+    "num_images",
+    "mm_token_type_ids",
+    "token_type_ids",
+    "pixel_attention_mask",
+    "image_sizes",
+    "spatial_shapes",
+    "num_tiles",
+    "image_position_ids",
+)
+
 
 class RLFRTrainer(GRPOTrainer):
     """TRL's `GRPOTrainer` with flow rewards.
 
     Overrides `_generate` and `_calculate_rewards` (timing, outcome), `_get_per_token_logps_and_entropies` (captures
     latents), `_generate_and_score_completions` (scores and shapes), `_compute_loss` (updates the field),
-    `training_step` and `log` (seconds of each part), and the two checkpoint methods; each calls super(). Everything else is inherited. With `flow_coef` 0 the losses are
-    TRL's, bit for bit.
+    `training_step` and `log` (seconds of each part), and two checkpoint methods; each calls super(). Everything else
+    is inherited. With `flow_coef` 0 the losses are TRL's, bit for bit.
 
     Args:
         flow: the field and its spec; needed when `args.flow_coef` is not 0.
         others: as for `GRPOTrainer`; `args` must be an `RLFRConfig`. The first reward function is the outcome.
     """
 
-    _tag_names = ["trl", "grpo", "rlfr"]
+    _tag_names: ClassVar[list[str]] = ["trl", "grpo", "rlfr"]
 
     def __init__(
         self, model: Any, *, args: RLFRConfig, flow: tuple[VelocityField, FlowSpec] | None = None, **others: Any
@@ -75,7 +89,7 @@ class RLFRTrainer(GRPOTrainer):
         if args.freeze_vision and (frozen := freeze_vision_tower(self.model)) and self.accelerator.is_main_process:
             print(f"vision tower frozen ({frozen / 1e6:.2f}M parameters); set freeze_vision: false to train it")
         if args.ban_vision_tokens:
-            ban_tokens(self.model, vision_token_ids(self.processing_class))
+            ban_tokens(self.model, vision_token_ids(self.model, self.processing_class))
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
@@ -150,8 +164,6 @@ class RLFRTrainer(GRPOTrainer):
         TRL's own batching does the slicing of images; the "model" it calls is the shortened backbone.
         """
         assert self.flow is not None
-        image_keys = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids", "token_type_ids",
-                      "pixel_attention_mask", "image_sizes", "spatial_shapes", "num_tiles", "image_position_ids")  # fmt: skip
         checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
         deepest = max(self.flow.spec.layer_indices)
         with torch.no_grad(), checkpointing, only_first_blocks(self.model, deepest) as backbone:
@@ -167,7 +179,7 @@ class RLFRTrainer(GRPOTrainer):
                 torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
                 output["completion_ids"].shape[1],
                 batch_size=self.args.per_device_train_batch_size,
-                **{key: output[key] for key in image_keys if key in output},
+                **{key: output[key] for key in IMAGE_KEYS if key in output},
             )
 
     def _shape(self, output: dict[str, Any], deviation: Tensor, mask: Tensor) -> None:

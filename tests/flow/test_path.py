@@ -46,7 +46,9 @@ def test_deviation_carries_each_timesteps_own_weight():
     # mean squares 2 and 8; w(0.8) = 4, w(0.5) = 1
     per_step = layer_deviations(zero_field, inputs, [0.8, 0.5], noise=noise)
     torch.testing.assert_close(per_step[:, 0, 0], torch.tensor([[8.0, 32.0], [2.0, 8.0]]))
-    torch.testing.assert_close(velocity_deviation(zero_field, inputs, [0.8, 0.5], noise=noise), torch.tensor([[5.0, 20.0]]))
+    torch.testing.assert_close(
+        velocity_deviation(zero_field, inputs, [0.8, 0.5], noise=noise), torch.tensor([[5.0, 20.0]])
+    )
 
 
 def test_perfect_field_has_no_deviation():

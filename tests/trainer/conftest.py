@@ -48,8 +48,15 @@ def last_digit_reward(completions: list[Any], **kwargs: Any) -> list[float]:
 def make_trainer(processor, digits, arguments) -> Callable[..., Any]:
     """Builds an `RLFRTrainer`; give `flow="new"` for an untrained field, or a (field, spec) pair."""
 
-    def build(policy: Any, flow: Any = None, processing_class: Any = None, dataset: Any = None,
-              reward: Any = last_digit_reward, spec_changes: dict[str, Any] | None = None, **changes: Any) -> Any:  # fmt: skip
+    def build(
+        policy: Any,
+        flow: Any = None,
+        processing_class: Any = None,
+        dataset: Any = None,
+        reward: Any = last_digit_reward,
+        spec_changes: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> Any:
         import torch
 
         from rlfr_vlm.flow import FlowSpec, build_field
@@ -58,9 +65,7 @@ def make_trainer(processor, digits, arguments) -> Callable[..., Any]:
         from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
         if flow == "new":
-            spec = FlowSpec.for_policy(
-                policy.config.get_text_config(), "tiny", 1, (0.25, 0.5), **(spec_changes or {})
-            )
+            spec = FlowSpec.for_policy(policy.config.get_text_config(), "tiny", 1, (0.25, 0.5), **(spec_changes or {}))
             torch.manual_seed(5)
             flow = (build_field(spec), spec)
         changes.setdefault("flow_coef", 0.0 if flow is None else 0.01)

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from rlfr_vlm.trainer.metrics import RowStatistics, flow_metrics, outcome_metrics
@@ -29,18 +30,23 @@ def test_flow_metrics_by_hand():
     metrics = flow_metrics(RowStatistics(rows), torch.tensor([1.0, 0.0, 0.0, NAN, 1.0]), 0.5)
     assert metrics["flow/deviation_correct"] == 2.0
     assert metrics["flow/deviation_wrong"] == 4.5
-    assert metrics["flow/share_rewarded"] == 0.2  # 1 of 5 tokens
-    assert metrics["flow/share_penalised"] == 0.4
-    assert math.isclose(metrics["flow/reward_per_token"], -0.15)
-    assert math.isclose(metrics["flow/reward_per_response"], -0.15)
+    assert metrics["flow/share_rewarded"] == pytest.approx(0.2)  # 1 of 5 tokens
+    assert metrics["flow/share_penalised"] == pytest.approx(0.4)
+    assert metrics["flow/reward_per_token"] == pytest.approx(-0.15)
+    assert metrics["flow/reward_per_response"] == pytest.approx(-0.15)
     assert metrics["flow/auc_wrong_above_correct_mean"] == 1.0
 
 
 def test_auc_is_undefined_when_all_responses_are_alike():
     rows = torch.ones(2, 6)
-    assert math.isnan(flow_metrics(RowStatistics(rows), torch.tensor([1.0, 1.0]), 0.5)["flow/auc_wrong_above_correct_max"])
+    assert math.isnan(
+        flow_metrics(RowStatistics(rows), torch.tensor([1.0, 1.0]), 0.5)["flow/auc_wrong_above_correct_max"]
+    )
 
 
 def test_undecided_is_not_wrong():
-    assert outcome_metrics(torch.tensor([1.0, 0.0, NAN, NAN]), 0.5) == {"outcome/accuracy": 0.5, "outcome/undecided": 0.5}
+    assert outcome_metrics(torch.tensor([1.0, 0.0, NAN, NAN]), 0.5) == {
+        "outcome/accuracy": 0.5,
+        "outcome/undecided": 0.5,
+    }
     assert math.isnan(outcome_metrics(torch.tensor([NAN]), 0.5)["outcome/accuracy"])

@@ -108,7 +108,7 @@ def test_missing_state_is_named(tmp_path):
     flow = new_flow()
     flow.save(tmp_path)
     (tmp_path / "flow_state_rank0.pt").unlink()
-    with pytest.raises(UserError, match="flow_state_rank0.pt"):
+    with pytest.raises(UserError, match=r"flow_state_rank0\.pt"):
         flow.load(tmp_path)
 
 
