@@ -63,7 +63,8 @@ def find_language_tower(model: nn.Module) -> LanguageTower:
     tried = ", ".join(f"{name}.layers" for name in TOWER_NAMES)
     raise UserError(
         f"Cannot find the decoder blocks of {type(inner).__name__}: tried {tried}. Supported are Qwen2.5-VL, "
-        "Qwen2-VL, Qwen2, Qwen2.5, Qwen3 and Llama; add the path of your model's tower to TOWER_NAMES in rlfr_vlm/latents.py."
+        "Qwen2-VL, Qwen2, Qwen2.5, Qwen3 and Llama; add the path of your model's tower to TOWER_NAMES in "
+        "rlfr_vlm/latents.py."
     )
 
 

@@ -30,6 +30,7 @@ from rlfr_vlm.trainer.capture import ScoreCapture, UpdateCapture
 from rlfr_vlm.trainer.config import RLFRConfig
 from rlfr_vlm.trainer.metrics import RowStatistics, flow_metrics, outcome_metrics
 from rlfr_vlm.trainer.online_flow import OnlineFlow
+from rlfr_vlm.trainer.resume import is_plain, load_policy_weights
 from rlfr_vlm.vision import ban_tokens, freeze_vision_tower, vision_token_ids
 
 # What TRL's log-prob pass takes besides tokens (read in 1.16.0).
@@ -52,8 +53,8 @@ class RLFRTrainer(GRPOTrainer):
 
     Overrides `_generate` and `_calculate_rewards` (timing, outcome), `_get_per_token_logps_and_entropies` (captures
     latents), `_generate_and_score_completions` (scores and shapes), `_compute_loss` (updates the field),
-    `training_step` and `log` (seconds of each part), and two checkpoint methods; each calls super(). Everything else
-    is inherited. With `flow_coef` 0 the losses are TRL's, bit for bit.
+    `training_step` and `log` (seconds of each part), and three checkpoint methods. Everything else is inherited. With
+    `flow_coef` 0 the losses are TRL's, bit for bit.
 
     Args:
         flow: the field and its spec; needed when `args.flow_coef` is not 0.
@@ -256,6 +257,12 @@ class RLFRTrainer(GRPOTrainer):
             folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             self.flow.save(folder)
         super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if is_plain(self.model, self.accelerator):
+            load_policy_weights(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
