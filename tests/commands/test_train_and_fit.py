@@ -1,0 +1,152 @@
+"""`rlfr fit-flow` and `rlfr train` end to end on a saved tiny policy, and their mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from rlfr_vlm.cli import main
+
+QUICK = ["--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
+
+
+@pytest.fixture
+def policy_folder(make_policy, processor, tmp_path):
+    folder = tmp_path / "policy"
+    make_policy().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+def fit_arguments(policy_folder: str, out: str, *extra: str) -> list[str]:
+    return [
+        "fit-flow", "--model_name_or_path", policy_folder, "--dataset_name", "digits", "--dataset_limit", "40",
+        "--output_dir", out, "--flow_depth", "1", "--max_steps", "3", "--per_device_train_batch_size", "8",
+        "--learning_rate", "1e-3", "--save_strategy", "no", *QUICK, *extra,
+    ]  # fmt: skip
+
+
+def train_arguments(policy_folder: str, out: str, *extra: str) -> list[str]:
+    return [
+        "train", "--model_name_or_path", policy_folder, "--dataset_name", "digits", "--dataset_limit", "16",
+        "--output_dir", out, "--max_steps", "2", "--num_generations", "4", "--per_device_train_batch_size", "8",
+        "--max_completion_length", "8", "--save_strategy", "no", *QUICK, *extra,
+    ]  # fmt: skip
+
+
+def test_fit_then_train_with_flow_rewards(policy_folder, tmp_path, capsys):
+    flow, run = str(tmp_path / "flow"), str(tmp_path / "run")
+    assert main(fit_arguments(policy_folder, flow)) == 0
+    shown = capsys.readouterr().out
+    assert "held-out loss" in shown and "layer 1" in shown and "t 0.8 1.0" in shown
+    spec = json.loads((tmp_path / "flow" / "flow" / "flow.json").read_text())
+    assert spec["layer_indices"] == [1, 2, 3] and spec["steps"] == 3 and spec["final_loss"] > 0
+
+    assert main(train_arguments(policy_folder, run, "--flow_path", flow + "/flow")) == 0
+    assert {"config.json", "model.safetensors", "config.yaml", "metrics.jsonl", "flow"} <= set(os.listdir(run))
+    resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert resolved["flow_path"] == flow + "/flow" and resolved["dataset_name"] == "digits"
+    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [s["step"] for s in steps if "outcome/accuracy" in s] == [1, 2]
+
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    AutoModelForImageTextToText.from_pretrained(run)
+    AutoProcessor.from_pretrained(run)
+
+
+def test_rlvr_needs_no_field(policy_folder, tmp_path):
+    assert main(train_arguments(policy_folder, str(tmp_path / "run"), "--method", "rlvr")) == 0
+    assert not (tmp_path / "run" / "flow").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--flow_path", "nothing"], "No flow field at nothing"),
+        ([], "flow_path is not set. Fit a field with `rlfr fit-flow`"),
+        (["--method", "rlvr", "--model_name_or_path", "./nothing"], "No model at ./nothing"),
+        (["--method", "rlvr", "--model_name_or_path", "no-org/no-model"], "Cannot load the model 'no-org/no-model'"),
+        (["--method", "rlvr", "--dataset_name", "./nothing.jsonl"], "No dataset at ./nothing.jsonl"),
+        (["--method", "rlvr", "--rewards", "speed"], "Unknown reward 'speed'"),
+        (["--flow_cof", "1"], "Did you mean 'flow_coef'?"),
+        (["--num_generations", "1"], "num_generations is 1"),
+        (["--method", "rlvr", "--resume", "nothing"], "No complete checkpoint at nothing"),
+        (["--method", "rlvr", "--config", "nothing.yaml"], "No configuration file at nothing.yaml"),
+    ],
+)
+def test_mistakes_in_training_give_one_message(policy_folder, tmp_path, capsys, extra, message):
+    assert main(train_arguments(policy_folder, str(tmp_path / "run"), *extra)) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and shown.startswith("rlfr: ") and "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--flow_layers", "0.25", "1.5"], "Layer percentile 1.5 is outside (0, 1]"),
+        (["--flow_layers", "0.0"], "Layer percentile 0.0 is outside"),
+        (["--flow_context_mode", "after"], "Unknown context mode 'after'"),
+        (["--eval_fraction", "0"], "leave 0 held-out"),
+        (["--model_name_or_path", ""], "model_name_or_path is not set"),
+    ],
+)
+def test_mistakes_in_fitting_give_one_message(policy_folder, tmp_path, capsys, extra, message):
+    assert main(fit_arguments(policy_folder, str(tmp_path / "flow"), *extra)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_field_of_another_policy_is_refused(policy_folder, make_policy, processor, tmp_path, capsys):
+    assert main(fit_arguments(policy_folder, str(tmp_path / "flow"))) == 0
+    wide = tmp_path / "wide"
+    make_policy(hidden_size=64).save_pretrained(wide)
+    processor.save_pretrained(wide)
+    arguments = train_arguments(str(wide), str(tmp_path / "run"), "--flow_path", str(tmp_path / "flow" / "flow"))
+    assert main(arguments) == 2
+    assert "hidden width: field 32, policy 64" in capsys.readouterr().err
+    again = train_arguments(
+        policy_folder, str(tmp_path / "run"), "--flow_path", str(tmp_path / "flow" / "flow"),
+        "--flow_context_mode", "token_post",
+    )  # fmt: skip
+    assert main(again) == 2
+    assert "fitted with context token_pre (shift 1)" in capsys.readouterr().err
+
+
+def test_interrupt_keeps_a_checkpoint_and_resume_goes_on(policy_folder, tmp_path):
+    run = tmp_path / "run"
+    arguments = train_arguments(policy_folder, str(run), "--method", "rlvr", "--max_steps", "400")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rlfr_vlm.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err and "stopped; a checkpoint is in" in out
+    checkpoints = list(run.glob("checkpoint-*"))
+    assert len(checkpoints) == 1
+    step = int(checkpoints[0].name.split("-")[1])
+
+    arguments = train_arguments(
+        policy_folder, str(run), "--method", "rlvr", "--max_steps", str(step + 1), "--resume", "auto"
+    )
+    assert main(arguments) == 0
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [s["step"] for s in steps if "outcome/accuracy" in s] == list(range(1, step + 2))
+
+
+def test_full_disk_while_saving_is_one_message(policy_folder, tmp_path, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    assert main(fit_arguments(policy_folder, str(tmp_path / "flow"))) == 2
+    assert "the disk is full" in capsys.readouterr().err
+    assert not (tmp_path / "flow" / "flow").exists()

@@ -1,0 +1,91 @@
+"""The command line: instant help, one clear message for every mistake."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rlfr_vlm.cli import COMMANDS, main
+from rlfr_vlm.errors import UserError
+
+
+def test_help_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_help_is_instant_and_imports_nothing_heavy(arguments):
+    code = (
+        "import sys, rlfr_vlm.cli; rlfr_vlm.cli.main(sys.argv[1:]); "
+        "heavy = {'torch', 'transformers', 'trl', 'datasets', 'numpy'} & set(sys.modules); "
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+    assert min(seconds) < 0.5
+
+
+def test_unknown_command_offers_the_nearest(capsys):
+    assert main(["trian"]) == 2
+    assert "Unknown command 'trian'. Did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "rlfr 0.1.0\n"
+
+
+def run_raising(monkeypatch, error: BaseException) -> int:
+    import rlfr_vlm.commands.train as command
+
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr(command, "run", fail)
+    return main(["train"])
+
+
+def test_exit_codes(monkeypatch, capsys):
+    assert run_raising(monkeypatch, UserError("do this")) == 2
+    assert capsys.readouterr().err == "rlfr: do this\n"
+    assert run_raising(monkeypatch, KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file data/7"),
+        ValueError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_full_disk_is_one_message(monkeypatch, capsys, error):
+    assert run_raising(monkeypatch, error) == 2
+    shown = capsys.readouterr().err
+    assert "the disk is full" in shown and "Traceback" not in shown
+
+
+def test_bugs_still_show_their_traceback(monkeypatch):
+    with pytest.raises(ZeroDivisionError):
+        run_raising(monkeypatch, ZeroDivisionError())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["quickstart", "--seeds", "0"], "--seeds is 0; it must be at least 1"),
+        (["quickstart", "--steps", "many"], "invalid int value: 'many'"),
+        (["quickstart", "--sed", "1"], "nrecognized arguments: --sed"),
+    ],
+)
+def test_quickstart_mistakes(capsys, arguments, message):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
