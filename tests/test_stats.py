@@ -12,7 +12,7 @@ def test_wilson_interval_of_nothing_and_of_extremes():
     assert wilson_interval(0, 0) == (0.0, 1.0)
     low, high = wilson_interval(0, 10)
     assert low == 0.0 and high == pytest.approx(0.2775, abs=1e-4)  # z^2 / (n + z^2)
-    assert wilson_interval(10, 10)[1] == 1.0
+    assert wilson_interval(10, 10)[1] == pytest.approx(1.0)
 
 
 def test_auc_counts_pairs():

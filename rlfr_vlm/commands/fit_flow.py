@@ -29,7 +29,9 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.config import parse_config, take_option, write_resolved
     from rlfr_vlm.flow.fit import FIELD_FOLDER, FitConfig
     from rlfr_vlm.options import RunOptions
+    from rlfr_vlm.terminal import calm
 
+    calm()
     resume, rest = take_option(arguments, "--resume")
     options, args = parse_config((RunOptions, FitConfig), rest)
     trainer, interrupt = build_fit_trainer(options, args)

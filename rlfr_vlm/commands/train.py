@@ -28,8 +28,10 @@ def run(arguments: Sequence[str]) -> int:
     """Parse, build the trainer, train, save. Returns the exit code."""
     from rlfr_vlm.config import parse_config, take_option, write_resolved
     from rlfr_vlm.options import RunOptions
+    from rlfr_vlm.terminal import calm
     from rlfr_vlm.trainer.config import RLFRConfig
 
+    calm()
     resume, rest = take_option(arguments, "--resume")
     options, args = parse_config((RunOptions, RLFRConfig), rest)
     trainer, interrupt = build_trainer(options, args)

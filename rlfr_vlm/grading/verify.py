@@ -71,7 +71,7 @@ def _verify_with_math_verify(gold: str, answer: str) -> Grade:
     limit = TIMEOUT_SECONDS if threading.current_thread() is threading.main_thread() else None
     try:
         parsed_gold = parse(_delimited(gold), parsing_timeout=limit)
-        if not parsed_gold:
+        if all(isinstance(part, str) for part in parsed_gold):  # text it could make no expression of, or nothing
             return Grade(Verdict.UNDECIDED, answer, f"cannot parse the gold answer {gold!r}")
         parsed_answer = parse(_delimited(answer), parsing_timeout=limit)
         right = verify(gold=parsed_gold, target=parsed_answer, timeout_seconds=limit, raise_on_error=True)

@@ -1,0 +1,113 @@
+"""The quick start in `--fast` mode: every stage for real, and everything it promises to leave behind."""
+
+import json
+import math
+import time
+
+import pytest
+import yaml
+
+from rlfr_vlm.cli import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One fast run with two seeds and an empty cache."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RLFR_CACHE", str(folder / "cache"))
+    start = time.perf_counter()
+    try:
+        assert main(["quickstart", "--fast", "--seeds", "2", "--seed", "3", "--out", str(folder / "out")]) == 0
+        yield folder / "out", time.perf_counter() - start
+    finally:
+        patch.undo()
+
+
+def test_summary_has_the_promised_shape(run):
+    out, _ = run
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["seed"] == 3
+    assert {"torch", "transformers", "trl", "rlfr-vlm"} <= set(summary["versions"])
+    for name in ("base", "rlvr", "rlfr"):
+        for mode in ("greedy", "sampled"):
+            score = summary["runs"][name][mode]
+            assert 0 <= score["ci95"][0] <= score["acc"] <= score["ci95"][1] <= 1
+            assert score["n"] == 128
+    assert set(summary["seeds"]) == {"3", "4"}
+    assert set(summary["seconds"]) == {"warm_start", "fit_flow", "rlvr", "rlfr", "evaluate"}
+    flow = summary["flow"]
+    assert 0 < flow["heldout_loss"] < flow["zero_predictor_loss"]
+    assert set(flow["auc_correct_vs_wrong"]) == {"mean", "max"}
+    assert 100 < summary["peak_rss_mb"] < 4096
+
+
+def test_paired_difference_is_that_of_the_seeds(run):
+    out, _ = run
+    summary = json.loads((out / "summary.json").read_text())
+    entry = summary["rlfr_minus_rlvr"]["sampled"]
+    by_hand = [runs["rlfr"]["sampled"]["acc"] - runs["rlvr"]["sampled"]["acc"] for runs in summary["seeds"].values()]
+    assert entry["per_seed"] == pytest.approx(by_hand)
+    assert entry["mean"] == pytest.approx(sum(by_hand) / 2)
+    assert entry["ci95"][0] <= entry["mean"] <= entry["ci95"][1]
+
+
+def test_report_and_figures_are_there(run):
+    out, _ = run
+    report = (out / "report.md").read_text()
+    assert "| base |" in report and "| rlvr | 3 |" in report and "| rlfr | 4 |" in report
+    for name in ("reward_curves.png", "deviation.png", "tokens.png"):
+        assert f"figures/{name}" in report
+        assert (out / "figures" / name).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_each_run_leaves_config_metrics_and_a_loadable_policy(run):
+    from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+    from rlfr_vlm.flow import load_field
+
+    out, _ = run
+    configs = {}
+    for method in ("rlvr", "rlfr"):
+        folder = out / "seed3" / method
+        configs[method] = yaml.safe_load((folder / "config.yaml").read_text())
+        steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert [s["step"] for s in steps if "loss" in s] == [1, 2, 3, 4]
+        assert all(math.isfinite(s["loss"]) for s in steps if "loss" in s)
+        Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
+        AutoProcessor.from_pretrained(folder)
+    load_field(out / "flow" / "flow")
+    load_field(out / "seed3" / "rlfr" / "flow")
+    differing = {key for key in configs["rlvr"] if configs["rlvr"][key] != configs["rlfr"][key]}
+    assert differing == {"method", "flow_coef", "output_dir", "logging_dir"} & differing
+    assert {"method", "flow_coef"} <= differing  # same seeds, prompts and budget otherwise
+
+
+def test_policy_is_cached_and_built_the_same_from_the_same_recipe(run):
+    from rlfr_vlm.quickstart.recipe import QuickstartRecipe
+    from rlfr_vlm.quickstart.warm_start import WarmStartRecipe
+
+    out, _ = run
+    recipe = QuickstartRecipe.fast().warm_start
+    assert [p.name for p in (out.parent / "cache").iterdir()] == [f"small-policy-{recipe.digest}"]
+    assert recipe.digest != WarmStartRecipe().digest
+    assert WarmStartRecipe().digest == WarmStartRecipe().digest
+
+
+def test_warm_start_is_deterministic():
+    import torch
+
+    from rlfr_vlm.quickstart.small_policy import PolicySize
+    from rlfr_vlm.quickstart.warm_start import WarmStartRecipe, train_policy
+
+    recipe = WarmStartRecipe(
+        size=PolicySize(hidden_size=32, num_layers=2, num_heads=2), steps=3, rows=64, batch_size=8
+    )
+    (_, first), (_, second) = train_policy(recipe), train_policy(recipe)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_fast_mode_is_fast(run):
+    _, seconds = run
+    assert seconds < 180  # two seeds and an empty cache; one seed stays within 90
