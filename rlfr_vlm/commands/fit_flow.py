@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlfr_vlm.errors import UserError
-
 SUMMARY = "fit a flow field to a frozen policy's latents on expert responses"
 
 
@@ -64,6 +62,7 @@ def build_fit_trainer(options: Any, args: Any) -> tuple[Any, Any]:
     """The fit trainer for a configuration, and the callback that knows whether Ctrl-C was pressed."""
     from rlfr_vlm.data.load import load_rows
     from rlfr_vlm.flow import FlowSpec
+    from rlfr_vlm.flow.fit import make_fit_trainer
     from rlfr_vlm.latents import find_language_tower
     from rlfr_vlm.policy import load_policy
     from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine, StopOnInterrupt, quiet
@@ -95,36 +94,3 @@ def build_fit_trainer(options: Any, args: Any) -> tuple[Any, Any]:
     )  # fmt: skip
     quiet(trainer)
     return trainer, interrupt
-
-
-def make_fit_trainer(
-    policy: Any, processing_class: Any, spec: Any, args: Any, dataset: Any, callbacks: list[Any]
-) -> Any:
-    """Split off the held-out rows, measure statistics if asked, and build the trainer."""
-    from rlfr_vlm.data.encode import encode_examples
-    from rlfr_vlm.flow.fit import STATISTICS_ROWS, FlowFitTrainer, measure_statistics
-
-    held_out = min(args.eval_rows, round(args.eval_fraction * len(dataset)))
-    if not 0 < held_out < len(dataset):
-        raise UserError(
-            f"{len(dataset)} rows with eval_fraction {args.eval_fraction} leave {held_out} held-out and "
-            f"{len(dataset) - held_out} training rows; both must exist. Change eval_fraction or take more rows."
-        )
-    order = range(len(dataset))
-    training, evaluation = dataset.select(order[:-held_out]), dataset.select(order[-held_out:])
-    if args.flow_normalise:
-        size = args.per_device_train_batch_size
-        rows = range(min(STATISTICS_ROWS, len(training)))
-        policy.eval()
-        batches = [encode_examples(processing_class, [training[i] for i in rows[s : s + size]]) for s in rows[::size]]
-        mean, std = measure_statistics(policy, batches, spec)
-        spec.latent_mean, spec.latent_std = tuple(mean.tolist()), tuple(std.tolist())
-    return FlowFitTrainer(
-        policy=policy,
-        processing_class=processing_class,
-        spec=spec,
-        args=args,
-        train_dataset=training,
-        eval_dataset=evaluation,
-        callbacks=callbacks,
-    )

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from rlfr_vlm.data.encode import Encoded, encode_examples
+from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow.context import FlowInputs, context_lead
 from rlfr_vlm.flow.path import logit_normal, standard_normal, target_velocity, token_flow_losses
 from rlfr_vlm.flow.spec import FlowSpec
@@ -178,6 +179,40 @@ class FlowFitTrainer(Trainer):
         self.accelerator.unwrap_model(model or self.model).load_state_dict(field.state_dict())
         # Statistics were measured once, when the run began.
         self.spec.latent_mean, self.spec.latent_std = spec.latent_mean, spec.latent_std
+
+
+def make_fit_trainer(
+    policy: Any, processing_class: Any, spec: FlowSpec, args: FitConfig, dataset: Any, callbacks: list[Any]
+) -> FlowFitTrainer:
+    """Split off the held-out rows, measure statistics if asked, and build the trainer.
+
+    Raises:
+        UserError: the split leaves no training or no held-out rows.
+    """
+    held_out = min(args.eval_rows, round(args.eval_fraction * len(dataset)))
+    if not 0 < held_out < len(dataset):
+        raise UserError(
+            f"{len(dataset)} rows with eval_fraction {args.eval_fraction} leave {held_out} held-out and "
+            f"{len(dataset) - held_out} training rows; both must exist. Change eval_fraction or take more rows."
+        )
+    order = range(len(dataset))
+    training, evaluation = dataset.select(order[:-held_out]), dataset.select(order[-held_out:])
+    if args.flow_normalise:
+        size = args.per_device_train_batch_size
+        rows = range(min(STATISTICS_ROWS, len(training)))
+        policy.eval()
+        batches = [encode_examples(processing_class, [training[i] for i in rows[s : s + size]]) for s in rows[::size]]
+        mean, std = measure_statistics(policy, batches, spec)
+        spec.latent_mean, spec.latent_std = tuple(mean.tolist()), tuple(std.tolist())
+    return FlowFitTrainer(
+        policy=policy,
+        processing_class=processing_class,
+        spec=spec,
+        args=args,
+        train_dataset=training,
+        eval_dataset=evaluation,
+        callbacks=callbacks,
+    )
 
 
 def held_out_metrics(sums: Tensor, layers: Sequence[int]) -> dict[str, float]:

@@ -85,7 +85,7 @@ def _deviations(result: QuickstartResult) -> Any:
 
 
 def _tokens(result: QuickstartResult) -> Any:
-    """Responses of the base policy, each token coloured by its flow reward, with the deviation below it."""
+    """Responses of the base policy, each token coloured by its flow reward, with its deviation below it."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
@@ -95,40 +95,64 @@ def _tokens(result: QuickstartResult) -> Any:
 
     tokenizer = AutoTokenizer.from_pretrained(cached_policy(result.recipe.warm_start)[0])
     options = FlowOptions()
-    picks = range(min(result.recipe.coloured_responses, len(result.responses)))
-    rewards = [
-        flow_rewards(d.scores[None], d.mask[None], coef=options.flow_coef, threshold=options.flow_threshold,
-                     top_k=options.flow_top_k, two_sided=options.flow_two_sided)[0]
-        for d in (result.deviations[i] for i in picks)
-    ]  # fmt: skip
+    picks = _some_right_and_wrong(result)
+    longest = max(len(result.responses[index].ids) for index in picks)
     colours = ScalarMappable(Normalize(-options.flow_coef, options.flow_coef), cmap="PuOr")
-    figure = Figure(figsize=(10, 0.75 * len(picks) + 0.8))
+    figure = Figure(figsize=(3 + 0.42 * longest, 0.6 * len(picks) + 0.6))
     axes = figure.subplots()
     axes.axis("off")
     for line, index in enumerate(picks):
-        _token_line(axes, tokenizer, result, index, rewards[line], colours, y=-line)
-    axes.set_xlim(-2.6, 24)
-    axes.set_ylim(-len(picks) + 0.2, 0.8)
+        deviation = result.deviations[index]
+        rewards = flow_rewards(
+            deviation.scores[None],
+            deviation.mask[None],
+            coef=options.flow_coef,
+            threshold=options.flow_threshold,
+            top_k=options.flow_top_k,
+            two_sided=options.flow_two_sided,
+        )
+        _draw_response(axes, tokenizer, result, index, rewards[0], colours, y=-line)
+    axes.set_xlim(-3, longest)
+    axes.set_ylim(-len(picks) + 0.6, 0.6)
     figure.colorbar(colours, ax=axes, label="flow reward", shrink=0.8)
     return figure
 
 
-def _token_line(
+def _some_right_and_wrong(result: QuickstartResult) -> list[int]:
+    """Indices of the first right and wrong responses, half each where there are enough."""
+    half = result.recipe.coloured_responses // 2
+    picks = []
+    for score in (1.0, 0.0):
+        picks += [index for index, response in enumerate(result.responses) if response.score == score][:half]
+    return picks or [0]
+
+
+def _draw_response(
     axes: Any, tokenizer: Any, result: QuickstartResult, index: int, rewards: torch.Tensor, colours: Any, y: float
 ) -> None:
+    """One line of token boxes, from x = 0; the verdict and the gold answer stand to the left."""
     from matplotlib.patches import Rectangle
 
     response, deviation = result.responses[index], result.deviations[index]
     verdict = {1.0: "right", 0.0: "wrong", None: "undecided"}[response.score]
     gold = result.rows[index]["answer"]
-    axes.text(-0.2, y + 0.2, f"gold {gold}, {verdict}", ha="right", va="center", fontsize=8,
-              color=COLOURS.get(verdict, "black"))  # fmt: skip
+    colour = COLOURS.get(verdict, "black")
+    axes.text(-0.2, y + 0.2, f"gold {gold}, {verdict}", ha="right", va="center", fontsize=8, color=colour)
     for position, token in enumerate(response.ids):
-        text = tokenizer.decode([token]).replace(" ", "␣").replace("$", r"\$")
-        axes.add_patch(Rectangle((position, y), 1, 0.45, facecolor=colours.to_rgba(float(rewards[position])),
-                                 edgecolor="0.7", linewidth=0.5))  # fmt: skip
-        short = "end" if text.startswith("<|") else text
-        axes.text(position + 0.5, y + 0.22, short, ha="center", va="center", fontsize=7, family="monospace")
+        fill = colours.to_rgba(float(rewards[position]))
+        axes.add_patch(Rectangle((position, y), 1, 0.42, facecolor=fill, edgecolor="0.7", linewidth=0.5))
+        ink = "white" if sum(fill[:3]) < 1.2 else "black"
+        label = _printable(tokenizer.decode([token]))
+        axes.text(position + 0.5, y + 0.21, label, ha="center", va="center", fontsize=6, color=ink, family="monospace")
         if deviation.mask[position]:
-            axes.text(position + 0.5, y - 0.12, f"{deviation.scores[position]:.1f}", ha="center", va="center",
-                      fontsize=5.5, color="0.4")  # fmt: skip
+            score = f"{deviation.scores[position]:.1f}"
+            axes.text(position + 0.5, y - 0.12, score, ha="center", va="center", fontsize=5.5, color="0.4")
+
+
+def _printable(token: str) -> str:
+    """A token as a short label: spaces visible, special tokens named, nothing matplotlib would interpret."""
+    if token.startswith("<|"):
+        return "end"
+    return "".join(c if c.isprintable() and c != "\ufffd" else "?" for c in token.replace(" ", "␣")).replace(
+        "$", r"\$"
+    )

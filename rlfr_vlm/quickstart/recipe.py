@@ -11,11 +11,12 @@ class QuickstartRecipe:
     """Sizes and rates of every stage. `fast` shrinks them to a smoke test."""
 
     warm_start: WarmStartRecipe = field(default_factory=lambda: WarmStartRecipe(steps=200))
-    fit_steps: int = 300
+    fit_steps: int = 220
     fit_rows: int = 2048
     fit_batch: int = 32
     fit_learning_rate: float = 1e-3  # a field of width 128 takes a larger step than the paper's of width 2048
-    rl_steps: int = 90
+    fit_noise_repeats: int = 2
+    rl_steps: int = 70
     rl_rows: int = 4096
     rl_prompts: int = 32
     rl_generations: int = 8
@@ -47,6 +48,7 @@ class QuickstartRecipe:
             "per_device_train_batch_size": self.fit_batch,
             "per_device_eval_batch_size": 2 * self.fit_batch,
             "learning_rate": self.fit_learning_rate,
+            "flow_noise_repeats": self.fit_noise_repeats,
             "eval_fraction": 0.1,
             "logging_steps": 10,
             "save_strategy": "no",

@@ -98,8 +98,7 @@ def _evaluate(folder: Path, result: QuickstartResult) -> tuple[dict[str, Accurac
 
 
 def _fit(folder: Path, out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
-    from rlfr_vlm.commands.fit_flow import make_fit_trainer
-    from rlfr_vlm.flow.fit import FitConfig
+    from rlfr_vlm.flow.fit import FitConfig, make_fit_trainer
     from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine, quiet
 
     policy, processor = _load(folder)

@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from rlfr_vlm.commands.fit_flow import make_fit_trainer
 from rlfr_vlm.data.encode import encode_examples
 from rlfr_vlm.data.load import load_rows
 from rlfr_vlm.flow import FlowSpec, load_field
-from rlfr_vlm.flow.fit import FitConfig, flow_inputs_of, held_out_metrics, measure_statistics
+from rlfr_vlm.flow.fit import FitConfig, flow_inputs_of, held_out_metrics, make_fit_trainer, measure_statistics
 from rlfr_vlm.trainer.callbacks import quiet
 
 

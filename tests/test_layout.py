@@ -1,0 +1,185 @@
+"""The shape of the project: import direction, sizes of files and functions, what README and the scripts say."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "rlfr_vlm"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# A module may import from its own layer and the ones before it.
+LAYERS = (
+    {"errors", "files", "stats", "options", "terminal", "compat"},
+    {"grading", "flow", "latents", "shaping"},
+    {"rewards", "data", "vision", "policy"},
+    {"config", "evaluate", "flow.fit"},
+    {"deviation", "trainer"},
+    {"quickstart", "commands", "cli"},
+)
+LIGHT = {"numpy", "torch", "transformers", "trl", "datasets", "accelerate", "sklearn", "matplotlib", "yaml"}
+
+
+def layer_of(name: str) -> int:
+    for number, layer in enumerate(LAYERS):
+        if name == "flow.fit" and name in layer:
+            return number
+    head = name.split(".")[0]
+    return next(number for number, layer in enumerate(LAYERS) if head in layer)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "errors"
+
+
+def imports_of(path: Path, top_level_only: bool = False) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    names = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_run_one_way(path):
+    name = module_name(path)
+    own = layer_of("flow.fit" if name == "flow.fit" else name)
+    for imported in imports_of(path):
+        if imported.startswith("rlfr_vlm."):
+            target = imported.removeprefix("rlfr_vlm.")
+            assert layer_of(target) <= own, f"{name} imports {target}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "flow").glob("*.py")), ids=module_name)
+def test_flow_maths_knows_nothing_of_trl(path):
+    allowed = {"torch", "safetensors", "rlfr_vlm"} | ({"transformers"} if path.name == "fit.py" else set())
+    standard = {"math", "json", "pickle", "dataclasses", "collections", "pathlib", "typing", "hashlib", "logging"}
+    assert {name.split(".")[0] for name in imports_of(path)} <= allowed | standard
+
+
+@pytest.mark.parametrize("folder", ["grading", "commands"])
+def test_light_modules_import_nothing_heavy_at_the_top(folder):
+    for path in [*(PACKAGE / folder).glob("*.py"), PACKAGE / "cli.py", PACKAGE / "options.py", PACKAGE / "errors.py"]:
+        assert not {name.split(".")[0] for name in imports_of(path, top_level_only=True)} & LIGHT, path
+
+
+@pytest.mark.parametrize("path", [*MODULES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda p: p.stem)
+def test_files_and_functions_stay_small(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} in {path.name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_every_module_says_what_it_is(path):
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.sh")), ids=lambda p: p.name)
+def test_scripts_are_valid_and_have_a_header(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    head = script.read_text().splitlines()
+    assert head[0] == "#!/usr/bin/env bash" and head[1].startswith("# ")
+
+
+def test_setup_refuses_unknown_options_with_one_message():
+    done = subprocess.run(
+        ["bash", "scripts/setup.sh", "--nope"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() == "setup: unknown option --nope; see the head of scripts/setup.sh"
+
+
+def test_constraints_fit_the_declared_ranges():
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    for requirement in (Requirement(text) for group in groups for text in group):
+        if requirement.name in pins:
+            assert requirement.specifier.contains(pins[requirement.name]), requirement
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts" / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_configuration_parses(path, tmp_path):
+    from rlfr_vlm.config import parse_config
+    from rlfr_vlm.flow.fit import FitConfig
+    from rlfr_vlm.options import RunOptions
+    from rlfr_vlm.trainer.config import RLFRConfig
+
+    cls = FitConfig if path.stem.startswith("fit") else RLFRConfig
+    cpu = ["--use_cpu", "true", "--bf16", "false", "--output_dir", str(tmp_path), "--report_to", "none"]
+    options, args = parse_config((RunOptions, cls), ["--config", str(path), *cpu])
+    assert options.dtype == "bfloat16"
+    if cls is RLFRConfig:  # 8 processes: 128 prompts x 8 responses, 8 updates of 128
+        assert args.generation_batch_size == 128 * args.num_generations
+        assert args.per_device_train_batch_size * args.gradient_accumulation_steps * 8 == 128
+    else:
+        assert args.per_device_train_batch_size * args.gradient_accumulation_steps * 8 == 128
+
+
+def test_baseline_differs_from_rlfr_only_in_the_flow():
+    import yaml
+
+    rlfr, rlvr = (
+        yaml.safe_load((ROOT / "scripts" / "configs" / f"train_{name}.yaml").read_text()) for name in ("rlfr", "rlvr")
+    )
+    assert {k: v for k, v in rlfr.items() if not k.startswith("flow_") and k != "method"} == {
+        k: v for k, v in rlvr.items() if k != "method"
+    }
+
+
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "scripts").glob("*.md")),
+    ROOT / "benchmarks/README.md",
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_links_named_in_documents_exist(document):
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (document.parent / target).exists(), target
+    for path in re.findall(r"(?:scripts|benchmarks|rlfr_vlm|tests)/[\w./]*\w\.(?:sh|py|yaml|md)", text):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_flags_and_commands_named_in_documents_exist(document):
+    import dataclasses
+
+    from rlfr_vlm.cli import COMMANDS
+    from rlfr_vlm.commands.quickstart import help_text
+    from rlfr_vlm.flow.fit import FitConfig
+    from rlfr_vlm.options import RunOptions
+    from rlfr_vlm.trainer.config import RLFRConfig
+
+    text = document.read_text(encoding="utf-8")
+    for command in re.findall(r"(?:\brlfr|rlfr_vlm\.cli) ([a-z-]+)(?= -| --|`)", text):
+        assert command in COMMANDS, command
+    known = {f.name for cls in (RunOptions, RLFRConfig, FitConfig) for f in dataclasses.fields(cls)}
+    elsewhere = help_text() + (ROOT / "scripts/setup.sh").read_text() + (ROOT / "benchmarks/speed/step.py").read_text()
+    for flag in re.findall(r"(?<![\w-])--([a-z][a-z_-]+)", text):
+        assert flag in known | {"config", "resume", "help", "num_processes"} or f"--{flag}" in elsewhere, flag
+
+
+def test_readme_tree_names_every_module():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in MODULES:
+        if path.name != "__init__.py":
+            assert f"{path.name} " in text or f"{path.name}\n" in text, path.name
