@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except UserError as error:
-        print(f"rlfr: {error}", file=sys.stderr)
+        # One raised in a DataLoader worker arrives with the worker's traceback before it.
+        print(f"rlfr: {str(error).rsplit('UserError: ', 1)[-1].strip()}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("rlfr: stopped at once; the last checkpoint, if any, is complete", file=sys.stderr)

@@ -16,7 +16,11 @@ class RunOptions:
     model_name_or_path: str = field(default="", metadata={"help": "Policy: a local folder or a hub id."})
     model_revision: str | None = field(default=None, metadata={"help": "Revision of a hub model."})
     dtype: str = field(
-        default="auto", metadata={"help": "Weights' type: auto (as stored), float32, bfloat16 or float16."}
+        default="float32",
+        metadata={
+            "help": "Weights' type: float32, bfloat16, float16 or auto (as stored). Training wants float32, with bf16 "
+            "for speed: a bfloat16 weight rounds updates of RL's small learning rates away."
+        },
     )
     attn_implementation: str | None = field(
         default=None, metadata={"help": "Attention: sdpa, flash_attention_2 or eager; the model's default if unset."}
@@ -28,6 +32,12 @@ class RunOptions:
     dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a hub dataset."})
     dataset_limit: int | None = field(
         default=None, metadata={"help": "Use only this many rows (for `digits`: make this many)."}
+    )
+    image_min_pixels: int | None = field(
+        default=None, metadata={"help": "Images are enlarged to at least this many pixels; else the processor's own."}
+    )
+    image_max_pixels: int | None = field(
+        default=None, metadata={"help": "Images are shrunk to at most this many pixels; else the processor's own."}
     )
     system_prompt: str | None = field(default=None, metadata={"help": "System message put before every prompt."})
 
@@ -57,7 +67,7 @@ class FlowOptions:
     )
     flow_shift: int = field(default=1, metadata={"help": "Distance to the conditioning token; the field's own."})
     flow_timesteps: list[float] = field(
-        default_factory=lambda: [0.8], metadata={"help": "Rewarding timesteps in [0, 1), 1 is data."}
+        default_factory=lambda: [0.8], metadata={"help": "Rewarding timesteps, above 0 and below 1; 1 is data."}
     )
     flow_two_sided: bool = field(
         default=True, metadata={"help": "Reward low and penalise high deviation (paper); false: penalise only."}

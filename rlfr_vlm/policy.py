@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import RunOptions
 
@@ -25,12 +26,26 @@ def load_policy(options: RunOptions, *, trust_remote_code: bool = False) -> tupl
     extra: dict[str, Any] = {"dtype": options.dtype}
     if options.attn_implementation:
         extra["attn_implementation"] = options.attn_implementation
+    pixels = {"min_pixels": options.image_min_pixels, "max_pixels": options.image_max_pixels}
+    pixels = {key: value for key, value in pixels.items() if value is not None}
     try:
         AutoConfig.from_pretrained(name, **loading)
-        processing_class = AutoProcessor.from_pretrained(name, padding_side="left", **loading)
+        processing_class = AutoProcessor.from_pretrained(name, padding_side="left", **pixels, **loading)
         policy = create_model_from_path(name, **loading, **extra, device_map=None)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"Cannot load the model {name!r}: {reason} Give a model folder, or a hub id this machine can "
                         "reach.") from None  # fmt: skip
+    tokenizer = tokenizer_of(processing_class)
+    if tokenizer.pad_token is None:  # Llama has none; TRL makes the same choice
+        tokenizer.pad_token = tokenizer.eos_token
     return policy, processing_class
+
+
+def refuse_data_parallel(args: Any) -> None:
+    """Several visible GPUs without a launcher would be driven by `nn.DataParallel`, which neither trainer supports."""
+    if args.n_gpu > 1:
+        raise UserError(
+            f"{args.n_gpu} GPUs are visible to one process. Start one process per GPU with `accelerate launch "
+            f"--num_processes {args.n_gpu} -m rlfr_vlm.cli ...`, or show one with CUDA_VISIBLE_DEVICES=0."
+        )

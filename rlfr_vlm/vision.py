@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from rlfr_vlm.data.encode import tokenizer_of
+from rlfr_vlm.errors import UserError
 from rlfr_vlm.latents import unwrap
 
 logger = logging.getLogger(__name__)
@@ -58,9 +59,12 @@ def ban_tokens(model: nn.Module, token_ids: list[int]) -> None:
     head = unwrap(model).get_output_embeddings()  # type: ignore[operator]
     if not token_ids or "bias" in dict(head.named_buffers()):  # nothing to ban, or banned already
         return
-    bias = torch.zeros(head.weight.shape[0], device=head.weight.device, dtype=head.weight.dtype)
-    bias[token_ids] = BANNED_LOGIT
     if head.bias is not None:
-        raise ValueError("the LM head has a bias of its own; set ban_vision_tokens to false")
+        raise UserError(
+            "The policy's LM head has a bias, so vision tokens cannot be banned. Set ban_vision_tokens: false."
+        )
+    # out_features, not the weight's shape: under ZeRO-3 the weight is empty here
+    bias = torch.zeros(head.out_features, device=head.weight.device, dtype=head.weight.dtype)
+    bias[token_ids] = BANNED_LOGIT
     del head.bias  # registered as an absent parameter, which a buffer cannot replace
     head.register_buffer("bias", bias, persistent=False)

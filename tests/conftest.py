@@ -75,8 +75,9 @@ def text_tokenizer(processor: Any) -> Any:
     import copy
 
     tokenizer = copy.deepcopy(processor.tokenizer)
-    tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    tokenizer._processor_class = None  # it forgets the processor it came from
+    tokenizer.chat_template = (  # like Qwen2.5's, it dies of contents that are not strings
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     return tokenizer

@@ -52,6 +52,12 @@ def run_raising(monkeypatch, error: BaseException) -> int:
     return main(["train"])
 
 
+def test_error_from_a_dataloader_worker_is_one_message_too(monkeypatch, capsys):
+    text = "Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  ...\n"
+    assert run_raising(monkeypatch, UserError(text + "rlfr_vlm.errors.UserError: Cannot read a.png.\n")) == 2
+    assert capsys.readouterr().err == "rlfr: Cannot read a.png.\n"
+
+
 def test_exit_codes(monkeypatch, capsys):
     assert run_raising(monkeypatch, UserError("do this")) == 2
     assert capsys.readouterr().err == "rlfr: do this\n"
@@ -82,6 +88,8 @@ def test_bugs_still_show_their_traceback(monkeypatch):
     ("arguments", "message"),
     [
         (["quickstart", "--seeds", "0"], "--seeds is 0; it must be at least 1"),
+        (["quickstart", "--seed", "-1"], "--seed is -1; it must be 0 or more"),
+        (["quickstart", "--out", __file__], "Cannot make the folder"),
         (["quickstart", "--steps", "many"], "invalid int value: 'many'"),
         (["quickstart", "--sed", "1"], "nrecognized arguments: --sed"),
     ],

@@ -41,6 +41,8 @@ def test_lists_and_booleans(tmp_path):
         ("", ["--flow-cof", "1"], r"Unknown option --flow-cof\. Did you mean 'flow_coef'\?"),
         ("learning_rate: fast", [], "invalid float value: 'fast'"),
         ("max_steps: [1]", [], None),
+        ("rewards: accuracy", [], r"rewards in .* must be a list: rewards: \[accuracy\]"),
+        ("flow_timesteps: 0.8", [], r"flow_timesteps in .* must be a list: flow_timesteps: \[0\.8\]"),
         ("flow_top_k: 1.5", [], r"flow_top_k in .* is 1\.5, but must be int"),
         ("flow_update: 3", [], "flow_update in .* is 3, but must be bool"),
         ("flow_coef: null", [], "flow_coef in .* is None, but must be float"),

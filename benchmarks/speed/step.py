@@ -33,6 +33,7 @@ def build(kind: str, folder: str, policy_folder: str, updates: int) -> Any:
     from rlfr_vlm.trainer.callbacks import quiet
     from rlfr_vlm.trainer.config import RLFRConfig
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
+    from rlfr_vlm.vision import freeze_vision_tower
 
     policy = Qwen2_5_VLForConditionalGeneration.from_pretrained(policy_folder)
     arguments = QuickstartRecipe().rl_arguments(folder, "rlfr" if kind == "rlfr" else "rlvr", seed=1)
@@ -44,6 +45,7 @@ def build(kind: str, folder: str, policy_folder: str, updates: int) -> Any:
     }
     if kind == "trl":
         arguments.pop("method")
+        freeze_vision_tower(policy)  # as ours does, so that both train the same weights
         trainer = GRPOTrainer(policy, args=GRPOConfig(**arguments, loss_type="grpo"), **common)
     else:
         spec = FlowSpec.for_policy(policy.config.get_text_config(), "small", 4, (0.25, 0.5, 0.75))

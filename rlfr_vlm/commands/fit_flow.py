@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rlfr_vlm.errors import UserError
+
 SUMMARY = "fit a flow field to a frozen policy's latents on expert responses"
 
 
@@ -25,7 +27,8 @@ def run(arguments: Sequence[str]) -> int:
     """Parse, fit, report the held-out loss, save. Returns the exit code."""
     from rlfr_vlm.commands.train import find_checkpoint
     from rlfr_vlm.config import parse_config, take_option, write_resolved
-    from rlfr_vlm.flow.fit import FIELD_FOLDER, FitConfig
+    from rlfr_vlm.flow import FIELD_FOLDER
+    from rlfr_vlm.flow.fit import FitConfig
     from rlfr_vlm.options import RunOptions
     from rlfr_vlm.terminal import calm
 
@@ -40,11 +43,12 @@ def run(arguments: Sequence[str]) -> int:
         print(f"stopped; a checkpoint is in {args.output_dir}; go on with `--resume auto`")
         return 130
     metrics = trainer.evaluate()
+    left_out = trainer.left_out_rows()
     trainer.save_model(args.output_dir)
     if trainer.accelerator.is_main_process:
         print_held_out(metrics)
-        if trainer.too_long:
-            print(f"left out {trainer.too_long} row reads longer than max_length {args.max_length} tokens")
+        if left_out:
+            print(f"left out {left_out} rows of more than max_length {args.max_length} tokens (each epoch counts)")
         print(f"field in {Path(args.output_dir) / FIELD_FOLDER}")
     return 0
 
@@ -64,9 +68,11 @@ def build_fit_trainer(options: Any, args: Any) -> tuple[Any, Any]:
     from rlfr_vlm.flow import FlowSpec
     from rlfr_vlm.flow.fit import make_fit_trainer
     from rlfr_vlm.latents import find_language_tower
-    from rlfr_vlm.policy import load_policy
+    from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine, StopOnInterrupt, quiet
+    from rlfr_vlm.vision import find_vision_tower
 
+    refuse_data_parallel(args)
     dataset = load_rows(
         options.dataset_name,
         split=options.dataset_split,
@@ -77,6 +83,8 @@ def build_fit_trainer(options: Any, args: Any) -> tuple[Any, Any]:
         system_prompt=options.system_prompt,
     )
     policy, processing_class = load_policy(options, trust_remote_code=False)
+    if args.flow_image_context and find_vision_tower(policy) is None:
+        raise UserError(f"{options.model_name_or_path} is a text-only policy. Set flow_image_context: false.")
     spec = FlowSpec.for_policy(
         find_language_tower(policy).config,
         options.model_name_or_path,

@@ -31,6 +31,13 @@ def run(arguments: Sequence[str]) -> int:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; it must be at least 1.")
+    if options.seed < 0:
+        raise UserError(f"--seed is {options.seed}; it must be 0 or more.")
+    out = Path(options.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot make the folder {out}: {error.strerror}. Choose another --out.") from None
     import dataclasses
     import os
 
@@ -44,7 +51,6 @@ def run(arguments: Sequence[str]) -> int:
     recipe = QuickstartRecipe.fast() if options.fast else QuickstartRecipe()
     if options.steps is not None:
         recipe = dataclasses.replace(recipe, rl_steps=options.steps)
-    out = Path(options.out)
     result = run_quickstart(out, recipe, [options.seed + i for i in range(options.seeds)])
     print(f"\n{write_report(result, out)}\n\nreport: {out / 'report.md'}")
     return 0

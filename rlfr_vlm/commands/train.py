@@ -6,6 +6,7 @@ from typing import Any
 
 from rlfr_vlm.errors import UserError
 
+STATE_FILE = "trainer_state.json"
 SUMMARY = "train a policy with GRPO, with (rlfr) or without (rlvr) flow rewards"
 
 
@@ -43,22 +44,24 @@ def run(arguments: Sequence[str]) -> int:
         return 130
     trainer.save_model(args.output_dir)
     if trainer.flow is not None and trainer.accelerator.is_main_process:
-        from rlfr_vlm.flow import save_field
+        from rlfr_vlm.flow import FIELD_FOLDER, save_field
 
-        save_field(Path(args.output_dir) / "flow", trainer.flow.field, trainer.flow.spec)
+        save_field(Path(args.output_dir) / FIELD_FOLDER, trainer.flow.field, trainer.flow.spec)
     print(f"trained policy in {args.output_dir}")
     return 0
 
 
 def build_trainer(options: Any, args: Any) -> tuple[Any, Any]:
     """The trainer for a configuration, and the callback that knows whether Ctrl-C was pressed."""
+    from rlfr_vlm.data.encode import is_text_only
     from rlfr_vlm.data.load import load_rows
     from rlfr_vlm.flow import load_field
-    from rlfr_vlm.policy import load_policy
+    from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import resolve_rewards
     from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine, StopOnInterrupt, quiet
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
+    refuse_data_parallel(args)
     if args.uses_flow and not args.flow_path:
         raise UserError(
             f"flow_coef is {args.flow_coef} but flow_path is not set. Fit a field with `rlfr fit-flow` and set "
@@ -76,30 +79,42 @@ def build_trainer(options: Any, args: Any) -> tuple[Any, Any]:
         system_prompt=options.system_prompt,
     )
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
+    if is_text_only(processing_class) and "images" in dataset.column_names:
+        raise UserError(
+            f"{options.dataset_name} has images but {options.model_name_or_path} is a text-only policy. Choose a "
+            "vision-language policy, or a dataset without the column images."
+        )
     interrupt = StopOnInterrupt()
-    trainer = RLFRTrainer(
-        policy,
-        args=args,
-        flow=flow,
-        reward_funcs=rewards,
-        train_dataset=dataset,
-        processing_class=processing_class,
-        callbacks=[interrupt, MetricsFile(args.output_dir), ProgressLine(args.method)],
-    )
+    try:
+        trainer = RLFRTrainer(
+            policy,
+            args=args,
+            flow=flow,
+            reward_funcs=rewards,
+            train_dataset=dataset,
+            processing_class=processing_class,
+            callbacks=[interrupt, MetricsFile(args.output_dir), ProgressLine(args.method)],
+        )
+    except ValueError as error:  # TRL's and transformers' way to refuse settings
+        raise UserError(str(error)) from None
     quiet(trainer)
     return trainer, interrupt
 
 
 def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
     """The checkpoint to resume from: none, the newest (`auto`), or the one named."""
-    from transformers.trainer_utils import get_last_checkpoint
-
     if resume is None:
         return None
     if resume == "auto":
-        found = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
-        print(f"resuming from {found}" if found else f"no checkpoint in {output_dir}: starting anew")
+        found = newest_checkpoint(Path(output_dir))
+        print(f"resuming from {found}" if found else f"no complete checkpoint in {output_dir}: starting anew")
         return found
-    if not (Path(resume) / "trainer_state.json").is_file():
-        raise UserError(f"No complete checkpoint at {resume}: trainer_state.json is missing. Try --resume auto.")
+    if not (Path(resume) / STATE_FILE).is_file():
+        raise UserError(f"No complete checkpoint at {resume}: {STATE_FILE} is missing. Try --resume auto.")
     return resume
+
+
+def newest_checkpoint(output_dir: Path) -> str | None:
+    """The newest complete checkpoint. transformers writes the state file last, so one without it was cut off."""
+    complete = {int(p.parent.name.split("-")[-1]): p.parent for p in output_dir.glob(f"checkpoint-*/{STATE_FILE}")}
+    return str(complete[max(complete)]) if complete else None

@@ -43,9 +43,14 @@ def tokenizer_of(processing_class: Any) -> Any:
     return getattr(processing_class, "tokenizer", processing_class)
 
 
+def is_text_only(processing_class: Any) -> bool:
+    """Whether this is a plain tokenizer, not a processor of images."""
+    return tokenizer_of(processing_class) is processing_class
+
+
 def render_prompt(processing_class: Any, messages: list[dict[str, Any]]) -> str:
     """The exact prompt string, up to where the response begins."""
-    if not hasattr(processing_class, "image_processor"):
+    if is_text_only(processing_class):
         messages = flatten_text(messages)
     return processing_class.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
@@ -57,7 +62,7 @@ def encode_prompts(processing_class: Any, rows: Sequence[dict[str, Any]]) -> Enc
     arguments: dict[str, Any] = {"text": texts, "padding": True, "padding_side": "left", "return_tensors": "pt"}
     if any(images):
         arguments["images"] = images
-    if tokenizer_of(processing_class) is processing_class:
+    if is_text_only(processing_class):
         arguments["add_special_tokens"] = False  # the chat template has them already
     batch = dict(processing_class(**arguments))
     input_ids, attention_mask = batch.pop("input_ids"), batch.pop("attention_mask")

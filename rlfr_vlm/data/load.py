@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_vlm.data.digits import load_digits_task
+from rlfr_vlm.data.digits import SPLITS, load_digits_task
 from rlfr_vlm.data.prompts import build_messages
 from rlfr_vlm.errors import UserError, nearest
 
@@ -38,6 +38,10 @@ def load_rows(
     Raises:
         UserError: no such dataset, split, column or image file.
     """
+    if name == "digits" and split not in SPLITS:
+        raise UserError(
+            f"digits has no split {split!r}; it has {' and '.join(SPLITS)}. Set dataset_split to one of them."
+        )
     if name == "digits":
         dataset, media_root = load_digits_task(split, limit or 4096, seed), None
     else:
@@ -68,9 +72,11 @@ def _read(name: str, split: str, revision: str | None) -> "tuple[Dataset, Path |
                 raise UserError(
                     f"Cannot read {name}: {path.suffix or 'no'} suffix; known are {', '.join(FILE_FORMATS)}."
                 )
+            if split != "train":
+                raise UserError(f"{name} is one file and has no split {split!r}. Leave dataset_split at train.")
             return datasets.load_dataset(FILE_FORMATS[path.suffix], data_files=name, split="train"), path.parent
-        if path.is_dir() and (path / "state.json").exists():
-            return datasets.load_from_disk(name), path
+        if path.is_dir() and any((path / file).exists() for file in ("state.json", "dataset_dict.json")):
+            return _split_of(datasets.load_from_disk(name), name, split), path
         if path.is_dir():
             return datasets.load_dataset(name, split=split), path
         if path.suffix in FILE_FORMATS or name.startswith((".", "/", "~")):
@@ -84,6 +90,14 @@ def _read(name: str, split: str, revision: str | None) -> "tuple[Dataset, Path |
             f"Cannot load dataset {name!r} (split {split!r}): {reason} Give an existing file or folder, a hub id that "
             "this machine can reach, or `digits`."
         ) from None
+
+
+def _split_of(saved: Any, name: str, split: str) -> "Dataset":
+    """The split of a saved dataset, which may hold several or just one without a name."""
+    splits = saved.keys() if hasattr(saved, "keys") else ["train"]
+    if split not in splits:
+        raise UserError(f"{name} has no split {split!r}; it has {', '.join(splits)}.{nearest(split, splits)}")
+    return saved[split] if hasattr(saved, "keys") else saved
 
 
 def _keep_encoded(dataset: "Dataset") -> "Dataset":

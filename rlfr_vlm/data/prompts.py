@@ -13,7 +13,8 @@ def build_messages(prompt: str | Messages, num_images: int, system_prompt: str |
     """Turn a row's prompt into messages with one `{"type": "image"}` block per image.
 
     `<image>` markers in the text say where the images go; without markers all images stand before the first user
-    text. Messages that already hold image blocks are kept.
+    text. Messages that already hold image blocks are kept. Without images the contents are plain strings, which is
+    what the chat templates of text-only models want.
 
     Args:
         prompt: a question, or a list of messages with string or block contents.
@@ -40,7 +41,7 @@ def build_messages(prompt: str | Messages, num_images: int, system_prompt: str |
         raise UserError(f"A prompt has {found} image place(s) but its row has {num_images} image(s).")
     if system_prompt and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system_prompt}]})
-    return messages
+    return messages if num_images else flatten_text(messages)
 
 
 def _blocks(content: str | Sequence[dict[str, Any]] | None) -> list[dict[str, Any]]:
@@ -59,7 +60,8 @@ def _blocks(content: str | Sequence[dict[str, Any]] | None) -> list[dict[str, An
 
 
 def flatten_text(messages: Messages) -> Messages:
-    """Messages with string contents, as the chat templates of text-only models want them."""
+    """Messages whose contents are plain strings; image blocks are dropped."""
     return [
-        {**message, "content": "".join(block.get("text", "") for block in message["content"])} for message in messages
+        {**message, "content": "".join(block.get("text", "") for block in _blocks(message["content"]))}
+        for message in messages
     ]

@@ -10,11 +10,12 @@ from rlfr_vlm.flow.path import (
     token_flow_losses,
     velocity_deviation,
 )
-from rlfr_vlm.flow.spec import FlowSpec, check_context, check_fits_policy, resolve_layers
-from rlfr_vlm.flow.storage import build_field, load_field, save_field
+from rlfr_vlm.flow.spec import FlowSpec, check_context, check_fits_policy, check_same_field, resolve_layers
+from rlfr_vlm.flow.storage import FIELD_FOLDER, build_field, load_field, save_field
 
 __all__ = [
     "CONTEXT_MODES",
+    "FIELD_FOLDER",
     "ContextMode",
     "FlowInputs",
     "FlowSpec",
@@ -22,6 +23,7 @@ __all__ = [
     "build_field",
     "check_context",
     "check_fits_policy",
+    "check_same_field",
     "context_lead",
     "flow_matching_loss",
     "layer_deviations",

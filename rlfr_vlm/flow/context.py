@@ -36,12 +36,12 @@ class FlowInputs:
     image: Tensor | None = None
 
     def packed(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Target (L, M, D), condition (L, M, D) and image (L, M, D) or None, float32, of the M kept tokens."""
+        """Target (L, M, D), condition (L, M, D) and image (L, M, D) or None of the kept tokens: float32 constants."""
         image = None
         if self.image is not None:
             rows = self.mask.nonzero()[:, 0]
-            image = self.image[:, rows].float()
-        return self.target[:, self.mask].float(), self.cond[:, self.mask].float(), image
+            image = self.image[:, rows].detach().float()
+        return self.target[:, self.mask].detach().float(), self.cond[:, self.mask].detach().float(), image
 
 
 def context_lead(mode: ContextMode, shift: int) -> int:

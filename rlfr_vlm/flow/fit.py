@@ -20,12 +20,11 @@ from rlfr_vlm.data.encode import Encoded, encode_examples
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow.context import FlowInputs, context_lead
 from rlfr_vlm.flow.path import logit_normal, standard_normal, target_velocity, token_flow_losses
-from rlfr_vlm.flow.spec import FlowSpec
-from rlfr_vlm.flow.storage import build_field, load_field, save_field
+from rlfr_vlm.flow.spec import FlowSpec, check_same_field
+from rlfr_vlm.flow.storage import FIELD_FOLDER, build_field, load_field, save_field
 from rlfr_vlm.latents import capture_latents, only_first_blocks
 from rlfr_vlm.options import FitOptions
 
-FIELD_FOLDER = "flow"
 TIME_BUCKETS = 5
 STATISTICS_ROWS = 256
 
@@ -40,7 +39,15 @@ class FitConfig(FitOptions, TrainingArguments):
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW weight decay."})
     num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the expert data."})
     logging_steps: float = field(default=10, metadata={"help": "Log every so many updates."})
+    # None stands first as in transformers, whose parser depends on the order.
+    report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where metrics go."})  # noqa: RUF036
     remove_unused_columns: bool = field(default=False, metadata={"help": "Rows are encoded by our collator."})
+
+    def __post_init__(self) -> None:
+        for name in ("flow_noise_repeats", "flow_depth", "max_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        super().__post_init__()
 
 
 def flow_inputs_of(policy: Any, batch: Encoded, spec: FlowSpec) -> FlowInputs:
@@ -63,17 +70,11 @@ def flow_inputs_of(policy: Any, batch: Encoded, spec: FlowSpec) -> FlowInputs:
     return spec.inputs(latents.hidden, valid, num_response, latents.image)
 
 
-def measure_statistics(policy: Any, batches: Sequence[Encoded], spec: FlowSpec) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (L,), over tokens and channels, of each layer's raw response latents."""
-    total = squares = torch.zeros(len(spec.layer_indices), dtype=torch.float64)
-    count = 0
-    for batch in batches:
-        target, _, _ = flow_inputs_of(policy, batch.to(policy.device), spec).packed()
-        values = target.flatten(1).double().cpu()
-        total, squares = total + values.sum(dim=1), squares + values.square().sum(dim=1)
-        count += values.shape[1]
-    mean = total / max(count, 1)
-    return mean, (squares / max(count, 1) - mean.square()).clamp(min=1e-12).sqrt()
+def empty_inputs(spec: FlowSpec, device: torch.device) -> FlowInputs:
+    """Inputs without any token that counts."""
+    hidden = torch.zeros(len(spec.layer_indices), 1, 1, spec.hidden_size, device=device)
+    image = hidden[:, :, 0] if spec.image_context else None
+    return spec.inputs(hidden, torch.zeros(1, 1, device=device), 1, image)
 
 
 class FlowFitTrainer(Trainer):
@@ -93,7 +94,7 @@ class FlowFitTrainer(Trainer):
     ) -> None:  # fmt: skip
         self.policy = policy.requires_grad_(False).eval()
         self.spec = spec
-        self.too_long = 0
+        self.left_out = 0
         self.encoder = processing_class
         torch.manual_seed(args.seed)
         super().__init__(
@@ -106,26 +107,49 @@ class FlowFitTrainer(Trainer):
         )
         self.policy.to(args.device)
 
-    def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Encoded | None]:
+    def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Encode rows; says how many were left out, because it may run in a worker process."""
         batch = encode_examples(self.encoder, rows)
         limit = self.args.max_length
         if batch.input_ids.shape[1] <= limit:
-            return {"batch": batch}
+            return {"batch": batch, "left_out": 0}
         # Padding may be what makes the batch long; only rows that are too long by themselves are left out.
         kept = [
             row for row, length in zip(rows, batch.attention_mask.sum(dim=1).tolist(), strict=True) if length <= limit
         ]
-        self.too_long += len(rows) - len(kept)
-        return {"batch": encode_examples(self.encoder, kept) if kept else None}
+        return {"batch": encode_examples(self.encoder, kept) if kept else None, "left_out": len(rows) - len(kept)}
+
+    def measure_statistics(self) -> None:
+        """Put each layer's mean and standard deviation, over tokens and channels of its raw latents, into the spec."""
+        total = squares = torch.zeros(len(self.spec.layer_indices), dtype=torch.float64)
+        count, size = 0, self.args.per_device_train_batch_size
+        rows = range(min(STATISTICS_ROWS, len(self.train_dataset)))
+        for start in rows[::size]:
+            batch = self._collate([self.train_dataset[i] for i in rows[start : start + size]])["batch"]
+            if batch is None:
+                continue
+            target, _, _ = flow_inputs_of(self.policy, batch.to(self.args.device), self.spec).packed()
+            values = target.flatten(1).cpu().double()
+            total, squares = total + values.sum(dim=1), squares + values.square().sum(dim=1)
+            count += values.shape[1]
+        mean = total / max(count, 1)
+        self.spec.latent_mean = tuple(mean.tolist())
+        self.spec.latent_std = tuple((squares / max(count, 1) - mean.square()).clamp(min=1e-12).sqrt().tolist())
+
+    def left_out_rows(self) -> int:
+        """Rows read in training that were too long, over all processes."""
+        return int(self.accelerator.reduce(torch.tensor(self.left_out, device=self.args.device), reduction="sum"))
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean flow-matching loss over tokens, noise repeats and layers."""
         batch = inputs["batch"]
-        if batch is None:  # every row was too long; a zero that touches all weights keeps processes in step
-            return sum(parameter.sum() for parameter in model.parameters()) * 0.0
-        flow_inputs = flow_inputs_of(self.policy, batch.to(self.args.device), self.spec)
+        self.left_out += inputs["left_out"]
+        if batch is None:  # every row was too long; a pass over no token keeps several processes in step
+            flow_inputs = empty_inputs(self.spec, self.args.device)
+        else:
+            flow_inputs = flow_inputs_of(self.policy, batch.to(self.args.device), self.spec)
         with self.accelerator.autocast():
             losses = token_flow_losses(model, flow_inputs, noise_repeats=self.args.flow_noise_repeats)
         return losses.sum() / max(losses.numel(), 1)
@@ -163,7 +187,7 @@ class FlowFitTrainer(Trainer):
         bucket = (t * TIME_BUCKETS).long().clamp(max=TIME_BUCKETS - 1)[0].cpu()
         sums = torch.zeros(3, target.shape[0], TIME_BUCKETS, dtype=torch.float64)
         for row, values in enumerate((torch.ones_like(losses), losses, zero)):
-            sums[row].scatter_add_(1, bucket, values[0].double().cpu())
+            sums[row].scatter_add_(1, bucket, values[0].cpu().double())
         return sums
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -176,6 +200,7 @@ class FlowFitTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         field, spec = load_field(Path(resume_from_checkpoint) / FIELD_FOLDER)
+        check_same_field(self.spec, spec, resume_from_checkpoint)
         self.accelerator.unwrap_model(model or self.model).load_state_dict(field.state_dict())
         # Statistics were measured once, when the run began.
         self.spec.latent_mean, self.spec.latent_std = spec.latent_mean, spec.latent_std
@@ -196,23 +221,18 @@ def make_fit_trainer(
             f"{len(dataset) - held_out} training rows; both must exist. Change eval_fraction or take more rows."
         )
     order = range(len(dataset))
-    training, evaluation = dataset.select(order[:-held_out]), dataset.select(order[-held_out:])
-    if args.flow_normalise:
-        size = args.per_device_train_batch_size
-        rows = range(min(STATISTICS_ROWS, len(training)))
-        policy.eval()
-        batches = [encode_examples(processing_class, [training[i] for i in rows[s : s + size]]) for s in rows[::size]]
-        mean, std = measure_statistics(policy, batches, spec)
-        spec.latent_mean, spec.latent_std = tuple(mean.tolist()), tuple(std.tolist())
-    return FlowFitTrainer(
+    trainer = FlowFitTrainer(
         policy=policy,
         processing_class=processing_class,
         spec=spec,
         args=args,
-        train_dataset=training,
-        eval_dataset=evaluation,
+        train_dataset=dataset.select(order[:-held_out]),
+        eval_dataset=dataset.select(order[-held_out:]),
         callbacks=callbacks,
     )
+    if args.flow_normalise:
+        trainer.measure_statistics()
+    return trainer
 
 
 def held_out_metrics(sums: Tensor, layers: Sequence[int]) -> dict[str, float]:

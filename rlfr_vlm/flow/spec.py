@@ -142,8 +142,11 @@ class FlowSpec:
         return (latents.float() - mean) / std
 
 
-def check_fits_policy(spec: FlowSpec, text_config: Any, policy_name: str) -> None:
+def check_fits_policy(spec: FlowSpec, text_config: Any, policy_name: str, has_vision: bool = True) -> None:
     """Refuse a field that cannot have been fitted on this policy.
+
+    Args:
+        has_vision: whether the policy takes images; a field with image context needs that.
 
     Raises:
         UserError: naming the field's side and the policy's side of each difference.
@@ -163,6 +166,10 @@ def check_fits_policy(spec: FlowSpec, text_config: Any, policy_name: str) -> Non
             f"The flow field was fitted on {spec.policy_name or 'another policy'} and does not fit {policy_name}: "
             f"{'; '.join(differences)}. Fit one for this policy with `rlfr fit-flow`."
         )
+    if spec.image_context and not has_vision:
+        raise UserError(
+            f"The flow field takes image context, but {policy_name} is a text-only policy. Fit one without."
+        )
     if spec.policy_config_hash and spec.policy_config_hash != policy_config_hash(text_config):
         logger.warning(
             "The flow field was fitted on %s, whose architecture differs from %s in something besides width and "
@@ -177,4 +184,19 @@ def check_context(spec: FlowSpec, mode: str, shift: int) -> None:
             f"The flow field was fitted with context {spec.context_mode} (shift {spec.shift}), the configuration asks "
             f"for {mode} (shift {shift}). Set flow_context_mode: {spec.context_mode} and flow_shift: {spec.shift}, or "
             "fit a field in the mode you want."
+        )
+
+
+def check_same_field(ours: FlowSpec, saved: FlowSpec, where: str) -> None:
+    """Refuse to continue a field from a checkpoint of another one."""
+    names = ("hidden_size", "depth", "num_layers", "layer_indices", "context_mode", "shift", "image_context")
+    differences = [
+        f"{name}: here {getattr(ours, name)}, checkpoint {getattr(saved, name)}"
+        for name in names
+        if getattr(ours, name) != getattr(saved, name)
+    ]
+    if differences:
+        raise UserError(
+            f"The flow field in {where} is another one: {'; '.join(differences)}. Use the settings it was made with, "
+            "or start anew without --resume."
         )

@@ -17,6 +17,8 @@ from rlfr_vlm.flow.spec import FlowSpec
 
 WEIGHTS_FILE = "flow.safetensors"
 SPEC_FILE = "flow.json"
+FIELD_FOLDER = "flow"  # where fitting, training and checkpoints put the field inside their own folder
+RELEASED_FILE = "flow_model.bin"
 RELEASED_PREFIX = "model."
 # Constants that the release stores among the weights; ours are computed.
 RELEASED_CONSTANTS = ("time_embed.freqs", "layer_embed.freqs")
@@ -38,7 +40,7 @@ def save_field(directory: str | Path, field: VelocityField, spec: FlowSpec) -> N
 
 
 def load_field(path: str | Path, spec: FlowSpec | None = None) -> tuple[VelocityField, FlowSpec]:
-    """Load a field saved by `save_field` (a folder), or a weights file together with its `spec`.
+    """Load a field: its folder, an output folder or checkpoint that has one, or a weights file and its `spec`.
 
     Raises:
         UserError: nothing is there, the spec is missing, or weights and spec disagree. Never ignored.
@@ -46,11 +48,16 @@ def load_field(path: str | Path, spec: FlowSpec | None = None) -> tuple[Velocity
     path = Path(path)
     if not path.exists():
         raise UserError(f"No flow field at {path}. Fit one with `rlfr fit-flow`, or set flow_path to its folder.")
+    if (path / FIELD_FOLDER / SPEC_FILE).exists():
+        path = path / FIELD_FOLDER
     if path.is_dir():
-        spec, path = spec or _read_spec(path / SPEC_FILE), path / WEIGHTS_FILE
+        spec = spec or _read_spec(path / SPEC_FILE)
+        released = path / RELEASED_FILE
+        path = released if released.exists() and not (path / WEIGHTS_FILE).exists() else path / WEIGHTS_FILE
     if spec is None:
         raise UserError(
-            f"{path} holds weights only. Load it through a folder that also has {SPEC_FILE}, or pass its FlowSpec."
+            f"{path} holds weights only. Put a {SPEC_FILE} that describes it into its folder and load the folder (a "
+            f"released file must be called {RELEASED_FILE} there), or pass its FlowSpec."
         )
     field = build_field(spec)
     _load_weights(field, _read_weights(path), path, spec)

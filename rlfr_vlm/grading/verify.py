@@ -27,13 +27,13 @@ class Grade:
     reason: str = ""
 
 
-def grade(*, gold: str, response: str) -> Grade:
+def grade(*, gold: str | float | None, response: str) -> Grade:
     """Grade a response by its last boxed answer.
 
     A response without a boxed answer is wrong: the prompt asks for one, and no other text is parsed in its place. A
     gold answer that cannot be parsed leaves the response undecided.
     """
-    gold = str(gold)
+    gold = "" if gold is None else str(gold)
     answer = last_boxed(response)
     if not gold.strip():
         return Grade(Verdict.UNDECIDED, answer, "the gold answer is empty")

@@ -52,7 +52,7 @@ class QuickstartRecipe:
             "eval_fraction": 0.1,
             "logging_steps": 10,
             "save_strategy": "no",
-            "report_to": ["tensorboard"],
+            "use_cpu": True,
         }
 
     def rl_arguments(self, output_dir: str, method: str, seed: int) -> dict[str, Any]:
@@ -72,5 +72,5 @@ class QuickstartRecipe:
             "gradient_checkpointing": False,
             "bf16": False,
             "save_strategy": "no",
-            "report_to": ["tensorboard"],
+            "use_cpu": True,
         }

@@ -129,7 +129,7 @@ def _measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], resu
 
 def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRecipe) -> list[dict[str, Any]]:
     """Train from the warm-started policy and save the result in `out`; returns the logged steps."""
-    from rlfr_vlm.flow import load_field, save_field
+    from rlfr_vlm.flow import FIELD_FOLDER, load_field, save_field
     from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine, quiet
     from rlfr_vlm.trainer.config import RLFRConfig
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
@@ -137,7 +137,7 @@ def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRe
     policy, processor = _load(folder)
     args = RLFRConfig(**recipe.rl_arguments(str(out), method, seed))
     # RL changes the field, so each run starts from the fitted one on disk.
-    flow = load_field(out.parent.parent / "flow" / "flow") if args.uses_flow else None
+    flow = load_field(out.parent.parent / "flow") if args.uses_flow else None
     trainer = RLFRTrainer(
         policy,
         args=args,
@@ -151,6 +151,6 @@ def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRe
     trainer.train()
     trainer.save_model(str(out))
     if trainer.flow is not None:
-        save_field(out / "flow", trainer.flow.field, trainer.flow.spec)
+        save_field(out / FIELD_FOLDER, trainer.flow.field, trainer.flow.spec)
     write_resolved(out, args)
     return trainer.state.log_history

@@ -1,7 +1,7 @@
 """Warm-start the small policy by supervised training on expert answers, and keep it in the user's cache.
 
-This stands in for a pretrained checkpoint: after 300 steps the policy reads digits well enough to be right about half
-the time, which leaves reinforcement learning something to improve.
+This stands in for a pretrained checkpoint: after some hundred steps the policy reads digits well enough to be right
+now and then, which leaves reinforcement learning something to improve.
 """
 
 import hashlib

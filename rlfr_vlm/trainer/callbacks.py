@@ -4,6 +4,7 @@ import json
 import math
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
@@ -29,9 +30,11 @@ class StopOnInterrupt(TrainerCallback):
 
     def __init__(self) -> None:
         self.interrupted = False
+        self._previous: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._previous = signal.signal(signal.SIGINT, self._interrupt)
+        if threading.current_thread() is threading.main_thread():  # only there can a handler be set
+            self._previous = signal.signal(signal.SIGINT, self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted:
@@ -46,7 +49,8 @@ class StopOnInterrupt(TrainerCallback):
             control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        signal.signal(signal.SIGINT, self._previous)
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
 
 
 class MetricsFile(TrainerCallback):

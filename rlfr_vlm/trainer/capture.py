@@ -3,7 +3,6 @@
 Letters: B samples, P sequence length, S captured positions, T response tokens.
 """
 
-import time
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from rlfr_vlm.latents import Latents
 from rlfr_vlm.trainer.online_flow import OnlineFlow
+from rlfr_vlm.trainer.timing import PartTimes
 
 
 @dataclass
@@ -18,23 +18,22 @@ class ScoreCapture:
     """Scores each chunk of rows as soon as its latents exist, so that no more than one chunk's are held."""
 
     flow: OnlineFlow
+    times: PartTimes
     rows: Tensor | None = None
     scores: list[Tensor] = field(default_factory=list)
     masks: list[Tensor] = field(default_factory=list)
-    seconds: float = 0.0
 
     def begin(self, attention_mask: Tensor, num_response: int) -> None:
         """Told once per pass: the batch's attention mask (B, P) and T."""
         self.attention_mask, self.num_response = attention_mask, num_response
 
     def __call__(self, first_row: int, latents: Latents) -> None:
-        start = time.perf_counter()
         rows, positions = latents.hidden.shape[1:3]
         valid = self.attention_mask[first_row : first_row + rows, -positions:]
-        scores, mask = self.flow.score(latents, valid, self.num_response)
+        with self.times.timed("flow_score"):
+            scores, mask = self.flow.score(latents, valid, self.num_response)
         self.scores.append(scores)
         self.masks.append(mask)
-        self.seconds += time.perf_counter() - start
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Deviation (B, T) and the mask (B, T) of tokens that have one."""

@@ -17,6 +17,8 @@ class RLFRConfig(FlowOptions, TrainOptions, GRPOConfig):
     loss_type: str = field(default="grpo", metadata={"help": "Mean over a response's tokens, then over responses."})
     mask_truncated_completions: bool = field(default=False, metadata={"help": "Leave truncated responses out."})
     max_completion_length: int | None = field(default=1024, metadata={"help": "Response tokens."})
+    # None stands first as in transformers, whose parser depends on the order.
+    report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where metrics go."})  # noqa: RUF036
     logging_steps: float = field(default=1, metadata={"help": "Log every so many updates."})
 
     def __post_init__(self) -> None:
@@ -52,6 +54,17 @@ def _check_flow(config: RLFRConfig) -> None:
         raise UserError(f"flow_accept is {config.flow_accept!r}; choose one of {', '.join(ACCEPT_METRICS)}.")
     if not 0 <= config.flow_soft_weight <= 1:
         raise UserError(f"flow_soft_weight is {config.flow_soft_weight}; it is a share between 0 and 1.")
+    if not 0 <= config.flow_entropy_quantile <= 1:
+        raise UserError(f"flow_entropy_quantile is {config.flow_entropy_quantile}; it is a quantile between 0 and 1.")
+    if config.flow_noise_repeats < 1:
+        raise UserError(
+            f"flow_noise_repeats is {config.flow_noise_repeats}; each token needs at least one noise copy."
+        )
+    if config.flow_two_sided and config.flow_top_k == 1:
+        raise UserError(
+            "flow_top_k is 1, but two-sided rewards keep half of it on each side, which is none. Set it to 2 or more, "
+            "to 0 for no limit, or set flow_two_sided: false."
+        )
     if config.off_policy_mask_threshold is not None:
         raise UserError(
             "off_policy_mask_threshold works on one advantage per response; flow rewards give one per token. Unset "

@@ -17,17 +17,19 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow import (
     FlowSpec,
     VelocityField,
+    check_same_field,
     context_lead,
     load_field,
     save_field,
     token_flow_losses,
     velocity_deviation,
 )
+from rlfr_vlm.flow.storage import FIELD_FOLDER
 from rlfr_vlm.latents import Latents
 from rlfr_vlm.options import FlowOptions
 
-FIELD_FOLDER = "flow"
-STATE_FILE = "flow_state_rank{rank}.pt"
+OPTIMIZER_FILE = "flow_optimizer.pt"
+GENERATOR_FILE = "flow_generator_rank{rank}.pt"
 
 
 class OnlineFlow:
@@ -108,31 +110,35 @@ class OnlineFlow:
         return loss_sum / weight if weight > 0 else None
 
     def save(self, directory: Path) -> None:
-        """Write field, optimiser and generator into a checkpoint folder."""
+        """Write field and optimiser, the same on all processes, and this process's generator into a checkpoint."""
+        directory.mkdir(parents=True, exist_ok=True)
         if self.accelerator.is_main_process:
             save_field(directory / FIELD_FOLDER, self.field, self.spec)
-        state = {"optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state()}
-        directory.mkdir(parents=True, exist_ok=True)
-        torch.save(state, directory / STATE_FILE.format(rank=self.accelerator.process_index))
+            torch.save(self.optimizer.state_dict(), directory / OPTIMIZER_FILE)
+        torch.save(self.generator.get_state(), directory / self._generator_file)
 
     def load(self, directory: Path) -> None:
         """Restore what `save` wrote.
 
         Raises:
-            UserError: the checkpoint has no flow state, or one of another field.
+            UserError: the checkpoint has no flow state, or that of another field.
         """
         field, spec = load_field(directory / FIELD_FOLDER)
-        state_file = directory / STATE_FILE.format(rank=self.accelerator.process_index)
-        if not state_file.exists():
-            raise UserError(
-                f"{directory} has no {state_file.name}: it was written by a run with fewer processes, or not "
-                "completely. Resume with the same number of processes, or from another checkpoint."
-            )
+        check_same_field(self.spec, spec, str(directory))
+        for name in (OPTIMIZER_FILE, self._generator_file):
+            if not (directory / name).exists():
+                raise UserError(
+                    f"{directory} has no {name}: it was written by a run with fewer processes, or not completely. "
+                    "Resume with the same number of processes, or from another checkpoint."
+                )
         self.field.load_state_dict(field.state_dict())
         self.spec = spec
-        state = torch.load(state_file, map_location="cpu", weights_only=True)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
+        self.optimizer.load_state_dict(_load(directory / OPTIMIZER_FILE))
+        self.generator.set_state(_load(directory / self._generator_file))
+
+    @property
+    def _generator_file(self) -> str:
+        return GENERATOR_FILE.format(rank=self.accelerator.process_index)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return self.accelerator.autocast()
@@ -148,3 +154,7 @@ class OnlineFlow:
         for parameter in self.field.parameters():
             parameter.grad = gradients[start : start + parameter.numel()].view_as(parameter)
             start += parameter.numel()
+
+
+def _load(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)

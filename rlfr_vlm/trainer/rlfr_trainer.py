@@ -7,10 +7,6 @@
 4. The policy cannot sample vision tokens, and its vision tower is frozen, unless asked otherwise.
 """
 
-import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,7 +27,8 @@ from rlfr_vlm.trainer.config import RLFRConfig
 from rlfr_vlm.trainer.metrics import RowStatistics, flow_metrics, outcome_metrics
 from rlfr_vlm.trainer.online_flow import OnlineFlow
 from rlfr_vlm.trainer.resume import is_plain, load_policy_weights
-from rlfr_vlm.vision import ban_tokens, freeze_vision_tower, vision_token_ids
+from rlfr_vlm.trainer.timing import PartTimes
+from rlfr_vlm.vision import ban_tokens, find_vision_tower, freeze_vision_tower, vision_token_ids
 
 # What TRL's log-prob pass takes besides tokens (read in 1.16.0).
 IMAGE_KEYS = (
@@ -54,7 +51,8 @@ class RLFRTrainer(GRPOTrainer):
     Overrides `_generate` and `_calculate_rewards` (timing, outcome), `_get_per_token_logps_and_entropies` (captures
     latents), `_generate_and_score_completions` (scores and shapes), `_compute_loss` (updates the field),
     `training_step` and `log` (seconds of each part), and three checkpoint methods. Everything else is inherited. With
-    `flow_coef` 0 the losses are TRL's, bit for bit.
+    `flow_coef` 0 the losses are TRL's, bit for bit; for a vision-language policy that is so when TRL's is given the
+    same frozen tower and ban, or ours is told `freeze_vision` and `ban_vision_tokens` false.
 
     Args:
         flow: the field and its spec; needed when `args.flow_coef` is not 0.
@@ -71,14 +69,20 @@ class RLFRTrainer(GRPOTrainer):
                 f"flow_coef is {args.flow_coef} but there is no flow field. Fit one with `rlfr fit-flow` and set "
                 "flow_path to its folder, or set flow_coef: 0 (or method: rlvr)."
             )
+        if args.use_vllm:
+            raise UserError(
+                "use_vllm is not supported yet: vLLM would sample vision tokens, which the policy's own ban cannot "
+                "reach there. Set use_vllm: false."
+            )
         if flow is not None and args.uses_flow:
             tower = find_language_tower(model)
+            name = str(getattr(model, "name_or_path", "the policy"))
             check_context(flow[1], args.flow_context_mode, args.flow_shift)
-            check_fits_policy(flow[1], tower.config, str(getattr(model, "name_or_path", "the policy")))
+            check_fits_policy(flow[1], tower.config, name, has_vision=find_vision_tower(model) is not None)
         self._capture: ScoreCapture | UpdateCapture | None = None
         self._entropies: Tensor | None = None
-        self._seconds: dict[str, float] = defaultdict(float)
-        self._last_logged_step = 0
+        self._times = PartTimes(args.device)
+        self._micro_batches = 0
         super().__init__(model, args=args, **others)
         self.flow: OnlineFlow | None = None
         if flow is not None and args.uses_flow:
@@ -90,30 +94,28 @@ class RLFRTrainer(GRPOTrainer):
         if args.freeze_vision and (frozen := freeze_vision_tower(self.model)) and self.accelerator.is_main_process:
             print(f"vision tower frozen ({frozen / 1e6:.2f}M parameters); set freeze_vision: false to train it")
         if args.ban_vision_tokens:
-            ban_tokens(self.model, vision_token_ids(self.model, self.processing_class))
-
-    @contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._seconds[part] += time.perf_counter() - start
+            banned = vision_token_ids(self.model, self.processing_class)
+            for model in (self.model, self.ref_model):
+                if model is not None:
+                    ban_tokens(model, banned)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Time what is neither rollout nor field update: the policy's loss and its backward pass."""
-        parts = ("rollout", "flow_update")
-        before = sum(self._seconds[part] for part in parts)
-        start = time.perf_counter()
+        seconds = self._times.seconds
+        before = seconds["rollout"] + seconds["flow_update"]
+        start = self._times.now()
         loss = super().training_step(*args, **kwargs)
-        elsewhere = sum(self._seconds[part] for part in parts) - before
-        self._seconds["loss"] += time.perf_counter() - start - elsewhere
+        elsewhere = seconds["rollout"] + seconds["flow_update"] - before
+        seconds["loss"] += self._times.now() - start - elsewhere
+        self._micro_batches += 1
         return loss
 
     def _generate(self, prompts: list[Any]) -> Any:
-        with self._timed("generate"):
+        with self._times.timed("generate"):
             return super()._generate(prompts)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
-        with self._timed("reward"):
+        with self._times.timed("reward"):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._outcome = rewards[:, 0]  # of all processes
         self._log_values(outcome_metrics(self._outcome, self.args.flow_accept_threshold))
@@ -135,21 +137,20 @@ class RLFRTrainer(GRPOTrainer):
             self.model, spec.layer_indices, last, rows=capture.rows, image_mask=image_mask, consume=capture
         ):
             result = forward(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
-        self._entropies = result[1]
+        self._entropies = None if result[1] is None else result[1].detach()
         return result
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        with self._timed("rollout"):
+        with self._times.timed("rollout"):
             if self.flow is None or not self.model.training:
                 return super()._generate_and_score_completions(inputs)
-            capture = ScoreCapture(self.flow)
+            capture = ScoreCapture(self.flow, self._times)
             if self._old_logps_pass_runs():
                 self._capture = capture
             output = super()._generate_and_score_completions(inputs)
             if not self._old_logps_pass_runs():
-                with self._timed("flow_forward"):
+                with self._times.timed("flow_forward"):
                     self._run_shortened_pass(capture, output)
-            self._seconds["flow_score"] += capture.seconds
             self._shape(output, *capture.result())
             return output
 
@@ -220,7 +221,7 @@ class RLFRTrainer(GRPOTrainer):
         loss = super()._compute_loss(model, inputs)
         weights = self._entropy_weights(inputs) if by_entropy else weight.unsqueeze(1) * _response_mask(inputs)
         if rows.any():
-            with self._timed("flow_update"):
+            with self._times.timed("flow_update"):
                 self.flow.accumulate(*capture.result(), weights[rows])
         return loss
 
@@ -228,14 +229,14 @@ class RLFRTrainer(GRPOTrainer):
         """(B, T) weights: 1 at tokens of high entropy over all processes, `flow_soft_weight` at the others."""
         assert self._entropies is not None
         mask = _response_mask(inputs)
-        high = self.get_high_entropy_mask(self._entropies.detach(), mask, self.args.flow_entropy_quantile)
+        high = self.get_high_entropy_mask(self._entropies, mask, self.args.flow_entropy_quantile)
         return torch.where(high, 1.0, self.args.flow_soft_weight) * mask
 
     def step_flow(self) -> None:
         """Step the field; called when the policy's optimiser has stepped."""
         if self.flow is None or not self.args.flow_update:
             return
-        with self._timed("flow_update"):
+        with self._times.timed("flow_update"):
             loss = self.flow.step()
         if loss is not None:
             self._log_values({"flow/loss": loss})
@@ -246,10 +247,10 @@ class RLFRTrainer(GRPOTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the seconds each part took per update since the last log."""
-        if self.model.training and (steps := self.state.global_step - self._last_logged_step) > 0:
-            self._log_values({f"seconds/{part}": seconds / steps for part, seconds in self._seconds.items()})
-            self._seconds.clear()
-            self._last_logged_step = self.state.global_step
+        if self.model.training and self._micro_batches:
+            updates = self._micro_batches / self.args.gradient_accumulation_steps
+            self._log_values(self._times.take(updates))
+            self._micro_batches = 0
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

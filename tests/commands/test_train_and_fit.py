@@ -60,6 +60,18 @@ def test_fit_then_train_with_flow_rewards(policy_folder, tmp_path, capsys):
     AutoProcessor.from_pretrained(run)
 
 
+@pytest.mark.parametrize("updates", ["1", "2"])
+def test_reference_policy_is_banned_too_and_its_pass_is_not_scored(policy_folder, tmp_path, updates):
+    """With a KL term TRL runs a reference pass as well; one update a rollout means no old-log-prob pass before it."""
+    flow, run = str(tmp_path / "flow"), tmp_path / "run"
+    assert main(fit_arguments(policy_folder, flow)) == 0
+    extra = ["--flow_path", flow, "--beta", "0.05", "--steps_per_generation", updates]
+    assert main(train_arguments(policy_folder, str(run), *extra)) == 0
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps[0]["kl"] == pytest.approx(0.0, abs=1e-6)  # the policy is still its own reference, bans included
+    assert steps[0]["flow/deviation_wrong"] > 0
+
+
 def test_rlvr_needs_no_field(policy_folder, tmp_path):
     assert main(train_arguments(policy_folder, str(tmp_path / "run"), "--method", "rlvr")) == 0
     assert not (tmp_path / "run" / "flow").exists()
@@ -77,6 +89,9 @@ def test_rlvr_needs_no_field(policy_folder, tmp_path):
         (["--flow_cof", "1"], "Did you mean 'flow_coef'?"),
         (["--num_generations", "1"], "num_generations is 1"),
         (["--method", "rlvr", "--resume", "nothing"], "No complete checkpoint at nothing"),
+        (["--method", "rlvr", "--use_vllm", "true"], "use_vllm is not supported yet"),
+        (["--method", "rlvr", "--eval_strategy", "steps"], "eval_dataset"),
+        (["--method", "rlvr", "--attn_implementation", "flash_attention_2"], "Cannot load the model"),
         (["--method", "rlvr", "--config", "nothing.yaml"], "No configuration file at nothing.yaml"),
     ],
 )
@@ -84,6 +99,21 @@ def test_mistakes_in_training_give_one_message(policy_folder, tmp_path, capsys, 
     assert main(train_arguments(policy_folder, str(tmp_path / "run"), *extra)) == 2
     shown = capsys.readouterr().err
     assert message in shown and shown.startswith("rlfr: ") and "Traceback" not in shown
+
+
+def test_bad_rows_give_one_message(policy_folder, tmp_path, capsys):
+    rows = tmp_path / "rows.jsonl"
+    (tmp_path / "bad.png").write_bytes(b"not an image")
+    for row, message in [
+        ({"prompt": "q"}, "no column 'answer'"),
+        ({"prompt": "q", "answer": "7", "images": ["gone.png"]}, "Row 0 names the image 'gone.png'"),
+        ({"prompt": "q", "answer": "7", "images": ["bad.png"]}, "Cannot read the image bad.png"),
+    ]:
+        rows.write_text("\n".join([json.dumps(row)] * 4))
+        extra = ["--method", "rlvr", "--dataset_name", str(rows)]
+        assert main(train_arguments(policy_folder, str(tmp_path / "run"), *extra)) == 2
+        shown = capsys.readouterr().err
+        assert message in shown and "Traceback" not in shown
 
 
 @pytest.mark.parametrize(
@@ -140,6 +170,46 @@ def test_interrupt_keeps_a_checkpoint_and_resume_goes_on(policy_folder, tmp_path
     assert main(arguments) == 0
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [s["step"] for s in steps if "outcome/accuracy" in s] == list(range(1, step + 2))
+
+
+def test_resume_skips_a_checkpoint_that_was_cut_off(tmp_path):
+    from rlfr_vlm.commands.train import newest_checkpoint
+
+    for step in (2, 10, 9):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert newest_checkpoint(tmp_path) is None
+    for step in (2, 9):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
+
+
+def test_text_only_policy_fits_and_trains(make_text_policy, text_tokenizer, tmp_path, capsys):
+    """From files to trained weights with a plain tokenizer that has no pad token, as Llama's has none."""
+    text_tokenizer.pad_token = None
+    make_text_policy().save_pretrained(tmp_path / "policy")
+    text_tokenizer.save_pretrained(tmp_path / "policy")
+    rows = [{"prompt": "sum?", "answer": "7", "response": r"5 + 2 = 7. \boxed{7}"}] * 40
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = ["--dataset_name", str(tmp_path / "rows.jsonl")]
+    policy, flow, run = str(tmp_path / "policy"), str(tmp_path / "flow"), str(tmp_path / "run")
+    assert main(fit_arguments(policy, flow, *data)) == 0
+    assert main(train_arguments(policy, run, *data, "--flow_path", flow)) == 0
+    assert main(train_arguments(policy, run, "--flow_path", flow)) == 2
+    assert "digits has images but" in capsys.readouterr().err
+
+
+def test_pixel_limits_reach_the_processor(policy_folder):
+    from PIL import Image
+
+    from rlfr_vlm.options import RunOptions
+    from rlfr_vlm.policy import load_policy
+
+    tokens = []
+    for limit in (28 * 28 * 5, 28 * 28 * 17):
+        _, processor = load_policy(RunOptions(model_name_or_path=policy_folder, image_max_pixels=limit))
+        batch = processor(text=["<|image_pad|>"], images=[Image.new("RGB", (300, 300))], return_tensors="pt")
+        tokens.append((batch["input_ids"] == processor.image_token_id).sum().item())
+    assert tokens == [4, 16]  # one token per 28 x 28 pixels, 2 x 2 and 4 x 4 of them
 
 
 def test_full_disk_while_saving_is_one_message(policy_folder, tmp_path, capsys, monkeypatch):

@@ -56,6 +56,21 @@ def test_formats_agree(tmp_path):
         assert str(loaded[0]["answer"]) == "7", name
 
 
+def test_splits(tmp_path):
+    import datasets
+
+    rows = datasets.Dataset.from_list([{"prompt": "q", "answer": "7"}])
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(str(tmp_path / "saved"))
+    assert len(load_rows(str(tmp_path / "saved"), split="test")) == 1
+    with pytest.raises(UserError, match=r"no split 'tst'; it has train, test\. Did you mean 'test'\?"):
+        load_rows(str(tmp_path / "saved"), split="tst")
+    rows.to_parquet(str(tmp_path / "rows.parquet"))
+    with pytest.raises(UserError, match="is one file and has no split 'test'"):
+        load_rows(str(tmp_path / "rows.parquet"), split="test")
+    with pytest.raises(UserError, match="digits has no split 'validation'"):
+        load_rows("digits", split="validation")
+
+
 def test_embedded_images_stay_encoded_until_read(tmp_path):
     import datasets
 

@@ -33,7 +33,7 @@ def test_input_is_not_changed():
 
 
 def test_system_prompt_is_put_first_unless_there_is_one():
-    assert build_messages("q", 0, "be brief")[0] == {"role": "system", "content": [text("be brief")]}
+    assert build_messages("q", 1, "be brief")[0] == {"role": "system", "content": [text("be brief")]}
     own = [{"role": "system", "content": "mine"}, {"role": "user", "content": "q"}]
     assert [m["role"] for m in build_messages(own, 0, "be brief")] == ["system", "user"]
 
@@ -48,8 +48,8 @@ def test_mismatch_of_markers_and_images_is_refused(prompt, images, message):
         build_messages(prompt, images)
 
 
-def test_flat_text_for_text_only_templates():
-    assert flatten_text(build_messages("q", 0, "s")) == [
-        {"role": "system", "content": "s"},
-        {"role": "user", "content": "q"},
-    ]
+def test_rows_without_images_have_plain_strings_for_text_only_templates():
+    expected = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    assert build_messages("q", 0, "s") == expected
+    assert build_messages([{"role": "user", "content": [text("q")]}], 0, "s") == expected
+    assert flatten_text(build_messages("q", 1, "s")) == expected

@@ -8,8 +8,9 @@ from torch import nn
 
 from rlfr_vlm.data.encode import encode_examples
 from rlfr_vlm.data.load import load_rows
+from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow import FlowSpec, load_field
-from rlfr_vlm.flow.fit import FitConfig, flow_inputs_of, held_out_metrics, make_fit_trainer, measure_statistics
+from rlfr_vlm.flow.fit import FitConfig, flow_inputs_of, held_out_metrics, make_fit_trainer
 from rlfr_vlm.trainer.callbacks import quiet
 
 
@@ -71,12 +72,34 @@ def test_resume_is_exact(fit, tmp_path):
     assert load_field(tmp_path / "parts" / "checkpoint-4" / "flow")[1].steps == 4
 
 
-def test_gradient_accumulation_is_one_larger_batch_in_expectation(fit):
-    """Two micro-batches of one update: the loss logged is their mean, and one optimiser step is made."""
-    trainer = fit(max_steps=2, gradient_accumulation_steps=2, per_device_train_batch_size=4)
-    trainer.train()
-    assert trainer.state.global_step == 2
-    assert all(0 < h["loss"] < 10 for h in trainer.state.log_history if "loss" in h)
+def test_gradient_accumulation_equals_the_larger_batch(fit, monkeypatch):
+    """Two micro-batches of four rows against one of eight, with the same noise for every token."""
+    import rlfr_vlm.flow.fit as module
+
+    original = module.token_flow_losses
+
+    def without_randomness(field, inputs, **_):
+        target, _, _ = inputs.packed()
+        return original(field, inputs, noise=torch.zeros_like(target)[None], t=torch.full((1, *target.shape[:2]), 0.5))
+
+    monkeypatch.setattr(module, "token_flow_losses", without_randomness)
+    weights = []
+    for rows, steps in ((8, 1), (4, 2)):
+        trainer = fit(
+            f"rows{rows}", {"context_mode": "identity"}, max_steps=1, per_device_train_batch_size=rows,
+            gradient_accumulation_steps=steps, optim="sgd", max_grad_norm=0, train_sampling_strategy="sequential",
+        )  # fmt: skip
+        lengths = [
+            len(trainer.encoder.tokenizer(trainer.train_dataset[i]["response"])["input_ids"]) for i in range(32)
+        ]
+        most = max(set(lengths), key=lengths.count)
+        trainer.train_dataset = trainer.train_dataset.select([i for i, n in enumerate(lengths) if n == most][:8])
+        trainer.train()
+        weights.append([p.detach().clone() for p in trainer.model.parameters()])
+    before = [p.detach() for p in fit("untrained", {"context_mode": "identity"}).model.parameters()]
+    assert any(not torch.equal(a, b) for a, b in zip(before, weights[0], strict=True))
+    for one, two in zip(*weights, strict=True):
+        torch.testing.assert_close(one, two)
 
 
 def test_image_context_reaches_the_field(fit):
@@ -85,33 +108,50 @@ def test_image_context_reaches_the_field(fit):
     assert trainer.model.image_embed.weight.abs().max() > 0  # it started at zero
 
 
-def test_statistics_are_those_of_the_response_latents(make_policy, processor, digits):
-    policy = make_policy()
-    spec = FlowSpec.for_policy(policy.config.get_text_config(), "tiny", 1, (0.25, 0.5))
-    batches = [encode_examples(processor, [digits[i]]) for i in range(3)]
-    mean, std = measure_statistics(policy, batches, spec)
-    values = torch.cat([flow_inputs_of(policy, batch, spec).packed()[0] for batch in batches], dim=1).flatten(1)
-    torch.testing.assert_close(mean.float(), values.mean(dim=1), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(std.float(), values.std(dim=1, unbiased=False), atol=1e-5, rtol=1e-4)
-
-
-def test_normalised_field_stores_its_statistics(fit, tmp_path):
+def test_normalised_latents_have_mean_zero_and_deviation_one_and_the_field_stores_how(fit, tmp_path):
     trainer = fit(flow_normalise=True)
     trainer.train()
     trainer.save_model(trainer.args.output_dir)
     _, spec = load_field(tmp_path / "fit" / "flow")
     assert len(spec.latent_mean) == len(spec.latent_std) == 2
-    normalised = trainer.spec.inputs(torch.full((2, 1, 2, 32), spec.latent_mean[0]), torch.ones(1, 2), 2).target
-    assert normalised[0].abs().max() < 1e-6
+    batch = encode_examples(trainer.encoder, [trainer.train_dataset[i] for i in range(32)])
+    values = flow_inputs_of(trainer.policy, batch, spec).packed()[0].flatten(1)
+    torch.testing.assert_close(values.mean(dim=1), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(values.std(dim=1, unbiased=False), torch.ones(2), atol=1e-3, rtol=0)
 
 
 def test_rows_that_are_too_long_are_left_out_and_counted(fit):
-    trainer = fit(max_length=5)
-    assert trainer._collate([trainer.train_dataset[0]])["batch"] is None
-    assert trainer.too_long == 1
-    loss = trainer.compute_loss(trainer.model, {"batch": None})
-    loss.backward()  # a zero that touches every weight
+    trainer = fit(max_length=5, max_steps=2)
+    trainer.train()
+    assert trainer.left_out_rows() == 16  # two batches of eight
+    loss = trainer.compute_loss(trainer.model, {"batch": None, "left_out": 0})
+    loss.backward()  # a zero that every weight takes part in
     assert loss.item() == 0
+    assert all(p.grad is not None and (p.grad == 0).all() for p in trainer.model.parameters())
+
+
+def test_only_the_long_rows_of_a_batch_are_left_out(fit):
+    trainer = fit()
+    rows = [dict(trainer.train_dataset[i]) for i in range(3)]
+    rows[1]["response"] = "7 " * 60
+    trainer.args.max_length = 60
+    found = trainer._collate(rows)
+    assert found["left_out"] == 1
+    assert found["batch"].input_ids.shape[0] == 2
+
+
+def test_field_of_another_kind_is_not_continued(fit, tmp_path):
+    first = fit(max_steps=2, save_strategy="steps", save_steps=2)
+    first.train()
+    other = fit(spec_changes={"context_mode": "token_post"}, max_steps=4)
+    with pytest.raises(UserError, match="context_mode: here token_post, checkpoint token_pre"):
+        other.train(resume_from_checkpoint=str(tmp_path / "fit" / "checkpoint-2"))
+
+
+@pytest.mark.parametrize("name", ["flow_noise_repeats", "flow_depth", "max_length"])
+def test_sizes_below_one_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match=f"{name} is 0; it must be at least 1"):
+        FitConfig(output_dir=str(tmp_path), use_cpu=True, **{name: 0})
 
 
 def test_held_out_report_by_hand():

@@ -49,6 +49,12 @@ def test_round_trip_keeps_weights_and_spec(tmp_path):
     assert sorted(p.name for p in (tmp_path / "flow").iterdir()) == ["flow.json", "flow.safetensors"]
 
 
+def test_output_folder_that_holds_a_field_will_do(tmp_path):
+    spec = small_spec(steps=3)
+    save_field(tmp_path / "run" / "flow", small_field(spec), spec)
+    assert load_field(tmp_path / "run")[1].steps == 3
+
+
 def test_saving_again_replaces_the_folder_and_leaves_nothing_behind(tmp_path):
     spec = small_spec()
     save_field(tmp_path / "flow", small_field(spec), spec)
@@ -130,6 +136,21 @@ def test_field_of_another_policy_is_refused_naming_both_sides():
         check_fits_policy(small_spec(policy_name="a"), text_config(hidden_size=16), "b")
     with pytest.raises(UserError, match="number of layers: field 4, policy 8"):
         check_fits_policy(small_spec(), text_config(num_hidden_layers=8), "b")
+
+
+def test_image_context_needs_a_policy_with_images():
+    spec = small_spec(image_context=True)
+    check_fits_policy(spec, text_config(), "p", has_vision=True)
+    with pytest.raises(UserError, match="p is a text-only policy"):
+        check_fits_policy(spec, text_config(), "p", has_vision=False)
+
+
+def test_released_file_loads_from_a_folder_with_a_spec(tmp_path):
+    spec = small_spec()
+    field = small_field(spec)
+    torch.save(field.state_dict(), tmp_path / "flow_model.bin")
+    (tmp_path / "flow.json").write_text(json.dumps(spec.to_dict()))
+    assert torch.equal(load_field(tmp_path)[0].input_proj.weight, field.input_proj.weight)
 
 
 def test_other_architecture_of_equal_size_is_reported(caplog):

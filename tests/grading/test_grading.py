@@ -52,8 +52,12 @@ def test_gold_that_cannot_be_parsed_is_undecided_never_right():
     assert "cannot parse the gold answer '???'" in found.reason
 
 
+def test_missing_gold_is_undecided():
+    assert grade(gold=None, response=r"\boxed{7}").verdict is U
+
+
 def test_number_gold_from_a_table():
-    assert grade(gold=142.0, response=r"\boxed{142}").verdict is R  # type: ignore[arg-type]
+    assert grade(gold=142.0, response=r"\boxed{142}").verdict is R
 
 
 @pytest.mark.parametrize(

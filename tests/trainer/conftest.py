@@ -14,13 +14,16 @@ def digits() -> Any:
 
 
 @pytest.fixture
-def text_digits() -> Any:
-    """The questions without images, for text-only policies."""
-    from datasets import Dataset
+def text_digits(tmp_path) -> Any:
+    """The questions without images, for text-only policies, from a file as a user's would be."""
+    import json
 
     from rlfr_vlm.data.digits import digit_rows
+    from rlfr_vlm.data.load import load_rows
 
-    return Dataset.from_list([{k: row[k] for k in ("prompt", "answer")} for row in digit_rows("train", 32, 0)])
+    rows = [{k: row[k] for k in ("prompt", "answer")} for row in digit_rows("train", 32, 0)]
+    (tmp_path / "text.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return load_rows(str(tmp_path / "text.jsonl"), columns=("prompt", "answer"))
 
 
 @pytest.fixture

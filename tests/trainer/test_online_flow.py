@@ -85,8 +85,9 @@ def test_updates_lower_the_loss_on_accepted_latents():
 def test_latents_never_get_gradients():
     flow = new_flow()
     latents, valid, weights = batch()
-    latents.hidden.requires_grad_(True)
-    flow.accumulate(Latents(latents.hidden.detach()), valid, weights)
+    latents.hidden.requires_grad_(True)  # as if they had come out of the policy's graph
+    flow.accumulate(latents, valid, weights)
+    assert gradients(flow)
     assert latents.hidden.grad is None
 
 
@@ -107,8 +108,16 @@ def test_state_round_trip_continues_exactly(tmp_path):
 def test_missing_state_is_named(tmp_path):
     flow = new_flow()
     flow.save(tmp_path)
-    (tmp_path / "flow_state_rank0.pt").unlink()
-    with pytest.raises(UserError, match=r"flow_state_rank0\.pt"):
+    (tmp_path / "flow_generator_rank0.pt").unlink()
+    with pytest.raises(UserError, match=r"flow_generator_rank0\.pt"):
+        flow.load(tmp_path)
+
+
+def test_state_of_another_field_is_refused_naming_both_sides(tmp_path):
+    new_flow().save(tmp_path)
+    other = FlowSpec(8, 2, 4, (0.25, 0.5), (1, 2), context_mode="identity")
+    flow = OnlineFlow(build_field(other), other, FlowOptions(), Accelerator(cpu=True), 0)
+    with pytest.raises(UserError, match="depth: here 2, checkpoint 1"):
         flow.load(tmp_path)
 
 

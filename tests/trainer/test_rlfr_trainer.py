@@ -350,6 +350,18 @@ def test_field_saved_in_rl_loads_back(make_trainer, make_policy, tmp_path):
     assert spec == trainer.flow.spec
 
 
+def test_lora_policy_trains_with_flow_rewards(make_trainer, make_policy):
+    from peft import LoraConfig, get_peft_model
+
+    policy = get_peft_model(make_policy(), LoraConfig(target_modules=["q_proj", "v_proj"]))
+    trainer = make_trainer(policy, flow="new", beta=0.04)  # the reference pass is the same module with adapters off
+    before = weights_of(policy)
+    trainer.train()
+    changed = {name for name, weight in weights_of(policy).items() if not torch.equal(weight, before[name])}
+    assert changed and all("lora_" in name for name in changed)
+    assert any("flow/loss" in entry for entry in trainer.state.log_history)
+
+
 def test_flow_coefficient_without_a_field_is_refused(make_trainer, make_policy):
     with pytest.raises(UserError, match=r"flow_coef is 0\.01 but there is no flow field.*fit-flow"):
         make_trainer(make_policy(), flow_coef=0.01)
