@@ -80,12 +80,12 @@ def _read_yaml(path: str) -> dict[str, Any]:
 
 
 def _check_type(name: str, value: Any, annotation: Any, path: str | None) -> None:
-    """YAML values become argparse defaults, and argparse checks only defaults that are strings."""
+    """YAML values become argparse defaults, and argparse checks only strings; transformers itself checks mappings."""
     union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
     options = typing.get_args(annotation) if union else (annotation,)
     if all(typing.get_origin(option) is list for option in options) and not isinstance(value, list):
         raise UserError(f"{name} in {path} is {value!r}, but must be a list: {name}: [{value}].")
-    if isinstance(value, str) or not all(option in SCALARS for option in options):
+    if isinstance(value, str | dict) or not all(option in SCALARS for option in options):
         return
     accepted = {*options, int} if float in options else set(options)
     if type(value) not in accepted:
