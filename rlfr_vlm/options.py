@@ -114,5 +114,7 @@ class FitOptions:
     max_length: int = field(
         default=8192, metadata={"help": "Rows with more tokens are left out and counted (RLFR: 16384 for VL)."}
     )
-    eval_fraction: float = field(default=0.05, metadata={"help": "Share of rows held out for the reported loss."})
+    eval_fraction: float = field(
+        default=0.05, metadata={"help": "Share of rows, the last ones, held out for the reported loss."}
+    )
     eval_rows: int = field(default=512, metadata={"help": "At most this many held-out rows."})

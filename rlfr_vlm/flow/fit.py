@@ -81,7 +81,7 @@ class FlowFitTrainer(Trainer):
     """Fits a field. Overrides the loss, `evaluate`, and how weights are saved and loaded; the rest is inherited.
 
     Args:
-        policy: frozen, in evaluation mode, already on its device.
+        policy: is frozen, put into evaluation mode and moved to the device.
         processing_class: its processor or tokenizer.
         spec: of the field to fit; its `steps` and `final_loss` are filled in.
         args: `FitConfig`.
