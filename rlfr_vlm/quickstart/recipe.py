@@ -16,7 +16,7 @@ class QuickstartRecipe:
     fit_batch: int = 32
     fit_learning_rate: float = 1e-3  # a field of width 128 takes a larger step than the paper's of width 2048
     fit_noise_repeats: int = 2
-    rl_steps: int = 70
+    rl_steps: int = 60
     rl_rows: int = 4096
     rl_prompts: int = 32
     rl_generations: int = 8
