@@ -173,7 +173,7 @@ def test_interrupt_keeps_a_checkpoint_and_resume_goes_on(policy_folder, tmp_path
 
 
 def test_resume_skips_a_checkpoint_that_was_cut_off(tmp_path):
-    from rlfr_vlm.commands.train import newest_checkpoint
+    from rlfr_vlm.commands.run_trainer import newest_checkpoint
 
     for step in (2, 10, 9):
         (tmp_path / f"checkpoint-{step}").mkdir()

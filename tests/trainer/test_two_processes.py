@@ -15,7 +15,7 @@ from rlfr_vlm.options import RunOptions
 from rlfr_vlm.trainer.config import RLFRConfig
 
 options, args = parse_config((RunOptions, RLFRConfig), sys.argv[2:])
-trainer, _ = build_trainer(options, args)
+trainer = build_trainer(options, args)
 digest = lambda module: hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in module.parameters())).hexdigest()
 before = digest(trainer.flow.field)
 trainer.train()

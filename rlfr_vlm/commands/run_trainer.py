@@ -1,0 +1,86 @@
+"""What `rlfr train` and `rlfr fit-flow` share: configuration, rows, resuming, Ctrl-C."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.options import RunOptions
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+STATE_FILE = "trainer_state.json"
+EXIT_INTERRUPTED = 130
+
+
+def run_trainer(
+    arguments: Sequence[str],
+    config_class: type,
+    build: Callable[[RunOptions, Any], Any],
+    finish: Callable[[Any], None],
+) -> int:
+    """Parse, build the trainer, write the configuration, train, finish.
+
+    Args:
+        arguments: of the command, `--config` and `--resume` among them.
+        config_class: dataclass of the trainer's own settings.
+        build: makes the trainer; its callbacks hold a `StopOnInterrupt`.
+        finish: saves and reports, unless training was interrupted.
+
+    Returns:
+        The exit code.
+    """
+    from rlfr_vlm.config import parse_config, take_option, write_resolved
+    from rlfr_vlm.terminal import calm
+    from rlfr_vlm.trainer.callbacks import StopOnInterrupt, quiet
+
+    calm()
+    resume, rest = take_option(arguments, "--resume")
+    options, args = parse_config((RunOptions, config_class), rest)
+    trainer = build(options, args)
+    quiet(trainer)
+    interrupt = StopOnInterrupt()
+    trainer.add_callback(interrupt)
+    if trainer.accelerator.is_main_process:
+        write_resolved(args.output_dir, options, args)
+    trainer.train(resume_from_checkpoint=find_checkpoint(resume, args.output_dir))
+    if interrupt.interrupted:
+        print(f"stopped; a checkpoint is in {args.output_dir}; go on with `--resume auto`")
+        return EXIT_INTERRUPTED
+    finish(trainer)
+    return 0
+
+
+def load_training_rows(options: RunOptions, columns: Sequence[str], seed: int) -> "Dataset":
+    """The rows that the options name."""
+    from rlfr_vlm.data.load import load_rows
+
+    return load_rows(
+        options.dataset_name,
+        split=options.dataset_split,
+        columns=columns,
+        limit=options.dataset_limit,
+        seed=seed,
+        revision=options.dataset_revision,
+        system_prompt=options.system_prompt,
+    )
+
+
+def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
+    """The checkpoint to resume from: none, the newest complete one (`auto`), or the one named."""
+    if resume is None:
+        return None
+    if resume == "auto":
+        found = newest_checkpoint(Path(output_dir))
+        print(f"resuming from {found}" if found else f"no complete checkpoint in {output_dir}: starting anew")
+        return found
+    if not (Path(resume) / STATE_FILE).is_file():
+        raise UserError(f"No complete checkpoint at {resume}: {STATE_FILE} is missing. Try --resume auto.")
+    return resume
+
+
+def newest_checkpoint(output_dir: Path) -> str | None:
+    """The newest complete checkpoint. transformers writes the state file last, so one without it was cut off."""
+    complete = {int(p.parent.name.split("-")[-1]): p.parent for p in output_dir.glob(f"checkpoint-*/{STATE_FILE}")}
+    return str(complete[max(complete)]) if complete else None
