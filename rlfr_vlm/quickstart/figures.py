@@ -69,13 +69,14 @@ def _deviations(result: QuickstartResult) -> Any:
     figure = Figure(figsize=(8, 3.2))
     panels = figure.subplots(1, 2)
     for axes, statistic in zip(panels, ("mean", "max"), strict=True):
+        values = np.array([getattr(deviation, statistic) for deviation in result.deviations])
+        scores = [response.score for response in result.responses]
+        edges = np.histogram_bin_edges(values, bins=40)
         for name, score in (("right", 1.0), ("wrong", 0.0)):
-            values = [getattr(d, statistic) for d, r in zip(result.deviations, result.responses, strict=True)
-                      if r.score == score]  # fmt: skip
-            if values:
-                axes.hist(
-                    values, bins=40, density=True, alpha=0.55, color=COLOURS[name], label=f"{name} ({len(values)})"
-                )
+            chosen = values[[found == score for found in scores]]
+            if len(chosen):
+                label = f"{name} ({len(chosen)})"
+                axes.hist(chosen, bins=edges, density=True, alpha=0.55, color=COLOURS[name], label=label)
         value = result.auc[statistic]["auc"]
         axes.set_title(f"{statistic} over tokens" + ("" if value is None else f", AUC {value:.3f}"))
         axes.set_xlabel("deviation from the flow")
@@ -112,7 +113,7 @@ def _tokens(result: QuickstartResult) -> Any:
             two_sided=options.flow_two_sided,
         )
         _draw_response(axes, tokenizer, result, index, rewards[0], colours, y=-line)
-    axes.set_xlim(-3, longest)
+    axes.set_xlim(-3, longest + 0.1)
     axes.set_ylim(-len(picks) + 0.6, 0.6)
     figure.colorbar(colours, ax=axes, label="flow reward", shrink=0.8)
     return figure
