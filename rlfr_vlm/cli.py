@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from rlfr_vlm import __version__
-from rlfr_vlm.errors import UserError, is_disk_full
+from rlfr_vlm.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, is_disk_full, nearest
 
 # Each command is a module in rlfr_vlm/commands with SUMMARY, help_text() and run(arguments).
 COMMANDS = {
@@ -14,8 +14,6 @@ COMMANDS = {
     "fit-flow": "rlfr_vlm.commands.fit_flow",
     "train": "rlfr_vlm.commands.train",
 }
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rlfr: {str(error).rsplit('UserError: ', 1)[-1].strip()}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print("rlfr: stopped at once; the last checkpoint, if any, is complete", file=sys.stderr)
+        print(
+            "rlfr: stopped at once; `--resume auto` goes on from the last complete checkpoint, if one was saved",
+            file=sys.stderr,
+        )
         return EXIT_INTERRUPTED
     except Exception as error:
         if not is_disk_full(error):
@@ -47,8 +48,6 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        from rlfr_vlm.errors import nearest
-
         raise UserError(f"Unknown command {name!r}.{nearest(name, COMMANDS)} Commands are {', '.join(COMMANDS)}.")
     command = importlib.import_module(COMMANDS[name])
     if "-h" in rest or "--help" in rest:

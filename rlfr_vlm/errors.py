@@ -4,6 +4,9 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
 
 class UserError(Exception):
     """Something only the user can mend. The command line prints its text alone and exits with code 2."""

@@ -47,6 +47,14 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
+def descend(module: nn.Module, name: str) -> Any:
+    """The attribute at a dotted name, or None."""
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
 def find_language_tower(model: nn.Module) -> LanguageTower:
     """Find the language tower of a policy, however it is wrapped.
 
@@ -55,9 +63,7 @@ def find_language_tower(model: nn.Module) -> LanguageTower:
     """
     inner = unwrap(model)
     for name in TOWER_NAMES:
-        module: Any = inner
-        for part in name.split("."):
-            module = getattr(module, part, None)
+        module = descend(inner, name)
         if isinstance(getattr(module, "layers", None), nn.ModuleList):
             return LanguageTower(module, inner.config.get_text_config(), name)  # type: ignore[operator, union-attr]
     tried = ", ".join(f"{name}.layers" for name in TOWER_NAMES)
@@ -86,16 +92,18 @@ class _Recorder:
     """Collects one row chunk at a time and hands it on when the last hooked block has run."""
 
     def __init__(
-        self, num_layers: int, last: int, rows: Tensor | None, image_mask: Tensor | None,
+        self,
+        num_layers: int,
+        last: int,
+        rows: Tensor | None,
+        image_mask: Tensor | None,
         consume: Callable[[int, Latents], None],
-    ) -> None:  # fmt: skip
-        self.num_layers, self.last, self.rows, self.image_mask, self.consume = (
-            num_layers,
-            last,
-            rows,
-            image_mask,
-            consume,
-        )
+    ) -> None:
+        self.num_layers = num_layers
+        self.last = last
+        self.rows = rows
+        self.image_mask = image_mask
+        self.consume = consume
         self.start = 0
         self.hidden: list[Tensor] = []
         self.image: list[Tensor] = []

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 METHODS = ("rlvr", "rlfr")
 ACCEPT_METRICS = ("correct", "entropy")
@@ -92,6 +93,15 @@ class FlowOptions:
     flow_weight_decay: float = field(default=0.01, metadata={"help": "AdamW weight decay of the update."})
     flow_max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clip of the update."})
     flow_noise_repeats: int = field(default=1, metadata={"help": "Noise copies of each token in the update."})
+
+    def shaping(self) -> dict[str, Any]:
+        """The keyword arguments of `rlfr_vlm.shaping.flow_rewards`."""
+        return {
+            "coef": self.flow_coef,
+            "threshold": self.flow_threshold,
+            "top_k": self.flow_top_k,
+            "two_sided": self.flow_two_sided,
+        }
 
 
 @dataclass

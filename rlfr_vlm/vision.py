@@ -8,7 +8,7 @@ from torch import nn
 
 from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.latents import unwrap
+from rlfr_vlm.latents import descend, unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +22,7 @@ def find_vision_tower(model: nn.Module) -> nn.Module | None:
     """The vision tower, or None for a text-only policy."""
     inner = unwrap(model)
     for name in VISION_TOWER_NAMES:
-        module: Any = inner
-        for part in name.split("."):
-            module = getattr(module, part, None)
+        module = descend(inner, name)
         if isinstance(module, nn.Module):
             return module
     return None

@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_vlm.errors import UserError
+from rlfr_vlm.errors import EXIT_INTERRUPTED, UserError
 from rlfr_vlm.options import RunOptions
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 STATE_FILE = "trainer_state.json"
-EXIT_INTERRUPTED = 130
 
 
 def run_trainer(

@@ -21,11 +21,11 @@ def last_boxed(text: str) -> str | None:
 def _balanced(text: str, opening: int) -> str | None:
     depth = 0
     for position in range(opening, len(text)):
-        if text[position] == "\\":
+        if text[position - 1] == "\\":  # an escaped brace is text
             continue
-        if text[position] == "{" and text[position - 1] != "\\":
+        if text[position] == "{":
             depth += 1
-        elif text[position] == "}" and text[position - 1] != "\\":
+        elif text[position] == "}":
             depth -= 1
             if depth == 0:
                 return text[opening + 1 : position]

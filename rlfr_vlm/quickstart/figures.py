@@ -104,14 +104,7 @@ def _tokens(result: QuickstartResult) -> Any:
     axes.axis("off")
     for line, index in enumerate(picks):
         deviation = result.deviations[index]
-        rewards = flow_rewards(
-            deviation.scores[None],
-            deviation.mask[None],
-            coef=options.flow_coef,
-            threshold=options.flow_threshold,
-            top_k=options.flow_top_k,
-            two_sided=options.flow_two_sided,
-        )
+        rewards = flow_rewards(deviation.scores[None], deviation.mask[None], **options.shaping())
         _draw_response(axes, tokenizer, result, index, rewards[0], colours, y=-line)
     axes.set_xlim(-3, longest + 0.1)
     axes.set_ylim(-len(picks) + 0.6, 0.6)

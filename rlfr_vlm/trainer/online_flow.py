@@ -74,8 +74,8 @@ class OnlineFlow:
     def accumulate(self, latents: Latents, valid: Tensor, weights: Tensor) -> None:
         """Add the gradient of the weighted flow-matching loss of one micro-batch.
 
-        Sums, not means, are accumulated; `step` divides by the total weight, so the update does not depend on how
-        the batch was split over micro-batches and processes.
+        Sums, not means, are accumulated; `step` divides by the total weight, so but for the noise drawn the update
+        does not depend on how the batch was split over micro-batches and processes.
 
         Args:
             weights: (B, T), 1 for accepted tokens, `flow_soft_weight` for others, 0 at padding.

@@ -192,14 +192,7 @@ class RLFRTrainer(GRPOTrainer):
         outcome = self._outcome[start : start + rows]
         mask = mask & _response_mask(output).bool()
         # An undecided response teaches nothing: TRL gives it no outcome advantage, and it gets no flow reward.
-        rewards = flow_rewards(
-            deviation,
-            mask & ~outcome.isnan().unsqueeze(1),
-            coef=args.flow_coef,
-            threshold=args.flow_threshold,
-            top_k=args.flow_top_k,
-            two_sided=args.flow_two_sided,
-        )
+        rewards = flow_rewards(deviation, mask & ~outcome.isnan().unsqueeze(1), **args.shaping())
         output["advantages"] = shape_advantages(
             output["advantages"], rewards, output["completion_mask"], args.flow_gamma
         )
