@@ -13,6 +13,7 @@ COMMANDS = {
     "quickstart": "rlfr_vlm.commands.quickstart",
     "fit-flow": "rlfr_vlm.commands.fit_flow",
     "train": "rlfr_vlm.commands.train",
+    "grade": "rlfr_vlm.commands.grade",
 }
 
 

@@ -1,6 +1,11 @@
-"""The one grader, for rewards and for evaluation. Knows nothing of torch."""
+"""The one grader, for rewards and for evaluation: right, wrong or undecided. Knows nothing of torch."""
 
-from rlfr_vlm.grading.extract import last_boxed
-from rlfr_vlm.grading.verify import Grade, Verdict, grade
+from rlfr_vlm.grading.extract import Extraction, extract, last_boxed
+from rlfr_vlm.grading.grade import Grade, Item, gold_list, grade, grade_many, verify_answer
+from rlfr_vlm.grading.pool import GradingPool, PoolSettings, default_pool
+from rlfr_vlm.grading.verdict import Reason, Verdict
 
-__all__ = ["Grade", "Verdict", "grade", "last_boxed"]
+__all__ = [
+    "Extraction", "Grade", "GradingPool", "Item", "PoolSettings", "Reason", "Verdict", "default_pool", "extract",
+    "gold_list", "grade", "grade_many", "last_boxed", "verify_answer",
+]  # fmt: skip

@@ -1,6 +1,94 @@
-"""Find the final answer in a response."""
+"""Find the final answer in a response: reasoning is removed first, then boxes, tags, phrases and option letters.
 
-BOX_MARKERS = ("\\boxed{", "\\fbox{")
+Every function is linear in the length of the response.
+"""
+
+import re
+from dataclasses import dataclass
+
+from rlfr_vlm.grading.options import LETTERS
+
+BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+BRACE = re.compile(r"\\[{}\\]|[{}]")
+TAG_OPEN, TAG_CLOSE = "<answer>", "</answer>"
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+PHRASE = re.compile(
+    r"(?:\b(?:final\s+)?answer\s*(?:is|:|=|：)|答案\s*(?:是|为|：|:))(?!\s*not\b)\s*[:：]?\s*", re.IGNORECASE
+)
+MATHS = re.compile(r"^[^$\n]{0,20}?\$([^$\n]{1,500})\$")
+END_OF_PHRASE = re.compile(r"\n|。|\.(?=\s|$)|\s(?:because|since|which|where|so that|as we)\b|，因为", re.IGNORECASE)
+PHRASE_LENGTH = 600
+LETTER_HERE = re.compile(
+    rf"\*\*\s*\(?([{LETTERS}])\)?[.:)]?\s*\*\*|\(([{LETTERS}])\)|^\W*([{LETTERS}])\W*$"
+    rf"|\b(?:[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect)\s+(?:is\s+)?([{LETTERS}])(?!\w)"
+    rf"|(?:选项?|选择)\s*([{LETTERS}])(?!\w)"
+)
+LETTERS_WITHIN = 2000  # characters from the end
+DISCARDED = re.compile(
+    r"\b(?:not|n't|no|isn't|wrong|incorrect|false|eliminate[sd]?|rule[sd]?\s+out|discard(?:ed|s)?|exclude[sd]?|instead\s+of|"
+    r"rather\s+than|unlike|neither|nor|cannot)\b|n't\b|排除|错误|不是|不对",
+    re.IGNORECASE,
+)
+CLAUSE = re.compile(r"[;!?。；！？]|[.:](?=\s|$)|\b(?:but|so|hence|therefore|thus)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What was found in a response.
+
+    Attributes:
+        raw: the response as it is.
+        visible: without reasoning.
+        answer: the final answer, None when there is none.
+        how: `boxed`, `tag`, `phrase`, `letter`, or `none`.
+        reasoning: `none`, `closed`, or `unclosed`: it was still thinking when it stopped, and nothing is visible.
+    """
+
+    raw: str
+    visible: str
+    answer: str | None
+    how: str
+    reasoning: str
+
+
+def extract(response: str, *, letters: bool = False) -> Extraction:
+    """Find the final answer.
+
+    Args:
+        response: the whole response.
+        letters: also look for an option letter in plain text, for multiple-choice questions.
+    """
+    visible, reasoning = remove_reasoning(response)
+    answer, how = _marked(visible)
+    if answer is None:
+        answer, how = _after_phrase(visible), "phrase"
+    if answer is None and letters:
+        answer, how = _letter(visible), "letter"
+    return Extraction(response, visible, answer, "none" if answer is None else how, reasoning)
+
+
+def remove_reasoning(response: str) -> tuple[str, str]:
+    """The visible part, and whether reasoning was `none`, `closed` or `unclosed`.
+
+    >>> remove_reasoning("<think>hm</think>7"), remove_reasoning("<think>hm")
+    (('7', 'closed'), ('', 'unclosed'))
+    """
+    end, start = response.rfind(THINK_CLOSE), response.rfind(THINK_OPEN)
+    if start > end:
+        return response[: response.find(THINK_OPEN)] if end < 0 else "", "unclosed"
+    if end >= 0:  # the opening tag may have been part of the prompt
+        return response[end + len(THINK_CLOSE) :], "closed"
+    return response, "none"
+
+
+def _marked(text: str) -> tuple[str | None, str]:
+    """The last box or answer tag, whichever ends the response; a box inside the tag speaks for it."""
+    box = _last_box(text)
+    start = text.rfind(TAG_OPEN)
+    if start < 0 or (box is not None and box[0] > start):
+        return (box[1], "boxed") if box else (None, "none")
+    inner = text[start + len(TAG_OPEN) :].split(TAG_CLOSE)[0].strip()
+    return inner or None, "tag"
 
 
 def last_boxed(text: str) -> str | None:
@@ -9,24 +97,49 @@ def last_boxed(text: str) -> str | None:
     >>> last_boxed(r"first \\boxed{1}, then \\boxed{\\frac{1}{2}}")
     '\\\\frac{1}{2}'
     """
-    end = len(text)
-    while (start := max(text.rfind(marker, 0, end) for marker in BOX_MARKERS)) >= 0:
-        content = _balanced(text, text.index("{", start))
-        if content is not None:
-            return content.strip()
-        end = start
+    box = _last_box(text)
+    return box[1] if box else None
+
+
+def _last_box(text: str) -> tuple[int, str] | None:
+    """Position and content of the last box that closes, in one pass over the braces."""
+    starts = {found.end() - 1: found.start() for found in BOX.finditer(text)}
+    if not starts:
+        return None
+    best: tuple[int, int] | None = None
+    opened: list[int] = []
+    for found in BRACE.finditer(text, min(starts)):
+        if found[0] == "{":
+            opened.append(found.start())
+        elif found[0] == "}" and opened:
+            opening = opened.pop()
+            if opening in starts and (best is None or opening > best[0]):
+                best = (opening, found.start())
+    return (starts[best[0]], text[best[0] + 1 : best[1]].strip()) if best else None
+
+
+def _after_phrase(text: str) -> str | None:
+    """What follows the last "the answer is", up to the end of the sentence."""
+    phrases = list(PHRASE.finditer(text))
+    if not phrases:
+        return None
+    found = phrases[-1]
+    rest = text[found.end() : found.end() + PHRASE_LENGTH].lstrip()
+    if maths := MATHS.match(rest):
+        return maths[1].strip() or None
+    return END_OF_PHRASE.split(rest, maxsplit=1)[0].strip().strip("*").strip() or None
+
+
+def _letter(text: str) -> str | None:
+    """The option letter of the last line that names one and does not discard it; None when it names several."""
+    for line in reversed(text[-LETTERS_WITHIN:].splitlines()):
+        found = {letter for clause in CLAUSE.split(line) for letter in _letters_of(clause)}
+        if found:
+            return found.pop() if len(found) == 1 else None
     return None
 
 
-def _balanced(text: str, opening: int) -> str | None:
-    depth = 0
-    for position in range(opening, len(text)):
-        if text[position - 1] == "\\":  # an escaped brace is text
-            continue
-        if text[position] == "{":
-            depth += 1
-        elif text[position] == "}":
-            depth -= 1
-            if depth == 0:
-                return text[opening + 1 : position]
-    return None
+def _letters_of(clause: str) -> list[str]:
+    if DISCARDED.search(clause):
+        return []
+    return [next(group for group in found.groups() if group) for found in LETTER_HERE.finditer(clause)]

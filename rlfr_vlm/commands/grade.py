@@ -1,0 +1,143 @@
+"""`rlfr grade`: the grader by hand: one answer, or a file of them, and where plain math-verify disagrees."""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlfr_vlm.cli import options_parser
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.grading import Grade, Item, Verdict, default_pool, extract, gold_list, grade_many
+
+SUMMARY = "grade an answer, or a file of answers: right, wrong or undecided, and why"
+RESPONSE_KEYS, GOLD_KEYS = ("response", "prediction", "completion"), ("gold", "answer")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options_parser("grade", SUMMARY)
+    parser.add_argument("file", nargs="?", help="JSONL rows with `gold` and `response` (or `answer`, if extracted)")
+    parser.add_argument("--gold", action="append", help="the gold answer; repeat it for several acceptable ones")
+    parser.add_argument("--answer", help="an answer, or a whole response")
+    parser.add_argument("--options", nargs="*", default=[], help="texts of the options of a multiple-choice question")
+    parser.add_argument("--tolerance", type=float, default=0.0, help="relative, for numbers (default: %(default)s)")
+    parser.add_argument("--compare", action="store_true", help="also ask plain math-verify, and show disagreements")
+    parser.add_argument("--show", type=int, default=20, help="rows to show at most (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row instead of text")
+    return parser
+
+
+def help_text() -> str:
+    return _parser().format_help().rstrip()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Grade and print. Returns the exit code."""
+    options = _parser().parse_args(list(arguments))
+    if (options.file is None) == (options.gold is None or options.answer is None):
+        raise UserError("Give either a JSONL file, or --gold and --answer. See `rlfr grade --help`.")
+    if options.file is None:
+        items = [_item(options.gold, options.answer, options.options)]
+    else:
+        items = list(read_items(Path(options.file)))
+    grades = grade_many(items, tolerance=options.tolerance)
+    plain = _plain_verdicts(items, grades) if options.compare else [None] * len(items)
+    rows = [_row(item, grade, other) for item, grade, other in zip(items, grades, plain, strict=True)]
+    if options.json:
+        print("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    elif options.file is None:
+        print(_text(rows[0]))
+    else:
+        _print_summary(rows, options.show)
+    return 0
+
+
+def read_items(path: Path) -> list[Item]:
+    """Items from a JSONL file.
+
+    Raises:
+        UserError: no such file, a line that is not JSON, or a row without gold or response.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {error}") from None
+    items = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"Line {number} of {path} is not JSON: {error}.") from None
+        items.append(_item_of_row(row, number, path))
+    if not items:
+        raise UserError(f"{path} has no rows.")
+    return items
+
+
+def _item_of_row(row: Any, number: int, path: Path) -> Item:
+    row = row if isinstance(row, dict) else {}
+    response = next((key for key in RESPONSE_KEYS if key in row), None)
+    if "gold" in row and response is None and "answer" in row:  # an answer that is extracted already
+        return Item(row["gold"], "", str(row["answer"]), row.get("options") or (), row.get("answer_type"))
+    gold = next((key for key in GOLD_KEYS if key in row), None)
+    if gold is None or response is None:
+        raise UserError(
+            f"Line {number} of {path} has {', '.join(row) or 'no columns'}; it needs `gold` and `response` (or "
+            "`gold` and `answer`, or `answer` and `response`)."
+        )
+    return Item(row[gold], str(row[response]), None, row.get("options") or (), row.get("answer_type"))
+
+
+def _item(gold: list[str], answer: str, options: list[str]) -> Item:
+    """`--answer` is a response when an answer can be extracted from it, else the answer itself."""
+    whole = extract(answer).answer is not None or extract(answer).reasoning != "none"
+    return Item(gold, answer if whole else "", None if whole else answer, options)
+
+
+def _plain_verdicts(items: Sequence[Item], grades: Sequence[Grade]) -> list[str]:
+    requests = [
+        {"gold": gold_list(item.gold)[0], "answer": grade.extracted or "", "plain": True}
+        for item, grade in zip(items, grades, strict=True)
+    ]
+    return [decision.verdict.value for decision in default_pool().compare(requests)]
+
+
+def _row(item: Item, grade: Grade, plain: str | None) -> dict[str, Any]:
+    row = {
+        "verdict": grade.verdict.value, "gold": item.gold, "extracted": grade.extracted,
+        "how": grade.extraction.how, "reasoning": grade.extraction.reasoning, "path": grade.path,
+        "reason": grade.reason,
+    }  # fmt: skip
+    return row if plain is None else row | {"math_verify": plain}
+
+
+def _text(row: dict[str, Any]) -> str:
+    """One row for people. Control characters of a response are shown, not sent to the terminal."""
+    reason = f" ({row['reason']})" if row["reason"] else ""
+    lines = [f"verdict    {row['verdict']}{reason}", f"gold       {row['gold']!r}",
+             f"extracted  {row['extracted']!r} ({row['how']}; reasoning {row['reasoning']})",
+             f"path       {row['path']}"]  # fmt: skip
+    if "math_verify" in row:
+        lines.append(f"math-verify alone: {row['math_verify']}")
+    return "\n".join(lines)
+
+
+def _print_summary(rows: list[dict[str, Any]], show: int) -> None:
+    counts = Counter(row["verdict"] for row in rows)
+    reasons = Counter(row["reason"] for row in rows if row["reason"])
+    print(f"{len(rows)} rows: " + ", ".join(f"{counts[verdict.value]} {verdict.value}" for verdict in Verdict))
+    for reason, count in reasons.most_common():
+        print(f"  undecided, {reason}: {count}")
+    print("decided by: " + ", ".join(f"{path} {n}" for path, n in Counter(row["path"] for row in rows).most_common()))
+    chosen = [row for row in rows if row["verdict"] != "right"]
+    if rows and "math_verify" in rows[0]:
+        chosen = [row for row in rows if row["math_verify"] != row["verdict"]]
+        print(f"math-verify alone disagrees on {len(chosen)}:")
+    for row in chosen[:show]:
+        other = f", math-verify {row['math_verify']}" if "math_verify" in row else ""
+        print(f"  {row['verdict']}{other}: gold {row['gold']!r}, extracted {row['extracted']!r} [{row['path']}]")
+    if len(chosen) > show:
+        print(f"  ... and {len(chosen) - show} more (--show)")

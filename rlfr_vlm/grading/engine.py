@@ -1,0 +1,128 @@
+"""Compare two answers with computer algebra (math-verify). Runs in a worker process, which can be killed."""
+
+import re
+
+from rlfr_vlm.grading.parts import (
+    MAX_PARTS,
+    ascending,
+    both_signs,
+    is_equation,
+    is_malformed,
+    is_relation,
+    right_side,
+    split_bracketed,
+    split_list,
+)
+from rlfr_vlm.grading.rules import apply_rules
+from rlfr_vlm.grading.text import compact, fold
+from rlfr_vlm.grading.units import split_unit
+from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, decided, right, undecided, wrong
+
+MAX_DEPTH = 4
+BASED = re.compile(r"^\(?([0-9A-Z]+)\)?_\{?(\d{1,2})\}?$")
+
+
+def compare(gold: str, answer: str, tolerance: float = 0.0, depth: int = 0) -> Decision:
+    """The verdict on one pair: rules first, then part by part, then algebra on what cannot be taken apart."""
+    decision = apply_rules(gold, answer, tolerance=tolerance)
+    if decision is not None:
+        return decision
+    gold, answer = ascending(fold(gold)), ascending(fold(answer))
+    if (decision := _by_base(gold, answer)) is not None:
+        return decision
+    bare_gold, bare_answer = gold, answer
+    if is_equation(gold) != is_equation(answer):
+        bare_gold, bare_answer = right_side(gold), right_side(answer)
+    bare_gold, gold_unit = split_unit(bare_gold)
+    bare_answer, unit = split_unit(bare_answer)
+    if (bare_gold, bare_answer) != (gold, answer):
+        decision = compare(bare_gold, bare_answer, tolerance, depth + 1)
+        if unit and gold_unit and unit != gold_unit:
+            return wrong("unit") if decision.right else undecided("unit", Reason.UNITS)
+        return decision
+    if depth < MAX_DEPTH:
+        decision = _by_parts(gold, answer, tolerance, depth + 1)
+        if decision is not None:
+            return decision
+    return _by_algebra(gold, answer, tolerance)
+
+
+def _by_parts(gold: str, answer: str, tolerance: float, depth: int) -> Decision | None:
+    gold_parts, parts = _list_of(gold), _list_of(answer)
+    if is_relation(gold) != is_relation(answer):
+        return None  # alternatives beside a set of numbers
+    if len(gold_parts) > 1 or len(parts) > 1:
+        return _match(gold_parts, parts, tolerance, depth)
+    gold_tuple, answer_tuple = split_bracketed(gold), split_bracketed(answer)
+    if gold_tuple is None or answer_tuple is None:
+        return None
+    if gold_tuple[0] == "{" and answer_tuple[0] == "{":
+        return _match(_unique(gold_tuple[1]), _unique(answer_tuple[1]), tolerance, depth)
+    if (gold_tuple[0], gold_tuple[2]) != (answer_tuple[0], answer_tuple[2]):
+        return wrong("brackets")
+    if len(gold_tuple[1]) != len(answer_tuple[1]):
+        return wrong("parts")
+    return _all_of(
+        [compare(g, a, tolerance, depth) for g, a in zip(gold_tuple[1], answer_tuple[1], strict=True)], "parts"
+    )
+
+
+def _list_of(text: str) -> list[str]:
+    """Parts of a bare list. Names are dropped (`x = 1 or x = 2`), braces of a set are not looked into."""
+    parts = [sign for part in split_list(text) for sign in both_signs(part)]
+    return [right_side(part) for part in parts] if len(parts) > 1 else parts
+
+
+def _unique(parts: list[str]) -> list[str]:
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def _match(gold: list[str], answer: list[str], tolerance: float, depth: int) -> Decision:
+    """Whether the parts of two unordered collections can be paired off; all are needed."""
+    if len(gold) != len(answer):
+        return wrong("parts")
+    if len(gold) > MAX_PARTS:
+        return _all_of([compare(g, a, tolerance, depth) for g, a in zip(gold, answer, strict=True)], "parts")
+    left = list(answer)
+    open_parts = 0
+    for part in gold:
+        decisions = [compare(part, candidate, tolerance, depth) for candidate in left]
+        found = next((i for i, decision in enumerate(decisions) if decision.right), None)
+        if found is not None:
+            left.pop(found)
+        elif any(decision.verdict is Verdict.UNDECIDED for decision in decisions):
+            open_parts += 1
+        else:
+            return wrong("parts")
+    return undecided("parts", Reason.BAD_ANSWER) if open_parts else right("parts")
+
+
+def _all_of(decisions: list[Decision], path: str) -> Decision:
+    if any(decision.verdict is Verdict.WRONG for decision in decisions):
+        return wrong(path)
+    unknown = next((decision for decision in decisions if decision.verdict is Verdict.UNDECIDED), None)
+    return undecided(path, unknown.reason) if unknown else right(path)
+
+
+def _by_base(gold: str, answer: str) -> Decision | None:
+    """Numbers in a stated base; None when neither states one. Without its base a number could be decimal."""
+    gold_base, answer_base = BASED.match(compact(gold)), BASED.match(compact(answer))
+    if gold_base is None and answer_base is None:
+        return None
+    if gold_base is None or answer_base is None:
+        return undecided("base", Reason.BASE)
+    return decided(gold_base.groups() == answer_base.groups(), "base")
+
+
+def _by_algebra(gold: str, answer: str, tolerance: float) -> Decision:
+    from rlfr_vlm.grading.algebra import agree, read
+
+    parsed_gold = read(gold)
+    if parsed_gold is None:
+        return undecided("algebra", Reason.BAD_GOLD)
+    if is_malformed(answer):
+        return wrong("algebra")
+    parsed = read(answer)
+    if parsed is None:
+        return undecided("algebra", Reason.BAD_ANSWER)
+    return decided(agree(parsed_gold, parsed, tolerance), "algebra")

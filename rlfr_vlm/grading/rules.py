@@ -1,0 +1,142 @@
+"""What can be decided without computer algebra: equal text, option letters, numbers, words.
+
+These rules run in the trainer's own process, so each is linear in the length of its text.
+"""
+
+import re
+from collections.abc import Sequence
+
+from rlfr_vlm.grading.numbers import GENERIC_UNITS, Quantity, read_quantity, same_value
+from rlfr_vlm.grading.options import LETTERS, option_letter, option_of_text, option_text
+from rlfr_vlm.grading.text import balanced, compact, fold, unwrap
+from rlfr_vlm.grading.verdict import Decision, Reason, decided, right, undecided, wrong
+
+MAX_ANSWER = 2000
+NOTHING = frozenset(["none", "nothing", "no", "neither", "null", "empty", "zero", "never", "无", "无解", "不存在"])
+WORD = r"[A-Za-z'\u00c0-\u024f-]{2,}|[\u4e00-\u9fff]+"
+WORDS_ONLY = re.compile(rf"^(?:(?:{WORD}|[AaI])[\s,.;:!?()/\"'-]*)+$")
+SHORT_WORDS = frozenset(["yes", "no", "odd", "even", "one", "two", "six", "ten", "red", "all", "any"])
+OPPOSITES = [
+    {"yes", "no"},
+    {"true", "false"},
+    {"正确", "错误"},
+    {"是", "否"},
+    {"对", "错"},
+    {"是", "不是"},
+    {"正确", "不正确"},
+]
+INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
+LONE_LETTER = re.compile(rf"\(?[{LETTERS}]\)?")
+SINGLE_LETTER_UNIT = re.compile(r"^(.*\d)\s+([A-Za-z])$")
+
+
+def apply_rules(
+    gold: str, answer: str, *, options: Sequence[str] = (), answer_type: str | None = None, tolerance: float = 0.0
+) -> Decision | None:
+    """The verdict of the first rule that knows; None when only computer algebra can tell.
+
+    Args:
+        gold, answer: as given; the answer already extracted.
+        options: texts of the options, for multiple choice.
+        answer_type: `option`, `text` (exact words: anything else is wrong), or None to tell from the gold.
+        tolerance: relative, for numbers.
+    """
+    if not gold.strip():
+        return undecided("gold", Reason.BAD_GOLD)
+    if not answer.strip():
+        return undecided("answer", Reason.NO_ANSWER)
+    if len(answer) > MAX_ANSWER or len(gold) > MAX_ANSWER:
+        return right("text") if answer.strip() == gold.strip() else undecided("text", Reason.TOO_LONG)
+    if answer == gold and gold.isalnum():
+        return right("text")
+    if INTEGER.fullmatch(gold) and INTEGER.fullmatch(answer):  # by far the most frequent pair
+        return decided(int(gold) == int(answer), "number")
+    folded_gold, folded = fold(gold), fold(answer)
+    if not re.search(r"\w|\\emptyset|\\infty", folded_gold):
+        return undecided("gold", Reason.BAD_GOLD)
+    if folded_gold == folded or same_text(folded_gold, folded):
+        return right("text")
+    if (decision := _by_option(gold, answer, options, answer_type)) is not None:
+        return decision
+    if answer_type == "text":
+        return wrong("text")
+    return _by_number(folded_gold, folded, tolerance) or _by_words(folded_gold, folded)
+
+
+def same_text(gold: str, answer: str) -> bool:
+    """Equal but for wrappers and spaces, and for words but for case."""
+    plain_gold, plain = compact(gold), compact(answer)
+    if not plain_gold:
+        return False
+    return plain_gold == plain or (is_words(gold) and plain_gold.casefold() == plain.casefold())
+
+
+def _by_option(gold: str, answer: str, options: Sequence[str], answer_type: str | None) -> Decision | None:
+    if not (answer_type == "option" or options or LONE_LETTER.fullmatch(compact(fold(gold)))):
+        return None
+    gold_letter = option_letter(gold) or option_of_text(gold, options)
+    if gold_letter is None:
+        return None
+    letter = option_of_text(answer, options) or option_letter(answer)
+    if letter is not None:
+        return decided(letter == gold_letter, "option")
+    return None if option_text(gold_letter, options) else wrong("option")  # a letter was asked for, and there is none
+
+
+def value_of_gold(gold: str, options: Sequence[str]) -> str:
+    """The text of the option that gold names; gold itself when it names none."""
+    letter = option_letter(gold)
+    return (letter and option_text(letter, options)) or gold
+
+
+def _by_number(gold: str, answer: str, tolerance: float) -> Decision | None:
+    gold_number, number = read_quantity(gold), read_quantity(answer)
+    if gold_number is not None and number is not None:
+        return _compare_quantities(gold_number, number, tolerance)
+    if gold_number is not None and not balanced(answer):
+        return wrong("number")
+    found = SINGLE_LETTER_UNIT.match(unwrap(gold))
+    if gold_number is None and found and number is not None and (bare := read_quantity(found[1])):
+        # "2 m" is two metres or twice m: nobody can tell.
+        return undecided("number", Reason.UNITS) if same_value(bare, number, tolerance) else None
+    return None
+
+
+def _compare_quantities(gold: Quantity, number: Quantity, tolerance: float) -> Decision:
+    same = same_value(gold, number, tolerance)
+    one_is_bare = gold.unit is None or number.unit is None
+    if one_is_bare or gold.unit == number.unit or GENERIC_UNITS & {gold.unit, number.unit}:
+        return decided(same, "number")
+    if gold.value == number.value:
+        return wrong("unit")
+    return undecided("unit", Reason.UNITS)  # may be a conversion
+
+
+def is_words(text: str) -> bool:
+    """Whether the text is ordinary words, not a product of variables."""
+    plain = unwrap(text).strip()
+    if not WORDS_ONLY.match(plain):
+        return False
+    return plain != text.strip() or len(plain) > 3 or plain.casefold() in SHORT_WORDS or not plain.isascii()
+
+
+def _by_words(gold: str, answer: str) -> Decision | None:
+    gold_words, answer_words = _words(gold), _words(answer)
+    if gold_words is None and answer_words is None:
+        return None
+    if gold_words is None or answer_words is None:
+        words, other = (gold_words, answer) if gold_words is not None else (answer_words or [], gold)
+        if NOTHING & set(words) and (compact(other) in ("0", "\\emptyset")):  # "none" may stand for either
+            return undecided("words", Reason.FREE_TEXT)
+        return wrong("words")
+    if any({w[0] for w in (gold_words, answer_words)} == pair for pair in OPPOSITES):
+        return wrong("words")
+    if len(gold_words) == len(answer_words) == 1 and not (NOTHING & {gold_words[0], answer_words[0]}):
+        first, second = gold_words[0], answer_words[0]
+        if not (first.startswith(second) or second.startswith(first)) and first.isascii() and second.isascii():
+            return wrong("words")
+    return undecided("words", Reason.FREE_TEXT)
+
+
+def _words(text: str) -> list[str] | None:
+    return re.findall(WORD, unwrap(text).casefold()) if is_words(text) else None

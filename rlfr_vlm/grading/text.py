@@ -1,0 +1,131 @@
+"""One spelling for what is written in many: full-width characters, LaTeX wrappers, spacing, punctuation.
+
+Every function is linear in the length of its text.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+VULGAR = {c: unicodedata.normalize("NFKC", c).replace("⁄", "/") for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
+# Characters that NFKC would spell in another way, or that have a LaTeX name.
+SYMBOLS = {
+    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ",
+    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "°": r"^\circ ", "∪": r"\cup ", "∩": r"\cap ", "±": r"\pm ",
+    "∅": r"\emptyset ", "、": ",", "。": ".", "；": ";", "％": "%", "“": '"', "”": '"', "’": "'", "‰": r"\permil ",
+    "\u200b": "", "\ufeff": "", "\x00": "",
+}  # fmt: skip
+RENAMED = (
+    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
+    (re.compile(r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|displaystyle|textstyle|limits)(?![a-zA-Z])\s?"), ""),
+    (re.compile(r"\\(?:leqslant|leq)(?![a-zA-Z])"), r"\\le"),
+    (re.compile(r"\\(?:geqslant|geq)(?![a-zA-Z])"), r"\\ge"),
+    (re.compile(r"\\(?:lbrace)(?![a-zA-Z])"), r"\\{"),
+    (re.compile(r"\\(?:rbrace)(?![a-zA-Z])"), r"\\}"),
+    (re.compile(r"(?<=\d)(?:\\[,!]|\{,\})(?=\d{3}(?!\d))"), ","),
+    (re.compile(r"(?<!\\)\\(?:[,;:!> ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z]))|~"), " "),
+    (re.compile(r"(?<!\\)\\(?=[%$#€])"), ""),
+    (re.compile(r"\^\s*\{\s*\\circ\s*\}"), r"^\\circ"),
+    (re.compile(r"\\degree(?:s)?(?![a-zA-Z])"), r"^\\circ"),
+    (re.compile(r"\\frac\s*(\d)\s*(\d)(?![\d}])"), r"\\frac{\1}{\2}"),
+    (re.compile(r"√\s*(\d+|[a-zA-Z]|\([^()]*\))"), r"\\sqrt{\1}"),
+    (re.compile(r"\\varnothing(?![a-zA-Z])|\\\{\s*\\\}"), r"\\emptyset"),
+    (re.compile(r"^infinity$", re.IGNORECASE), r"\\infty"),
+    (re.compile(r"\\sqrt\s*(\d)(?!\d)"), r"\\sqrt{\1}"),
+)
+WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boldsymbol|mbox|hbox|operatorname)\s*\{")
+MARKDOWN = re.compile(r"^(\*\*|__|`+|\*)(.*?)\1$", re.DOTALL)
+END_PUNCTUATION = ".,;:。 \t\n"
+
+
+@lru_cache(maxsize=4096)  # the responses of a group share their gold, and most answers are alike
+def fold(text: str) -> str:
+    """The text in one spelling, LaTeX kept: for the maths engine and all rules.
+
+    >>> fold("\\uff08\\uff11\\uff0c\\uff12\\uff09")
+    '(1,2)'
+    >>> fold(r"$\\dfrac12$.")
+    '\\\\frac{1}{2}'
+    """
+    if text.isascii() and "\\" not in text and "~" not in text and "\x00" not in text and text.lower() != "infinity":
+        return strip_ends(" ".join(text.split()))
+    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: "^{" + found[0].translate(SUPERSCRIPTS) + "}", text)
+    text = "".join(SYMBOLS.get(c) or VULGAR_SPACED.get(c) or ("" if c in SYMBOLS else c) for c in text)
+    text = unicodedata.normalize("NFKC", text)
+    for pattern, replacement in RENAMED:
+        text = pattern.sub(replacement, text)
+    return strip_ends(" ".join(text.split()))
+
+
+VULGAR_SPACED = {c: f" {spelled}" for c, spelled in VULGAR.items()}
+
+
+def strip_ends(text: str) -> str:
+    """Without surrounding space, mathematics delimiters, markdown emphasis and final punctuation."""
+    before = None
+    while text != before:
+        before = text
+        text = text.strip().rstrip(END_PUNCTUATION)
+        for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
+            inner = text[len(opening) : -len(closing)]
+            if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
+                text = text if opening in inner else inner
+        if found := MARKDOWN.match(text):
+            text = found[2]
+        if text.startswith("{") and text.endswith("}") and matching(text, 0) == len(text) - 1:
+            text = text[1:-1]
+    return text
+
+
+def matching(text: str, opening: int) -> int:
+    """Position of the brace that closes the one at `opening`; -1 when none does. An escaped brace is text."""
+    depth = 0
+    for position in range(opening, len(text)):
+        if position and text[position - 1] == "\\":
+            continue
+        if text[position] == "{":
+            depth += 1
+        elif text[position] == "}":
+            depth -= 1
+            if depth == 0:
+                return position
+    return -1
+
+
+def unwrap(text: str) -> str:
+    r"""Replace `\text{...}` and its kin by what they hold.
+
+    >>> unwrap(r"5\text{ cm}")
+    '5 cm'
+    """
+    pieces, position = [], 0
+    while found := WRAPPER.search(text, position):
+        end = matching(text, found.end() - 1)
+        if end < 0:
+            break
+        pieces += [text[position : found.start()], unwrap_shallow(text[found.end() : end])]
+        position = end + 1
+    return "".join([*pieces, text[position:]])
+
+
+def unwrap_shallow(text: str) -> str:
+    """Contents of one more level of wrapping; deeper ones stay as they are, so that no text can recurse for long."""
+    return WRAPPER.sub("", text).replace("}", "") if WRAPPER.search(text) else text
+
+
+def compact(text: str) -> str:
+    """Without wrappers and spaces, but for a space between two digits, which may be a mixed fraction."""
+    return re.sub(r"(?<!\d) | (?!\d)", "", strip_ends(unwrap(text).replace("\t", " "))).strip()
+
+
+def balanced(text: str) -> bool:
+    """Whether every brace, bracket-free of escapes, is closed."""
+    depth = 0
+    for position, character in enumerate(text):
+        if position and text[position - 1] == "\\":
+            continue
+        depth += (character == "{") - (character == "}")
+        if depth < 0:
+            return False
+    return depth == 0

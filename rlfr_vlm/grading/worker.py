@@ -1,0 +1,229 @@
+"""The grading server: one process that imports the algebra once and forks workers, which it may kill.
+
+It never grades itself, so it always answers. Requests and replies are JSON lines on stdin and stdout. It ends when
+its stdin closes, that is, when the process that started it is gone, however that came about.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlfr_vlm.grading.verdict import Decision, Reason, undecided
+
+PR_SET_PDEATHSIG = 1
+# Pairs that make the algebra load all it needs and teach its parser the usual shapes, once for all workers.
+WARM_UP = (
+    (r"\frac{1}{2}", "0.5x"), (r"\sqrt{12}", r"2\sqrt{3}+0"), ("(x+1)^2", "x^2+2x+1"), (r"\{1,2\}", "x>3"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}"), ("1+i", "i+x"),
+    (r"\sin x", r"\cos x"),
+    (r"(1,2)\cup(3,\infty)", "1<x<2"), (r"\frac{\pi}{2}+1", r"\frac{2\pi+4}{4}"), (r"|x-1|", r"|1-x|"),
+    (r"\frac{1}{s+a}", r"\frac{1}{a+s}"), (r"2^{n}-1", r"2\cdot 2^{n-1}-1"), (r"x\in[0,1]", "[0,1]"), ("n!", "(n)!"),
+    (r"\frac{x}{2}-ce^{-2x}", r"-ce^{-2x}+x/2"), (r"y=2x+1", r"y=1+2x"), (r"\log_2 8x", r"3+\log_2 x"),
+    (r"\frac{-1+\sqrt{5}}{2}", r"\frac{\sqrt{5}-1}{2}"), (r"1-\frac{1}{\sqrt{1-v^2}}", "v"), (r"\sqrt[3]{2}", "2^{1/3}"),
+    (r"\binom{n}{2}", "n(n-1)/2"), (r"k \ge 2", "k>2"), (r"\frac{1-p^{2}}{3}", "p"),
+)  # fmt: skip
+
+
+def forbid_evaluation() -> None:
+    """From now on, compiling source text is an error in this process. Modules on disk still load.
+
+    The one exception is sympy's code for monomials, made from nothing but the number of variables.
+    """
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "compile" or arguments[1] not in ("<string>", "<unknown>", "", None):
+            return
+        if not sys._getframe(1).f_code.co_filename.endswith(os.path.join("sympy", "polys", "monomials.py")):
+            raise PermissionError("text is never evaluated")
+
+    sys.addaudithook(hook)
+
+
+def grade_pair(request: dict[str, Any]) -> Decision:
+    """One request, in a worker."""
+    if request.get("plain"):
+        return _plain_math_verify(request["gold"], request["answer"])
+    from rlfr_vlm.grading.engine import compare
+
+    return compare(request["gold"], request["answer"], request.get("tolerance", 0.0))
+
+
+def _plain_math_verify(gold: str, answer: str) -> Decision:
+    """math-verify as it comes, for comparison; LaTeX only, since its other path evaluates text."""
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    from rlfr_vlm.grading.verdict import decided
+
+    config = [LatexExtractionConfig()]
+    parsed = [parse(text, config, parsing_timeout=None) for text in (f"${gold}$", f"${answer}$")]
+    return decided(verify(gold=parsed[0], target=parsed[1], timeout_seconds=None), "math-verify")
+
+
+def _run_worker(channel: socket.socket, memory_mb: int, parent: int) -> None:
+    """Grade what comes through the channel until it closes."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux: die with the server, even in the middle of a pair
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    with contextlib.suppress(ValueError, OSError):
+        limit = (used + memory_mb) * 1024 * 1024 * 2  # address space, of which about half gets used
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    stream = channel.makefile("rwb")
+    for line in stream:
+        request = json.loads(line)
+        try:
+            decision = grade_pair(request)
+        except (Exception, RecursionError) as error:  # whatever the algebra dies of, the answer is not judged
+            decision = undecided(type(error).__name__, Reason.CRASH)
+        stream.write(json.dumps([decision.verdict.value, decision.path, decision.reason]).encode() + b"\n")
+        stream.flush()
+
+
+@dataclass
+class Worker:
+    """A forked process and what it is doing."""
+
+    pid: int
+    channel: socket.socket
+    request: dict[str, Any] | None = None
+    deadline: float = 0.0
+    received: bytes = b""
+
+
+@dataclass
+class Server:
+    """Hands requests to workers, one at a time each; kills and replaces those that overrun."""
+
+    count: int
+    time_limit: float
+    memory_mb: int
+    waiting: deque[dict[str, Any]] = field(default_factory=deque)
+    workers: list[Worker] = field(default_factory=list)
+    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    received: bytes = b""
+
+    def run(self) -> None:
+        self.selector.register(0, selectors.EVENT_READ)
+        for _ in range(self.count):
+            self._fork()
+        while True:
+            busy = [worker.deadline for worker in self.workers if worker.request]
+            timeout = max(0.0, min(busy) - time.monotonic()) if busy else None
+            for key, _ in self.selector.select(timeout):
+                if key.fd == 0:
+                    if not self._read_requests():
+                        return self._end()
+                else:
+                    self._read_reply(key.data)
+            self._kill_late()
+            self._assign()
+
+    def _fork(self) -> None:
+        ours, theirs = socket.socketpair()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            with contextlib.suppress(BaseException):
+                ours.close()
+                os.close(0)
+                for other in self.workers:
+                    other.channel.close()
+                _run_worker(theirs, self.memory_mb, parent)
+            os._exit(0)
+        theirs.close()
+        worker = Worker(pid, ours)
+        self.workers.append(worker)
+        self.selector.register(ours, selectors.EVENT_READ, worker)
+
+    def _read_requests(self) -> bool:
+        block = os.read(0, 1 << 16)
+        if not block:
+            return False
+        *lines, self.received = (self.received + block).split(b"\n")
+        self.waiting.extend(json.loads(line) for line in lines)
+        return True
+
+    def _read_reply(self, worker: Worker) -> None:
+        try:
+            block = worker.channel.recv(1 << 16)
+        except OSError:
+            block = b""
+        if not block:
+            return self._replace(worker, Reason.CRASH)
+        worker.received += block
+        if worker.received.endswith(b"\n") and worker.request:
+            _reply(worker.request["id"], json.loads(worker.received))
+            worker.request, worker.received = None, b""
+        return None
+
+    def _kill_late(self) -> None:
+        now = time.monotonic()
+        for worker in [w for w in self.workers if w.request and w.deadline <= now]:
+            self._replace(worker, Reason.TIME_OUT)
+
+    def _replace(self, worker: Worker, reason: str) -> None:
+        self.selector.unregister(worker.channel)
+        self.workers.remove(worker)
+        _end_worker(worker)
+        request = worker.request
+        if request and reason == Reason.CRASH and not request.get("again"):
+            self.waiting.appendleft(request | {"again": True})  # it may have been killed from outside
+        elif request:
+            _reply(request["id"], ["undecided", "algebra", reason])
+        self._fork()
+
+    def _assign(self) -> None:
+        for worker in self.workers:
+            if self.waiting and worker.request is None:
+                worker.request = self.waiting.popleft()
+                worker.deadline = time.monotonic() + self.time_limit
+                with contextlib.suppress(OSError):  # a dead worker shows in the next select
+                    worker.channel.sendall(json.dumps(worker.request).encode() + b"\n")
+
+    def _end(self) -> None:
+        for worker in self.workers:
+            _end_worker(worker)
+
+
+def _end_worker(worker: Worker) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(worker.pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(worker.pid, 0)
+    worker.channel.close()
+
+
+def _reply(number: int, decision: list[str]) -> None:
+    os.write(1, json.dumps([number, *decision]).encode() + b"\n")
+
+
+def main() -> None:
+    """Load the algebra, then serve. Arguments: number of workers, seconds per pair, memory per worker in MB."""
+    import logging
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started us; it closes our stdin
+    logging.disable(logging.CRITICAL)
+    from rlfr_vlm.grading.algebra import prepare
+
+    prepare()
+    for gold, answer in WARM_UP:
+        with contextlib.suppress(Exception):
+            grade_pair({"gold": gold, "answer": answer})
+    forbid_evaluation()
+    _reply(-1, ["ready", "", ""])
+    Server(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])).run()
+
+
+if __name__ == "__main__":
+    main()

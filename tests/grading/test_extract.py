@@ -1,0 +1,106 @@
+"""Extraction: where the answer of a response is, and where none is."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlfr_vlm.grading import extract, last_boxed
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r"\boxed{a{b}c}", "a{b}c"),
+        (r"\fbox{x}", "x"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed {7}", "7"),
+        ("no box", None),
+        (r"\boxed 7", None),
+        (r"first \boxed{8}, then \boxed{7}", "7"),
+        (r"\boxed{7} and then cut off in \boxed{", "7"),
+        (r"\boxed{7", None),
+        (r"\boxed{\boxed{7}}", "7"),
+        (r"{ \boxed{7} \boxed{8 {", "7"),
+        (r"\boxed{a \\} b", "a \\\\"),  # an escaped backslash, then a real brace
+        (r"\boxed{}", ""),
+    ],
+)
+def test_last_boxed(text, content):
+    assert last_boxed(text) == content
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "how", "reasoning"),
+    [
+        (r"so \boxed{7}", "7", "boxed", "none"),
+        ("<think>maybe \\boxed{5}</think> \\boxed{7}", "7", "boxed", "closed"),
+        ("the prompt opened it: \\boxed{5}</think> \\boxed{7}", "7", "boxed", "closed"),
+        ("<think>cut off at \\boxed{5}", None, "none", "unclosed"),
+        ("\\boxed{3} <think>cut off at \\boxed{5}", "3", "boxed", "unclosed"),
+        ("<think>a</think> 3 <think>again \\boxed{5}", None, "none", "unclosed"),
+        ("<answer> 7 </answer>", "7", "tag", "none"),
+        ("<answer>\\boxed{7}</answer>", "7", "boxed", "none"),
+        ("\\boxed{5} <answer>7</answer>", "7", "tag", "none"),
+        ("<answer>5</answer> no, \\boxed{7}", "7", "boxed", "none"),
+        ("<answer>7", "7", "tag", "none"),  # cut off right after the answer
+        ("<answer></answer>", None, "none", "none"),
+        ("The answer is 7.", "7", "phrase", "none"),
+        ("the answer is 3. No: the final answer is $\\frac{1}{2}$ because of x", r"\frac{1}{2}", "phrase", "none"),
+        ("Final answer: 3.5\nThank you", "3.5", "phrase", "none"),
+        ("The answer is 12 because 3 times 4 is 12.", "12", "phrase", "none"),
+        ("The answer is **42**.", "42", "phrase", "none"),
+        ("答案是 7。", "7", "phrase", "none"),
+        ("答案：7", "7", "phrase", "none"),
+        ("The answer is not 7", None, "none", "none"),
+        ("5 + 2 = 7", None, "none", "none"),  # no other text is parsed in its place
+        ("", None, "none", "none"),
+    ],
+)
+def test_extract(response, answer, how, reasoning):
+    found = extract(response)
+    assert (found.answer, found.how, found.reasoning) == (answer, how, reasoning)
+    assert found.raw == response
+
+
+@pytest.mark.parametrize(
+    ("response", "letter"),
+    [
+        ("B", "B"), ("(B)", "B"), ("B.", "B"), ("**B**", "B"), ("**(B)**", "B"), ("I choose B", "B"),
+        ("so the right one is (B).", "B"), ("Option B", "B"), ("the correct option is B", "B"), ("选B", "B"),
+        ("(A) is wrong, so (B).", "B"),
+        ("(A) is too small. (C) is not prime.\nTherefore (B).", "B"),
+        ("We can rule out (A). The answer must be (D)", "D"),
+        ("Not (A) but (C).", "C"),
+        ("B, C are wrong", None),  # mentioned and discarded
+        ("The Area is Big", None), ("A triangle has three sides", None),  # inside a word, or an article
+        ("(A) or (B)", None), ("(A) 5 (B) 6 (C) 7 (D) 8", None), ("I am not sure", None),
+    ],
+)  # fmt: skip
+def test_option_letters_in_plain_text(response, letter):
+    assert extract(response, letters=True).answer == letter
+
+
+def test_letters_are_looked_for_only_when_asked():
+    assert extract("so (B)").answer is None
+
+
+@given(st.text(max_size=80))
+def test_any_text_has_an_extraction(text):
+    for response in (text, "\\boxed{" + text, "<answer>" + text, "answer is " + text, "<think>" + text):
+        found = extract(response, letters=True)
+        assert found.answer is None or isinstance(found.answer, str)
+
+
+@pytest.mark.parametrize(
+    "response",
+    ["\\boxed{" * 150_000,
+     "\\boxed{" + "{" * 10_000 + "}" * 10_000 + "}", "answer is " * 100_000, "<think>" * 150_000,
+     "$" * 1_000_000, "(A) " * 250_000, "<answer>" * 120_000, "not " * 250_000, "\\boxed{7}" * 110_000, " " * 1_000_000],
+    ids=lambda text: text[:12],
+)  # fmt: skip
+def test_a_megabyte_of_anything_is_read_in_linear_time(response):
+    start = time.perf_counter()
+    extract(response, letters=True)
+    assert time.perf_counter() - start < 2

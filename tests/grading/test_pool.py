@@ -1,0 +1,206 @@
+"""The pool of killable workers: time limits, bursts, forks, kills, and that nothing stays behind."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from rlfr_vlm.grading import GradingPool, Item, PoolSettings, Reason, Verdict, grade_many, verify_answer
+
+EASY = {"gold": r"\sqrt{12}", "answer": r"2\sqrt{3}"}
+WRONG = {"gold": r"\sqrt{12}", "answer": r"2\sqrt{5}"}
+ENDLESS = {"gold": "x", "answer": "10^{10^{10}}"}
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+@pytest.fixture
+def pool():
+    with GradingPool(PoolSettings(workers=2, time_limit=1.0)) as pool:
+        yield pool
+
+
+def verdicts(decisions):
+    return [decision.verdict.value for decision in decisions]
+
+
+def children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as stream:
+        return [int(child) for child in stream.read().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stream:
+            return stream.read().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def gone_within(pids: list[int], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not any(alive(pid) for pid in pids):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_decisions_keep_their_order_and_an_overrun_costs_nobody_else(pool):
+    requests = [EASY, ENDLESS, WRONG, *[EASY, WRONG] * 20]
+    found = pool.compare(requests)
+    assert verdicts(found) == ["right", "undecided", "wrong", *["right", "wrong"] * 20]
+    assert found[1].reason == Reason.TIME_OUT
+
+
+def test_a_burst_causes_no_false_time_outs(pool):
+    """Two workers, a limit of 1 s, and far more work than 1 s holds: the clock starts when grading starts."""
+    requests = [{"gold": f"x^2+{n}x+1", "answer": f"1+{n}x+x^2+0"} for n in range(1500)]
+    start = time.monotonic()
+    found = pool.compare(requests)
+    assert time.monotonic() - start > 1.0
+    assert set(verdicts(found)) == {"right"}
+
+
+def test_threads_share_a_pool(pool):
+    found: list[list[str]] = []
+    threads = [threading.Thread(target=lambda: found.append(verdicts(pool.compare([EASY, WRONG])))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [["right", "wrong"]] * 8
+
+
+@linux
+def test_a_worker_killed_from_outside_is_replaced(pool):
+    assert verdicts(pool.compare([EASY])) == ["right"]
+    workers = children(pool.server_pid)
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    assert verdicts(pool.compare([EASY, WRONG])) == ["right", "wrong"]
+    assert not set(children(pool.server_pid)) & set(workers)
+
+
+def test_a_server_killed_from_outside_is_replaced(pool):
+    pool.compare([EASY])
+    killer = threading.Timer(0.3, os.kill, (pool.server_pid, signal.SIGKILL))
+    killer.start()
+    assert verdicts(pool.compare([ENDLESS, EASY, WRONG])) == ["undecided", "right", "wrong"]
+
+
+@linux
+def test_close_leaves_no_process(pool):
+    pool.compare([EASY])
+    pids = [pool.server_pid, *children(pool.server_pid)]
+    pool.close()
+    assert gone_within(pids, 3)
+
+
+START_AND_DIE = """
+import sys, threading
+from rlfr_vlm.grading import GradingPool, PoolSettings
+pool = GradingPool(PoolSettings(workers=2, time_limit=60))
+pool.compare([{"gold": "2n", "answer": "n+n"}])
+print(pool.server_pid, flush=True)
+pool.compare([{"gold": "x", "answer": "10^{10^{10}}"}])
+"""
+
+
+@linux
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_when_the_process_dies_in_the_middle_of_a_pair(number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", START_AND_DIE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    server = int(process.stdout.readline())
+    pids = [server, *children(server)]
+    time.sleep(0.5)
+    process.send_signal(number)
+    process.wait(timeout=20)
+    assert len(pids) == 3 and gone_within(pids, 5)
+
+
+def _grade_in_child(queue):
+    queue.put([verify_answer(gold=r"\sqrt{12}", answer=r"2\sqrt{3}").verdict.value, os.getpid()])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_process_has_a_server_of_its_own(method):
+    assert verify_answer(gold=r"\sqrt{12}", answer=r"2\sqrt{3}").verdict is Verdict.RIGHT
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    process = context.Process(target=_grade_in_child, args=(queue,), daemon=True)  # as a DataLoader's workers are
+    process.start()
+    assert queue.get(timeout=60)[0] == "right"
+    process.join()
+    assert verify_answer(gold=r"\sqrt{12}", answer=r"2\sqrt{5}").verdict is Verdict.WRONG  # ours still works
+
+
+class _Graded:
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> str:
+        return verify_answer(gold=f"{index}n+n", answer=f"n+{index}n").verdict.value
+
+
+def test_works_inside_data_loader_workers():
+    from torch.utils.data import DataLoader
+
+    batches = list(DataLoader(_Graded(), batch_size=2, num_workers=2))  # type: ignore[arg-type]
+    assert batches == [["right", "right"], ["right", "right"]]
+
+
+HOSTILE = {
+    "tower": "10^(10^10)", "braced tower": "10^{10^{10}}", "factorial": "99999999!",
+    "nested braces": "{" * 10_000 + "}" * 10_000,
+    "nested roots": r"\sqrt{" * 250 + "2" + "}" * 250, "megabyte": "a" * 1_000_000, "digits": "9" * 1_900,
+    "NUL": "7\x00\x00x", "lone surrogate": "x\ud800", "fractions": r"\frac" * 390, "sum": r"\sum_{i=1}^{10^{9}} i!",
+    "parentheses": "(" * 900 + "x" + ")" * 900,
+    "code": "__import__('os').system('touch pwned')", "format": "%s%n{0}{{7*7}}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_answers_end_within_two_seconds(name, tmp_path, monkeypatch):
+    verify_answer(gold="2n", answer="n+n")  # the pool runs
+    monkeypatch.chdir(tmp_path)
+    for gold in ("7", "x+1"):
+        start = time.monotonic()
+        found = verify_answer(gold=gold, answer=HOSTILE[name])
+        assert found.verdict in (Verdict.WRONG, Verdict.UNDECIDED)
+        assert time.monotonic() - start < 2 + 0.3  # 0.3: this machine's own hiccups
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluating_text_is_impossible_in_a_worker():
+    code = (
+        "from rlfr_vlm.grading import worker, algebra; algebra.prepare()\n"
+        "worker.grade_pair({'gold': 'x+1', 'answer': '1+x+0'}); worker.forbid_evaluation()\n"
+        "print(worker.grade_pair({'gold': '2n+1.5', 'answer': 'n+n+3/2'}).verdict.value)\n"
+        "for attempt in (lambda: eval('1+1'), lambda: exec('x=1'), lambda: __import__('sympy').parse_expr('1+1')):\n"
+        "    try: print('ran', attempt())\n"
+        "    except PermissionError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:4] == ["right", *["text is never evaluated"] * 3]
+
+
+def test_memory_of_a_worker_is_bounded():
+    with GradingPool(PoolSettings(workers=1, time_limit=20, memory_mb=64)) as pool:
+        found = pool.compare([{"gold": "x", "answer": "2^{2^{35}}"}, EASY])
+    assert found[0].verdict is not Verdict.RIGHT
+    assert found[1].right
+
+
+def test_grade_many_takes_a_pool_of_ones_own(pool):
+    grades = grade_many([Item(r"\sqrt{12}", r"\boxed{2\sqrt{3}}")], pool=pool)
+    assert grades[0].verdict is Verdict.RIGHT and grades[0].path == "algebra"
+    assert pool.server_pid is not None
