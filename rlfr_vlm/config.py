@@ -83,7 +83,8 @@ def _check_type(name: str, value: Any, annotation: Any, path: str | None) -> Non
     """YAML values become argparse defaults, and argparse checks only strings; transformers itself checks mappings."""
     union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
     options = typing.get_args(annotation) if union else (annotation,)
-    if all(typing.get_origin(option) is list for option in options) and not isinstance(value, list):
+    lists = [typing.get_origin(option) is list for option in options if option is not types.NoneType]
+    if all(lists) and not (isinstance(value, list) or (value is None and types.NoneType in options)):
         raise UserError(f"{name} in {path} is {value!r}, but must be a list: {name}: [{value}].")
     if isinstance(value, str | dict) or not all(option in SCALARS for option in options):
         return

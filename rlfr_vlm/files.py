@@ -48,3 +48,10 @@ def replace_directory(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def cache_root() -> Path:
+    """RLFR_CACHE, else `rlfr-vlm` in the user's cache directory."""
+    if folder := os.environ.get("RLFR_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlfr-vlm"

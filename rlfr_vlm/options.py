@@ -6,8 +6,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-METHODS = ("rlvr", "rlfr")
+METHODS = ("rlvr", "rlfr", "entropy", "rlpr", "rlfr+rlpr")
+METHOD_PARTS = ("rlvr", "rlfr", "entropy", "rlpr")  # any of them may be joined by +
 ACCEPT_METRICS = ("correct", "entropy")
+GROUP_FILTERS = ("none", "mixed", "spread")
 
 
 @dataclass
@@ -45,16 +47,94 @@ class RunOptions:
 
 @dataclass
 class TrainOptions:
-    """The method, its rewards and its precautions."""
+    """The method and its precautions."""
 
-    method: str = field(default="rlfr", metadata={"help": f"One of {', '.join(METHODS)}; rlvr turns the flow off."})
-    rewards: list[str] = field(
-        default_factory=lambda: ["accuracy"], metadata={"help": "Reward names; the first one is the outcome."}
+    method: str = field(
+        default="rlfr",
+        metadata={
+            "help": f"A preset: {', '.join(METHODS)}, or parts joined by +. rlfr turns flow rewards on, entropy the "
+            "entropy bonus; rlpr takes the reference-probability reward and its spread filter."
+        },
     )
     freeze_vision: bool = field(default=True, metadata={"help": "Keep the vision tower as it is."})
     ban_vision_tokens: bool = field(
         default=True, metadata={"help": "Never sample vision tokens, and mask them in the log-probs alike."}
     )
+    entropy_alpha: float = field(
+        default=0.4, metadata={"help": "With entropy in the method: weight of a token's entropy in its advantage."}
+    )
+    entropy_kappa: float = field(
+        default=2.0, metadata={"help": "With entropy in the method: the bonus is at most |advantage| / kappa."}
+    )
+
+
+@dataclass
+class RewardOptions:
+    """Rewards and how answers are graded. Weights are TRL's --reward_weights."""
+
+    rewards: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Reward names, or your own `module.py:function`; the first one is the outcome. Unset: accuracy, "
+            "or with rlpr reference_probability."
+        },
+    )
+    grading_tolerance: float = field(default=0.0, metadata={"help": "Relative, for numbers; 0 compares exactly."})
+    grading_time_limit: float = field(default=1.5, metadata={"help": "Seconds for one answer; then undecided."})
+    grading_workers: int = field(default=0, metadata={"help": "Processes for grading; 0 is one per core, at most 8."})
+    no_answer_is_wrong: bool = field(
+        default=True, metadata={"help": "A response without an answer gets 0; false: it is undecided, and masked."}
+    )
+    undecided_limit: float = field(
+        default=0.2, metadata={"help": "Stop when a larger share of the last rollouts is undecided; 1 never stops."}
+    )
+    undecided_window: int = field(
+        default=200, metadata={"help": "How many of the last responses that share is taken over."}
+    )
+    format_pattern: str | None = field(
+        default=None, metadata={"help": "For the reward format_pattern: a regular expression for whole responses."}
+    )
+    overlong_buffer: int = field(
+        default=256, metadata={"help": "For the reward length: tokens before the limit where the penalty sets in."}
+    )
+    rlpr_mode: str = field(
+        default="r1", metadata={"help": "Where responses have their answer: r1, r1_nothink, boxed."}
+    )
+    rlpr_format_weight: float = field(default=0.1, metadata={"help": "f: share of the format reward in RLPR's."})
+    rlpr_debias: bool = field(
+        default=True,
+        metadata={"help": "Subtract the answer's probability without reasoning under the initial policy."},
+    )
+    rlpr_repetition_penalty: bool = field(default=True, metadata={"help": "-1 for repetitive responses."})
+    rlpr_max_tokens: int = field(
+        default=0, metadata={"help": "Longer rows (prompt and spliced response) get probability 0; 0: the context."}
+    )
+    rlpr_batch_size: int = field(
+        default=0, metadata={"help": "Rows of one forward pass; 0 is per_device_train_batch_size."}
+    )
+
+
+@dataclass
+class GroupOptions:
+    """Which groups of responses to the same prompt teach the policy."""
+
+    group_filter: str | None = field(
+        default=None,
+        metadata={
+            "help": "none; mixed: drop groups that are all right or all wrong; spread: drop groups whose reward "
+            "spreads less than usual (RLPR). Unset: none, or with rlpr spread."
+        },
+    )
+    refill_rounds: int = field(
+        default=0, metadata={"help": "Replace dropped groups by new prompts, in at most so many further rounds."}
+    )
+    group_min_spread: float = field(
+        default=1e-4, metadata={"help": "Groups whose reward's standard deviation is smaller are flat: no advantage."}
+    )
+    spread_beta: float = field(default=0.5, metadata={"help": "spread: drop below beta times the running mean."})
+    spread_decay: float = field(default=0.99, metadata={"help": "spread: decay of the running mean."})
+    spread_record_from: int = field(default=6, metadata={"help": "spread: the first rollout that is recorded."})
+    spread_filter_from: int = field(default=11, metadata={"help": "spread: the first rollout that is filtered."})
 
 
 @dataclass

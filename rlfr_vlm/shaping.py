@@ -100,3 +100,39 @@ def shape_advantages(outcome: Tensor, rewards: Tensor, completion_mask: Tensor, 
     """
     shaped = outcome.unsqueeze(1) + returns_to_go(rewards, gamma)
     return torch.where(completion_mask.bool(), shaped, torch.zeros_like(shaped))
+
+
+def entropy_bonus(advantages: Tensor, entropies: Tensor, *, alpha: float, kappa: float) -> Tensor:
+    """Entropy-advantage shaping (arXiv 2506.14758): A_k + min(alpha * H_k, |A_k| / kappa), (B, T).
+
+    H is detached, so it weighs the policy's gradient but adds none of its own. The bonus never flips a sign, and a
+    token without advantage stays without.
+
+    Args:
+        advantages: (B,) or (B, T).
+        entropies: (B, T) of the current policy, over the full vocabulary, in nats.
+        alpha: weight of the entropy.
+        kappa: the bonus is at most |A| / kappa.
+
+    >>> advantages, entropies = torch.tensor([[1.0, 1.0, -1.0, 0.0]]), torch.tensor([[1.0, 5.0, 1.0, 3.0]])
+    >>> entropy_bonus(advantages, entropies, alpha=0.25, kappa=2.0)
+    tensor([[ 1.2500,  1.5000, -0.7500,  0.0000]])
+    """
+    if advantages.dim() == 1:
+        advantages = advantages.unsqueeze(1)
+    return advantages + torch.minimum(alpha * entropies.detach(), advantages.abs() / kappa)
+
+
+def group_spread(rewards: Tensor, group_size: int) -> Tensor:
+    """(G,) standard deviation of each group's rewards (B,), undecided ones left out; 0 with fewer than two.
+
+    >>> group_spread(torch.tensor([0.0, 2.0, torch.nan, 1.0]), 2).tolist()
+    [1.4142135381698608, 0.0]
+    """
+    groups = rewards.view(-1, group_size)
+    known = ~groups.isnan()
+    count = known.sum(dim=1)
+    values = groups.nan_to_num()
+    mean = values.sum(dim=1) / count.clamp(min=1)
+    squares = torch.where(known, (values - mean.unsqueeze(1)) ** 2, 0.0).sum(dim=1)
+    return torch.where(count > 1, squares / (count - 1).clamp(min=1), 0.0).sqrt()

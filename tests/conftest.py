@@ -52,19 +52,22 @@ def make_policy(processor: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def make_text_policy(processor: Any) -> Callable[..., Any]:
-    """Builds a tiny text-only Qwen2 with random weights for the same tokenizer."""
+    """Builds a tiny text-only Qwen2 or Llama with random weights for the same tokenizer."""
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-    def make(seed: int = 0) -> Any:
+    def make(seed: int = 0, family: str = "qwen2") -> Any:
         torch.manual_seed(seed)
         tokenizer = processor.tokenizer
-        config = Qwen2Config(
+        config_class, model_class = {
+            "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM),
+        }[family]  # fmt: skip
+        config = config_class(
             vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=4, num_attention_heads=2,
             num_key_value_heads=2, intermediate_size=48, max_position_embeddings=256,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
         )  # fmt: skip
-        return Qwen2ForCausalLM(config).eval()
+        return model_class(config).eval()
 
     return make
 

@@ -12,18 +12,20 @@ if TYPE_CHECKING:
     from rlfr_vlm.trainer.config import RLFRConfig
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
-SUMMARY = "train a policy with GRPO, with (rlfr) or without (rlvr) flow rewards"
+SUMMARY = "train a policy: rlvr, rlfr (flow rewards), entropy, rlpr, or several joined"
 
 
 def help_text() -> str:
     from rlfr_vlm.commands.option_help import describe_options
-    from rlfr_vlm.options import FlowOptions, TrainOptions
+    from rlfr_vlm.options import FlowOptions, GroupOptions, RewardOptions, TrainOptions
 
     return describe_options(
         "rlfr train --config FILE.yaml [--key value ...] [--resume CHECKPOINT|auto]",
         "Train a policy. Settings come from the YAML file; the command line overrides them.",
         RunOptions,
         TrainOptions,
+        RewardOptions,
+        GroupOptions,
         FlowOptions,
         inherited="Every setting of TRL's GRPOConfig is accepted as well, such as --output_dir, --learning_rate, "
         "--num_generations, --per_device_train_batch_size, --max_steps; see TRL's documentation.",
@@ -53,7 +55,7 @@ def build_trainer(options: RunOptions, args: "RLFRConfig") -> "RLFRTrainer":
     from rlfr_vlm.data.encode import is_text_only
     from rlfr_vlm.flow import load_field
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
-    from rlfr_vlm.rewards import resolve_rewards
+    from rlfr_vlm.rewards import build_rewards
     from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
@@ -66,7 +68,7 @@ def build_trainer(options: RunOptions, args: "RLFRConfig") -> "RLFRTrainer":
     settings: dict[str, Any] = {
         "args": args,
         "flow": load_field(args.flow_path) if args.uses_flow and args.flow_path else None,
-        "reward_funcs": resolve_rewards(args.rewards),
+        "reward_funcs": build_rewards(args.rewards or [], args, args.max_completion_length or 0),
         "train_dataset": load_training_rows(options, ("prompt", "answer"), args.seed),
         "callbacks": [MetricsFile(args.output_dir), ProgressLine(args.method)],
     }

@@ -45,6 +45,7 @@ class GradingPool:
         self.settings = settings or PoolSettings()
         self._lock = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
+        self._ready = False
         self._owner = os.getpid()
         _POOLS.append(self)
 
@@ -53,6 +54,11 @@ class GradingPool:
 
     def __exit__(self, *exception: Any) -> None:
         self.close()
+
+    def start(self) -> None:
+        """Start the server now and return at once; the first answers then wait less."""
+        with self._lock:
+            self._spawn()
 
     @property
     def server_pid(self) -> int | None:
@@ -93,13 +99,20 @@ class GradingPool:
             done[number] = Decision(Verdict(verdict), path, reason)
 
     def _running(self) -> "subprocess.Popen[bytes]":
+        server = self._spawn()
+        if not self._ready:
+            server.stdout.readline()  # type: ignore[union-attr]
+            self._ready = True
+        return server
+
+    def _spawn(self) -> "subprocess.Popen[bytes]":
         if self._server is None or self._server.poll() is not None:
             settings = self.settings
             # -P: the working directory is not a place to import from
             command = [sys.executable, "-P", "-m", "rlfr_vlm.grading.worker", str(settings.count()),
                        str(settings.time_limit), str(settings.memory_mb)]  # fmt: skip
             self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            self._server.stdout.readline()  # type: ignore[union-attr]
+            self._ready = False
         return self._server
 
     def _stop(self) -> None:

@@ -93,7 +93,7 @@ def _by_number(gold: str, answer: str, tolerance: float) -> Decision | None:
     gold_number, number = read_quantity(gold), read_quantity(answer)
     if gold_number is not None and number is not None:
         return _compare_quantities(gold_number, number, tolerance)
-    if gold_number is not None and not balanced(answer):
+    if gold_number is not None and (not balanced(answer) or not re.search(r"[\w\\]", answer)):
         return wrong("number")
     found = SINGLE_LETTER_UNIT.match(unwrap(gold))
     if gold_number is None and found and number is not None and (bare := read_quantity(found[1])):

@@ -24,10 +24,11 @@ ADJECTIVES = re.compile(r"^(square|cubic|平方|立方)")
 FACTOR = re.compile(r"(?P<name>[A-Za-zµμΩÅ\u4e00-\u9fff$€£¥¢%]+|\^\\circ[CF]?)(?:\^?\{?(?P<power>-?\d)\}?)?")
 # Words that join two answers or continue a sentence: what follows a number is then no unit.
 NO_UNITS = frozenset(
-    (
-        "and or not if because since to is are the of for as with than then but so which when where by at from "
-        "i e pi x y z mod times plus minus over sqrt"
-    ).split()
+    [
+        *("and", "or", "not", "if", "because", "since", "to", "is", "are", "the", "of", "for", "as", "with", "than"),
+        *("then", "but", "so", "which", "when", "where", "by", "at", "from", "i", "e", "pi", "x", "y", "z", "mod"),
+        *("times", "plus", "minus", "over", "sqrt"),
+    ]
 )
 GENERIC = "thing"  # apples, people, 个: a counted thing whose name does not matter
 

@@ -29,7 +29,8 @@ WARM_UP = (
     (r"(1,2)\cup(3,\infty)", "1<x<2"), (r"\frac{\pi}{2}+1", r"\frac{2\pi+4}{4}"), (r"|x-1|", r"|1-x|"),
     (r"\frac{1}{s+a}", r"\frac{1}{a+s}"), (r"2^{n}-1", r"2\cdot 2^{n-1}-1"), (r"x\in[0,1]", "[0,1]"), ("n!", "(n)!"),
     (r"\frac{x}{2}-ce^{-2x}", r"-ce^{-2x}+x/2"), (r"y=2x+1", r"y=1+2x"), (r"\log_2 8x", r"3+\log_2 x"),
-    (r"\frac{-1+\sqrt{5}}{2}", r"\frac{\sqrt{5}-1}{2}"), (r"1-\frac{1}{\sqrt{1-v^2}}", "v"), (r"\sqrt[3]{2}", "2^{1/3}"),
+    (r"\frac{-1+\sqrt{5}}{2}", r"\frac{\sqrt{5}-1}{2}"), (r"1-\frac{1}{\sqrt{1-v^2}}", "v"),
+    (r"\sqrt[3]{2}", "2^{1/3}"),
     (r"\binom{n}{2}", "n(n-1)/2"), (r"k \ge 2", "k>2"), (r"\frac{1-p^{2}}{3}", "p"),
 )  # fmt: skip
 

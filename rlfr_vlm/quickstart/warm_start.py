@@ -7,12 +7,11 @@ now and then, which leaves reinforcement learning something to improve.
 import hashlib
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_vlm.files import replace_directory, write_json
+from rlfr_vlm.files import cache_root, replace_directory, write_json
 from rlfr_vlm.quickstart.small_policy import PolicySize, build_policy, build_processor
 
 if TYPE_CHECKING:
@@ -39,13 +38,6 @@ class WarmStartRecipe:
     @property
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
-
-
-def cache_root() -> Path:
-    """RLFR_CACHE, else `rlfr-vlm` in the user's cache directory."""
-    if folder := os.environ.get("RLFR_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlfr-vlm"
 
 
 def cached_policy(recipe: WarmStartRecipe) -> tuple[Path, bool]:

@@ -4,12 +4,21 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
-from rlfr_vlm.errors import UserError
-from rlfr_vlm.options import ACCEPT_METRICS, METHODS, FlowOptions, TrainOptions
+from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.options import (
+    ACCEPT_METRICS,
+    GROUP_FILTERS,
+    METHOD_PARTS,
+    METHODS,
+    FlowOptions,
+    GroupOptions,
+    RewardOptions,
+    TrainOptions,
+)
 
 
 @dataclass
-class RLFRConfig(FlowOptions, TrainOptions, GRPOConfig):
+class RLFRConfig(FlowOptions, GroupOptions, RewardOptions, TrainOptions, GRPOConfig):
     """Settings of `RLFRTrainer`. Everything TRL offers is inherited; below is what RLFR's recipes set otherwise."""
 
     learning_rate: float = field(default=1e-6, metadata={"help": "Initial learning rate of the policy."})
@@ -22,9 +31,18 @@ class RLFRConfig(FlowOptions, TrainOptions, GRPOConfig):
     logging_steps: float = field(default=1, metadata={"help": "Log every so many updates."})
 
     def __post_init__(self) -> None:
-        _check_flow(self)
-        if self.method == "rlvr":
+        parts = method_parts(self.method)
+        _check_groups(self)
+        _check_flow(self, "rlfr" in parts)
+        if "rlfr" not in parts:
             self.flow_coef = 0.0
+        if "entropy" not in parts:
+            self.entropy_alpha = 0.0
+        if self.rewards is None:
+            self.rewards = ["reference_probability" if "rlpr" in parts else "accuracy"]
+        if self.group_filter is None:
+            self.group_filter = "spread" if "rlpr" in parts else "none"
+        _check_shaping(self)
         super().__post_init__()
 
     @property
@@ -32,17 +50,74 @@ class RLFRConfig(FlowOptions, TrainOptions, GRPOConfig):
         """Whether flow rewards are on."""
         return self.flow_coef != 0.0
 
+    @property
+    def uses_entropy(self) -> bool:
+        """Whether the entropy bonus is on."""
+        return self.entropy_alpha != 0.0
 
-def _check_flow(config: RLFRConfig) -> None:
-    """Refuse values and combinations that cannot work. Each message names the value, the reason and the way out."""
-    if config.method not in METHODS:
-        raise UserError(f"method is {config.method!r}; choose one of {', '.join(METHODS)}.")
+
+def method_parts(method: str) -> set[str]:
+    """The parts of a method's name.
+
+    Raises:
+        UserError: a part is not known.
+    """
+    parts = method.split("+")
+    for part in parts:
+        if part not in METHOD_PARTS:
+            raise UserError(
+                f"method is {method!r}; choose one of {', '.join(METHODS)}, or join parts by +."
+                f"{nearest(part, METHOD_PARTS)}"
+            )
+    return set(parts)
+
+
+def _check_groups(config: RLFRConfig) -> None:
     if config.num_generations is not None and config.num_generations < 2:
         raise UserError(
             f"num_generations is {config.num_generations}; GRPO compares responses to the same prompt and needs at "
             "least 2. Set num_generations to 8, as RLFR does."
         )
-    if config.method == "rlvr" or config.flow_coef == 0.0:
+    if config.group_filter is not None and config.group_filter not in GROUP_FILTERS:
+        raise UserError(f"group_filter is {config.group_filter!r}; choose one of {', '.join(GROUP_FILTERS)}.")
+    if config.refill_rounds < 0:
+        raise UserError(f"refill_rounds is {config.refill_rounds}; it is a number of rounds, 0 or more.")
+    if config.group_min_spread < 0:
+        raise UserError(f"group_min_spread is {config.group_min_spread}; a standard deviation is 0 or more.")
+    if not 0 <= config.undecided_limit <= 1:
+        raise UserError(f"undecided_limit is {config.undecided_limit}; it is a share between 0 and 1.")
+
+
+def _check_shaping(config: RLFRConfig) -> None:
+    """Token advantages do not go with everything TRL offers."""
+    if config.entropy_alpha < 0 or config.entropy_kappa <= 0:
+        raise UserError(
+            f"entropy_alpha is {config.entropy_alpha} and entropy_kappa {config.entropy_kappa}; alpha must be 0 or "
+            "more and kappa above 0. Use 0.4 and 2."
+        )
+    if config.refill_rounds and config.group_filter == "none":
+        raise UserError(
+            f"refill_rounds is {config.refill_rounds}, but group_filter is none, so no group is ever dropped. Set "
+            "group_filter: mixed, or refill_rounds: 0."
+        )
+    if not (config.uses_flow or config.uses_entropy):
+        return
+    source = "flow rewards give" if config.uses_flow else "the entropy bonus gives"
+    if config.off_policy_mask_threshold is not None:
+        raise UserError(
+            f"off_policy_mask_threshold works on one advantage per response; {source} one per token. Unset it, or set "
+            "method: rlvr."
+        )
+    if config.loss_type == "vespo":
+        raise UserError(
+            f"loss_type vespo weighs whole responses by the sign of their one advantage; {source} one per token. Use "
+            "loss_type: grpo, or set method: rlvr."
+        )
+
+
+def _check_flow(config: RLFRConfig, wanted: bool) -> None:
+    """Refuse values that cannot work. Each message names the value, the reason and the way out."""
+    if not wanted or config.flow_coef == 0.0:
         return
     if config.flow_coef < 0:
         raise UserError(f"flow_coef is {config.flow_coef}; it is the weight of a reward. Set it to 0 or more.")
@@ -64,14 +139,4 @@ def _check_flow(config: RLFRConfig) -> None:
         raise UserError(
             "flow_top_k is 1, but two-sided rewards keep half of it on each side, which is none. Set it to 2 or more, "
             "to 0 for no limit, or set flow_two_sided: false."
-        )
-    if config.off_policy_mask_threshold is not None:
-        raise UserError(
-            "off_policy_mask_threshold works on one advantage per response; flow rewards give one per token. Unset "
-            "it, or set flow_coef: 0."
-        )
-    if config.loss_type == "vespo":
-        raise UserError(
-            "loss_type vespo weighs whole responses by the sign of their one advantage; flow rewards give one per "
-            "token. Use loss_type: grpo, or set flow_coef: 0."
         )

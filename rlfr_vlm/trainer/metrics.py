@@ -67,5 +67,6 @@ def outcome_metrics(outcome: Tensor, threshold: float) -> dict[str, float]:
     decided = outcome[~outcome.isnan()]
     return {
         "outcome/accuracy": (decided > threshold).float().mean().item(),
+        "outcome/mean": decided.mean().item(),
         "outcome/undecided": outcome.isnan().float().mean().item(),
     }

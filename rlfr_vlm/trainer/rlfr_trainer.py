@@ -1,12 +1,16 @@
-"""GRPO with flow rewards. What RLFR changes relative to GRPO:
+"""GRPO with flow rewards, entropy-advantage shaping and reference-probability rewards. What changes relative to GRPO:
 
 1. After a rollout, each response token gets a deviation from the flow field, computed on the policy's latents of the
    forward pass that computes the old log-probs (or of one shortened pass where TRL runs none).
 2. The deviation becomes a token reward and its return-to-go is added to the outcome advantage: (B,) becomes (B, T).
 3. During the update, the field goes on being fitted to the latents of accepted responses, on detached tensors.
-4. The policy cannot sample vision tokens, and its vision tower is frozen, unless asked otherwise.
+4. With `entropy` in the method, each token's advantage grows with the entropy of the current policy, at every update.
+5. Rewards may be per token (a user's own), ask the policy itself (RLPR), or leave an answer undecided, which is then
+   masked from the advantage. Groups that teach nothing are dropped and refilled.
+6. The policy cannot sample vision tokens, and its vision tower is frozen, unless asked otherwise.
 """
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,18 +22,25 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import FusedCausalLMOutput
 
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import write_json
 from rlfr_vlm.flow import FlowSpec, VelocityField, check_context, check_fits_policy
 from rlfr_vlm.latents import capture_latents, find_language_tower, only_first_blocks
-from rlfr_vlm.shaping import flow_rewards, shape_advantages
+from rlfr_vlm.rewards import ReferenceProbability
+from rlfr_vlm.shaping import entropy_bonus, flow_rewards, shape_advantages
+from rlfr_vlm.trainer.answer_probability import PolicyProbabilities
 from rlfr_vlm.trainer.callbacks import FlowStep
 from rlfr_vlm.trainer.capture import ScoreCapture, UpdateCapture
 from rlfr_vlm.trainer.config import RLFRConfig
+from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.metrics import RowStatistics, flow_metrics, outcome_metrics
 from rlfr_vlm.trainer.online_flow import OnlineFlow
+from rlfr_vlm.trainer.refill import refill_groups
 from rlfr_vlm.trainer.resume import is_plain, load_policy_weights
+from rlfr_vlm.trainer.reward_rows import own_token_rewards, rows_for_rewards
 from rlfr_vlm.trainer.timing import PartTimes
 from rlfr_vlm.vision import ban_tokens, find_vision_tower, freeze_vision_tower, vision_token_ids
 
+GROUPS_FILE = "groups.json"
 # What TRL's log-prob pass takes besides tokens (read in 1.16.0).
 IMAGE_KEYS = (
     "pixel_values",
@@ -48,11 +59,12 @@ IMAGE_KEYS = (
 class RLFRTrainer(GRPOTrainer):
     """TRL's `GRPOTrainer` with flow rewards.
 
-    Overrides `_generate` and `_calculate_rewards` (timing, outcome), `_get_per_token_logps_and_entropies` (captures
-    latents), `_generate_and_score_completions` (scores and shapes), `_compute_loss` (updates the field),
-    `training_step` and `log` (seconds of each part), and three checkpoint methods. Everything else is inherited. With
-    `flow_coef` 0 the losses are TRL's, bit for bit; for a vision-language policy that is so when TRL's is given the
-    same frozen tower and ban, or ours is told `freeze_vision` and `ban_vision_tokens` false.
+    Overrides `train` (initial probabilities), `_generate` and `_calculate_rewards` (timing, outcome),
+    `_get_per_token_logps_and_entropies` (captures latents, adds the entropy bonus), `_generate_and_score_completions`
+    (scores, shapes, selects groups), `_compute_loss` (updates the field), `training_step` and `log` (seconds of each
+    part), and three checkpoint methods. Everything else is inherited. With method rlvr the losses are TRL's, bit for
+    bit; for a vision-language policy that is so when TRL's is given the same frozen tower and ban, or ours is told
+    `freeze_vision` and `ban_vision_tokens` false.
 
     Args:
         flow: the field and its spec; needed when `args.flow_coef` is not 0.
@@ -89,6 +101,29 @@ class RLFRTrainer(GRPOTrainer):
             self.flow = OnlineFlow(*flow, args, self.accelerator, args.seed)
             self.add_callback(FlowStep(self))
         self._guard_vision(args)
+        self.selector = GroupSelector(
+            args, self.num_generations, args.flow_accept_threshold, len(self.train_dataset), args.seed
+        )
+        self._guard = UndecidedGuard(args.undecided_limit, args.undecided_window)
+        self._loss_inputs: dict[str, Any] | None = None
+        self._rollout_logps: Tensor | None = None
+        self._wants_rollout_logps = False
+        self.probabilities = self._bind_probabilities()
+
+    def _bind_probabilities(self) -> PolicyProbabilities | None:
+        asking = [reward for reward in self.reward_funcs if isinstance(reward, ReferenceProbability)]
+        if not asking:
+            return None
+        probabilities = PolicyProbabilities(self)
+        for reward in asking:
+            reward.probabilities = probabilities
+        return probabilities
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; before, while the policy still is the initial one, compute its reference probabilities."""
+        if self.probabilities is not None and self.args.rlpr_debias:
+            self.probabilities.prepare(self.train_dataset, 4 * self.args.per_device_train_batch_size)
+        return super().train(*args, **kwargs)
 
     def _guard_vision(self, args: RLFRConfig) -> None:
         if args.freeze_vision and (frozen := freeze_vision_tower(self.model)) and self.accelerator.is_main_process:
@@ -115,10 +150,18 @@ class RLFRTrainer(GRPOTrainer):
             return super()._generate(prompts)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
+        rows = rows_for_rewards(inputs, completion_ids_list, ends, self._rollout_logps)
         with self._times.timed("reward"):
-            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            rewards = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
         self._outcome = rewards[:, 0]  # of all processes
+        # An undecided answer is masked whole: no format point may make it a good or a bad answer of its group.
+        rewards[self._outcome.isnan()] = torch.nan
+        weights = self.reward_weights.to(rewards.device)
+        self._totals = (rewards * weights).nansum(dim=1).masked_fill(self._outcome.isnan(), torch.nan)
         self._log_values(outcome_metrics(self._outcome, self.args.flow_accept_threshold))
+        if self.model.training:
+            self._guard.check(self._outcome)
         return rewards
 
     def _get_per_token_logps_and_entropies(
@@ -128,7 +171,7 @@ class RLFRTrainer(GRPOTrainer):
         capture, self._capture = self._capture, None
         forward = super()._get_per_token_logps_and_entropies
         if capture is None or self.flow is None:
-            return forward(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
+            return self._note(forward(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs))
         spec = self.flow.spec
         image_mask = input_ids == self._image_pad_token_id if spec.image_context else None
         capture.begin(attention_mask, logits_to_keep)
@@ -137,22 +180,63 @@ class RLFRTrainer(GRPOTrainer):
             self.model, spec.layer_indices, last, rows=capture.rows, image_mask=image_mask, consume=capture
         ):
             result = forward(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
-        self._entropies = None if result[1] is None else result[1].detach()
+        return self._note(result)
+
+    def _note(self, result: Any) -> Any:
+        """Keep a pass's old log-probs for the rewards; in the loss, its entropies and their bonus.
+
+        TRL's loss reads the advantages after this pass (read in 1.16.0, under a contract test).
+        """
+        if self._wants_rollout_logps:
+            self._rollout_logps, self._wants_rollout_logps = result[0], False
+        inputs, self._loss_inputs = self._loss_inputs, None
+        if inputs is not None and result[1] is not None:
+            self._entropies = result[1].detach()
+            if self.args.uses_entropy:
+                inputs["advantages"] = entropy_bonus(
+                    inputs["advantages"], result[1], alpha=self.args.entropy_alpha, kappa=self.args.entropy_kappa
+                )
         return result
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         with self._times.timed("rollout"):
-            if self.flow is None or not self.model.training:
+            if not self.model.training:
                 return super()._generate_and_score_completions(inputs)
-            capture = ScoreCapture(self.flow, self._times)
-            if self._old_logps_pass_runs():
-                self._capture = capture
-            output = super()._generate_and_score_completions(inputs)
-            if not self._old_logps_pass_runs():
-                with self._times.timed("flow_forward"):
-                    self._run_shortened_pass(capture, output)
-            self._shape(output, *capture.result())
-            return output
+            batch = self._rollout(inputs)
+            if self.args.refill_rounds:
+                return refill_groups(self, batch, self._rollout)
+            return batch
+
+    def _rollout(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Generate, score and shape; `keep` (B,) marks the rows of groups that may teach."""
+        capture = None if self.flow is None else ScoreCapture(self.flow, self._times)
+        self._rollout_logps, self._wants_rollout_logps = None, self._old_logps_pass_runs()
+        if self._old_logps_pass_runs():
+            self._capture = capture
+        output = super()._generate_and_score_completions(inputs)
+        if capture is not None and not self._old_logps_pass_runs():
+            with self._times.timed("flow_forward"):
+                self._run_shortened_pass(capture, output)
+        keep, flat, metrics = self.selector.judge(self._outcome, self._totals)
+        self._log_values(metrics)
+        output["keep"] = self._local(keep, output)
+        advantages = output["advantages"] * ~self._local(flat, output)
+        mask = _response_mask(output)
+        rewards = own_token_rewards(self.reward_funcs, self.reward_weights, mask)
+        if rewards is not None:
+            rewards = rewards * mask * ~self._local(self._outcome, output).isnan().unsqueeze(1)
+        if capture is not None:
+            rewards = self._flow_rewards(output, *capture.result()) + (0.0 if rewards is None else rewards)
+        if rewards is not None:
+            advantages = shape_advantages(advantages, rewards, output["completion_mask"], self.args.flow_gamma)
+        output["advantages"] = advantages * output["keep"].view(-1, *[1] * (advantages.dim() - 1))
+        return output
+
+    def _local(self, values: Tensor, output: dict[str, Any]) -> Tensor:
+        """This process's part of values of all processes."""
+        rows = len(output["advantages"])
+        start = self.accelerator.process_index * rows
+        return values[start : start + rows]
 
     def _old_logps_pass_runs(self) -> bool:
         """TRL's own condition for computing old log-probs (read in 1.16.0, under a contract test)."""
@@ -184,26 +268,24 @@ class RLFRTrainer(GRPOTrainer):
                 **{key: output[key] for key in IMAGE_KEYS if key in output},
             )
 
-    def _shape(self, output: dict[str, Any], deviation: Tensor, mask: Tensor) -> None:
-        """Turn the outcome advantages (B,) of `output` into (B, T) with flow rewards, and mark accepted rows."""
+    def _flow_rewards(self, output: dict[str, Any], deviation: Tensor, mask: Tensor) -> Tensor:
+        """(B, T) flow rewards of a rollout; also marks the rows that the field is updated on."""
         args = self.args
-        rows = len(output["advantages"])
-        start = self.accelerator.process_index * rows
-        outcome = self._outcome[start : start + rows]
+        outcome = self._local(self._outcome, output)
         mask = mask & _response_mask(output).bool()
         # An undecided response teaches nothing: TRL gives it no outcome advantage, and it gets no flow reward.
         rewards = flow_rewards(deviation, mask & ~outcome.isnan().unsqueeze(1), **args.shaping())
-        output["advantages"] = shape_advantages(
-            output["advantages"], rewards, output["completion_mask"], args.flow_gamma
-        )
         accepted = outcome > args.flow_accept_threshold  # False for undecided
         rejected_weight = torch.where(outcome.isnan(), 0.0, args.flow_soft_weight)
         output["flow_weight"] = torch.where(accepted, 1.0, rejected_weight)
         statistics = RowStatistics.of(deviation, mask, rewards).values
         gathered = RowStatistics(self.accelerator.gather(statistics))
         self._log_values(flow_metrics(gathered, self._outcome, args.flow_accept_threshold))
+        return rewards
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        inputs = dict(inputs)  # the entropy bonus is this update's; the rollout's own advantages stay as they are
+        self._loss_inputs = inputs
         if self.flow is None or not self.args.flow_update or not self.model.training:
             return super()._compute_loss(model, inputs)
         by_entropy = self.args.flow_accept == "entropy"
@@ -247,9 +329,11 @@ class RLFRTrainer(GRPOTrainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.flow is not None:
-            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             self.flow.save(folder)
+        if self.accelerator.is_main_process:
+            write_json(folder / GROUPS_FILE, self.selector.state_dict())
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -260,8 +344,12 @@ class RLFRTrainer(GRPOTrainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and self.flow is not None:
+        if checkpoint is None:
+            return
+        if self.flow is not None:
             self.flow.load(Path(checkpoint))
+        if (Path(checkpoint) / GROUPS_FILE).exists():
+            self.selector.load_state_dict(json.loads((Path(checkpoint) / GROUPS_FILE).read_text()))
 
 
 def _response_mask(batch: dict[str, Any]) -> Tensor:

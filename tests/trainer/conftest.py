@@ -63,6 +63,7 @@ def make_trainer(processor, digits, arguments) -> Callable[..., Any]:
         import torch
 
         from rlfr_vlm.flow import FlowSpec, build_field
+        from rlfr_vlm.rewards import build_rewards
         from rlfr_vlm.trainer.callbacks import quiet
         from rlfr_vlm.trainer.config import RLFRConfig
         from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
@@ -72,8 +73,11 @@ def make_trainer(processor, digits, arguments) -> Callable[..., Any]:
             torch.manual_seed(5)
             flow = (build_field(spec), spec)
         changes.setdefault("flow_coef", 0.0 if flow is None else 0.01)
+        args = RLFRConfig(**arguments(**changes))
+        if reward is None:  # those of the method
+            reward = build_rewards(args.rewards, args, args.max_completion_length)
         trainer = RLFRTrainer(
-            policy, args=RLFRConfig(**arguments(**changes)), flow=flow, reward_funcs=[reward],
+            policy, args=args, flow=flow, reward_funcs=reward if isinstance(reward, list) else [reward],
             train_dataset=digits if dataset is None else dataset, processing_class=processing_class or processor,
         )  # fmt: skip
         quiet(trainer)

@@ -47,6 +47,7 @@ def test_auc_is_undefined_when_all_responses_are_alike():
 def test_undecided_is_not_wrong():
     assert outcome_metrics(torch.tensor([1.0, 0.0, NAN, NAN]), 0.5) == {
         "outcome/accuracy": 0.5,
+        "outcome/mean": 0.5,
         "outcome/undecided": 0.5,
     }
     assert math.isnan(outcome_metrics(torch.tensor([NAN]), 0.5)["outcome/accuracy"])

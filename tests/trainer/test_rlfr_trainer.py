@@ -76,14 +76,18 @@ def test_flow_without_weight_on_any_token_leaves_the_losses_alone(make_trainer, 
 def capture_rollout(trainer):
     """Keep the batch that shaping produced and what went into it."""
     seen: dict[str, torch.Tensor] = {}
-    original = trainer._shape
+    flow_rewards_of, rollout = trainer._flow_rewards, trainer._rollout
 
     def recording(output, deviation, mask):
         seen.update(outcome=output["advantages"].clone(), deviation=deviation, mask=mask)
-        original(output, deviation, mask)
-        seen.update({name: output[name] for name in ("advantages", "completion_mask", "flow_weight")})
+        return flow_rewards_of(output, deviation, mask)
 
-    trainer._shape = recording
+    def recording_rollout(inputs):
+        output = rollout(inputs)
+        seen.update({name: output[name] for name in ("advantages", "completion_mask", "flow_weight")})
+        return output
+
+    trainer._flow_rewards, trainer._rollout = recording, recording_rollout
     return seen
 
 

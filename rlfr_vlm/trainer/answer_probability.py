@@ -1,0 +1,189 @@
+"""Probabilities of reference answers under the policy, for the reward in rlfr_vlm/rewards/reference_probability.py.
+
+The current policy's come from one teacher-forced pass over prompt and spliced response, chunked like every other
+pass. The initial policy's are computed before training and kept on disk, by policy, prompt, images and answer.
+
+Letters: B rows, T tokens of the longest spliced response.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from rlfr_vlm.data.encode import append_responses, encode_prompts, render_prompt, tokenizer_of
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import cache_root
+from rlfr_vlm.rewards.reference_probability import Spliced, overlapping, unreasoned
+
+CACHE_FOLDER = "reference_probability"
+EMPTY = Spliced("-", 0, 0)  # stands in for a row without a valid response, so that all processes do the same passes
+
+
+def mean_over(values: Tensor, mask: Tensor) -> Tensor:
+    """(B,) mean of values (B, T) where mask (B, T); 0 for a row without any.
+
+    >>> mean_over(torch.tensor([[0.5, 0.25, 1.0]]), torch.tensor([[True, True, False]])).tolist()
+    [0.375]
+    """
+    return (values * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+class PolicyProbabilities:
+    """Asks a trainer's policy for the probability of reference answers.
+
+    Args:
+        trainer: an `RLFRTrainer`; its log-prob pass is used, with its ban on vision tokens and its temperature.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.options = trainer.args
+        tokenizer = tokenizer_of(trainer.processing_class)
+        if not tokenizer.is_fast:
+            raise UserError("The reward reference_probability needs a fast tokenizer, which tells where tokens stand.")
+        self.tokenizer = tokenizer
+        self.limit = self.options.rlpr_max_tokens or _context_of(trainer.model)
+        self._baseline: dict[str, float] = {}
+        self._fingerprint = ""
+
+    def current(self, rows: Sequence[dict[str, Any]], texts: Sequence[Spliced | None]) -> list[float]:
+        """Mean probability of each reference under the policy as it is; 0 where the text is missing or too long."""
+        tokens = [self._tokenize(text or EMPTY) for text in texts]
+        prompts = encode_prompts(self.trainer.processing_class, rows)
+        lengths = prompts.attention_mask.sum(dim=1).tolist()
+        for row, (ids, _) in enumerate(tokens):
+            if texts[row] is None or lengths[row] + len(ids) > self.limit:
+                tokens[row] = ([ids[-1]], [False])  # the row's length, without padding, decides; neighbours do not
+        return self._probabilities(rows, prompts, tokens)
+
+    def baseline(self, rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[float]:
+        """Mean probability of each reference right after its prompt, under the initial policy.
+
+        Raises:
+            UserError: a row was not among those seen by `prepare`.
+        """
+        keys = self._keys(rows, references)
+        if missing := [key for key in keys if key not in self._baseline]:
+            raise UserError(
+                f"{len(set(missing))} rows have no reference probability under the initial policy: their prompt or "
+                "images differ from the training set's. Rows must not change from one reading to the next."
+            )
+        return [self._baseline[key] for key in keys]
+
+    def prepare(self, dataset: Any, batch_size: int) -> None:
+        """Compute what is missing of the baseline over a data set. Call it while the policy is the initial one."""
+        accelerator = self.trainer.accelerator
+        self._fingerprint = policy_fingerprint(self.trainer.model)
+        folder = cache_root() / CACHE_FOLDER
+        self._baseline = _read_cache(folder, self._fingerprint)
+        own = range(accelerator.process_index, len(dataset), accelerator.num_processes)
+        batches = [list(own[start : start + batch_size]) for start in range(0, len(own), batch_size)]
+        longest = -(-len(range(0, len(dataset), accelerator.num_processes)) // batch_size)
+        batches += [[0]] * (longest - len(batches))  # every process does the same number of passes
+        path = folder / f"{self._fingerprint}-{accelerator.process_index}.jsonl"
+        show = not accelerator.is_main_process
+        for batch in tqdm(batches, desc="reference probabilities", unit="batch", disable=show, leave=False):
+            rows = [dataset[number] for number in batch]
+            self._extend(path, rows, [reference_of(row) for row in rows])
+        accelerator.wait_for_everyone()
+        self._baseline = _read_cache(folder, self._fingerprint)
+
+    def _extend(self, path: Path, rows: Sequence[dict[str, Any]], references: Sequence[str]) -> None:
+        keys = self._keys(rows, references)
+        if all(key in self._baseline for key in keys) and self.trainer.accelerator.num_processes == 1:
+            return
+        texts = [unreasoned(reference, self.options.rlpr_mode) for reference in references]
+        found = dict(zip(keys, self.current(rows, texts), strict=True))
+        new = {key: value for key, value in found.items() if key not in self._baseline}
+        self._baseline |= new
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write("\n" + "".join(f"{json.dumps([key, value])}\n" for key, value in new.items()))
+
+    def _tokenize(self, text: Spliced) -> tuple[list[int], list[bool]]:
+        """Token ids of a spliced response, its end token among them, and which of them carry the reference."""
+        encoded = self.tokenizer(text.text, add_special_tokens=False, return_offsets_mapping=True)
+        mask = overlapping(encoded["offset_mapping"], text.start, text.end)
+        return [*encoded["input_ids"], self.tokenizer.eos_token_id], [*mask, False]
+
+    @torch.no_grad()
+    def _probabilities(
+        self, rows: Sequence[dict[str, Any]], prompts: Any, tokens: Sequence[tuple[list[int], list[bool]]]
+    ) -> list[float]:
+        trainer = self.trainer
+        pad = self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+        batch = append_responses(prompts, [ids for ids, _ in tokens], pad).to(trainer.accelerator.device)
+        length = batch.completion_mask.shape[1]
+        wanted = torch.zeros(len(rows), length, dtype=torch.bool)
+        for row, (_, mask) in enumerate(tokens):
+            wanted[row, : len(mask)] = torch.tensor(mask)
+        images: dict[str, Any] = dict(batch.extra)
+        if "image_grid_thw" in images:
+            images["num_images"] = [len(row.get("images") or []) for row in rows]
+        training = trainer.model.training
+        trainer.model.eval()
+        logps, _, _ = trainer._get_per_token_logps_and_entropies(
+            trainer.model, batch.input_ids, batch.attention_mask, length,
+            batch_size=self.options.rlpr_batch_size or self.options.per_device_train_batch_size, **images,
+        )  # fmt: skip
+        trainer.model.train(training)
+        return mean_over(logps.float().exp().cpu(), wanted).tolist()
+
+    def _keys(self, rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[str]:
+        images: dict[int, bytes] = {}  # the responses of a group share their images
+        keys = []
+        for row, reference in zip(rows, references, strict=True):
+            digest = hashlib.sha256(self.options.rlpr_mode.encode())
+            digest.update(render_prompt(self.trainer.processing_class, row["prompt"]).encode("utf-8", "replace"))
+            for image in row.get("images") or []:
+                if id(image) not in images:
+                    images[id(image)] = hashlib.sha256(
+                        image.tobytes() + str((image.mode, image.size)).encode()
+                    ).digest()
+                digest.update(images[id(image)])
+            digest.update(b"\x00" + reference.encode("utf-8", "replace"))
+            keys.append(digest.hexdigest()[:32])
+        return keys
+
+
+def reference_of(row: dict[str, Any]) -> str:
+    """The reference answer of a row, as the reward takes it."""
+    from rlfr_vlm.grading import gold_list
+
+    return gold_list(row["answer"])[0].strip()
+
+
+def policy_fingerprint(model: Any) -> str:
+    """A hash of all weights: names, shapes, sums. Two policies that answer differently differ in it."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        values = parameter.detach().double()
+        digest.update(f"{name} {tuple(values.shape)} {values.sum().item()!r} {values.abs().sum().item()!r}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _context_of(model: Any) -> int:
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", 0)) or 1 << 30
+
+
+def _read_cache(folder: Path, fingerprint: str) -> dict[str, float]:
+    """All processes' files; a line cut off by a kill is left out, and computed again."""
+    found: dict[str, float] = {}
+    for path in sorted(folder.glob(f"{fingerprint}-*.jsonl")):
+        found |= dict(_lines(path))
+    return found
+
+
+def _lines(path: Path) -> Iterable[tuple[str, float]]:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            key, value = json.loads(line)
+            yield str(key), float(value)
+        except (ValueError, TypeError):
+            continue

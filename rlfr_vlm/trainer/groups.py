@@ -1,0 +1,167 @@
+"""Which groups of responses to the same prompt teach the policy, and where new prompts come from.
+
+A group is judged on its verifiable outcome, or on the spread of its reward before any shaping; dense rewards never
+keep a group alive. Letters: N responses of all processes, B of this one, G = N / group size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.options import GroupOptions
+from rlfr_vlm.shaping import group_spread
+
+
+def group_kinds(outcome: Tensor, group_size: int, threshold: float) -> dict[str, Tensor]:
+    """(G,) masks of groups whose decided responses are all right, all wrong, or mixed; `undecided` has none decided.
+
+    Args:
+        outcome: (N,), NaN where undecided.
+        threshold: a response is right above it.
+
+    >>> kinds = group_kinds(torch.tensor([1.0, 1.0, 0.0, 1.0, 0.0, torch.nan]), 2, 0.5)
+    >>> kinds["right"].tolist(), kinds["mixed"].tolist(), kinds["wrong"].tolist()
+    ([True, False, False], [False, True, False], [False, False, True])
+    """
+    groups = outcome.view(-1, group_size)
+    right = (groups > threshold).any(dim=1)
+    wrong = (groups <= threshold).any(dim=1)
+    return {"right": right & ~wrong, "wrong": wrong & ~right, "mixed": right & wrong, "undecided": ~right & ~wrong}
+
+
+@dataclass
+class SpreadFilter:
+    """RLPR's filter: drop groups whose reward spreads less than beta times the running mean of that spread.
+
+    Source: RLPR (arXiv 2506.18254), section on reward standard deviation filtering.
+    """
+
+    beta: float
+    decay: float
+    record_from: int
+    filter_from: int
+    rollouts: int = 0
+    mean: float | None = None
+
+    def keep(self, spread: Tensor) -> Tensor:
+        """(G,) mask of the groups that stay, after the spreads (G,) of one rollout were recorded."""
+        self.rollouts += 1
+        if self.rollouts >= self.record_from:
+            now = spread.mean().item()
+            self.mean = now if self.mean is None else self.decay * self.mean + (1 - self.decay) * now
+        if self.rollouts < self.filter_from or self.mean is None:
+            return torch.ones_like(spread, dtype=torch.bool)
+        return spread >= self.beta * self.mean
+
+
+@dataclass
+class PromptStream:
+    """New prompts for dropped groups: a shuffled walk over the data set that remembers where it is."""
+
+    size: int
+    seed: int
+    position: int = 0
+
+    def take(self, count: int) -> list[int]:
+        """The next `count` row numbers; each pass over the data has its own order."""
+        taken = []
+        for _ in range(count):
+            generator = torch.Generator().manual_seed(self.seed + self.position // self.size)
+            if self.position % self.size == 0 or not hasattr(self, "_order"):
+                self._order = torch.randperm(self.size, generator=generator).tolist()
+            taken.append(self._order[self.position % self.size])
+            self.position += 1
+        return taken
+
+
+@dataclass
+class UndecidedGuard:
+    """Stops a run whose answers the grader cannot decide: its rewards would teach the wrong thing, or nothing."""
+
+    limit: float
+    window: int
+    seen: list[tuple[int, int]] = field(default_factory=list)
+
+    def check(self, outcome: Tensor) -> None:
+        """Count one rollout's outcomes (N,), NaN where undecided.
+
+        Raises:
+            UserError: the share over the last `window` responses is above the limit.
+        """
+        self.seen.append((int(outcome.isnan().sum()), outcome.numel()))
+        while sum(n for _, n in self.seen[1:]) >= self.window:
+            self.seen.pop(0)
+        undecided, total = (sum(column) for column in zip(*self.seen, strict=True))
+        if total >= self.window and undecided > self.limit * total:
+            raise UserError(
+                f"{undecided} of the last {total} responses were undecided, more than undecided_limit {self.limit}: "
+                "their gold answers cannot be read, or grading runs out of time (see grading/* in metrics.jsonl). "
+                "`rlfr check-data` lists unreadable gold answers; undecided_limit: 1 never stops."
+            )
+
+
+class GroupSelector:
+    """Judges the groups of each rollout and keeps the state that a checkpoint must have.
+
+    Args:
+        options: the group options of the run.
+        group_size: responses per prompt.
+        threshold: a response is right above it.
+        dataset_size, seed: for the stream of new prompts.
+    """
+
+    def __init__(self, options: GroupOptions, group_size: int, threshold: float, dataset_size: int, seed: int) -> None:
+        self.options = options
+        self.group_size = group_size
+        self.threshold = threshold
+        self.spread = SpreadFilter(
+            options.spread_beta, options.spread_decay, options.spread_record_from, options.spread_filter_from
+        )
+        self.stream = PromptStream(dataset_size, seed + 1)
+
+    def judge(self, outcome: Tensor, total: Tensor) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """Which responses the filter keeps, which belong to flat groups, and the shares of each kind of group.
+
+        A flat group's outcome advantage would be rounding noise over rounding noise, so it gets none; token rewards
+        still count there. A group that the filter drops gets no advantage of any kind.
+
+        Args:
+            outcome: (N,) outcome reward of all processes, NaN where undecided.
+            total: (N,) weighted sum of the rewards, before any shaping.
+
+        Returns:
+            (N,) bool kept, (N,) bool flat, and metrics.
+        """
+        kinds = group_kinds(outcome, self.group_size, self.threshold)
+        spread = group_spread(total, self.group_size)
+        keep = torch.ones_like(spread, dtype=torch.bool)
+        if self.options.group_filter == "mixed":
+            keep = kinds["mixed"]
+        elif self.options.group_filter == "spread":
+            keep = self.spread.keep(spread)
+        flat = spread < self.options.group_min_spread
+        metrics = {f"groups/all_{kind}": kinds[kind].float().mean().item() for kind in ("right", "wrong")}
+        metrics |= {"groups/mixed": kinds["mixed"].float().mean().item(), "groups/spread": spread.mean().item()}
+        metrics |= {"groups/kept": keep.float().mean().item(), "groups/flat": flat.float().mean().item()}
+        if self.spread.mean is not None:
+            metrics["groups/spread_running_mean"] = self.spread.mean
+        return keep.repeat_interleave(self.group_size), flat.repeat_interleave(self.group_size), metrics
+
+    def new_prompts(self, count: int, process: int, processes: int) -> Sequence[int]:
+        """Row numbers of `count` new prompts for this process; all processes must ask for the same number."""
+        taken = self.stream.take(count * processes)
+        return taken[process * count : (process + 1) * count]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "spread": {"rollouts": self.spread.rollouts, "mean": self.spread.mean},
+            "position": self.stream.position,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.spread.rollouts, self.spread.mean = state["spread"]["rollouts"], state["spread"]["mean"]
+        self.stream.position = state["position"]

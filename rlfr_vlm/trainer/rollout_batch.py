@@ -1,0 +1,78 @@
+"""Take rows out of a rollout's batch, and put rows of several rollouts together.
+
+A batch is the dict that TRL's `_generate_and_score_completions` returns: tensors keyed by row, padded to the longest
+prompt (left) and response (right), pixels flat over images (read in TRL 1.16.0).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
+
+PROMPT_KEYS = ("prompt_ids", "prompt_mask")
+WHOLE_KEYS = ("mm_token_type_ids", "token_type_ids")  # prompt and response side by side
+IMAGE_KEYS = ("pixel_values", "image_grid_thw")
+Batch = dict[str, Any]
+
+
+def select_rows(batch: Batch, rows: Sequence[int]) -> Batch:
+    """The given rows, images included."""
+    split = split_pixel_values_by_grid(batch)
+    selected: Batch = {}
+    for key, value in split.items():
+        if isinstance(value, list):
+            selected[key] = [value[row] for row in rows]
+        elif isinstance(value, Tensor) and value.ndim > 0:
+            selected[key] = value[list(rows)]
+        else:
+            selected[key] = value
+    return unsplit_pixel_values_by_grid(selected)
+
+
+def join_batches(batches: Sequence[Batch], pad_token_id: int) -> Batch:
+    """One batch of all rows in their order, padded to the longest prompt and response among them."""
+    splits = [_with_image_keys(split_pixel_values_by_grid(batch), batches) for batch in batches]
+    sizes = [(batch["prompt_ids"].shape[1], batch["completion_ids"].shape[1]) for batch in batches]
+    widest = max(p for p, _ in sizes), max(t for _, t in sizes)
+    joined: Batch = {}
+    for key in {key: None for split in splits for key in split}:
+        values: list[Any] = [split.get(key) for split in splits]
+        if isinstance(values[0], list):
+            joined[key] = [row for value in values for row in value or []]
+        elif isinstance(values[0], Tensor) and values[0].ndim > 0:
+            fill = pad_token_id if key in ("prompt_ids", "completion_ids") else int(key == "tool_mask")
+            joined[key] = torch.cat(
+                [_widen(key, value, size, widest, fill) for value, size in zip(values, sizes, strict=True)]
+            )
+        else:
+            joined[key] = values[0]
+    if isinstance(joined.get("pixel_values"), list) and not any(len(value) for value in joined["pixel_values"]):
+        joined = {key: value for key, value in joined.items() if key not in IMAGE_KEYS}
+    return unsplit_pixel_values_by_grid(joined)
+
+
+def _with_image_keys(split: Batch, batches: Sequence[Batch]) -> Batch:
+    """A batch of text alone has no image keys; beside one with images it needs empty ones."""
+    model = next((batch for batch in batches if "pixel_values" in batch), None)
+    if model is None or "pixel_values" in split:
+        return split
+    rows = split["prompt_ids"].shape[0]
+    filled: Batch = {key: [model[key][:0]] * rows for key in IMAGE_KEYS if key in model}
+    whole = torch.cat([split["prompt_ids"], split["completion_ids"]], dim=1)
+    filled |= {key: torch.zeros_like(whole) for key in WHOLE_KEYS if key in model and key not in split}
+    return {**split, **filled, "num_images": [0] * rows}
+
+
+def _widen(key: str, value: Tensor, size: tuple[int, int], widest: tuple[int, int], fill: int) -> Tensor:
+    """Pad a tensor of rows from its own prompt and response widths to the widest."""
+    left, right = widest[0] - size[0], widest[1] - size[1]
+    if value.ndim < 2:
+        return value
+    if key in PROMPT_KEYS:
+        return pad(value, (left, 0), value=fill)
+    if key in WHOLE_KEYS:
+        return pad(value, (left, right), value=fill)
+    return pad(value, (0, right), value=fill) if value.shape[1] == size[1] else value
