@@ -13,8 +13,8 @@ GROUP_FILTERS = ("none", "mixed", "spread")
 
 
 @dataclass
-class RunOptions:
-    """What is trained, on what."""
+class ModelOptions:
+    """The policy."""
 
     model_name_or_path: str = field(default="", metadata={"help": "Policy: a local folder or a hub id."})
     model_revision: str | None = field(default=None, metadata={"help": "Revision of a hub model."})
@@ -28,13 +28,29 @@ class RunOptions:
     attn_implementation: str | None = field(
         default=None, metadata={"help": "Attention: sdpa, flash_attention_2 or eager; the model's default if unset."}
     )
+
+
+@dataclass
+class DataOptions:
+    """Rows, prompts and images."""
+
     dataset_name: str = field(
-        default="", metadata={"help": "`digits`, a JSON/JSONL/Parquet/CSV file, a folder, or a hub id."}
+        default="", metadata={"help": "`digits`, a JSON/JSONL/Parquet/CSV/TSV/Arrow file, a folder, or a hub id."}
     )
     dataset_split: str = field(default="train", metadata={"help": "Split to use."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a hub dataset."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a hub dataset; pin it."})
     dataset_limit: int | None = field(
         default=None, metadata={"help": "Use only this many rows (for `digits`: make this many)."}
+    )
+    dataset_format: str = field(
+        default="auto",
+        metadata={"help": "Whose rows: auto, plain, mm_eureka, rlpr, sharegpt, geometry3k or math_suites."},
+    )
+    dataset_columns: list[str] = field(
+        default_factory=list, metadata={"help": "Pairs such as prompt=question, where columns have other names."}
+    )
+    media_root: str | None = field(
+        default=None, metadata={"help": "Folder of the images; the dataset's own if unset. Paths never leave it."}
     )
     image_min_pixels: int | None = field(
         default=None, metadata={"help": "Images are enlarged to at least this many pixels; else the processor's own."}
@@ -42,7 +58,23 @@ class RunOptions:
     image_max_pixels: int | None = field(
         default=None, metadata={"help": "Images are shrunk to at most this many pixels; else the processor's own."}
     )
+    image_min_side: int = field(default=2, metadata={"help": "Images with a shorter side are bad."})
+    image_max_ratio: float = field(default=200.0, metadata={"help": "Images with a larger ratio of sides are bad."})
+    bad_row_limit: float = field(
+        default=0.02, metadata={"help": "Bad rows are replaced and counted; a larger share of them stops the run."}
+    )
+    max_prompt_tokens: int | None = field(
+        default=None, metadata={"help": "Longest prompt, images included; counted before training. Unset: no limit."}
+    )
+    long_prompts: str = field(
+        default="drop", metadata={"help": "Prompts above the limit: drop, downscale (their images), or stop."}
+    )
     system_prompt: str | None = field(default=None, metadata={"help": "System message put before every prompt."})
+
+
+@dataclass
+class RunOptions(DataOptions, ModelOptions):
+    """What is trained, on what."""
 
 
 @dataclass

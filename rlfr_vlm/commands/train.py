@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_vlm.commands.run_trainer import load_training_rows, run_trainer
+from rlfr_vlm.commands.run_trainer import load_training_rows, refuse_images_for_text, run_trainer
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import RunOptions
 
@@ -52,7 +52,7 @@ def _save(trainer: "RLFRTrainer") -> None:
 
 def build_trainer(options: RunOptions, args: "RLFRConfig") -> "RLFRTrainer":
     """The trainer for a configuration. Cheap mistakes are found before anything large is loaded."""
-    from rlfr_vlm.data.encode import is_text_only
+    from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.flow import load_field
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards
@@ -69,15 +69,13 @@ def build_trainer(options: RunOptions, args: "RLFRConfig") -> "RLFRTrainer":
         "args": args,
         "flow": load_field(args.flow_path) if args.uses_flow and args.flow_path else None,
         "reward_funcs": build_rewards(args.rewards or [], args, args.max_completion_length or 0),
-        "train_dataset": load_training_rows(options, ("prompt", "answer"), args.seed),
         "callbacks": [MetricsFile(args.output_dir), ProgressLine(args.method)],
     }
+    read_rows(options, ("prompt", "answer"), args.seed)  # a wrong name is found before a large policy is loaded
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
-    if is_text_only(processing_class) and "images" in settings["train_dataset"].column_names:
-        raise UserError(
-            f"{options.dataset_name} has images but {options.model_name_or_path} is a text-only policy. Choose a "
-            "vision-language policy, or a dataset without the column images."
-        )
+    dataset = load_training_rows(options, ("prompt", "answer"), args.seed, processing_class)
+    refuse_images_for_text(options, dataset, processing_class)
+    settings["train_dataset"] = dataset
     try:
         return RLFRTrainer(policy, processing_class=processing_class, **settings)
     except ValueError as error:  # TRL's and transformers' way to refuse settings

@@ -1,185 +1,211 @@
-"""Load a training set by name: `digits`, a local file or folder, or a Hugging Face hub id.
+"""A data set ready for the trainers: rows in one form, images opened when a row is read, bad rows replaced."""
 
-A row has `prompt` (text or messages), `images` (optional list of paths, bytes or images) and `answer`; expert data
-has `response` instead of, or beside, `answer`. Images are opened when the row is read, never all at once.
-"""
-
-import io
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlfr_vlm.data.digits import SPLITS, load_digits_task
+from rlfr_vlm.data.images import ImageRules, open_image
 from rlfr_vlm.data.prompts import build_messages
+from rlfr_vlm.data.read import RawDataset, read_dataset
+from rlfr_vlm.data.rows import COLUMNS, BadRow, Row, check_columns, make_converter, parse_mapping
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.options import DataOptions
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from PIL.Image import Image
 
-FILE_FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
+DIGITS = "digits"
+REPLACEMENT_STEP = 104_729  # a prime, so that the walk for a replacement meets every row
+ENOUGH_READ = 20  # rows read before a share of bad ones means anything
+
+
+@dataclass
+class BadRows:
+    """Counts bad rows met while reading, and stops when there are too many.
+
+    Attributes:
+        limit: largest share of bad rows among those read.
+        read, bad: row numbers seen; a row read again counts once.
+        reasons: how many bad rows of each kind.
+    """
+
+    limit: float
+    read: set[int] = field(default_factory=set)
+    bad: set[int] = field(default_factory=set)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def note(self, number: int, error: BadRow | None) -> None:
+        """Count a row.
+
+        Raises:
+            UserError: the share of bad rows is above the limit.
+        """
+        self.read.add(number)
+        if error is None or number in self.bad:
+            return
+        self.bad.add(number)
+        self.reasons[error.reason] += 1
+        enough = len(self.read) >= ENOUGH_READ
+        if enough and len(self.bad) > self.limit * len(self.read):
+            kinds = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
+            raise UserError(
+                f"{len(self.bad)} of {len(self.read)} rows read so far are bad ({kinds}), more than bad_row_limit "
+                f"{self.limit}. Row {number}: {error.detail}. `rlfr check-data` lists all and writes a clean set."
+            )
+
+
+class Rows:
+    """Turns stored rows into documented ones. Used as the transform of a `datasets.Dataset`.
+
+    Args:
+        raw: the stored rows.
+        options: of the run.
+        needed: columns every row must have.
+        pixel_limits: by row number, the most pixels each of its images may have (see tokens.py).
+    """
+
+    def __init__(
+        self, raw: RawDataset, options: DataOptions, needed: Sequence[str], pixel_limits: dict[int, int] | None = None
+    ) -> None:
+        self.raw = raw
+        self.needed = tuple(needed)
+        self.system_prompt = options.system_prompt
+        self.convert = make_converter(options.dataset_format, parse_mapping(options.dataset_columns))
+        self.rules = image_rules(options, raw.media_root)
+        self.pixel_limits = pixel_limits or {}
+        self.bad_rows = BadRows(options.bad_row_limit)
+
+    def described(self, number: int) -> Row:
+        """A row with messages, its images not opened.
+
+        Raises:
+            BadRow: it cannot be used.
+        """
+        row = self.convert(self.raw.row(self.raw.dataset[number]))
+        check_columns(row, self.needed)
+        try:
+            row["prompt"] = build_messages(row["prompt"], len(row["images"]), self.system_prompt)
+        except (UserError, KeyError, TypeError, AttributeError) as error:
+            raise BadRow("image places" if isinstance(error, UserError) else "prompt", str(error)) from None
+        return row
+
+    def opened(self, number: int, cache: dict[Any, Any] | None = None) -> Row:
+        """A row with its images decoded. Rows of one batch share a cache, so that a repeated row decodes once.
+
+        Raises:
+            BadRow: it cannot be used.
+        """
+        row = self.described(number)
+        cache = {} if cache is None else cache
+        for place, value in enumerate(row["images"]):
+            key = (number, place)
+            if key not in cache:
+                cache[key] = shrink(open_image(value, self.rules), self.pixel_limits.get(number))
+            row["images"][place] = cache[key]
+        return row
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        cache: dict[Any, Any] = {}
+        rows = [self._usable(number, cache) for number in batch["number"]]
+        names = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
+        return {name: [row.get(name) for row in rows] for name in names}
+
+    def _usable(self, number: int, cache: dict[Any, Any]) -> Row:
+        """The row, or for a bad one always the same other row; GRPO's groups stay whole."""
+        size = len(self.raw.dataset)
+        for step in range(size):
+            candidate = (number + step * REPLACEMENT_STEP) % size
+            try:
+                row = self.opened(candidate, cache)
+            except BadRow as error:
+                self.bad_rows.note(candidate, error)
+                continue
+            self.bad_rows.note(candidate, None)
+            return row
+        raise UserError("No row of the dataset can be used. `rlfr check-data` lists what is wrong with each.")
+
+
+def image_rules(options: DataOptions, media_root: Path | None) -> ImageRules:
+    """The rules for images in the options."""
+    root = Path(options.media_root) if options.media_root else media_root
+    return ImageRules(root, options.image_min_side, options.image_max_ratio)
+
+
+def shrink(image: Any, pixels: int | None) -> Any:
+    """The image with at most `pixels` pixels."""
+    if pixels is None or image.width * image.height <= pixels:
+        return image
+    factor = (pixels / (image.width * image.height)) ** 0.5
+    return image.resize((max(1, int(image.width * factor)), max(1, int(image.height * factor))))
+
+
+def read_rows(options: DataOptions, needed: Sequence[str] = ("prompt",), seed: int = 0) -> Rows:
+    """The rows that the options name, not opened yet.
+
+    Raises:
+        UserError: no such data set or split, no rows, or the first row lacks a needed column.
+    """
+    name, split = options.dataset_name, options.dataset_split
+    if not name:
+        raise UserError("dataset_name is not set. Give `digits`, a file, a folder or a hub id.")
+    if name == DIGITS:
+        if split not in SPLITS:
+            raise UserError(
+                f"digits has no split {split!r}; it has {' and '.join(SPLITS)}. Set dataset_split to one of them."
+            )
+        from rlfr_vlm.data.read import keep_encoded
+
+        raw = RawDataset(keep_encoded(load_digits_task(split, options.dataset_limit or 4096, seed)), None)
+    else:
+        raw = read_dataset(name, split, options.dataset_revision)
+        if options.dataset_limit is not None:
+            raw.dataset = raw.dataset.select(range(min(options.dataset_limit, len(raw.dataset))))
+    if len(raw.dataset) == 0:
+        raise UserError(f"Dataset {name} (split {split}) has no rows.")
+    rows = Rows(raw, options, needed)
+    _check_first(rows, name)
+    return rows
+
+
+def _check_first(rows: Rows, name: str) -> None:
+    """A column that the first row lacks is most likely a mistake in the configuration, not one bad row."""
+    for number in range(min(ENOUGH_READ, len(rows.raw.dataset))):
+        try:
+            stored = rows.raw.row(rows.raw.dataset[number])
+            row = rows.convert(stored)
+        except BadRow:
+            continue
+        for column in rows.needed:
+            if column not in row:
+                raise UserError(
+                    f"Dataset {name} has no column {column!r}; it has {', '.join(stored)}.{nearest(column, stored)} Map "
+                    f"it with dataset_columns: [{column}=...], or choose another dataset."
+                )
+        return
+
+
+def as_dataset(rows: Rows, keep: Sequence[int] | None = None) -> "Dataset":
+    """A dataset of row numbers whose rows are made when they are read; `keep` leaves some out."""
+    import datasets
+
+    numbers = list(range(len(rows.raw.dataset))) if keep is None else list(keep)
+    return datasets.Dataset.from_dict({"number": numbers}).with_transform(rows)
 
 
 def load_rows(
-    name: str, *, split: str = "train", columns: Sequence[str] = (), limit: int | None = None, seed: int = 0,
-    revision: str | None = None, system_prompt: str | None = None,
+    name: str, *, columns: Sequence[str] = ("prompt",), seed: int = 0, split: str = "train", limit: int | None = None,
+    revision: str | None = None, system_prompt: str | None = None, **others: Any,
 ) -> "Dataset":  # fmt: skip
-    """Load `name` and check it, ready for the trainers: prompts become messages, images open on access.
-
-    Args:
-        name: `digits`, a JSON/JSONL/Parquet/CSV file, a folder (saved dataset or data files), or a hub id.
-        split: which split.
-        columns: columns that must exist.
-        limit: use the first `limit` rows; for `digits`, how many rows to make (4096 by default).
-        seed: of the `digits` task.
-        revision: of a hub dataset.
-        system_prompt: put before every prompt that has none.
+    """Load `name`, ready for the trainers. `others` are further fields of `DataOptions`.
 
     Raises:
-        UserError: no such dataset, split, column or image file.
+        UserError: no such data set, split or column.
     """
-    if name == "digits" and split not in SPLITS:
-        raise UserError(
-            f"digits has no split {split!r}; it has {' and '.join(SPLITS)}. Set dataset_split to one of them."
-        )
-    if name == "digits":
-        dataset, media_root = load_digits_task(split, limit or 4096, seed), None
-    else:
-        dataset, media_root = _read(name, split, revision)
-        if limit is not None:
-            dataset = dataset.select(range(min(limit, len(dataset))))
-    if len(dataset) == 0:
-        raise UserError(f"Dataset {name} (split {split}) has no rows.")
-    for column in columns:
-        if column not in dataset.column_names:
-            raise UserError(
-                f"Dataset {name} has no column {column!r}; it has {', '.join(dataset.column_names)}."
-                f"{nearest(column, dataset.column_names)} Rename the column, or choose another dataset."
-            )
-    if "images" in dataset.column_names:
-        dataset = _keep_encoded(dataset)
-        _check_image_files(dataset, media_root)
-    return dataset.with_transform(_row_transform(media_root, system_prompt))
-
-
-def _read(name: str, split: str, revision: str | None) -> "tuple[Dataset, Path | None]":
-    import datasets
-
-    path = Path(name)
-    try:
-        if path.is_file():
-            if path.suffix not in FILE_FORMATS:
-                raise UserError(
-                    f"Cannot read {name}: {path.suffix or 'no'} suffix; known are {', '.join(FILE_FORMATS)}."
-                )
-            if split != "train":
-                raise UserError(f"{name} is one file and has no split {split!r}. Leave dataset_split at train.")
-            return datasets.load_dataset(FILE_FORMATS[path.suffix], data_files=name, split="train"), path.parent
-        if path.is_dir() and any((path / file).exists() for file in ("state.json", "dataset_dict.json")):
-            return _split_of(datasets.load_from_disk(name), name, split), path
-        if path.is_dir():
-            return datasets.load_dataset(name, split=split), path
-        if path.suffix in FILE_FORMATS or name.startswith((".", "/", "~")):
-            raise UserError(f"No dataset at {name}. Give an existing file or folder, a hub id, or `digits`.")
-        return datasets.load_dataset(name, split=split, revision=revision), None
-    except UserError:
-        raise
-    except Exception as error:  # datasets raises many types for "cannot be had"; its text says which
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"Cannot load dataset {name!r} (split {split!r}): {reason} Give an existing file or folder, a hub id that "
-            "this machine can reach, or `digits`."
-        ) from None
-
-
-def _split_of(saved: Any, name: str, split: str) -> "Dataset":
-    """The split of a saved dataset, which may hold several or just one without a name."""
-    splits = saved.keys() if hasattr(saved, "keys") else ["train"]
-    if split not in splits:
-        raise UserError(f"{name} has no split {split!r}; it has {', '.join(splits)}.{nearest(split, splits)}")
-    return saved[split] if hasattr(saved, "keys") else saved
-
-
-def _keep_encoded(dataset: "Dataset") -> "Dataset":
-    """Images stored inside a dataset stay encoded until a row is read."""
-    import datasets
-
-    feature = dataset.features["images"]
-    if isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
-        return dataset.cast_column("images", datasets.List(datasets.Image(decode=False)))
-    return dataset
-
-
-def _check_image_files(dataset: "Dataset", media_root: Path | None) -> None:
-    import datasets
-
-    feature = dataset.features["images"]
-    if not isinstance(feature, datasets.List) or getattr(feature.feature, "dtype", None) != "string":
-        return
-    for number, paths in enumerate(dataset["images"]):
-        for path in paths or []:
-            if not _resolve(path, media_root).is_file():
-                raise UserError(
-                    f"Row {number} names the image {path!r}, which does not exist under "
-                    f"{media_root or Path.cwd()}. Put it there or drop the row."
-                )
-
-
-def _resolve(path: str, media_root: Path | None) -> Path:
-    """The file a row names; relative names never lead outside the dataset's own folder."""
-    root = (media_root or Path.cwd()).resolve()
-    resolved = (root / path).resolve()
-    if not Path(path).is_absolute() and not resolved.is_relative_to(root):
-        raise UserError(f"Image path {path!r} leads outside {root}. Keep images inside the dataset's folder.")
-    return resolved
-
-
-def open_image(value: Any, media_root: Path | None = None) -> "Image":
-    """Open a path, bytes, a `{"bytes", "path"}` record or an image as RGB.
-
-    Raises:
-        UserError: the image cannot be read; the message names it.
-    """
-    from PIL import Image as PILImage
-
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    name = value if isinstance(value, str) else f"<{type(value).__name__}>"
-    try:
-        if isinstance(value, PILImage.Image):
-            return value.convert("RGB")
-        source = _resolve(value, media_root) if isinstance(value, str) else io.BytesIO(value)
-        with PILImage.open(source) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, TypeError, PILImage.DecompressionBombError) as error:
-        raise UserError(f"Cannot read the image {name}: {error}. Replace the file or drop its row.") from None
-
-
-def _row_transform(
-    media_root: Path | None, system_prompt: str | None
-) -> Callable[[dict[str, list[Any]]], dict[str, list[Any]]]:
-    def transform(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        if "images" in batch:
-            batch["images"] = _open_images(batch["images"], media_root)
-        if "prompt" in batch:
-            counts = [len(row) for row in batch["images"]] if "images" in batch else [0] * len(batch["prompt"])
-            batch["prompt"] = [
-                build_messages(prompt, count, system_prompt)
-                for prompt, count in zip(batch["prompt"], counts, strict=True)
-            ]
-        return batch
-
-    return transform
-
-
-def _open_images(rows: Sequence[Sequence[Any] | None], media_root: Path | None) -> list[list["Image"]]:
-    """Open the images of a batch. GRPO asks for each row once per response; each image is decoded once."""
-    opened: dict[Any, Image] = {}
-
-    def open_once(value: Any) -> "Image":
-        key = value if isinstance(value, str) else value.get("bytes") or value.get("path")
-        if key not in opened:
-            opened[key] = open_image(value, media_root)
-        return opened[key]
-
-    return [[open_once(value) for value in row or []] for row in rows]
+    options = DataOptions(
+        dataset_name=name, dataset_split=split, dataset_limit=limit, dataset_revision=revision,
+        system_prompt=system_prompt, **others,
+    )  # fmt: skip
+    return as_dataset(read_rows(options, columns, seed))

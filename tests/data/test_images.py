@@ -1,0 +1,114 @@
+"""Images of every kind: what is opened and how, what is refused and why."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rlfr_vlm.data.images import ImageRules, image_size, open_image
+from rlfr_vlm.data.rows import BadRow
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **settings) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **settings)
+    return stream.getvalue()
+
+
+RED = Image.new("RGB", (40, 30), "red")
+
+
+@pytest.fixture
+def rules(tmp_path):
+    (tmp_path / "media").mkdir()
+    RED.save(tmp_path / "media" / "a.png")
+    RED.save(tmp_path / "outside.png")
+    return ImageRules(tmp_path / "media")
+
+
+def test_every_way_to_hand_over_an_image(rules):
+    png = encoded(RED)
+    text = base64.b64encode(png + b"\x00" * 200).decode()
+    for value in (
+        "a.png", "file://a.png", str(rules.media_root / "a.png"), png, {"bytes": png, "path": None},
+        {"bytes": None, "path": "a.png"}, RED, f"data:image/png;base64,{base64.b64encode(png).decode()}", text,
+    ):  # fmt: skip
+        assert open_image(value, rules).getpixel((0, 0)) == (255, 0, 0)
+        assert image_size(value, rules) == (40, 30)
+
+
+def test_modes_become_rgb():
+    transparent = Image.new("RGBA", (10, 10), (255, 0, 0, 0))
+    half = Image.new("RGBA", (10, 10), (0, 0, 0, 128))
+    palette = Image.new("P", (10, 10))
+    palette.info["transparency"] = 0
+    assert open_image(encoded(transparent)).getpixel((0, 0)) == (255, 255, 255)
+    assert open_image(encoded(half)).getpixel((0, 0)) == (127, 127, 127)
+    assert open_image(encoded(palette, transparency=0)).getpixel((0, 0)) == (255, 255, 255)
+    cmyk = open_image(encoded(Image.new("CMYK", (10, 10), (0, 255, 255, 0)), "TIFF"))
+    assert cmyk.mode == "RGB" and cmyk.getpixel((0, 0)) == (255, 0, 0)
+    assert open_image(encoded(Image.new("1", (10, 10), 1))).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    """65535 is white, half of it is grey 128; PIL's own conversion would clip both to 255."""
+    deep = Image.fromarray(np.array([[65535, 32896, 0]] * 4, dtype=np.uint16))
+    found = open_image(encoded(deep))
+    assert [found.getpixel((x, 0))[0] for x in range(3)] == [255, 128, 0]
+
+
+def test_exif_rotation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    image = encoded(Image.new("RGB", (40, 30)), "JPEG", exif=exif)
+    assert open_image(image).size == image_size(image, ImageRules()) == (30, 40)
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.new("RGB", (10, 10), colour) for colour in ("red", "blue")]
+    gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert open_image(gif).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason", "detail"),
+    [
+        ("gone.png", "image missing", "'gone.png' does not exist"),
+        ("../outside.png", "image outside", "leads outside"),
+        ("https://example.org/a.png", "image is a URL", "download the images"),
+        (b"not an image", "image unreadable", "<bytes>"),
+        (encoded(RED)[:60], "image unreadable", "<bytes>"),
+        ("data:image/png;base64,####", "image unreadable", "base64"),
+        ("A" * 400, "image unreadable", "<str>"),
+        ({"bytes": None, "path": None}, "image unreadable", "NoneType"),
+        (7, "image unreadable", "int"),
+        (Image.new("RGB", (3000, 10)), "image ratio", "3000 x 10"),
+        (Image.new("RGB", (1, 10)), "image too small", "1 x 10"),
+    ],
+)
+def test_what_is_refused(rules, value, reason, detail):
+    with pytest.raises(BadRow) as caught:
+        open_image(value, rules)
+    assert caught.value.reason == reason and detail in caught.value.detail
+
+
+def test_a_link_out_of_the_folder_is_refused(rules):
+    (rules.media_root / "link.png").symlink_to(rules.media_root.parent / "outside.png")
+    with pytest.raises(BadRow, match="leads outside"):
+        open_image("link.png", rules)
+
+
+def test_a_decompression_bomb_is_refused(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(BadRow, match="image unreadable"):
+        open_image(encoded(Image.new("RGB", (50, 50))))
+
+
+def test_limits_are_settings():
+    rules = ImageRules(min_side=20, max_ratio=2)
+    with pytest.raises(BadRow, match="below image_min_side 20"):
+        open_image(encoded(Image.new("RGB", (19, 30))), rules)
+    with pytest.raises(BadRow, match="above image_max_ratio 2"):
+        open_image(encoded(Image.new("RGB", (61, 30))), rules)

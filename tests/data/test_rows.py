@@ -1,0 +1,102 @@
+"""Other tools' rows become documented ones."""
+
+import json
+
+import pytest
+
+from rlfr_vlm.data.rows import BadRow, check_columns, detect, make_converter
+from rlfr_vlm.errors import UserError
+
+MESSAGES = [{"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "sum?"}]}]
+
+CASES = {
+    "documented": (
+        {"id": 3, "prompt": "q", "images": ["a.png"], "answer": ["7", "8"], "answer_type": "text", "other": 1},
+        "plain",
+        {"id": 3, "prompt": "q", "images": ["a.png"], "answer": ["7", "8"], "answer_type": "text"},
+    ),
+    "math suites": (
+        {"id": "aime24-0", "problem": "p", "answer": "204"}, "plain",
+        {"id": "aime24-0", "prompt": "p", "answer": "204", "images": []},
+    ),
+    "Geometry3K": (
+        {"images": [{"bytes": b"x", "path": None}], "problem": "<image>Find x", "answer": "3"}, "plain",
+        {"prompt": "<image>Find x", "answer": "3", "images": [{"bytes": b"x", "path": None}]},
+    ),
+    "one image": ({"question": "q", "image": "a.png", "label": 7}, "plain",
+                  {"prompt": "q", "answer": 7, "images": ["a.png"]}),
+    "MM-Eureka": (
+        {"id": "1", "prompt": json.dumps(MESSAGES), "answer": "7"}, "mm_eureka",
+        {"id": "1", "prompt": MESSAGES, "answer": "7", "images": ["a.png"]},
+    ),
+    "OpenRLHF": (
+        {"message": json.dumps(MESSAGES), "answer": "7", "images": ["b.png"]}, "mm_eureka",
+        {"prompt": MESSAGES, "answer": "7", "images": ["b.png"]},
+    ),
+    "RLPR": (
+        {"data_source": "d", "prompt": [{"role": "user", "content": "q"}], "reward_model": {"ground_truth": "7"},
+         "extra_info": {"index": 4}}, "rlpr",
+        {"id": 4, "prompt": [{"role": "user", "content": "q"}], "answer": "7", "source": "d", "images": []},
+    ),
+    "sharegpt": (
+        {"conversations": [{"from": "human", "value": "<image>q"}, {"from": "gpt", "value": "so 7"}],
+         "system": "be brief", "images": ["a.png"]}, "sharegpt",
+        {"prompt": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "<image>q"}],
+         "response": "so 7", "images": ["a.png"]},
+    ),
+    "OpenAI messages": (
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "so 7"}], "answer": "7"},
+        "sharegpt",
+        {"prompt": [{"role": "user", "content": "q"}], "response": "so 7", "answer": "7", "images": []},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_presets(name):
+    raw, preset, expected = CASES[name]
+    assert detect(raw) == preset
+    assert make_converter("auto", {})(raw) == expected
+    assert make_converter(preset, {})(raw) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ([1, 2], "json"),
+        ({"prompt": "[{broken"}, None),  # no messages: a question that begins with a bracket
+        ({"prompt": '[{"role": "user"'}, "prompt"),
+        ({"conversations": [{"from": "narrator", "value": "q"}]}, "prompt"),
+    ],
+)
+def test_rows_that_are_not_what_they_look_like(raw, reason):
+    convert = make_converter("auto", {})
+    if reason is None:
+        assert convert(raw)["prompt"] == raw["prompt"]
+        return
+    with pytest.raises(BadRow) as caught:
+        convert(raw)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("value", [None, "", []])
+def test_an_empty_answer_is_no_answer(value):
+    with pytest.raises(BadRow, match="no answer"):
+        check_columns({"prompt": "q", "answer": value}, ("prompt", "answer"))
+    check_columns({"prompt": "q", "answer": 0}, ("prompt", "answer"))
+
+
+def test_unknown_preset():
+    with pytest.raises(UserError, match=r"dataset_format is 'sharegtp'.*Did you mean 'sharegpt'"):
+        make_converter("sharegtp", {})
+
+
+def test_suites_of_the_shared_folder_load_as_they_are(shared):
+    from rlfr_vlm.data.load import load_rows
+
+    counts = {}
+    for path in sorted((shared / "data" / "math_suites").glob("*.jsonl")):
+        loaded = load_rows(str(path), columns=("prompt", "answer"))
+        counts[path.stem] = len(loaded)
+        assert loaded[0]["prompt"][0]["role"] == "user" and loaded[0]["answer"]
+    assert sum(counts.values()) == 1590
