@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlfr_vlm.cli import options_parser
-from rlfr_vlm.errors import UserError
+from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.options import METHOD_PARTS
 
-SUMMARY = "RLVR and RLFR on a small real Qwen2.5-VL and real images, on a CPU, in minutes"
+SUMMARY = "RLVR, RLFR and more on a small real Qwen2.5-VL and real images, on a CPU, in minutes"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -15,6 +16,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", default="outputs/quickstart", help="folder for results (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="first seed (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, for an interval (default: %(default)s)")
+    parser.add_argument(
+        "--methods", default="rlvr,rlfr", help="which methods, by commas: rlvr, rlfr, entropy, rlpr, or joined by + "
+        "(default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, help="updates of each RL run (default: the recipe's)")
     parser.add_argument("--fast", action="store_true", help="a smoke test: every stage, but too short to learn")
     return parser
@@ -33,6 +38,13 @@ def run(arguments: Sequence[str]) -> int:
             raise UserError(f"--{name} is {value}; it must be at least 1.")
     if options.seed < 0:
         raise UserError(f"--seed is {options.seed}; it must be 0 or more.")
+    methods = tuple(dict.fromkeys(options.methods.split(",")))
+    for method in methods:
+        if unknown := set(method.split("+")) - set(METHOD_PARTS):
+            name = sorted(unknown)[0]
+            raise UserError(
+                f"--methods has {name!r}; known are {', '.join(METHOD_PARTS)}.{nearest(name, METHOD_PARTS)}"
+            )
     out = Path(options.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -51,6 +63,6 @@ def run(arguments: Sequence[str]) -> int:
     recipe = QuickstartRecipe.fast() if options.fast else QuickstartRecipe()
     if options.steps is not None:
         recipe = dataclasses.replace(recipe, rl_steps=options.steps)
-    result = run_quickstart(out, recipe, [options.seed + i for i in range(options.seeds)])
+    result = run_quickstart(out, recipe, [options.seed + i for i in range(options.seeds)], methods)
     print(f"\n{write_report(result, out)}\n\nreport: {out / 'report.md'}")
     return 0

@@ -89,7 +89,9 @@ def sharegpt(raw: Row) -> Row:
     for turn in turns:
         role = ROLES.get(str(turn.get("from") or turn.get("role")))
         if role is None:
-            raise BadRow("prompt", f"a turn is from {turn.get('from') or turn.get('role')!r}; known are {', '.join(ROLES)}")
+            raise BadRow(
+                "prompt", f"a turn is from {turn.get('from') or turn.get('role')!r}; known are {', '.join(ROLES)}"
+            )
         messages.append({"role": role, "content": turn.get("value") or turn.get("content") or ""})
     if raw.get("system"):
         messages.insert(0, {"role": "system", "content": raw["system"]})
@@ -176,7 +178,9 @@ def check_columns(row: Row, needed: Sequence[str]) -> None:
     for name in needed:
         value = row.get(name)
         if value is None or (isinstance(value, str | list) and not value):
-            raise BadRow(f"no {name}", f"its columns are {', '.join(key for key in row if row[key] not in (None, []))}")
+            raise BadRow(
+                f"no {name}", f"its columns are {', '.join(key for key in row if row[key] not in (None, []))}"
+            )
 
 
 def _blocks(message: Any) -> list[dict[str, Any]]:

@@ -144,9 +144,7 @@ def plan_lengths(rows: Rows, processing_class: Any, limit: int, rule: str, batch
     return plan
 
 
-def _place(
-    plan: LengthPlan, counter: TokenCounter, number: int, text: int, sizes: Any, limit: int, rule: str
-) -> None:
+def _place(plan: LengthPlan, counter: TokenCounter, number: int, text: int, sizes: Any, limit: int, rule: str) -> None:
     total = text + counter.images(sizes)
     if total <= limit:
         plan.counts["within the limit"] += 1

@@ -2,6 +2,7 @@
 
 import re
 
+from rlfr_vlm.grading.numbers import mentions, read_quantity
 from rlfr_vlm.grading.parts import (
     MAX_PARTS,
     ascending,
@@ -124,5 +125,9 @@ def _by_algebra(gold: str, answer: str, tolerance: float) -> Decision:
         return wrong("algebra")
     parsed = read(answer)
     if parsed is None:
+        number = read_quantity(gold)
+        # A number can be written in many ways, but not without itself.
+        if number is not None and not mentions(answer, number):
+            return wrong("algebra")
         return undecided("algebra", Reason.BAD_ANSWER)
     return decided(agree(parsed_gold, parsed, tolerance), "algebra")

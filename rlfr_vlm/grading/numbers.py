@@ -114,6 +114,12 @@ def _places(plain: str | None) -> int:
     return len(plain.split(".")[1]) if plain and "." in plain else 0
 
 
+def mentions(text: str, quantity: Quantity) -> bool:
+    """Whether some number in the text has the quantity's value, be the text as unreadable as it may."""
+    numbers = (read_quantity(found[0]) for found in re.finditer(r"-?\d[\d,]*\.?\d*(?:/\d+)?", text))
+    return any(number is not None and abs(number.value) == abs(quantity.value) for number in numbers)
+
+
 def same_value(gold: Quantity, answer: Quantity, tolerance: float = 0.0) -> bool:
     """Whether two values agree: exactly, within the relative `tolerance`, or as a rounding of an endless decimal."""
     return any(_agree(gold.value * factor, answer.value, answer, gold, tolerance) for factor in _factors(gold, answer))

@@ -1,6 +1,7 @@
 """Figures of the quick start: reward curves, deviations of right and wrong responses, coloured tokens."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import numpy as np
 import torch
 
 from rlfr_vlm.options import FlowOptions
-from rlfr_vlm.quickstart.run import METHODS, QuickstartResult
+from rlfr_vlm.quickstart.run import QuickstartResult
 from rlfr_vlm.shaping import flow_rewards
 
-COLOURS = {"rlvr": "#4477AA", "rlfr": "#EE6677", "right": "#228833", "wrong": "#AA3377"}  # colour-blind safe
+COLOURS = {"right": "#228833", "wrong": "#AA3377"}  # colour-blind safe
+METHOD_COLOURS = ("#4477AA", "#EE6677", "#CCBB44", "#66CCEE", "#BBBBBB", "#000000")
 SMOOTHING = 5
+ACCURACY = "rewards/accuracy/mean"
 
 
 def draw_figures(result: QuickstartResult, folder: Path) -> list[tuple[str, Path]]:
@@ -44,17 +47,15 @@ def _reward_curves(result: QuickstartResult) -> Any:
 
     figure = Figure(figsize=(6, 3.5))
     axes = figure.subplots()
-    for method in METHODS:
+    for method, colour in zip(result.methods, cycle(METHOD_COLOURS), strict=False):
         for number, runs in enumerate(result.history.values()):
-            logged = [
-                (h["step"], h["outcome/accuracy"]) for h in runs[method] if h.get("outcome/accuracy") is not None
-            ]
+            logged = [(h["step"], h[ACCURACY]) for h in runs[method] if h.get(ACCURACY) is not None]
             if not logged:
                 continue
             steps, values = zip(*logged, strict=True)
             smooth = _moving_average(values)
-            axes.plot(steps, values, color=COLOURS[method], alpha=0.2, linewidth=0.8)
-            axes.plot(steps[len(steps) - len(smooth) :], smooth, color=COLOURS[method],
+            axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
+            axes.plot(steps[len(steps) - len(smooth) :], smooth, color=colour,
                       label=method.upper() if number == 0 else None)  # fmt: skip
     axes.set_xlabel("update")
     axes.set_ylabel("accuracy of sampled responses")

@@ -56,9 +56,12 @@ class QuickstartRecipe:
         }
 
     def rl_arguments(self, output_dir: str, method: str, seed: int) -> dict[str, Any]:
-        """Arguments of `RLFRConfig`; both methods get the same but for the flow."""
+        """Arguments of `RLFRConfig`; all methods get the same but for what makes them."""
         samples = self.rl_prompts * self.rl_generations
+        # The policy boxes its answers. Its accuracy is watched beside the reward, without weight.
+        own = {"rewards": ["reference_probability", "accuracy"], "reward_weights": [1.0, 0.0], "rlpr_mode": "boxed"}
         return {
+            **(own if "rlpr" in method else {}),
             "output_dir": output_dir,
             "method": method,
             "seed": seed,

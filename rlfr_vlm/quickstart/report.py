@@ -8,7 +8,7 @@ from typing import Any
 from rlfr_vlm.evaluate import Accuracy
 from rlfr_vlm.files import write_json, write_text
 from rlfr_vlm.quickstart.figures import draw_figures
-from rlfr_vlm.quickstart.run import METHODS, QuickstartResult
+from rlfr_vlm.quickstart.run import QuickstartResult
 from rlfr_vlm.stats import mean_interval
 
 PACKAGES = ("rlfr-vlm", "torch", "transformers", "trl", "accelerate", "datasets")
@@ -19,7 +19,8 @@ def write_report(result: QuickstartResult, out: Path) -> str:
     figures = draw_figures(result, out / "figures")
     write_json(out / "summary.json", summary(result))
     table = accuracy_table(result)
-    lines = ["# Quick start: RLVR and RLFR from one start", "", table, "", *_flow_lines(result), ""]
+    title = " and ".join(method.upper() for method in result.methods)
+    lines = [f"# Quick start: {title} from one start", "", table, "", *_flow_lines(result), ""]
     lines += [*_difference_lines(result), "", *_time_lines(result), ""]
     lines += [f"![{title}](figures/{path.name})" for title, path in figures]
     write_text(out / "report.md", "\n".join(lines) + "\n")
@@ -37,7 +38,9 @@ def accuracy_table(result: QuickstartResult) -> str:
     rows = ["| policy | seed | sampled | greedy |", "|---|---|---|---|"]
     rows.append(f"| base | | {_cell(result.base['sampled'])} | {_cell(result.base['greedy'])} |")
     for seed, runs in result.trained.items():
-        rows += [f"| {m} | {seed} | {_cell(runs[m]['sampled'])} | {_cell(runs[m]['greedy'])} |" for m in METHODS]
+        rows += [
+            f"| {m} | {seed} | {_cell(runs[m]['sampled'])} | {_cell(runs[m]['greedy'])} |" for m in result.methods
+        ]
     n = result.base["sampled"].n
     return "\n".join([f"Accuracy on {n} problems with held-out scans (95 % interval):", "", *rows])
 
@@ -56,12 +59,13 @@ def _flow_lines(result: QuickstartResult) -> list[str]:
     return lines
 
 
-def paired_differences(result: QuickstartResult) -> dict[str, dict[str, Any]]:
-    """RLFR minus RLVR per seed, its mean, and a 95 % t-interval when there are two seeds or more."""
+def paired_differences(result: QuickstartResult, method: str, reference: str) -> dict[str, dict[str, Any]]:
+    """`method` minus `reference` per seed, its mean, and a 95 % t-interval when there are two seeds or more."""
     differences: dict[str, dict[str, Any]] = {}
     for mode in ("sampled", "greedy"):
         values = [
-            (runs["rlfr"][mode].value or 0.0) - (runs["rlvr"][mode].value or 0.0) for runs in result.trained.values()
+            (runs[method][mode].value or 0.0) - (runs[reference][mode].value or 0.0)
+            for runs in result.trained.values()
         ]
         entry: dict[str, Any] = {"per_seed": values, "mean": sum(values) / len(values), "ci95": None}
         if len(values) > 1:
@@ -71,9 +75,13 @@ def paired_differences(result: QuickstartResult) -> dict[str, dict[str, Any]]:
 
 
 def _difference_lines(result: QuickstartResult) -> list[str]:
+    return [line for pair in result.pairs() for line in _lines_of_pair(result, *pair)]
+
+
+def _lines_of_pair(result: QuickstartResult, method: str, reference: str) -> list[str]:
     lines = []
-    for mode, entry in paired_differences(result).items():
-        text = f"RLFR minus RLVR, {mode}: {entry['mean']:+.3f}"
+    for mode, entry in paired_differences(result, method, reference).items():
+        text = f"{method.upper()} minus {reference.upper()}, {mode}: {entry['mean']:+.3f}"
         if entry["ci95"] is None:
             lines.append(f"{text} (one seed: no interval; `--seeds 5` gives one).")
             continue
@@ -94,7 +102,7 @@ def _time_lines(result: QuickstartResult) -> list[str]:
 def summary(result: QuickstartResult) -> dict[str, Any]:
     """The machine-readable result. `runs` holds the first seed's; `seeds` all of them."""
     first = result.seeds[0]
-    runs = {"base": _to_dict(result.base)} | {m: _to_dict(result.trained[first][m]) for m in METHODS}
+    runs = {"base": _to_dict(result.base)} | {m: _to_dict(result.trained[first][m]) for m in result.methods}
     return {
         "seed": first,
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},
@@ -103,7 +111,10 @@ def summary(result: QuickstartResult) -> dict[str, Any]:
             str(seed): {method: _to_dict(scores) for method, scores in by_method.items()}
             for seed, by_method in result.trained.items()
         },
-        "rlfr_minus_rlvr": paired_differences(result),
+        "differences": {
+            f"{method}_minus_{reference}": paired_differences(result, method, reference)
+            for method, reference in result.pairs()
+        },
         "flow": {
             "heldout_loss": result.held_out["eval_loss"],
             "zero_predictor_loss": result.held_out["eval_zero_predictor_loss"],

@@ -16,9 +16,9 @@ from rlfr_vlm.evaluate import Accuracy, Response, respond
 from rlfr_vlm.flow import FlowSpec, VelocityField
 from rlfr_vlm.quickstart.recipe import QuickstartRecipe
 from rlfr_vlm.quickstart.warm_start import cached_policy
-from rlfr_vlm.rewards import accuracy
+from rlfr_vlm.rewards import accuracy, build_rewards
 
-METHODS = ("rlvr", "rlfr")
+DEFAULT_METHODS = ("rlvr", "rlfr")
 
 
 @dataclass
@@ -27,6 +27,7 @@ class QuickstartResult:
 
     recipe: QuickstartRecipe
     seeds: list[int]
+    methods: tuple[str, ...] = DEFAULT_METHODS
     base: dict[str, Accuracy] = field(default_factory=dict)
     trained: dict[int, dict[str, dict[str, Accuracy]]] = field(default_factory=dict)
     history: dict[int, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
@@ -44,6 +45,11 @@ class QuickstartResult:
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """Each method beside the one it is compared with: RLVR, or the first."""
+        reference = "rlvr" if "rlvr" in self.methods else self.methods[0]
+        return [(method, reference) for method in self.methods if method != reference]
+
     @property
     def peak_rss_mb(self) -> float:
         """Largest resident size of this process so far, in MB."""
@@ -51,9 +57,11 @@ class QuickstartResult:
         return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
-def run_quickstart(out: Path, recipe: QuickstartRecipe, seeds: list[int]) -> QuickstartResult:
+def run_quickstart(
+    out: Path, recipe: QuickstartRecipe, seeds: list[int], methods: tuple[str, ...] = DEFAULT_METHODS
+) -> QuickstartResult:
     """Run every stage, leaving configs, metrics and weights under `out`."""
-    result = QuickstartResult(recipe, seeds)
+    result = QuickstartResult(recipe, seeds, methods)
     with result.timed("warm_start"):
         folder, result.policy_was_cached = cached_policy(recipe.warm_start)
     print(f"policy: {'from the cache' if result.policy_was_cached else 'warm-started'} ({folder})")
@@ -66,7 +74,7 @@ def run_quickstart(out: Path, recipe: QuickstartRecipe, seeds: list[int]) -> Qui
     with result.timed("evaluate"):
         _measure_deviations(folder, flow, result)
     for seed in seeds:
-        for method in METHODS:
+        for method in methods:
             run_folder = out / f"seed{seed}" / method
             with result.timed(method):
                 history = _train(folder, run_folder, method, seed, recipe)
@@ -142,7 +150,7 @@ def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRe
         policy,
         args=args,
         flow=flow,
-        reward_funcs=[accuracy],
+        reward_funcs=build_rewards(args.rewards or [], args, recipe.max_new_tokens),
         train_dataset=load_rows("digits", limit=recipe.rl_rows, seed=seed),
         processing_class=processor,
         callbacks=[MetricsFile(str(out)), ProgressLine(f"{method}, seed {seed}")],

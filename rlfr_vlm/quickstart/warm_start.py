@@ -60,11 +60,13 @@ def train_policy(recipe: WarmStartRecipe) -> "tuple[ProcessorMixin, PreTrainedMo
 
     from rlfr_vlm.data.digits import OPERATIONS
     from rlfr_vlm.data.encode import encode_examples
-    from rlfr_vlm.data.load import load_rows
+    from rlfr_vlm.data.load import as_dataset, read_rows
+    from rlfr_vlm.options import DataOptions
 
-    dataset = load_rows("digits", limit=recipe.rows, seed=recipe.seed)
+    rows = read_rows(DataOptions(dataset_name="digits", dataset_limit=recipe.rows), seed=recipe.seed)
+    dataset = as_dataset(rows)
     questions = [f"<|im_start|>user\n{name}?<|im_end|>\n<|im_start|>assistant\n" for name in OPERATIONS]
-    processor = build_processor(questions * 100 + list(dataset["response"]), recipe.size.vocab_size)
+    processor = build_processor(questions * 100 + list(rows.raw.dataset["response"]), recipe.size.vocab_size)
     policy = build_policy(processor, recipe.size, recipe.seed)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / recipe.warmup_steps))

@@ -11,6 +11,7 @@
 """
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,6 +54,12 @@ IMAGE_KEYS = (
     "spatial_shapes",
     "num_tiles",
     "image_position_ids",
+)
+
+
+# TRL prints the whole row, images and all, for each rollout with an undecided answer; we count them instead.
+logging.getLogger("trl.trainer.grpo_trainer").addFilter(
+    lambda record: "All reward functions returned None" not in record.getMessage()
 )
 
 

@@ -145,7 +145,9 @@ def test_a_bad_row_is_replaced_always_by_the_same_one_and_counted(tmp_path):
 
 def test_too_many_bad_rows_stop_the_run(tmp_path):
     rows = many_rows(tmp_path, dict.fromkeys(range(0, 100, 4), "{broken"), bad_row_limit=0.1)
-    with pytest.raises(UserError, match=r"of \d+ rows read so far are bad \(json \d+\), more than bad_row_limit 0\.1.*che"):
+    with pytest.raises(
+        UserError, match=r"of \d+ rows read so far are bad \(json \d+\), more than bad_row_limit 0\.1.*che"
+    ):
         as_dataset(rows)[0:100]
 
 

@@ -33,7 +33,7 @@ def test_summary_has_the_promised_shape(run):
         for mode in ("greedy", "sampled"):
             score = summary["runs"][name][mode]
             assert 0 <= score["ci95"][0] <= score["acc"] <= score["ci95"][1] <= 1
-            assert score["n"] == 128
+            assert score["n"] + score["undecided"] == 128 and score["undecided"] <= 2
     assert set(summary["seeds"]) == {"3", "4"}
     assert set(summary["seconds"]) == {"warm_start", "fit_flow", "rlvr", "rlfr", "evaluate"}
     flow = summary["flow"]
@@ -45,7 +45,7 @@ def test_summary_has_the_promised_shape(run):
 def test_paired_difference_is_that_of_the_seeds(run):
     out, _ = run
     summary = json.loads((out / "summary.json").read_text())
-    entry = summary["rlfr_minus_rlvr"]["sampled"]
+    entry = summary["differences"]["rlfr_minus_rlvr"]["sampled"]
     by_hand = [runs["rlfr"]["sampled"]["acc"] - runs["rlvr"]["sampled"]["acc"] for runs in summary["seeds"].values()]
     assert entry["per_seed"] == pytest.approx(by_hand)
     assert entry["mean"] == pytest.approx(sum(by_hand) / 2)
@@ -111,3 +111,29 @@ def test_warm_start_is_deterministic():
 def test_fast_mode_is_fast(run):
     _, seconds = run
     assert seconds < 180  # two seeds and an empty cache; one seed stays within 90
+
+
+def test_other_methods_from_the_same_start(run, tmp_path, monkeypatch):
+    out, _ = run
+    monkeypatch.setenv("RLFR_CACHE", str(out.parent / "cache"))
+    arguments = [
+        "quickstart",
+        "--fast",
+        "--steps",
+        "2",
+        "--methods",
+        "rlvr,entropy,rlpr",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main(arguments) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert set(summary["differences"]) == {"entropy_minus_rlvr", "rlpr_minus_rlvr"}
+    assert set(summary["runs"]) == {"base", "rlvr", "entropy", "rlpr"}
+    steps = [json.loads(line) for line in (tmp_path / "out/seed1/rlpr/metrics.jsonl").read_text().splitlines()]
+    assert "rlpr/probability" in steps[0] and "rewards/accuracy/mean" in steps[0]
+
+
+def test_unknown_method(capsys):
+    assert main(["quickstart", "--methods", "rlvr,rlfx"]) == 2
+    assert "--methods has 'rlfx'; known are rlvr, rlfr, entropy, rlpr. Did you mean" in capsys.readouterr().err
