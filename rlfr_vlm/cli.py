@@ -14,6 +14,9 @@ COMMANDS = {
     "fit-flow": "rlfr_vlm.commands.fit_flow",
     "train": "rlfr_vlm.commands.train",
     "grade": "rlfr_vlm.commands.grade",
+    "check-data": "rlfr_vlm.commands.check_data",
+    "check-overlap": "rlfr_vlm.commands.check_overlap",
+    "preview": "rlfr_vlm.commands.preview",
 }
 
 
@@ -60,7 +63,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _help() -> str:
     lines = ["usage: rlfr COMMAND [options]", "", "commands:"]
     for name, module in COMMANDS.items():
-        lines.append(f"  {name:<12} {importlib.import_module(module).SUMMARY}")
+        lines.append(f"  {name:<14} {importlib.import_module(module).SUMMARY}")
     lines += ["", "`rlfr COMMAND --help` lists the options of a command."]
     return "\n".join(lines)
 

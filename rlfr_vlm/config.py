@@ -7,6 +7,7 @@ is written beside the results.
 import argparse
 import dataclasses
 import os
+import tempfile
 import types
 import typing
 from collections.abc import Sequence
@@ -54,6 +55,26 @@ def parse_config(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any
         return parser.parse_args_into_dataclasses(args=rest)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from None
+
+
+def parse_some(classes: Sequence[type], also: Sequence[type], arguments: Sequence[str]) -> tuple[Any, ...]:
+    """As `parse_config`, for commands that need only a part of a training configuration.
+
+    Keys of the YAML file that only the dataclasses `also` have are passed over; unknown ones still fail.
+    """
+    path, rest = take_option(arguments, "--config")
+    if path is None:
+        return parse_config(classes, rest)
+    wanted = {f.name for cls in classes for f in dataclasses.fields(cls)}
+    known = wanted | {f.name for cls in also for f in dataclasses.fields(cls)}
+    values = _read_yaml(path)
+    for name in values:
+        if name not in known:
+            raise UserError(f"Unknown key {name!r} in {path}.{nearest(name, known)}")
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as part:
+        yaml.safe_dump({name: value for name, value in values.items() if name in wanted}, part)
+        part.flush()
+        return parse_config(classes, ["--config", part.name, *rest])
 
 
 def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:

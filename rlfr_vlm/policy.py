@@ -5,7 +5,31 @@ from typing import Any
 
 from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.options import RunOptions
+from rlfr_vlm.options import DataOptions, RunOptions
+
+
+def load_processor(name: str, options: DataOptions, **loading: Any) -> Any:
+    """The processor (or tokenizer, for a text-only policy) of a model, with the pixel limits of the options.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    from transformers import AutoConfig, AutoProcessor
+
+    pixels = {"min_pixels": options.image_min_pixels, "max_pixels": options.image_max_pixels}
+    pixels = {key: value for key, value in pixels.items() if value is not None}
+    try:
+        AutoConfig.from_pretrained(name, **loading)
+        return AutoProcessor.from_pretrained(name, padding_side="left", **pixels, **loading)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _cannot_load(name, error) from None
+
+
+def _cannot_load(name: str, error: Exception) -> UserError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UserError(
+        f"Cannot load the model {name!r}: {reason} Give a model folder, or a hub id this machine can reach."
+    )
 
 
 def load_policy(options: RunOptions, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
@@ -14,7 +38,6 @@ def load_policy(options: RunOptions, *, trust_remote_code: bool = False) -> tupl
     Raises:
         UserError: no model is named, or it cannot be loaded.
     """
-    from transformers import AutoConfig, AutoProcessor
     from trl.trainer.utils import create_model_from_path
 
     name = options.model_name_or_path
@@ -26,16 +49,11 @@ def load_policy(options: RunOptions, *, trust_remote_code: bool = False) -> tupl
     extra: dict[str, Any] = {"dtype": options.dtype}
     if options.attn_implementation:
         extra["attn_implementation"] = options.attn_implementation
-    pixels = {"min_pixels": options.image_min_pixels, "max_pixels": options.image_max_pixels}
-    pixels = {key: value for key, value in pixels.items() if value is not None}
+    processing_class = load_processor(name, options, **loading)
     try:
-        AutoConfig.from_pretrained(name, **loading)
-        processing_class = AutoProcessor.from_pretrained(name, padding_side="left", **pixels, **loading)
         policy = create_model_from_path(name, **loading, **extra, device_map=None)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"Cannot load the model {name!r}: {reason} Give a model folder, or a hub id this machine can "
-                        "reach.") from None  # fmt: skip
+        raise _cannot_load(name, error) from None
     tokenizer = tokenizer_of(processing_class)
     if tokenizer.pad_token is None:  # Llama has none; TRL makes the same choice
         tokenizer.pad_token = tokenizer.eos_token

@@ -3,9 +3,11 @@
 from rlfr_vlm.grading.extract import Extraction, extract, last_boxed
 from rlfr_vlm.grading.grade import Grade, Item, gold_list, grade, grade_many, verify_answer
 from rlfr_vlm.grading.pool import GradingPool, PoolSettings, default_pool
+from rlfr_vlm.grading.readable import unreadable_golds
 from rlfr_vlm.grading.verdict import Reason, Verdict
 
 __all__ = [
     "Extraction", "Grade", "GradingPool", "Item", "PoolSettings", "Reason", "Verdict", "default_pool", "extract",
-    "gold_list", "grade", "grade_many", "last_boxed", "verify_answer",
+    "gold_list", "grade", "grade_many", "last_boxed", "unreadable_golds",
+    "verify_answer",
 ]  # fmt: skip

@@ -38,6 +38,7 @@ from rlfr_vlm.trainer.online_flow import OnlineFlow
 from rlfr_vlm.trainer.refill import refill_groups
 from rlfr_vlm.trainer.resume import is_plain, load_policy_weights
 from rlfr_vlm.trainer.reward_rows import own_token_rewards, rows_for_rewards
+from rlfr_vlm.trainer.shared_images import images_processed_once
 from rlfr_vlm.trainer.timing import PartTimes
 from rlfr_vlm.vision import ban_tokens, find_vision_tower, freeze_vision_tower, vision_token_ids
 
@@ -206,7 +207,7 @@ class RLFRTrainer(GRPOTrainer):
         return result
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        with self._times.timed("rollout"):
+        with self._times.timed("rollout"), images_processed_once(self.processing_class):
             if not self.model.training:
                 return super()._generate_and_score_completions(inputs)
             batch = self._rollout(inputs)

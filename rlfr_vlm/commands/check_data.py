@@ -1,0 +1,96 @@
+"""`rlfr check-data`: open every row of a data set once and say what is wrong, before training finds out."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlfr_vlm.options import DataOptions
+
+if TYPE_CHECKING:
+    from rlfr_vlm.data.check import DataReport
+
+SUMMARY = "open every row of a data set once: what is wrong, what remains, how long prompts are"
+EXIT_NOT_USABLE = 1
+
+
+@dataclass
+class CheckOptions:
+    """How to check."""
+
+    model_name_or_path: str = field(
+        default="", metadata={"help": "A policy; its processor counts prompt tokens. Unset: they are not counted."}
+    )
+    needs: list[str] = field(
+        default_factory=lambda: ["prompt", "answer"], metadata={"help": "Columns every row must have."}
+    )
+    out: str = field(default="outputs/check-data", metadata={"help": "Folder for report.json and the clean set."})
+    max_dropped: float = field(
+        default=0.05, metadata={"help": "The set is usable (exit code 0) when no larger share is dropped."}
+    )
+    workers: int = field(default=0, metadata={"help": "Processes; 0 is one per core."})
+
+
+def help_text() -> str:
+    from rlfr_vlm.commands.option_help import describe_options
+
+    return describe_options(
+        "rlfr check-data --dataset_name NAME [--config FILE.yaml] [--key value ...]",
+        "Check a data set. Exit code 0: usable; 1: too many rows dropped; 2: it cannot be read at all.",
+        CheckOptions,
+        DataOptions,
+        inherited="A training configuration can be given as --config; its other keys are passed over.",
+    )
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Check, print the table, write `report.json` and the clean set. Returns the exit code."""
+    from rlfr_vlm.config import parse_some
+    from rlfr_vlm.data.check import check_rows
+    from rlfr_vlm.data.clean import write_clean
+    from rlfr_vlm.files import write_json
+    from rlfr_vlm.options import FitOptions, RunOptions
+    from rlfr_vlm.terminal import calm
+    from rlfr_vlm.trainer.config import RLFRConfig
+
+    calm()
+    data, options = parse_some((DataOptions, CheckOptions), (RunOptions, FitOptions, RLFRConfig), arguments)
+    report = check_rows(data, options.needs, options.model_name_or_path, options.workers)
+    out = Path(options.out)
+    clean = write_clean(data, report, out) if report.kept else None
+    usable = bool(report.kept) and report.dropped_share <= options.max_dropped
+    write_json(
+        out / "report.json",
+        {
+            "dataset": data.dataset_name, "split": data.dataset_split, "rows": report.rows, "kept": len(report.kept),
+            "dropped": dict(report.dropped), "examples": report.examples, "duplicates": report.duplicates,
+            "images": report.images, "tokens": report.tokens, "longest_prompt": report.longest, "usable": usable,
+            "clean": clean.name if clean else None,
+        },
+    )  # fmt: skip
+    print(table(report))
+    print(f"\nreport: {out / 'report.json'}" + (f"\nclean set: {clean}" if clean else ""))
+    if not usable:
+        print(f"not usable: {report.dropped_share:.1%} of the rows are dropped, more than max_dropped "
+              f"{options.max_dropped:.1%}")  # fmt: skip
+    return 0 if usable else EXIT_NOT_USABLE
+
+
+def table(report: "DataReport") -> str:
+    """The report for people."""
+    lines = [f"{report.rows} rows: {len(report.kept)} kept, {report.rows - len(report.kept)} dropped; "
+             f"{report.images} images in kept rows"]  # fmt: skip
+    for reason, count in report.dropped.most_common():
+        lines.append(f"  {count:>8}  {reason}")
+        lines += [
+            f"            {json.dumps(example, ensure_ascii=False)[1:-1]}" for example in report.examples[reason]
+        ]
+    if report.tokens:
+        lines.append(f"prompt tokens (longest {report.longest}):")
+        most = max(report.tokens.values())
+        lines += [
+            f"  {bucket:>12}  {count:>8}  {'#' * max(1, round(40 * count / most))}"
+            for bucket, count in report.tokens.items()
+        ]
+    return "\n".join(lines)

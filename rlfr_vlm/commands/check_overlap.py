@@ -1,0 +1,82 @@
+"""`rlfr check-overlap`: which rows of a benchmark also stand in the training set?"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlfr_vlm.cli import options_parser
+from rlfr_vlm.options import DataOptions
+
+if TYPE_CHECKING:
+    from rlfr_vlm.data.load import Rows
+    from rlfr_vlm.data.overlap import Overlap
+
+SUMMARY = "find benchmark rows in a training set, by perceptual image hash and text n-grams"
+SHOWN_TEXT = 60
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options_parser("check-overlap", SUMMARY)
+    parser.add_argument("train", help="the training set: a file, folder or hub id")
+    parser.add_argument("--against", nargs="+", required=True, help="one or more benchmarks")
+    parser.add_argument("--ngram", type=int, default=13, help="words of a run (default: %(default)s)")
+    parser.add_argument(
+        "--min-share", type=float, default=0.5, help="report texts that share so many of their runs "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-distance", type=int, default=4, help="report images whose 64-bit hashes differ in at most so many bits "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--show", type=int, default=20, help="pairs to print of each benchmark (default: %(default)s)")
+    parser.add_argument("--out", help="write all pairs and counts to this JSON file")
+    return parser
+
+
+def help_text() -> str:
+    return _parser().format_help().rstrip()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Compare and print. Returns the exit code."""
+    options = _parser().parse_args(list(arguments))
+    from rlfr_vlm.data.load import read_rows
+    from rlfr_vlm.data.overlap import counts, overlaps, take_prints
+    from rlfr_vlm.files import write_json
+    from rlfr_vlm.terminal import calm
+
+    calm()
+    train = read_rows(DataOptions(dataset_name=options.train))
+    train_prints = take_prints(train, options.ngram, options.train)
+    result = {}
+    for name in options.against:
+        benchmark = read_rows(DataOptions(dataset_name=name))
+        prints = take_prints(benchmark, options.ngram, name)
+        found = overlaps(train_prints, prints, options.max_distance, options.min_share)
+        numbers = counts(found) | {"rows": len(prints.ngrams), "bad_rows": prints.bad}
+        result[name] = {"counts": numbers, "pairs": [asdict(overlap) for overlap in found]}
+        print(f"{name}: {numbers['benchmark_rows']} of {numbers['rows']} rows overlap with {numbers['train_rows']} "
+              f"training rows ({numbers['benchmark_rows_by_image']} by image, {numbers['benchmark_rows_by_text']} by "
+              f"text)" + (f"; {prints.bad} rows could not be opened" if prints.bad else ""))  # fmt: skip
+        for overlap in found[: options.show]:
+            print(_line(overlap, train, benchmark))
+        if len(found) > options.show:
+            print(f"  ... and {len(found) - options.show} more pairs (--show, --out)")
+    if train_prints.bad:
+        print(f"{train_prints.bad} training rows could not be opened; `rlfr check-data` says why")
+    if options.out:
+        write_json(Path(options.out), result)
+    return 0
+
+
+def _line(overlap: "Overlap", train: "Rows", benchmark: "Rows") -> str:
+    from rlfr_vlm.data.prompts import flatten_text
+
+    texts = []
+    for rows, number in ((train, overlap.train), (benchmark, overlap.benchmark)):
+        text = " ".join(message["content"] for message in flatten_text(rows.described(number)["prompt"]))
+        texts.append(f"row {number} {' '.join(text.split())[:SHOWN_TEXT]!r}")
+    measure = f"distance {overlap.value:.0f}" if overlap.kind == "image" else f"{overlap.value:.0%} of its words"
+    return f"  {overlap.kind}, {measure}: training {texts[0]}, benchmark {texts[1]}"

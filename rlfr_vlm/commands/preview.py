@@ -1,0 +1,128 @@
+"""`rlfr preview`: exactly what the policy will be asked, for a few rows."""
+
+import base64
+import html
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.options import DataOptions
+
+SUMMARY = "show the exact prompt string, its token count and thumbnails for a few rows"
+THUMBNAIL = 256
+TERMINAL_WIDTH = 40
+
+
+@dataclass
+class PreviewOptions:
+    """What to show."""
+
+    model_name_or_path: str = field(default="", metadata={"help": "The policy; its processor builds the prompt."})
+    rows: int = field(default=3, metadata={"help": "How many rows."})
+    start: int = field(default=0, metadata={"help": "The first one."})
+    html: str | None = field(default=None, metadata={"help": "Also write a page with thumbnails to this file."})
+
+
+def help_text() -> str:
+    from rlfr_vlm.commands.option_help import describe_options
+
+    return describe_options(
+        "rlfr preview --model_name_or_path POLICY --dataset_name NAME [--config FILE.yaml] [--rows N] [--html FILE]",
+        "Show rows as the policy will see them: training data or a benchmark's.",
+        PreviewOptions,
+        DataOptions,
+        inherited="A training configuration can be given as --config; its other keys are passed over.",
+    )
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print, and write the page if asked. Returns the exit code."""
+    from rlfr_vlm.config import parse_some
+    from rlfr_vlm.data.load import read_rows
+    from rlfr_vlm.data.rows import BadRow
+    from rlfr_vlm.files import write_text
+    from rlfr_vlm.options import FitOptions, RunOptions
+    from rlfr_vlm.policy import load_processor
+    from rlfr_vlm.terminal import calm
+    from rlfr_vlm.trainer.config import RLFRConfig
+
+    calm()
+    data, options = parse_some((DataOptions, PreviewOptions), (RunOptions, FitOptions, RLFRConfig), arguments)
+    if not options.model_name_or_path:
+        raise UserError("model_name_or_path is not set. Give the policy whose prompts you want to see.")
+    processing_class = load_processor(options.model_name_or_path, data)
+    rows = read_rows(data)
+    cards = []
+    for number in range(options.start, min(options.start + options.rows, len(rows.raw.dataset))):
+        try:
+            row = rows.opened(number)
+        except BadRow as error:
+            print(f"row {number}: bad, {error}\n")
+            continue
+        text, tokens = exact_prompt(processing_class, row)
+        print(_for_terminal(number, row, text, tokens))
+        cards.append(_card(number, row, text, tokens))
+    if options.html:
+        write_text(Path(options.html), PAGE.format(cards="\n".join(cards)))
+        print(f"page: {options.html}")
+    return 0
+
+
+def exact_prompt(processing_class: Any, row: dict[str, Any]) -> tuple[str, int]:
+    """The prompt string before image places are expanded, and how many tokens the processor makes of it."""
+    from rlfr_vlm.data.encode import encode_prompts, render_prompt
+
+    tokens = int(encode_prompts(processing_class, [row]).attention_mask.sum())
+    return render_prompt(processing_class, row["prompt"]), tokens
+
+
+def _for_terminal(number: int, row: dict[str, Any], text: str, tokens: int) -> str:
+    """Control characters of the data are shown as escapes, so that they cannot steer the terminal."""
+    safe = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    sizes = ", ".join(f"{image.width} x {image.height}" for image in row["images"]) or "none"
+    lines = [f"--- row {number}: {tokens} tokens; images: {sizes}; answer: {row.get('answer')!r}"]
+    if sys.stdout.isatty():
+        lines += [half_blocks(image) for image in row["images"]]
+    return "\n".join([*lines, safe, ""])
+
+
+def half_blocks(image: Any) -> str:
+    """A thumbnail in coloured half blocks, two pixels a character."""
+    small = image.copy()
+    small.thumbnail((TERMINAL_WIDTH, TERMINAL_WIDTH))
+    lines = []
+    for y in range(0, small.height - 1, 2):
+        cells = []
+        for x in range(small.width):
+            (r, g, b), (s, h, c) = small.getpixel((x, y)), small.getpixel((x, y + 1))
+            cells.append(f"\033[38;2;{r};{g};{b};48;2;{s};{h};{c}m▀")
+        lines.append("".join(cells) + "\033[0m")
+    return "\n".join(lines)
+
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Prompts</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<style>body {{ font: 15px/1.5 system-ui; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }}
+pre {{ white-space: pre-wrap; overflow-wrap: anywhere; background: #8881; padding: 1rem }}
+img {{ image-rendering: pixelated; margin-right: 1rem }}</style>
+{cards}
+</html>
+"""
+
+
+def _card(number: int, row: dict[str, Any], text: str, tokens: int) -> str:
+    images = "".join(f'<img alt="image {i}" src="{_data_url(image)}">' for i, image in enumerate(row["images"]))
+    answer = html.escape(repr(row.get("answer")))
+    return f"<h2>Row {number}</h2><p>{tokens} tokens, answer {answer}</p>{images}<pre>{html.escape(text)}</pre>"
+
+
+def _data_url(image: Any) -> str:
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    stream = io.BytesIO()
+    small.save(stream, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

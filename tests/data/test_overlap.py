@@ -1,0 +1,74 @@
+"""Overlap of training and benchmark rows, by image and by words."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rlfr_vlm.data.load import read_rows
+from rlfr_vlm.data.overlap import Overlap, counts, image_hash, ngrams, overlaps, take_prints
+from rlfr_vlm.options import DataOptions
+
+LONG = "a train leaves the station at noon and travels north at sixty miles an hour for three hours then stops"
+
+
+def picture(seed: int) -> Image.Image:
+    """Smooth random blobs, as different from each other as photographs are."""
+    noise = np.random.default_rng(seed).integers(0, 255, (6, 6), dtype=np.uint8)
+    return Image.fromarray(noise).resize((96, 96), Image.Resampling.BICUBIC).convert("RGB")
+
+
+def rows_of(folder, name, rows):
+    folder.mkdir(exist_ok=True)
+    for i, row in enumerate(rows):
+        if image := row.pop("image", None):
+            image.save(folder / f"{name}{i}.png")
+            row["images"] = [f"{name}{i}.png"]
+    (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return read_rows(DataOptions(dataset_name=str(folder / f"{name}.jsonl")))
+
+
+@pytest.fixture
+def found(tmp_path):
+    smaller = picture(1).resize((60, 60))
+    blank = Image.new("RGB", (50, 50), "white")
+    train = rows_of(tmp_path, "train", [
+        {"prompt": "what?", "image": picture(0)}, {"prompt": "which?", "image": smaller},
+        {"prompt": f"Tell me: {LONG}."}, {"prompt": "blank", "image": blank}, {"prompt": "short one"},
+    ])  # fmt: skip
+    benchmark = rows_of(tmp_path, "benchmark", [
+        {"prompt": "how many?", "image": picture(1)}, {"prompt": LONG.upper()}, {"prompt": "empty", "image": blank},
+        {"prompt": "Short, one!"}, {"prompt": "something else entirely"}, {"prompt": "gone", "images": ["gone.png"]},
+    ])  # fmt: skip
+    return overlaps(take_prints(train, 13), take_prints(benchmark, 13), max_distance=4, min_share=0.5)
+
+
+def test_pairs(found):
+    assert [(o.train, o.benchmark, o.kind) for o in found] == [(1, 0, "image"), (2, 1, "text"), (4, 3, "text")]
+    assert found[0].value <= 4 and found[1].value == found[2].value == 1.0
+
+
+def test_counts(found):
+    assert counts(found) == {
+        "benchmark_rows": 3, "benchmark_rows_by_image": 1, "benchmark_rows_by_text": 2, "train_rows": 3,
+    }  # fmt: skip
+    assert counts([Overlap(0, 1, "image", 0), Overlap(0, 1, "text", 1)])["benchmark_rows"] == 1
+
+
+def test_share_of_ngrams():
+    """20 words have 8 runs of 13; the first 15 words hold 3 of them."""
+    whole, part = ngrams(LONG, 13), ngrams(" ".join(LONG.split()[:15]), 13)
+    assert (len(whole), len(whole & part)) == (8, 3)
+    assert ngrams("?!", 13) == frozenset()
+
+
+def test_hash_of_a_blank_image_compares_with_nothing():
+    assert image_hash(Image.new("RGB", (40, 40), "white")) is None
+    assert image_hash(picture(0)) == image_hash(picture(0)) != image_hash(picture(1))
+
+
+def test_a_row_that_cannot_be_opened_is_counted(tmp_path):
+    rows = rows_of(tmp_path, "train", [{"prompt": "gone", "images": ["gone.png"]}, {"prompt": "short one"}])
+    prints = take_prints(rows, 13)
+    assert prints.bad == 1 and len(prints.ngrams) == 2
