@@ -125,22 +125,27 @@ def test_every_shipped_configuration_parses(path, tmp_path):
     options, args = parse_config((RunOptions, cls), ["--config", str(path), *cpu])
     # RL's small updates would be rounded away in bfloat16 weights; a frozen policy may have them.
     assert options.dtype == ("float32" if cls is RLFRConfig else "bfloat16")
-    if cls is RLFRConfig:  # 8 processes: 128 prompts x 8 responses, 8 updates of 128
+    if path.stem == "train_rlpr":  # 8 processes: 768 prompts x 8 responses, 4 updates
+        assert args.generation_batch_size == 768 * args.num_generations
+        assert args.per_device_train_batch_size * args.gradient_accumulation_steps * 8 * 4 == 768 * 8
+        assert (args.epsilon, args.epsilon_high, args.group_filter) == (0.2, 0.27, "spread")
+    elif cls is RLFRConfig:  # 8 processes: 128 prompts x 8 responses, 8 updates of 128
         assert args.generation_batch_size == 128 * args.num_generations
         assert args.per_device_train_batch_size * args.gradient_accumulation_steps * 8 == 128
     else:
         assert args.per_device_train_batch_size * args.gradient_accumulation_steps * 8 == 128
 
 
-def test_baseline_differs_from_rlfr_only_in_the_flow():
+def test_methods_differ_only_in_what_makes_them():
     import yaml
 
-    rlfr, rlvr = (
-        yaml.safe_load((ROOT / "scripts" / "configs" / f"train_{name}.yaml").read_text()) for name in ("rlfr", "rlvr")
+    rlfr, rlvr, entropy = (
+        yaml.safe_load((ROOT / "scripts" / "configs" / f"train_{name}.yaml").read_text())
+        for name in ("rlfr", "rlvr", "entropy")
     )
-    assert {k: v for k, v in rlfr.items() if not k.startswith("flow_") and k != "method"} == {
-        k: v for k, v in rlvr.items() if k != "method"
-    }
+    own = ("flow_", "entropy_", "method")
+    shared = [{k: v for k, v in config.items() if not k.startswith(own)} for config in (rlfr, rlvr, entropy)]
+    assert shared[0] == shared[1] == shared[2]
 
 
 DOCUMENTS = [
@@ -164,8 +169,9 @@ def test_files_and_links_named_in_documents_exist(document):
 def test_flags_and_commands_named_in_documents_exist(document):
     import dataclasses
 
+    import importlib
+
     from rlfr_vlm.cli import COMMANDS
-    from rlfr_vlm.commands.quickstart import help_text
     from rlfr_vlm.flow.fit import FitConfig
     from rlfr_vlm.options import RunOptions
     from rlfr_vlm.trainer.config import RLFRConfig
@@ -174,7 +180,9 @@ def test_flags_and_commands_named_in_documents_exist(document):
     for command in re.findall(r"(?:\brlfr|rlfr_vlm\.cli) ([a-z-]+)(?= -| --|`)", text):
         assert command in COMMANDS, command
     known = {f.name for cls in (RunOptions, RLFRConfig, FitConfig) for f in dataclasses.fields(cls)}
-    elsewhere = help_text() + (ROOT / "scripts/setup.sh").read_text() + (ROOT / "benchmarks/speed/step.py").read_text()
+    helps = [importlib.import_module(module).help_text() for module in COMMANDS.values()]
+    scripts = [ROOT / "scripts/setup.sh", *(ROOT / "benchmarks/speed").glob("*.py")]
+    elsewhere = "\n".join([*helps, *(script.read_text() for script in scripts)])
     for flag in re.findall(r"(?<![\w-])--([a-z][a-z_-]+)", text):
         assert flag in known | {"config", "resume", "help", "num_processes"} or f"--{flag}" in elsewhere, flag
 

@@ -1,5 +1,6 @@
 """A data set ready for the trainers: rows in one form, images opened when a row is read, bad rows replaced."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ from rlfr_vlm.options import DataOptions
 if TYPE_CHECKING:
     from datasets import Dataset
 
+logger = logging.getLogger(__name__)
 DIGITS = "digits"
 REPLACEMENT_STEP = 104_729  # a prime, so that the walk for a replacement meets every row
+SHOWN = 10  # bad rows that are named in the log; all are counted
 ENOUGH_READ = 20  # rows read before a share of bad ones means anything
 
 
@@ -47,6 +50,8 @@ class BadRows:
         if error is None or number in self.bad:
             return
         self.bad.add(number)
+        if len(self.bad) <= SHOWN:
+            logger.warning("row %d is bad and replaced by another one: %s: %s", number, error.reason, error.detail)
         self.reasons[error.reason] += 1
         enough = len(self.read) >= ENOUGH_READ
         if enough and len(self.bad) > self.limit * len(self.read):
@@ -115,17 +120,20 @@ class Rows:
 
     def _usable(self, number: int, cache: dict[Any, Any]) -> Row:
         """The row, or for a bad one always the same other row; GRPO's groups stay whole."""
-        size = len(self.raw.dataset)
+        size, first = len(self.raw.dataset), ""
         for step in range(size):
             candidate = (number + step * REPLACEMENT_STEP) % size
             try:
                 row = self.opened(candidate, cache)
             except BadRow as error:
+                first = first or f"row {candidate}: {error.reason}: {error.detail}"
                 self.bad_rows.note(candidate, error)
                 continue
             self.bad_rows.note(candidate, None)
             return row
-        raise UserError("No row of the dataset can be used. `rlfr check-data` lists what is wrong with each.")
+        raise UserError(
+            f"No row of the dataset can be used; {first}. `rlfr check-data` lists what is wrong with each."
+        )
 
 
 def image_rules(options: DataOptions, media_root: Path | None) -> ImageRules:
@@ -181,8 +189,8 @@ def _check_first(rows: Rows, name: str) -> None:
         for column in rows.needed:
             if column not in row:
                 raise UserError(
-                    f"Dataset {name} has no column {column!r}; it has {', '.join(stored)}.{nearest(column, stored)} Map "
-                    f"it with dataset_columns: [{column}=...], or choose another dataset."
+                    f"Dataset {name} has no column {column!r}; it has {', '.join(stored)}.{nearest(column, stored)} "
+                    f"Map it with dataset_columns: [{column}=...], or choose another dataset."
                 )
         return
 
@@ -193,6 +201,12 @@ def as_dataset(rows: Rows, keep: Sequence[int] | None = None) -> "Dataset":
 
     numbers = list(range(len(rows.raw.dataset))) if keep is None else list(keep)
     return datasets.Dataset.from_dict({"number": numbers}).with_transform(rows)
+
+
+def rows_of(dataset: Any) -> Rows | None:
+    """What makes the rows of a dataset from `as_dataset`; None for any other."""
+    transform = getattr(dataset, "format", {}).get("format_kwargs", {}).get("transform")
+    return transform if isinstance(transform, Rows) else None
 
 
 def load_rows(

@@ -152,8 +152,8 @@ def _place(plan: LengthPlan, counter: TokenCounter, number: int, text: int, size
         return
     if rule == "stop":
         raise UserError(
-            f"Row {number} has {total} prompt tokens, more than max_prompt_tokens {limit}. Raise it, set long_prompts: "
-            "drop or downscale, or lower image_max_pixels."
+            f"Row {number} has {total} prompt tokens, more than max_prompt_tokens {limit}. Raise it, set "
+            "long_prompts: drop or downscale, or lower image_max_pixels."
         )
     pixels = counter.pixels_that_fit(text, sizes, limit) if rule == "downscale" else None
     if pixels is None:

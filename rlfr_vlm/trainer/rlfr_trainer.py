@@ -22,6 +22,7 @@ from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import FusedCausalLMOutput
 
+from rlfr_vlm.data.load import rows_of
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import write_json
 from rlfr_vlm.flow import FlowSpec, VelocityField, check_context, check_fits_policy
@@ -334,6 +335,8 @@ class RLFRTrainer(GRPOTrainer):
             updates = self._micro_batches / self.args.gradient_accumulation_steps
             self._log_values(self._times.take(updates))
             self._micro_batches = 0
+            if (rows := rows_of(self.train_dataset)) is not None:
+                self._log_values({"data/bad_rows": float(len(rows.bad_rows.bad))})
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

@@ -68,7 +68,8 @@ def test_preview(data, policy, tmp_path, capsys):
 
 def test_preview_counts_as_the_processor_does(data, policy, processor, capsys):
     assert main(["preview", "--dataset_name", str(data), "--model_name_or_path", policy, "--rows", "1"]) == 0
-    text = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|> sum 0? <script><|im_end|>\n<|im_start|>assistant\n"
+    question = "<|vision_start|><|image_pad|><|vision_end|> sum 0? <script>"
+    text = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
     expected = processor(text=[text], images=[Image.new("RGB", (56, 28))])["input_ids"]
     assert f"row 0: {len(expected[0])} tokens" in capsys.readouterr().out
 

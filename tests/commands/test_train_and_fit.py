@@ -106,8 +106,11 @@ def test_bad_rows_give_one_message(policy_folder, tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"not an image")
     for row, message in [
         ({"prompt": "q"}, "no column 'answer'"),
-        ({"prompt": "q", "answer": "7", "images": ["gone.png"]}, "Row 0 names the image 'gone.png'"),
-        ({"prompt": "q", "answer": "7", "images": ["bad.png"]}, "Cannot read the image bad.png"),
+        (
+            {"prompt": "q", "answer": "7", "images": ["gone.png"]},
+            "No row of the dataset can be used; row 0: image missing: 'gone.png'",
+        ),
+        ({"prompt": "q", "answer": "7", "images": ["bad.png"]}, "row 0: image unreadable: bad.png"),
     ]:
         rows.write_text("\n".join([json.dumps(row)] * 4))
         extra = ["--method", "rlvr", "--dataset_name", str(rows)]

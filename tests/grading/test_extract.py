@@ -97,7 +97,8 @@ def test_any_text_has_an_extraction(text):
     "response",
     ["\\boxed{" * 150_000,
      "\\boxed{" + "{" * 10_000 + "}" * 10_000 + "}", "answer is " * 100_000, "<think>" * 150_000,
-     "$" * 1_000_000, "(A) " * 250_000, "<answer>" * 120_000, "not " * 250_000, "\\boxed{7}" * 110_000, " " * 1_000_000],
+     "$" * 1_000_000, "(A) " * 250_000, "<answer>" * 120_000, "not " * 250_000, "\\boxed{7}" * 110_000,
+     " " * 1_000_000],
     ids=lambda text: text[:12],
 )  # fmt: skip
 def test_a_megabyte_of_anything_is_read_in_linear_time(response):

@@ -139,7 +139,7 @@ def test_baseline_is_computed_once_with_the_initial_policy(bind, make_policy, di
     lines = [line for path in cache.glob("*.jsonl") for line in path.read_text().splitlines() if line]
     assert len(lines) == len({json.loads(line)[0] for line in lines}) <= len(digits)
 
-    again, from_disk = bind(make_policy(), max_steps=1)
+    _, from_disk = bind(make_policy(), max_steps=1)
     from_disk.current = None  # asking the policy would fail
     from_disk.prepare(digits, 8)
     assert from_disk.baseline(rows, [reference_of(row) for row in rows]) == pytest.approx(expected, rel=1e-6)

@@ -143,7 +143,7 @@ def by_group(outcomes):
 
 
 def test_dropped_groups_are_replaced_by_new_prompts(make_trainer, make_policy, digits):
-    """First rollout: all right, mixed. One new prompt: all wrong. Another: mixed. Three groups seen, none all alike."""
+    """First rollout: all right, mixed. One new prompt: all wrong. Another one: mixed."""
     reward = by_group(["1111", "0110", "0000", "1000"])
     trainer = make_trainer(
         make_policy(), reward=reward, max_steps=1, method="rlvr", group_filter="mixed", refill_rounds=3
