@@ -2,11 +2,12 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from rlfr_vlm import __version__
-from rlfr_vlm.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, is_disk_full, nearest
+from rlfr_vlm.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, is_disk_full, nearest, printable
 
 # Each command is a module in rlfr_vlm/commands with SUMMARY, help_text() and run(arguments).
 COMMANDS = {
@@ -27,8 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(arguments)
     except UserError as error:
         # One raised in a DataLoader worker arrives with the worker's traceback before it.
-        print(f"rlfr: {str(error).rsplit('UserError: ', 1)[-1].strip()}", file=sys.stderr)
+        print(f"rlfr: {printable(str(error).rsplit('UserError: ', 1)[-1].strip())}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print(
             "rlfr: stopped at once; `--resume auto` goes on from the last complete checkpoint, if one was saved",

@@ -7,7 +7,6 @@ is written beside the results.
 import argparse
 import dataclasses
 import os
-import tempfile
 import types
 import typing
 from collections.abc import Sequence
@@ -30,6 +29,11 @@ def parse_config(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any
     Raises:
         UserError: no such file, bad YAML, an unknown key, a value of the wrong type, or a refused combination.
     """
+    path, rest = take_option(arguments, "--config")
+    return _parse(classes, (), path, rest)
+
+
+def _parse(classes: Sequence[type], also: Sequence[type], path: str | None, rest: Sequence[str]) -> tuple[Any, ...]:
     from trl import TrlParser
 
     class Parser(TrlParser):
@@ -37,11 +41,12 @@ def parse_config(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any
             raise UserError(f"{message[:1].upper()}{message[1:]}. `rlfr --help` lists the commands and their options.")
 
     known = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}
-    path, rest = take_option(arguments, "--config")
-    values = _read_yaml(path) if path else {}
+    passed_over = {f.name for cls in also for f in dataclasses.fields(cls)} - known
+    values = {str(name): value for name, value in _read_yaml(path).items()} if path else {}
     for name in values:
-        if name not in known:
-            raise UserError(f"Unknown key {name!r} in {path}.{nearest(name, known)}")
+        if name not in known | passed_over:
+            raise UserError(f"Unknown key {name!r} in {path}.{nearest(name, known | passed_over)}")
+    values = {name: value for name, value in values.items() if name in known}
     for argument in rest:
         name = argument.split("=")[0].removeprefix("--").replace("-", "_")
         if argument.startswith("--") and name not in known and name.removeprefix("no_") not in known:
@@ -52,7 +57,7 @@ def parse_config(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any
     parser = Parser(list(classes), allow_abbrev=False)
     parser.set_defaults_with_config(**values)
     try:
-        return parser.parse_args_into_dataclasses(args=rest)
+        return parser.parse_args_into_dataclasses(args=list(rest))
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from None
 
@@ -63,18 +68,7 @@ def parse_some(classes: Sequence[type], also: Sequence[type], arguments: Sequenc
     Keys of the YAML file that only the dataclasses `also` have are passed over; unknown ones still fail.
     """
     path, rest = take_option(arguments, "--config")
-    if path is None:
-        return parse_config(classes, rest)
-    wanted = {f.name for cls in classes for f in dataclasses.fields(cls)}
-    known = wanted | {f.name for cls in also for f in dataclasses.fields(cls)}
-    values = _read_yaml(path)
-    for name in values:
-        if name not in known:
-            raise UserError(f"Unknown key {name!r} in {path}.{nearest(name, known)}")
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as part:
-        yaml.safe_dump({name: value for name, value in values.items() if name in wanted}, part)
-        part.flush()
-        return parse_config(classes, ["--config", part.name, *rest])
+    return _parse(classes, also, path, rest)
 
 
 def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:
@@ -93,6 +87,8 @@ def _read_yaml(path: str) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"No configuration file at {path}. Shipped ones are in scripts/configs/.") from None
+    except OSError as error:
+        raise UserError(f"Cannot read the configuration {path}: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

@@ -27,3 +27,12 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return "No space left on device" in str(error) or "PytorchStreamWriter failed writing" in str(error)
+
+
+def printable(text: str) -> str:
+    """Text from data or models, with characters that could steer a terminal shown as escapes; line ends stay.
+
+    >>> printable("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

@@ -94,7 +94,8 @@ def respond(
             rows = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
             ids = _generate(policy, processing_class, rows, sampled, max_new_tokens)
             texts = tokenizer_of(processing_class).batch_decode(ids, skip_special_tokens=True)
-            scores = reward(completions=texts, answer=[row["answer"] for row in rows])
+            columns = {name: [row.get(name) for row in rows] for name in rows[0] if name != "prompt"}
+            scores = reward(completions=texts, **columns)
             responses += [Response(*parts) for parts in zip(ids, texts, scores, strict=True)]
     policy.train(training)
     return responses

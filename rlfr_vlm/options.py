@@ -9,6 +9,7 @@ from typing import Any
 METHODS = ("rlvr", "rlfr", "entropy", "rlpr", "rlfr+rlpr")
 METHOD_PARTS = ("rlvr", "rlfr", "entropy", "rlpr")  # any of them may be joined by +
 ACCEPT_METRICS = ("correct", "entropy")
+LONG_PROMPT_RULES = ("drop", "downscale", "stop")
 GROUP_FILTERS = ("none", "mixed", "spread")
 
 
@@ -38,6 +39,9 @@ class DataOptions:
         default="", metadata={"help": "`digits`, a JSON/JSONL/Parquet/CSV/TSV/Arrow file, a folder, or a hub id."}
     )
     dataset_split: str = field(default="train", metadata={"help": "Split to use."})
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Configuration of a hub dataset that has several."}
+    )
     dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a hub dataset; pin it."})
     dataset_limit: int | None = field(
         default=None, metadata={"help": "Use only this many rows (for `digits`: make this many)."}
@@ -50,7 +54,8 @@ class DataOptions:
         default_factory=list, metadata={"help": "Pairs such as prompt=question, where columns have other names."}
     )
     media_root: str | None = field(
-        default=None, metadata={"help": "Folder of the images; the dataset's own if unset. Paths never leave it."}
+        default=None,
+        metadata={"help": "Folder of the images; the dataset's own if unset. Paths never leave it; / allows any."},
     )
     image_min_pixels: int | None = field(
         default=None, metadata={"help": "Images are enlarged to at least this many pixels; else the processor's own."}
@@ -60,6 +65,9 @@ class DataOptions:
     )
     image_min_side: int = field(default=2, metadata={"help": "Images with a shorter side are bad."})
     image_max_ratio: float = field(default=200.0, metadata={"help": "Images with a larger ratio of sides are bad."})
+    image_pixel_ceiling: int = field(
+        default=64_000_000, metadata={"help": "Images with more pixels are bad; they are not even decoded."}
+    )
     bad_row_limit: float = field(
         default=0.02, metadata={"help": "Bad rows are replaced and counted; a larger share of them stops the run."}
     )
@@ -112,7 +120,7 @@ class RewardOptions:
         },
     )
     grading_tolerance: float = field(default=0.0, metadata={"help": "Relative, for numbers; 0 compares exactly."})
-    grading_time_limit: float = field(default=1.5, metadata={"help": "Seconds for one answer; then undecided."})
+    grading_time_limit: float = field(default=1.0, metadata={"help": "Seconds for one answer; then undecided."})
     grading_workers: int = field(default=0, metadata={"help": "Processes for grading; 0 is one per core, at most 8."})
     no_answer_is_wrong: bool = field(
         default=True, metadata={"help": "A response without an answer gets 0; false: it is undecided, and masked."}

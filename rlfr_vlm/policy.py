@@ -20,9 +20,15 @@ def load_processor(name: str, options: DataOptions, **loading: Any) -> Any:
     pixels = {key: value for key, value in pixels.items() if value is not None}
     try:
         AutoConfig.from_pretrained(name, **loading)
-        return AutoProcessor.from_pretrained(name, padding_side="left", **pixels, **loading)
+        processing_class = AutoProcessor.from_pretrained(name, padding_side="left", **pixels, **loading)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _cannot_load(name, error) from None
+    if not (getattr(processing_class, "chat_template", None) or tokenizer_of(processing_class).chat_template):
+        raise UserError(
+            f"The model {name!r} has no chat template, so its prompts cannot be built. Use an instruction-tuned "
+            "model, or put a chat_template.jinja into its folder."
+        )
+    return processing_class
 
 
 def _cannot_load(name: str, error: Exception) -> UserError:

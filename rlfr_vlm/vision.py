@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from rlfr_vlm.data.encode import tokenizer_of
+from rlfr_vlm.data.prompts import VISION_TOKENS
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.latents import descend, unwrap
 
 logger = logging.getLogger(__name__)
 
 VISION_TOWER_NAMES = ("model.visual", "visual", "model.vision_tower", "vision_tower")
-VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 # exp(BANNED_LOGIT) is exactly 0 in every float type, and 0 * BANNED_LOGIT stays 0 where 0 * -inf would be NaN.
 BANNED_LOGIT = -1e4
 

@@ -168,7 +168,6 @@ def test_files_and_links_named_in_documents_exist(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_flags_and_commands_named_in_documents_exist(document):
     import dataclasses
-
     import importlib
 
     from rlfr_vlm.cli import COMMANDS

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlfr_vlm.files import write_json
-from rlfr_vlm.grading import Item, Verdict, default_pool, grade_many
+from rlfr_vlm.grading import Item, Verdict, grade_many, shared_pool
 
 TEMPLATES = (
     r"\frac{%d}{7}", r"%d\sqrt{3}", r"\frac{%d\pi}{4}", r"2^{%d}-1", r"x^2-%dx+1", r"\frac{1}{s+%d}", r"%d+2\sqrt{5}",
@@ -70,7 +70,7 @@ def main() -> None:
         "latex": rate(lambda: grade_many(latex), len(latex), options.rounds),
         "plain_math_verify": rate(lambda: plain_math_verify(latex), len(latex), options.rounds),
     }
-    print(f"{default_pool().settings.count()} workers; pairs per second, median [min, max] of {options.rounds} rounds")
+    print(f"{shared_pool().settings.count()} workers; pairs per second, median [min, max] of {options.rounds} rounds")
     for name, value in results.items():
         print(f"{name:<20} {value['median']:8.0f} [{value['min']:.0f}, {value['max']:.0f}]")
     print(f"first 700 LaTeX pairs, start of the workers included: {cold:.1f} s; not graded right: {len(unexpected)}")

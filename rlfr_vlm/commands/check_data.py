@@ -1,11 +1,11 @@
 """`rlfr check-data`: open every row of a data set once and say what is wrong, before training finds out."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlfr_vlm.errors import printable
 from rlfr_vlm.options import DataOptions
 
 if TYPE_CHECKING:
@@ -49,28 +49,30 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.config import parse_some
     from rlfr_vlm.data.check import check_rows
     from rlfr_vlm.data.clean import write_clean
-    from rlfr_vlm.files import write_json
+    from rlfr_vlm.files import make_folder, write_json
     from rlfr_vlm.options import FitOptions, RunOptions
     from rlfr_vlm.terminal import calm
     from rlfr_vlm.trainer.config import RLFRConfig
 
     calm()
     data, options = parse_some((DataOptions, CheckOptions), (RunOptions, FitOptions, RLFRConfig), arguments)
-    report = check_rows(data, options.needs, options.model_name_or_path, options.workers)
     out = Path(options.out)
-    clean = write_clean(data, report, out) if report.kept else None
+    make_folder(out)
+    report = check_rows(data, options.needs, options.model_name_or_path, options.workers)
+    clean, settings = write_clean(data, report, out) if report.kept else (None, {})
     usable = bool(report.kept) and report.dropped_share <= options.max_dropped
     write_json(
         out / "report.json",
         {
             "dataset": data.dataset_name, "split": data.dataset_split, "rows": report.rows, "kept": len(report.kept),
-            "dropped": dict(report.dropped), "examples": report.examples, "duplicates": report.duplicates,
-            "images": report.images, "tokens": report.tokens, "longest_prompt": report.longest, "usable": usable,
-            "clean": clean.name if clean else None,
+            "dropped": dict(report.dropped), "examples": report.examples, "images": report.images,
+            "tokens": report.tokens, "longest_prompt": report.longest, "usable": usable, "clean": settings,
         },
     )  # fmt: skip
     print(table(report))
-    print(f"\nreport: {out / 'report.json'}" + (f"\nclean set: {clean}" if clean else ""))
+    print(f"\nreport: {out / 'report.json'}")
+    if clean:
+        print("clean set: " + " ".join(f"--{name} {value}" for name, value in settings.items()))
     if not usable:
         print(f"not usable: {report.dropped_share:.1%} of the rows are dropped, more than max_dropped "
               f"{options.max_dropped:.1%}")  # fmt: skip
@@ -83,9 +85,7 @@ def table(report: "DataReport") -> str:
              f"{report.images} images in kept rows"]  # fmt: skip
     for reason, count in report.dropped.most_common():
         lines.append(f"  {count:>8}  {reason}")
-        lines += [
-            f"            {json.dumps(example, ensure_ascii=False)[1:-1]}" for example in report.examples[reason]
-        ]
+        lines += [f"            {printable(example)}" for example in report.examples[reason]]
     if report.tokens:
         lines.append(f"prompt tokens (longest {report.longest}):")
         most = max(report.tokens.values())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlfr_vlm.cli import options_parser
+from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import DataOptions
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = options_parser("check-overlap", SUMMARY)
     parser.add_argument("train", help="the training set: a file, folder or hub id")
     parser.add_argument("--against", nargs="+", required=True, help="one or more benchmarks")
+    parser.add_argument("--split", default="train", help="of the training set (default: %(default)s)")
+    parser.add_argument("--against-split", default="train", help="of the benchmarks (default: %(default)s)")
+    parser.add_argument("--columns", nargs="*", default=[], help="pairs such as prompt=question, for the training set")
     parser.add_argument("--ngram", type=int, default=13, help="words of a run (default: %(default)s)")
     parser.add_argument(
         "--min-share", type=float, default=0.5, help="report texts that share so many of their runs "
@@ -42,17 +46,22 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> int:
     """Compare and print. Returns the exit code."""
     options = _parser().parse_args(list(arguments))
+    for name, low, high in (("ngram", 1, 1000), ("min_share", 0, 1), ("max_distance", 0, 64), ("show", 0, 10**9)):
+        if not low <= getattr(options, name) <= high:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be {low} to {high}.")
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.data.overlap import counts, overlaps, take_prints
-    from rlfr_vlm.files import write_json
+    from rlfr_vlm.files import make_folder, write_json
     from rlfr_vlm.terminal import calm
 
     calm()
-    train = read_rows(DataOptions(dataset_name=options.train))
+    train = read_rows(
+        DataOptions(dataset_name=options.train, dataset_split=options.split, dataset_columns=options.columns)
+    )
     train_prints = take_prints(train, options.ngram, options.train)
     result = {}
     for name in options.against:
-        benchmark = read_rows(DataOptions(dataset_name=name))
+        benchmark = read_rows(DataOptions(dataset_name=name, dataset_split=options.against_split))
         prints = take_prints(benchmark, options.ngram, name)
         found = overlaps(train_prints, prints, options.max_distance, options.min_share)
         numbers = counts(found) | {"rows": len(prints.ngrams), "bad_rows": prints.bad}
@@ -67,6 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     if train_prints.bad:
         print(f"{train_prints.bad} training rows could not be opened; `rlfr check-data` says why")
     if options.out:
+        make_folder(Path(options.out).parent)
         write_json(Path(options.out), result)
     return 0
 

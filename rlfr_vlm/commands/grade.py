@@ -9,7 +9,7 @@ from typing import Any
 
 from rlfr_vlm.cli import options_parser
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.grading import Grade, Item, Verdict, default_pool, extract, gold_list, grade_many
+from rlfr_vlm.grading import Grade, Item, Verdict, extract, gold_list, grade_many, shared_pool
 
 SUMMARY = "grade an answer, or a file of answers: right, wrong or undecided, and why"
 RESPONSE_KEYS, GOLD_KEYS = ("response", "prediction", "completion"), ("gold", "answer")
@@ -35,7 +35,10 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> int:
     """Grade and print. Returns the exit code."""
     options = _parser().parse_args(list(arguments))
-    if (options.file is None) == (options.gold is None or options.answer is None):
+    if options.show < 0:
+        raise UserError(f"--show is {options.show}; it is a number of rows, 0 or more.")
+    pair = [options.gold, options.answer]
+    if (options.file is None) == (None in pair) or (options.file is not None and any(pair)):
         raise UserError("Give either a JSONL file, or --gold and --answer. See `rlfr grade --help`.")
     if options.file is None:
         items = [_item(options.gold, options.answer, options.options)]
@@ -45,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     plain = _plain_verdicts(items, grades) if options.compare else [None] * len(items)
     rows = [_row(item, grade, other) for item, grade, other in zip(items, grades, plain, strict=True)]
     if options.json:
-        print("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+        print("\n".join(json.dumps(row) for row in rows))
     elif options.file is None:
         print(_text(rows[0]))
     else:
@@ -60,7 +63,7 @@ def read_items(path: Path) -> list[Item]:
         UserError: no such file, a line that is not JSON, or a row without gold or response.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines, which cuts inside of texts
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read {path}: {error}") from None
     items = []
@@ -69,7 +72,7 @@ def read_items(path: Path) -> list[Item]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise UserError(f"Line {number} of {path} is not JSON: {error}.") from None
         items.append(_item_of_row(row, number, path))
     if not items:
@@ -81,14 +84,19 @@ def _item_of_row(row: Any, number: int, path: Path) -> Item:
     row = row if isinstance(row, dict) else {}
     response = next((key for key in RESPONSE_KEYS if key in row), None)
     if "gold" in row and response is None and "answer" in row:  # an answer that is extracted already
-        return Item(row["gold"], "", str(row["answer"]), row.get("options") or (), row.get("answer_type"))
+        return Item(row["gold"], "", _text_of(row["answer"]), row.get("options") or (), row.get("answer_type"))
     gold = next((key for key in GOLD_KEYS if key in row), None)
     if gold is None or response is None:
         raise UserError(
             f"Line {number} of {path} has {', '.join(row) or 'no columns'}; it needs `gold` and `response` (or "
             "`gold` and `answer`, or `answer` and `response`)."
         )
-    return Item(row[gold], str(row[response]), None, row.get("options") or (), row.get("answer_type"))
+    return Item(row[gold], _text_of(row[response]), None, row.get("options") or (), row.get("answer_type"))
+
+
+def _text_of(value: Any) -> str:
+    """A missing answer is an empty one, never the word None."""
+    return "" if value is None else str(value)
 
 
 def _item(gold: list[str], answer: str, options: list[str]) -> Item:
@@ -102,7 +110,7 @@ def _plain_verdicts(items: Sequence[Item], grades: Sequence[Grade]) -> list[str]
         {"gold": gold_list(item.gold)[0], "answer": grade.extracted or "", "plain": True}
         for item, grade in zip(items, grades, strict=True)
     ]
-    return [decision.verdict.value for decision in default_pool().compare(requests)]
+    return [decision.verdict.value for decision in shared_pool().compare(requests)]
 
 
 def _row(item: Item, grade: Grade, plain: str | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rlfr_vlm.cli import options_parser
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.files import make_folder
 from rlfr_vlm.options import METHOD_PARTS
 
 SUMMARY = "RLVR, RLFR and more on a small real Qwen2.5-VL and real images, on a CPU, in minutes"
@@ -46,10 +47,7 @@ def run(arguments: Sequence[str]) -> int:
                 f"--methods has {name!r}; known are {', '.join(METHOD_PARTS)}.{nearest(name, METHOD_PARTS)}"
             )
     out = Path(options.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot make the folder {out}: {error.strerror}. Choose another --out.") from None
+    make_folder(out)
     import dataclasses
     import os
 

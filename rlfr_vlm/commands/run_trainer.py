@@ -53,27 +53,18 @@ def run_trainer(
 
 def load_training_rows(options: RunOptions, columns: Sequence[str], seed: int, processing_class: Any) -> "Dataset":
     """The rows that the options name; prompts that are too long are dealt with by the rule in the options."""
+    from rlfr_vlm.data.encode import is_text_only
     from rlfr_vlm.data.load import as_dataset, read_rows
     from rlfr_vlm.data.tokens import plan_lengths
 
     rows = read_rows(options, columns, seed)
+    rows.for_text_policy = is_text_only(processing_class)
     if options.max_prompt_tokens is None:
         return as_dataset(rows)
     plan = plan_lengths(rows, processing_class, options.max_prompt_tokens, options.long_prompts)
     print(f"prompts of at most {options.max_prompt_tokens} tokens: {plan.describe()}")
     rows.pixel_limits = plan.pixel_limits
     return as_dataset(rows, plan.kept)
-
-
-def refuse_images_for_text(options: RunOptions, dataset: "Dataset", processing_class: Any) -> None:
-    """A text-only policy cannot look at images; their places in the prompts would just vanish."""
-    from rlfr_vlm.data.encode import is_text_only
-
-    if is_text_only(processing_class) and dataset[0].get("images"):
-        raise UserError(
-            f"{options.dataset_name} has images but {options.model_name_or_path} is a text-only policy. Choose a "
-            "vision-language policy, or a dataset without images."
-        )
 
 
 def find_checkpoint(resume: str | None, output_dir: str) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_vlm.commands.run_trainer import load_training_rows, refuse_images_for_text, run_trainer
+from rlfr_vlm.commands.run_trainer import load_training_rows, run_trainer
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import RunOptions
 
@@ -74,7 +74,6 @@ def build_trainer(options: RunOptions, args: "RLFRConfig") -> "RLFRTrainer":
     read_rows(options, ("prompt", "answer"), args.seed)  # a wrong name is found before a large policy is loaded
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
     dataset = load_training_rows(options, ("prompt", "answer"), args.seed, processing_class)
-    refuse_images_for_text(options, dataset, processing_class)
     settings["train_dataset"] = dataset
     try:
         return RLFRTrainer(policy, processing_class=processing_class, **settings)

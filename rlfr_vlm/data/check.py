@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections import Counter
+import signal
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from typing import Any
 from rlfr_vlm.data.images import image_size, open_image, read_bytes
 from rlfr_vlm.data.load import Rows, read_rows
 from rlfr_vlm.data.prompts import flatten_text
-from rlfr_vlm.data.rows import BadRow, Row
+from rlfr_vlm.data.rows import MALFORMED, BadRow, Row
+from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.grading import gold_list, unreadable_golds
-from rlfr_vlm.options import DataOptions
+from rlfr_vlm.options import LONG_PROMPT_RULES, DataOptions
 
 CHUNK = 64
 EXAMPLES = 5  # of each reason, kept for the report
@@ -44,7 +46,6 @@ class DataReport:
         kept: numbers of the rows that can be used.
         dropped: how many rows each reason cost.
         examples: for each reason, some rows and details.
-        duplicates: rows with the prompt and images of an earlier one; they are dropped.
         tokens: prompt tokens of the kept rows, in buckets; empty without a processor.
         longest: the longest kept prompt in tokens.
         images: images in kept rows.
@@ -54,7 +55,6 @@ class DataReport:
     kept: list[int] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
-    duplicates: int = 0
     tokens: dict[str, int] = field(default_factory=dict)
     longest: int = 0
     images: int = 0
@@ -73,41 +73,61 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(options: DataOptions, needed: tuple[str, ...], model: str) -> None:
+    """In a worker process. Ctrl-C is for the parent, which then ends the workers."""
     from rlfr_vlm.terminal import calm
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     calm()
-    _worker["rows"] = read_rows(options, needed)
-    _worker["counter"] = _counter(options, model)
+    _prepare(options, needed, model)
 
 
-def _counter(options: DataOptions, model: str) -> Any:
-    if not model:
-        return None
-    from rlfr_vlm.data.tokens import TokenCounter
-    from rlfr_vlm.policy import load_processor
+def _prepare(options: DataOptions, needed: tuple[str, ...], model: str) -> None:
+    _worker["rows"], _worker["counter"] = read_rows(options, needed), None
+    if model:
+        from rlfr_vlm.data.tokens import TokenCounter
+        from rlfr_vlm.policy import load_processor
 
-    return TokenCounter(load_processor(model, options))
+        _worker["counter"] = TokenCounter(load_processor(model, options))
+        _worker["rows"].for_text_policy = _worker["counter"].grid is None
+    _worker["options"] = options
 
 
 def _check_numbers(numbers: Sequence[int]) -> list[CheckedRow]:
-    return [check_row(_worker["rows"], number, _worker["counter"]) for number in numbers]
+    return [check_row(_worker["rows"], number, _worker["counter"], _worker["options"]) for number in numbers]
 
 
-def check_row(rows: Rows, number: int, counter: Any = None) -> CheckedRow:
+def check_row(rows: Rows, number: int, counter: Any, options: DataOptions) -> CheckedRow:
     """Open one row with all its images, and let go of them again."""
     try:
         row = rows.described(number)
-        digest = hashlib.sha256(_text(row).encode("utf-8", "replace"))
+        content = [_text(row), *(row["response"] for _ in range("response" in rows.needed))]
+        digest = hashlib.sha256("\0".join(content).encode())
         sizes = []
         for image in row["images"]:
-            open_image(image, rules=rows.rules)
+            open_image(image, rows.rules)
             sizes.append(image_size(image, rows.rules))
             digest.update(_bytes(image, rows))
+        tokens = counter.count([row], [sizes])[0] if counter else None
     except BadRow as error:
         return CheckedRow(number, error.reason, error.detail)
-    golds = tuple(gold_list(row["answer"])) if row.get("answer") is not None else ()
-    tokens = counter.count([row], [sizes])[0] if counter else None
-    return CheckedRow(number, "", "", digest.digest()[:16], golds, tokens, len(sizes))
+    except MALFORMED as error:  # of the chat template or the tokenizer, whose errors know no bounds
+        return CheckedRow(number, "prompt", f"{type(error).__name__}: {error}"[:300])
+    reason, detail = _length(counter, row, sizes, tokens, options)
+    golds = tuple(gold_list(row["answer"])) if "answer" in rows.needed else ()
+    return CheckedRow(number, reason, detail, digest.digest()[:16], golds, tokens, len(sizes))
+
+
+def _length(
+    counter: Any, row: Row, sizes: list[tuple[int, int]], tokens: int | None, options: DataOptions
+) -> tuple[str, str]:
+    """Training's own decision on a prompt that is too long."""
+    limit = options.max_prompt_tokens
+    if limit is None or tokens is None or tokens <= limit:
+        return "", ""
+    text = tokens - counter.images(sizes)
+    if options.long_prompts == "downscale" and counter.pixels_that_fit(text, sizes, limit) is not None:
+        return "", ""
+    return "prompt too long", f"{tokens} tokens, max_prompt_tokens {limit}"
 
 
 def _text(row: Row) -> str:
@@ -128,78 +148,94 @@ def check_rows(
         options: which data set, and the rules for its rows.
         needed: columns every row must have.
         model: a policy whose processor counts the tokens; empty: they are not counted.
-        workers: processes; 0 is one per core.
+        workers: processes; 0 is one per core, at most 8.
 
     Raises:
-        UserError: no such data set.
+        UserError: no such data set or model, or settings that cannot work.
     """
     from tqdm import tqdm
 
-    report = DataReport(rows=len(read_rows(options, needed).raw.dataset))
-    seen: set[bytes] = set()
-    golds: dict[str, list[int]] = {}
+    _check_settings(options, model, workers)
+    _prepare(options, tuple(needed), model)  # here, so that a mistake is one message and not one of each worker
+    report = DataReport(rows=len(_worker["rows"].raw.dataset))
     usable: dict[int, CheckedRow] = {}
     bar = tqdm(total=report.rows, desc="checking", unit="row", disable=not progress)
     for row in _checked(options, tuple(needed), model, report.rows, workers):
         bar.update()
         if row.reason:
             report.drop(row.number, row.reason, row.detail)
-        elif row.digest in seen:
-            report.duplicates += 1
-            report.drop(row.number, "duplicate", "the prompt and images of an earlier row")
         else:
-            seen.add(row.digest)
             usable[row.number] = row
-            for gold in row.golds:
-                golds.setdefault(gold, []).append(row.number)
     bar.close()
-    _drop_unreadable(report, usable, golds)
-    _drop_long(report, usable, options)
+    _drop_unreadable(report, usable)
+    _drop_duplicates(report, usable)
     report.kept = sorted(usable)
     report.images = sum(row.images for row in usable.values())
     _count_tokens(report, usable)
     return report
 
 
+def _check_settings(options: DataOptions, model: str, workers: int) -> None:
+    if workers < 0:
+        raise UserError(f"workers is {workers}; it is a number of processes, or 0 for one per core.")
+    if options.long_prompts not in LONG_PROMPT_RULES:
+        raise UserError(
+            f"long_prompts is {options.long_prompts!r}; choose one of {', '.join(LONG_PROMPT_RULES)}."
+            f"{nearest(options.long_prompts, LONG_PROMPT_RULES)}"
+        )
+    if options.max_prompt_tokens is not None and not model:
+        raise UserError(
+            f"max_prompt_tokens is {options.max_prompt_tokens}, but tokens are only counted with a model. Set "
+            "model_name_or_path."
+        )
+
+
 def _checked(
     options: DataOptions, needed: tuple[str, ...], model: str, count: int, workers: int
 ) -> Iterator[CheckedRow]:
     """Rows in order. Only a few chunks are on the way at a time, so memory does not grow with the data set."""
-    workers = workers or os.cpu_count() or 1
+    workers = workers or available_cores()
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     if workers == 1 or count <= CHUNK:
-        _start_worker(options, needed, model)
         for chunk in chunks:
             yield from _check_numbers(chunk)
         return
-    with ProcessPoolExecutor(
+    pool = ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(options, needed, model)
-    ) as pool:
-        waiting = [pool.submit(_check_numbers, list(chunk)) for chunk in chunks[: 4 * workers]]
+    )
+    try:
+        waiting = deque(pool.submit(_check_numbers, list(chunk)) for chunk in chunks[: 4 * workers])
         for number in range(len(chunks)):
-            yield from waiting.pop(0).result()
+            yield from waiting.popleft().result()
             if number + 4 * workers < len(chunks):
                 waiting.append(pool.submit(_check_numbers, list(chunks[number + 4 * workers])))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _drop_unreadable(report: DataReport, usable: dict[int, CheckedRow], golds: dict[str, list[int]]) -> None:
+def available_cores() -> int:
+    """Cores this process may use, at most 8: each worker holds libraries of some 200 MB."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _drop_unreadable(report: DataReport, usable: dict[int, CheckedRow]) -> None:
     """A row is dropped when none of its acceptable golds can be read by the grader."""
-    unreadable = unreadable_golds(list(golds))
-    for number in {number for gold in unreadable for number in golds[gold]}:
-        own = usable[number].golds
-        if all(gold in unreadable for gold in own):
-            report.drop(number, "gold answer", f"{own[0]!r}: {unreadable[own[0]]}")
-            del usable[number]
-
-
-def _drop_long(report: DataReport, usable: dict[int, CheckedRow], options: DataOptions) -> None:
-    limit = options.max_prompt_tokens
-    if limit is None or options.long_prompts == "downscale":
-        return
+    unreadable = unreadable_golds([gold for row in usable.values() for gold in row.golds])
     for number, row in list(usable.items()):
-        if row.tokens is not None and row.tokens > limit:
-            report.drop(number, "prompt too long", f"{row.tokens} tokens, limit {limit}")
+        if row.golds and all(gold in unreadable for gold in row.golds):
+            report.drop(number, "gold answer", f"{row.golds[0]!r}: {unreadable[row.golds[0]]}")
             del usable[number]
+
+
+def _drop_duplicates(report: DataReport, usable: dict[int, CheckedRow]) -> None:
+    """Of rows with the same prompt and images (and response, where one is needed) the first stays."""
+    seen: dict[bytes, int] = {}
+    for number, row in sorted(usable.items()):
+        if row.digest in seen:
+            report.drop(number, "duplicate", f"the prompt and images of row {seen[row.digest]}")
+            del usable[number]
+        else:
+            seen[row.digest] = number
 
 
 def _count_tokens(report: DataReport, usable: dict[int, CheckedRow]) -> None:

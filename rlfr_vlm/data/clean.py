@@ -1,10 +1,12 @@
-"""Write the rows that passed a check as a new data set."""
+"""Write the rows that passed a check as a new data set of documented rows."""
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlfr_vlm.data.images import read_bytes
 from rlfr_vlm.data.load import Rows, read_rows
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.options import DataOptions
@@ -13,33 +15,39 @@ if TYPE_CHECKING:
     from rlfr_vlm.data.check import DataReport
 
 
-def write_clean(options: DataOptions, report: "DataReport", folder: Path) -> Path:
-    """Documented rows as `clean.jsonl`, or as `clean.parquet` where images are embedded; image paths stay relative.
+def write_clean(options: DataOptions, report: "DataReport", folder: Path) -> tuple[Path, dict[str, str]]:
+    """Write `clean.jsonl`, or `clean.parquet` where images are embedded.
 
-    Relative image paths start from the original media folder, which `media_root` must then name.
+    Returns:
+        The file, and the settings with which it loads: its name, and `media_root` where images are files.
     """
     rows = read_rows(options)
     folder.mkdir(parents=True, exist_ok=True)
-    if any(not isinstance(image, str) for image in rows.convert(_first(rows, report))["images"]):
-        return _replace(
-            folder / "clean.parquet", lambda path: rows.raw.dataset.select(report.kept).to_parquet(str(path))
-        )
+    if all(isinstance(image, str) for row in _kept(rows, report) for image in row["images"]):
+        path = folder / "clean.jsonl"
+        temporary = path.with_name(f".{path.name}")
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(row) + "\n" for row in _kept(rows, report))
+    else:
+        import datasets
 
-    def write(path: Path) -> None:
-        with path.open("w", encoding="utf-8") as stream:
-            for number in report.kept:
-                row = rows.convert(rows.raw.row(rows.raw.dataset[number]))
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-    return _replace(folder / "clean.jsonl", write)
-
-
-def _first(rows: Rows, report: "DataReport") -> Row:
-    return rows.raw.row(rows.raw.dataset[report.kept[0]])
-
-
-def _replace(path: Path, write: object) -> Path:
-    temporary = path.with_name(f".{path.name}")
-    write(temporary)  # type: ignore[operator]
+        path = folder / "clean.parquet"
+        temporary = path.with_name(f".{path.name}")
+        embedded = datasets.Dataset.from_generator(lambda: (_embedded(row, rows) for row in _kept(rows, report)))
+        embedded.to_parquet(str(temporary))
     os.replace(temporary, path)
-    return path
+    settings = {"dataset_name": str(path)}
+    if path.suffix == ".jsonl" and report.images:
+        settings["media_root"] = str((rows.rules.media_root or Path.cwd()).resolve())
+    return path, settings
+
+
+def _kept(rows: Rows, report: "DataReport") -> Iterator[Row]:
+    return (rows.convert(rows.raw.row(rows.raw.dataset[number])) for number in report.kept)
+
+
+def _embedded(row: Row, rows: Rows) -> Row:
+    """The row with the bytes of its images."""
+    sources = (read_bytes(image, rows.rules) for image in row["images"])
+    images = [{"bytes": s.read_bytes() if isinstance(s, Path) else s, "path": None} for s in sources]
+    return {**row, "images": images}

@@ -48,16 +48,22 @@ def is_text_only(processing_class: Any) -> bool:
     return tokenizer_of(processing_class) is processing_class
 
 
-def render_prompt(processing_class: Any, messages: list[dict[str, Any]]) -> str:
-    """The exact prompt string, up to where the response begins."""
+def render_prompt(
+    processing_class: Any, messages: list[dict[str, Any]], template: dict[str, Any] | None = None
+) -> str:
+    """The exact prompt string, up to where the response begins; `template` are further arguments of the template."""
     if is_text_only(processing_class):
         messages = flatten_text(messages)
-    return processing_class.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return processing_class.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **(template or {})
+    )
 
 
-def encode_prompts(processing_class: Any, rows: Sequence[dict[str, Any]]) -> Encoded:
+def encode_prompts(
+    processing_class: Any, rows: Sequence[dict[str, Any]], template: dict[str, Any] | None = None
+) -> Encoded:
     """Encode prompts (messages) and images of `rows`, padded on the left."""
-    texts = [render_prompt(processing_class, row["prompt"]) for row in rows]
+    texts = [render_prompt(processing_class, row["prompt"], template) for row in rows]
     images = [list(row.get("images") or []) for row in rows]
     arguments: dict[str, Any] = {"text": texts, "padding": True, "padding_side": "left", "return_tensors": "pt"}
     if any(images):

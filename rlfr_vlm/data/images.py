@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DATA_URL = re.compile(r"^data:image/[\w.+-]+;base64,", re.IGNORECASE)
-BASE64_LENGTH = 200  # a longer text that is no file's name may be an image
+BASE64_LENGTH = 200  # a longer text of nothing but these characters, and no dot, is an image
+BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class ImageRules:
         media_root: relative paths start here and never lead outside; None is the working directory.
         min_side: shortest accepted side in pixels.
         max_ratio: largest accepted ratio of the sides; Qwen's processor refuses more than 200.
+        max_pixels: largest accepted image, before it is decoded; a small file can hold a huge one.
     """
 
     media_root: Path | None = None
     min_side: int = 2
     max_ratio: float = 200.0
+    max_pixels: int = 64_000_000
 
 
 def name_of(value: Any) -> str:
@@ -48,8 +51,8 @@ def resolve(path: str, rules: ImageRules) -> Path:
     root = (rules.media_root or Path.cwd()).resolve()
     path = path.removeprefix("file://")
     resolved = (root / path).resolve()
-    if not Path(path).is_absolute() and not resolved.is_relative_to(root):
-        raise BadRow("image outside", f"{path!r} leads outside {root}")
+    if not resolved.is_relative_to(root):
+        raise BadRow("image outside", f"{path!r} leads outside {root}; set media_root to the folder of the images")
     if not resolved.is_file():
         raise BadRow("image missing", f"{path!r} does not exist under {root}")
     return resolved
@@ -65,20 +68,25 @@ def read_bytes(value: Any, rules: ImageRules) -> bytes | Path:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes | bytearray):
         return bytes(value)
+    if isinstance(value, Path):
+        value = str(value)
     if not isinstance(value, str) or not value:
         raise BadRow("image unreadable", f"it is a {type(value).__name__}")
     if value.startswith(("http://", "https://")):
         raise BadRow("image is a URL", f"{value[:100]!r}: download the images and name the files")
     if found := DATA_URL.match(value):
         return _decode(value[found.end() :])
-    if len(value) > BASE64_LENGTH and not (rules.media_root or Path.cwd()).joinpath(value[:200]).is_file():
+    if len(value) > BASE64_LENGTH and BASE64.fullmatch(value):
         return _decode(value)
-    return resolve(value, rules)
+    try:
+        return resolve(value, rules)
+    except (OSError, ValueError) as error:  # a name no file can have
+        raise BadRow("image missing", f"{value[:BASE64_LENGTH]!r}: {error}") from None
 
 
 def _decode(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadRow("image unreadable", f"its base64 text is broken: {error}") from None
 
@@ -93,8 +101,11 @@ def image_size(value: Any, rules: ImageRules) -> tuple[int, int]:
 
     if isinstance(value, PILImage.Image):
         return _checked_size(value, rules, "<image>")
-    with _opened(value, rules) as image:
-        return _checked_size(image, rules, name_of(value))
+    try:
+        with _opened(value, rules) as image:
+            return _checked_size(image, rules, name_of(value))
+    except (OSError, SyntaxError, ValueError, TypeError) as error:
+        raise BadRow("image unreadable", f"{name_of(value)}: {error}") from None
 
 
 def open_image(value: Any, rules: ImageRules | None = None) -> "Image":
@@ -135,6 +146,8 @@ def _checked_size(image: "Image", rules: ImageRules, name: str) -> tuple[int, in
         width, height = height, width
     if min(width, height) < rules.min_side:
         raise BadRow("image too small", f"{name} is {width} x {height}, below image_min_side {rules.min_side}")
+    if width * height > rules.max_pixels:
+        raise BadRow("image too large", f"{name} is {width} x {height}, above image_pixel_ceiling {rules.max_pixels}")
     if max(width, height) > rules.max_ratio * min(width, height):
         raise BadRow("image ratio", f"{name} is {width} x {height}, above image_max_ratio {rules.max_ratio:g}")
     return width, height

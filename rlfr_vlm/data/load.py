@@ -1,65 +1,26 @@
 """A data set ready for the trainers: rows in one form, images opened when a row is read, bad rows replaced."""
 
-import logging
-from collections import Counter
+import bisect
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlfr_vlm.data.bad_rows import BadRows
 from rlfr_vlm.data.digits import SPLITS, load_digits_task
 from rlfr_vlm.data.images import ImageRules, open_image
-from rlfr_vlm.data.prompts import build_messages
+from rlfr_vlm.data.prompts import VISION_TOKENS, build_messages, flatten_text
 from rlfr_vlm.data.read import RawDataset, read_dataset
-from rlfr_vlm.data.rows import COLUMNS, BadRow, Row, check_columns, make_converter, parse_mapping
+from rlfr_vlm.data.rows import MALFORMED, BadRow, Converter, Row, check_columns, parse_mapping
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.options import DataOptions
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-logger = logging.getLogger(__name__)
 DIGITS = "digits"
-REPLACEMENT_STEP = 104_729  # a prime, so that the walk for a replacement meets every row
-SHOWN = 10  # bad rows that are named in the log; all are counted
-ENOUGH_READ = 20  # rows read before a share of bad ones means anything
-
-
-@dataclass
-class BadRows:
-    """Counts bad rows met while reading, and stops when there are too many.
-
-    Attributes:
-        limit: largest share of bad rows among those read.
-        read, bad: row numbers seen; a row read again counts once.
-        reasons: how many bad rows of each kind.
-    """
-
-    limit: float
-    read: set[int] = field(default_factory=set)
-    bad: set[int] = field(default_factory=set)
-    reasons: Counter[str] = field(default_factory=Counter)
-
-    def note(self, number: int, error: BadRow | None) -> None:
-        """Count a row.
-
-        Raises:
-            UserError: the share of bad rows is above the limit.
-        """
-        self.read.add(number)
-        if error is None or number in self.bad:
-            return
-        self.bad.add(number)
-        if len(self.bad) <= SHOWN:
-            logger.warning("row %d is bad and replaced by another one: %s: %s", number, error.reason, error.detail)
-        self.reasons[error.reason] += 1
-        enough = len(self.read) >= ENOUGH_READ
-        if enough and len(self.bad) > self.limit * len(self.read):
-            kinds = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
-            raise UserError(
-                f"{len(self.bad)} of {len(self.read)} rows read so far are bad ({kinds}), more than bad_row_limit "
-                f"{self.limit}. Row {number}: {error.detail}. `rlfr check-data` lists all and writes a clean set."
-            )
+REPLACEMENT_STEPS = (104_729, 7_919, 1)  # the walk for a replacement meets every row, in no order of theirs
+FIRST_ROWS = 20  # looked at for columns that are missing everywhere
 
 
 class Rows:
@@ -78,10 +39,12 @@ class Rows:
         self.raw = raw
         self.needed = tuple(needed)
         self.system_prompt = options.system_prompt
-        self.convert = make_converter(options.dataset_format, parse_mapping(options.dataset_columns))
+        self.convert = Converter(options.dataset_format, parse_mapping(options.dataset_columns))
         self.rules = image_rules(options, raw.media_root)
         self.pixel_limits = pixel_limits or {}
-        self.bad_rows = BadRows(options.bad_row_limit)
+        self.kept: Sequence[int] = range(len(raw.dataset))
+        self.for_text_policy = False
+        self.bad_rows = BadRows(options.bad_row_limit, len(raw.dataset))
 
     def described(self, number: int) -> Row:
         """A row with messages, its images not opened.
@@ -91,10 +54,15 @@ class Rows:
         """
         row = self.convert(self.raw.row(self.raw.dataset[number]))
         check_columns(row, self.needed)
+        if row["images"] and self.for_text_policy:
+            raise BadRow("image", "the policy is text-only and cannot look at it")
         try:
             row["prompt"] = build_messages(row["prompt"], len(row["images"]), self.system_prompt)
-        except (UserError, KeyError, TypeError, AttributeError) as error:
-            raise BadRow("image places" if isinstance(error, UserError) else "prompt", str(error)) from None
+        except UserError as error:
+            raise BadRow("image places", str(error)) from None
+        except MALFORMED as error:
+            raise BadRow("prompt", f"{type(error).__name__}: {error}") from None
+        _check_text(row)
         return row
 
     def opened(self, number: int, cache: dict[Any, Any] | None = None) -> Row:
@@ -115,31 +83,44 @@ class Rows:
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         cache: dict[Any, Any] = {}
         rows = [self._usable(number, cache) for number in batch["number"]]
-        names = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
+        names = dict.fromkeys(name for row in rows for name in row if row[name] is not None)
         return {name: [row.get(name) for row in rows] for name in names}
 
     def _usable(self, number: int, cache: dict[Any, Any]) -> Row:
-        """The row, or for a bad one always the same other row; GRPO's groups stay whole."""
-        size, first = len(self.raw.dataset), ""
+        """The row, or for a bad one always the same other row (marked `replaced_row`); GRPO's groups stay whole."""
+        size, first = len(self.kept), ""
+        stride = next(step for step in REPLACEMENT_STEPS if math.gcd(step, size) == 1)
+        place = bisect.bisect_left(self.kept, number)
         for step in range(size):
-            candidate = (number + step * REPLACEMENT_STEP) % size
+            candidate = self.kept[(place + step * stride) % size]
             try:
                 row = self.opened(candidate, cache)
             except BadRow as error:
-                first = first or f"row {candidate}: {error.reason}: {error.detail}"
+                first = first or f"row {candidate}: {error}"
                 self.bad_rows.note(candidate, error)
                 continue
             self.bad_rows.note(candidate, None)
-            return row
+            return row | {"replaced_row": first} if first else row
         raise UserError(
             f"No row of the dataset can be used; {first}. `rlfr check-data` lists what is wrong with each."
         )
 
 
+def _check_text(row: Row) -> None:
+    """What the tokenizer or the processor would die of, or take for an image."""
+    text = "".join(message["content"] for message in flatten_text(row["prompt"]))
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadRow("text", f"it holds half a character: {error}") from None
+    if row["images"] and (found := [token for token in VISION_TOKENS if token in text]):
+        raise BadRow("image places", f"its text has {found[0]}; mark images with <image>")
+
+
 def image_rules(options: DataOptions, media_root: Path | None) -> ImageRules:
     """The rules for images in the options."""
     root = Path(options.media_root) if options.media_root else media_root
-    return ImageRules(root, options.image_min_side, options.image_max_ratio)
+    return ImageRules(root, options.image_min_side, options.image_max_ratio, options.image_pixel_ceiling)
 
 
 def shrink(image: Any, pixels: int | None) -> Any:
@@ -157,6 +138,8 @@ def read_rows(options: DataOptions, needed: Sequence[str] = ("prompt",), seed: i
         UserError: no such data set or split, no rows, or the first row lacks a needed column.
     """
     name, split = options.dataset_name, options.dataset_split
+    if options.dataset_limit is not None and options.dataset_limit < 1:
+        raise UserError(f"dataset_limit is {options.dataset_limit}; it is a number of rows, at least 1.")
     if not name:
         raise UserError("dataset_name is not set. Give `digits`, a file, a folder or a hub id.")
     if name == DIGITS:
@@ -168,7 +151,7 @@ def read_rows(options: DataOptions, needed: Sequence[str] = ("prompt",), seed: i
 
         raw = RawDataset(keep_encoded(load_digits_task(split, options.dataset_limit or 4096, seed)), None)
     else:
-        raw = read_dataset(name, split, options.dataset_revision)
+        raw = read_dataset(name, split, options.dataset_revision, options.dataset_config)
         if options.dataset_limit is not None:
             raw.dataset = raw.dataset.select(range(min(options.dataset_limit, len(raw.dataset))))
     if len(raw.dataset) == 0:
@@ -179,34 +162,39 @@ def read_rows(options: DataOptions, needed: Sequence[str] = ("prompt",), seed: i
 
 
 def _check_first(rows: Rows, name: str) -> None:
-    """A column that the first row lacks is most likely a mistake in the configuration, not one bad row."""
-    for number in range(min(ENOUGH_READ, len(rows.raw.dataset))):
+    """A column that no row has is a mistake in the configuration, not a bad row."""
+    stored: dict[str, None] = {}
+    found: set[str] = set()
+    for number in range(min(FIRST_ROWS, len(rows.raw.dataset))):
         try:
-            stored = rows.raw.row(rows.raw.dataset[number])
-            row = rows.convert(stored)
-        except BadRow:
+            raw = rows.raw.row(rows.raw.dataset[number])
+            stored |= dict.fromkeys(map(str, raw))
+            found |= set(rows.convert(raw))
+        except (BadRow, TypeError):
             continue
-        for column in rows.needed:
-            if column not in row:
-                raise UserError(
-                    f"Dataset {name} has no column {column!r}; it has {', '.join(stored)}.{nearest(column, stored)} "
-                    f"Map it with dataset_columns: [{column}=...], or choose another dataset."
-                )
+    if not stored:
         return
+    for column, source in rows.convert.mapping.items():
+        if source not in stored:
+            raise UserError(
+                f"dataset_columns maps {column} to {source!r}, but {name} has {', '.join(stored)}."
+                f"{nearest(source, stored)}"
+            )
+    for column in rows.needed:
+        if column not in found and column not in stored:
+            raise UserError(
+                f"Dataset {name} has no column {column!r}; it has {', '.join(stored)}.{nearest(column, stored)} Map "
+                f"it with dataset_columns: [{column}=...], or choose another dataset."
+            )
 
 
 def as_dataset(rows: Rows, keep: Sequence[int] | None = None) -> "Dataset":
     """A dataset of row numbers whose rows are made when they are read; `keep` leaves some out."""
     import datasets
 
-    numbers = list(range(len(rows.raw.dataset))) if keep is None else list(keep)
-    return datasets.Dataset.from_dict({"number": numbers}).with_transform(rows)
-
-
-def rows_of(dataset: Any) -> Rows | None:
-    """What makes the rows of a dataset from `as_dataset`; None for any other."""
-    transform = getattr(dataset, "format", {}).get("format_kwargs", {}).get("transform")
-    return transform if isinstance(transform, Rows) else None
+    if keep is not None:
+        rows.kept = sorted(keep)
+    return datasets.Dataset.from_dict({"number": list(rows.kept)}).with_transform(rows)
 
 
 def load_rows(

@@ -13,7 +13,9 @@ from rlfr_vlm.data.load import Rows
 from rlfr_vlm.data.prompts import flatten_text
 from rlfr_vlm.data.rows import BadRow
 
-BLOCK = 4096  # hashes compared at a time
+BLOCK = 1 << 22  # pairs of hashes compared at a time
+COMMON = 0.1  # n-grams that so many of a benchmark's rows share are its phrasing, not its questions
+FEW = 5  # rows
 FLAT = 2.0  # standard deviation of grey values below which an image has no features to compare
 
 
@@ -79,13 +81,16 @@ def take_prints(rows: Rows, n: int, progress: str = "") -> Prints:
     for number in tqdm(range(len(rows.raw.dataset)), desc=progress, unit="row", disable=not progress, leave=False):
         try:
             row = rows.described(number)
-            text = "\n".join(message["content"] for message in flatten_text(row["prompt"]))
+            own_words = [m["content"] for m in flatten_text(row["prompt"]) if m["role"] == "user"]  # not the system's
             own = [image_hash(open_image(image, rows.rules)) for image in row["images"]]
         except BadRow:
             prints.bad += 1
             prints.ngrams.append(frozenset())
             continue
-        prints.ngrams.append(ngrams(text, n))
+        text = "\n".join(own_words)
+        # "Find x." beside a picture says nothing without the picture.
+        short = bool(row["images"]) and len(words(text)) < n
+        prints.ngrams.append(frozenset() if short else ngrams(text, n))
         known = [value for value in own if value is not None]
         hashes += known
         owners += [number] * len(known)
@@ -100,8 +105,9 @@ def overlaps(train: Prints, benchmark: Prints, max_distance: int, min_share: flo
 
 def _image_overlaps(train: Prints, benchmark: Prints, max_distance: int) -> Iterator[Overlap]:
     best: dict[tuple[int, int], int] = {}
-    for start in range(0, len(train.hashes), BLOCK):
-        block = train.hashes[start : start + BLOCK, None]
+    rows = max(1, BLOCK // max(1, len(benchmark.hashes)))
+    for start in range(0, len(train.hashes), rows):
+        block = train.hashes[start : start + rows, None]
         distances = np.bitwise_count(block ^ benchmark.hashes[None, :])
         for i, j in zip(*np.nonzero(distances <= max_distance), strict=True):
             pair = (int(train.rows_of_hashes[start + i]), int(benchmark.rows_of_hashes[j]))
@@ -115,6 +121,8 @@ def _text_overlaps(train: Prints, benchmark: Prints, min_share: float) -> Iterat
     for number, own in enumerate(benchmark.ngrams):
         for gram in own:
             owners[gram].append(number)
+    most = max(FEW, COMMON * len(benchmark.ngrams))
+    owners = defaultdict(list, {gram: rows for gram, rows in owners.items() if len(rows) <= most})
     for number, own in enumerate(train.ngrams):
         shared: dict[int, int] = defaultdict(int)
         for gram in own:

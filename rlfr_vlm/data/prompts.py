@@ -6,6 +6,7 @@ from typing import Any
 from rlfr_vlm.errors import UserError
 
 IMAGE_MARKER = "<image>"
+VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 Messages = list[dict[str, Any]]
 
 
@@ -48,8 +49,14 @@ def _blocks(content: str | Sequence[dict[str, Any]] | None) -> list[dict[str, An
     if content is None:
         return []
     if not isinstance(content, str):
-        # Arrow fills keys that other blocks have with None.
-        return [{key: value for key, value in block.items() if value is not None} for block in content]
+        # An image's place must be bare: TRL fills it in, and takes one with a payload for filled. Arrow fills keys
+        # that other blocks have with None.
+        return [
+            {"type": "image"}
+            if block["type"] == "image"
+            else {key: value for key, value in block.items() if value is not None}
+            for block in content
+        ]
     blocks: list[dict[str, Any]] = []
     for index, text in enumerate(content.split(IMAGE_MARKER)):
         if index:

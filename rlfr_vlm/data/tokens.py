@@ -17,8 +17,7 @@ from rlfr_vlm.data.images import image_size
 from rlfr_vlm.data.load import Rows
 from rlfr_vlm.data.rows import BadRow, Row
 from rlfr_vlm.errors import UserError
-
-RULES = ("drop", "downscale", "stop")
+from rlfr_vlm.options import LONG_PROMPT_RULES
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,8 @@ class TokenCounter:
 
     def text(self, rows: Sequence[Row]) -> list[int]:
         """Tokens of each prompt's text, its image places not among them."""
+        if not rows:
+            return []
         texts = [render_prompt(self.processing_class, row["prompt"]) for row in rows]
         ids = tokenizer_of(self.processing_class)(texts, add_special_tokens=False)["input_ids"]
         return [len(own) - len(row["images"]) for own, row in zip(ids, rows, strict=True)]
@@ -88,14 +89,22 @@ class TokenCounter:
         """The most pixels per image with which a row fits into `limit` tokens; None when it never does."""
         if self.grid is None or not sizes:
             return None
-        room = (limit - text) // len(sizes)
-        least = max(1, math.ceil(self.grid.min_pixels / self.grid.side**2))
-        for tokens in range(room, least - 1, -1):
-            pixels = tokens * self.grid.side**2
-            shrunk = [_shrunk(size, pixels) for size in sizes]
-            if text + self.images(shrunk) <= limit:
-                return pixels
-        return None
+        side = self.grid.side**2
+        low, high = max(1, math.ceil(self.grid.min_pixels / side)), limit - text
+        best = None
+        while low <= high:
+            middle = (low + high) // 2
+            if self._fits(text, sizes, limit, middle * side):
+                best, low = middle * side, middle + 1
+            else:
+                high = middle - 1
+        return best
+
+    def _fits(self, text: int, sizes: Sequence[tuple[int, int]], limit: int, pixels: int) -> bool:
+        try:
+            return text + self.images([_shrunk(size, pixels) for size in sizes]) <= limit
+        except ValueError:  # a thin image became too thin for the processor
+            return False
 
 
 def _shrunk(size: tuple[int, int], pixels: int) -> tuple[int, int]:
@@ -127,8 +136,8 @@ def plan_lengths(rows: Rows, processing_class: Any, limit: int, rule: str, batch
     Raises:
         UserError: an unknown rule, `stop` and a prompt is too long, or no prompt fits.
     """
-    if rule not in RULES:
-        raise UserError(f"long_prompts is {rule!r}; choose one of {', '.join(RULES)}.")
+    if rule not in LONG_PROMPT_RULES:
+        raise UserError(f"long_prompts is {rule!r}; choose one of {', '.join(LONG_PROMPT_RULES)}.")
     counter, plan = TokenCounter(processing_class), LengthPlan()
     numbers = range(len(rows.raw.dataset))
     for start in tqdm(range(0, len(numbers), batch_size), desc="prompt lengths", unit="batch", leave=False):

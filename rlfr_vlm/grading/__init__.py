@@ -2,12 +2,24 @@
 
 from rlfr_vlm.grading.extract import Extraction, extract, last_boxed
 from rlfr_vlm.grading.grade import Grade, Item, gold_list, grade, grade_many, verify_answer
-from rlfr_vlm.grading.pool import GradingPool, PoolSettings, default_pool
+from rlfr_vlm.grading.pool import GradingPool, PoolSettings, shared_pool
 from rlfr_vlm.grading.readable import unreadable_golds
 from rlfr_vlm.grading.verdict import Reason, Verdict
 
 __all__ = [
-    "Extraction", "Grade", "GradingPool", "Item", "PoolSettings", "Reason", "Verdict", "default_pool", "extract",
-    "gold_list", "grade", "grade_many", "last_boxed", "unreadable_golds",
+    "Extraction",
+    "Grade",
+    "GradingPool",
+    "Item",
+    "PoolSettings",
+    "Reason",
+    "Verdict",
+    "extract",
+    "gold_list",
+    "grade",
+    "grade_many",
+    "last_boxed",
+    "shared_pool",
+    "unreadable_golds",
     "verify_answer",
 ]  # fmt: skip

@@ -1,12 +1,13 @@
 """Read LaTeX and compare what was read, with math-verify. Only ever imported in a worker process.
 
-Two things change relative to math-verify 0.9.0. Numerals are read without evaluating text: sympy's own reader compiles
-even `7`. And the parser first tries ANTLR's fast prediction mode, which gives the same tree or an error, and the
-exact mode only after an error; that halves the time.
+Three things change relative to math-verify 0.9.0. Symbols keep their case. Numerals are read without evaluating
+text: sympy's own reader compiles even `7`. And the parser first tries ANTLR's fast prediction mode, which gives the
+same tree or an error, and the exact mode only after an error; that halves the time.
 """
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,14 +15,17 @@ from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
 from latex2sympy2_extended.math_normalization import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from math_verify import parser as math_verify_parser
-from sympy import And, Expr, I, Union
+from sympy import And, Expr, Float, I, Intersection, Set, Union
 from sympy.core import numbers as sympy_numbers
 from sympy.core import sympify as sympy_reader
 from sympy.core.relational import Relational
 
+from rlfr_vlm.grading.parts import is_relation
 from rlfr_vlm.grading.rules import is_words
 from rlfr_vlm.grading.text import balanced, unwrap
 
+DIGITS = 50  # of numerical evaluation
+EXACT = 1e-30  # what is left of 0 after it
 NUMERIC_TOLERANCE = 1e-6  # relative; rounding noise of an answer given in decimals
 # math-verify drops whatever looks like a unit, so that `6ab` reads as 6; units are ours (units.py).
 LATEX = LatexExtractionConfig(
@@ -36,7 +40,7 @@ _exact_prediction = False
 
 
 def prepare() -> None:
-    """Install the two changes in this process."""
+    """Install the three changes in this process."""
     sympy_numbers.sympify = _read_numeral
     original = _Latex2Sympy.create_parser
     _Latex2Sympy.create_parser = _with_fast_prediction(original)
@@ -56,6 +60,8 @@ def _with_fast_prediction(create: Callable[..., Any]) -> Callable[..., Any]:
     from antlr4 import PredictionMode
 
     def create_parser(self: Any, text: str) -> Any:
+        # math-verify reads R and r as one symbol.
+        self.config = replace(self.config, lowercase_symbols=False)
         parser = create(self, text)
         parser._interp.predictionMode = PredictionMode.LL if _exact_prediction else PredictionMode.SLL
         return parser
@@ -98,7 +104,6 @@ def agree(gold: Any, answer: Any, tolerance: float) -> bool:
     numeric = _same_number(gold, answer, tolerance)
     if numeric is not None:
         return numeric
-    gold, answer = _as_set(gold, answer), _as_set(answer, gold)
     if verify(gold=[gold], target=[answer], allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True):
         return True
     # math-verify compares a lone symbol by its name, and gives up on identities such as sin 2x = 2 sin x cos x.
@@ -106,26 +111,40 @@ def agree(gold: Any, answer: Any, tolerance: float) -> bool:
 
 
 def _same_number(gold: Any, answer: Any, tolerance: float) -> bool | None:
-    """Two constants by value; None when one of them is no constant."""
+    """Two constants by value: exactly, unless one of them was written in decimals; None when one is no constant."""
     if not (isinstance(gold, Expr) and isinstance(answer, Expr) and gold.is_number and answer.is_number):
         return None
+    gold, answer = gold.doit(), answer.doit()
     if gold == answer:
         return True
-    difference, size = abs((gold - answer).evalf(30)), abs(gold.evalf(30))
+    if not (gold.is_finite and answer.is_finite):
+        return False if gold.is_infinite or answer.is_infinite else None
+    exact = not (gold.has(Float) or answer.has(Float)) and not tolerance
+    if exact and gold.is_Rational and answer.is_Rational:
+        return False
+    difference, size = abs((gold - answer).evalf(DIGITS)), abs(gold.evalf(DIGITS))
     if not (difference.is_comparable and size.is_comparable):
         return None
-    exact = gold.is_Integer and answer.is_Integer
-    allowed = tolerance if exact else max(tolerance, NUMERIC_TOLERANCE)
-    return bool(difference <= allowed * size)
+    if exact:  # evalf works until the digits of a difference are right, however large its parts
+        return bool(difference <= min(EXACT, EXACT * size))
+    return bool(difference <= max(tolerance, NUMERIC_TOLERANCE) * size)
 
 
-def _as_set(found: Any, other: Any) -> Any:
-    """Alternatives such as x < -1 or x > 3, where the other side is a set of numbers, as that set."""
-    if not getattr(found, "is_FiniteSet", False) or isinstance(other, Expr) or getattr(other, "is_FiniteSet", False):
-        return found
-    alternatives = list(found.args)
-    if alternatives and all(
-        isinstance(part, Relational | And) and len(part.free_symbols) == 1 for part in alternatives
-    ):
-        return Union(*[part.as_set() for part in alternatives])
-    return found
+def number_set(text: str) -> Any:
+    """The set of numbers that conditions (`x < -1 or x > 3`) describe, or that the text is; None for neither."""
+    if not is_relation(text):
+        found = read(text)
+        return found if isinstance(found, Set) and not getattr(found, "is_FiniteSet", False) else None
+    alternatives = [_intersection(part) for part in re.split(r"\\text\s*\{\s*or\s*\}|\bor\b|或", text)]
+    return Union(*alternatives) if None not in alternatives else None
+
+
+def _intersection(text: str) -> Any:
+    conditions = [read(part.strip()) for part in re.split(r"\\text\s*\{\s*and\s*\}|\band\b|且|,", text)]
+    if not all(isinstance(part, Relational | And) and len(part.free_symbols) == 1 for part in conditions):
+        return None
+    return Intersection(*[condition.as_set() for condition in conditions])
+
+
+def same_set(gold: Any, answer: Any) -> bool:
+    return gold == answer or gold.symmetric_difference(answer).is_empty is True

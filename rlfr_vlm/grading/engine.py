@@ -10,6 +10,7 @@ from rlfr_vlm.grading.parts import (
     is_equation,
     is_malformed,
     is_relation,
+    name_of,
     right_side,
     split_bracketed,
     split_list,
@@ -32,12 +33,22 @@ def compare(gold: str, answer: str, tolerance: float = 0.0, depth: int = 0) -> D
     if (decision := _by_base(gold, answer)) is not None:
         return decision
     bare_gold, bare_answer = gold, answer
-    if is_equation(gold) != is_equation(answer):
+    if is_equation(gold) != is_equation(answer) and not (_listed(gold) or _listed(answer)):
         bare_gold, bare_answer = right_side(gold), right_side(answer)
+        equation = bare_gold if is_equation(bare_gold) else bare_answer
+        if is_equation(equation):
+            if not _is_derivation(equation, tolerance, depth):
+                return wrong("equation")  # an equation that names nothing is not its own right side
+            last = equation.rsplit("=", 1)[1]
+            bare_gold, bare_answer = (last, bare_answer) if equation == bare_gold else (bare_gold, last)
     bare_gold, gold_unit = split_unit(bare_gold)
     bare_answer, unit = split_unit(bare_answer)
     if (bare_gold, bare_answer) != (gold, answer):
-        decision = compare(bare_gold, bare_answer, tolerance, depth + 1)
+        decision = (
+            compare(bare_gold, bare_answer, tolerance, depth + 1)
+            if depth < MAX_DEPTH
+            else undecided("parts", Reason.BAD_ANSWER)
+        )
         if unit and gold_unit and unit != gold_unit:
             return wrong("unit") if decision.right else undecided("unit", Reason.UNITS)
         return decision
@@ -49,12 +60,16 @@ def compare(gold: str, answer: str, tolerance: float = 0.0, depth: int = 0) -> D
 
 
 def _by_parts(gold: str, answer: str, tolerance: float, depth: int) -> Decision | None:
+    if is_relation(gold) or is_relation(answer):
+        return None  # conditions on numbers, joined by and or or: algebra makes sets of them
     gold_parts, parts = _list_of(gold), _list_of(answer)
-    if is_relation(gold) != is_relation(answer):
-        return None  # alternatives beside a set of numbers
-    if len(gold_parts) > 1 or len(parts) > 1:
-        return _match(gold_parts, parts, tolerance, depth)
     gold_tuple, answer_tuple = split_bracketed(gold), split_bracketed(answer)
+    if len(gold_parts) > 1 or len(parts) > 1:
+        if answer_tuple is not None and answer_tuple[0] == "{":
+            parts = answer_tuple[1]
+        if gold_tuple is not None and gold_tuple[0] == "{":
+            gold_parts = gold_tuple[1]
+        return _match_named(gold_parts, parts, tolerance, depth)
     if gold_tuple is None or answer_tuple is None:
         return None
     if gold_tuple[0] == "{" and answer_tuple[0] == "{":
@@ -63,15 +78,43 @@ def _by_parts(gold: str, answer: str, tolerance: float, depth: int) -> Decision 
         return wrong("brackets")
     if len(gold_tuple[1]) != len(answer_tuple[1]):
         return wrong("parts")
-    return _all_of(
-        [compare(g, a, tolerance, depth) for g, a in zip(gold_tuple[1], answer_tuple[1], strict=True)], "parts"
-    )
+    return _in_order(gold_tuple[1], answer_tuple[1], tolerance, depth)
+
+
+def _listed(text: str) -> bool:
+    return len(split_list(text)) > 1
+
+
+def _is_derivation(equation: str, tolerance: float, depth: int) -> bool:
+    """`1 + 1 = 2`: a true statement about constants, whose last member is the answer."""
+    first, last = equation.split("=", 1)[0], equation.rsplit("=", 1)[1]
+    if depth >= MAX_DEPTH or not first.strip() or re.search(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", first):
+        return False
+    return compare(last, first, tolerance, MAX_DEPTH).right
 
 
 def _list_of(text: str) -> list[str]:
-    """Parts of a bare list. Names are dropped (`x = 1 or x = 2`), braces of a set are not looked into."""
-    parts = [sign for part in split_list(text) for sign in both_signs(part)]
-    return [right_side(part) for part in parts] if len(parts) > 1 else parts
+    """Parts of a bare list, both signs of a plus-minus apart; braces of a set are not looked into."""
+    return [sign for part in split_list(text) for sign in both_signs(part)]
+
+
+def _match_named(gold: list[str], answer: list[str], tolerance: float, depth: int) -> Decision:
+    """Parts of lists. `x = 1 or x = 2` are two values of one thing; `x = 1, y = 2` are values of two."""
+    names, answer_names = [name_of(part) for part in gold], [name_of(part) for part in answer]
+    values, answer_values = [right_side(part) for part in gold], [right_side(part) for part in answer]
+    different = [len(set(own)) > 1 and None not in own for own in (names, answer_names)]
+    if all(different):
+        if sorted(map(str, names)) != sorted(map(str, answer_names)):
+            return wrong("parts")
+        by_name = dict(zip(answer_names, answer_values, strict=True))
+        return _in_order(values, [by_name[name] for name in names], tolerance, depth)
+    if any(different) and len(values) == len(answer_values):
+        return _in_order(values, answer_values, tolerance, depth)
+    return _match(values, answer_values, tolerance, depth)
+
+
+def _in_order(gold: list[str], answer: list[str], tolerance: float, depth: int) -> Decision:
+    return _all_of([compare(g, a, tolerance, depth) for g, a in zip(gold, answer, strict=True)], "parts")
 
 
 def _unique(parts: list[str]) -> list[str]:
@@ -83,7 +126,7 @@ def _match(gold: list[str], answer: list[str], tolerance: float, depth: int) -> 
     if len(gold) != len(answer):
         return wrong("parts")
     if len(gold) > MAX_PARTS:
-        return _all_of([compare(g, a, tolerance, depth) for g, a in zip(gold, answer, strict=True)], "parts")
+        return _in_order(gold, answer, tolerance, depth)
     left = list(answer)
     open_parts = 0
     for part in gold:
@@ -116,13 +159,21 @@ def _by_base(gold: str, answer: str) -> Decision | None:
 
 
 def _by_algebra(gold: str, answer: str, tolerance: float) -> Decision:
-    from rlfr_vlm.grading.algebra import agree, read
+    from rlfr_vlm.grading.algebra import agree, number_set, read, same_set
 
+    if is_relation(gold) or is_relation(answer):
+        sets = number_set(gold), number_set(answer)
+        if None not in sets:
+            return decided(same_set(*sets), "sets")
     parsed_gold = read(gold)
     if parsed_gold is None:
         return undecided("algebra", Reason.BAD_GOLD)
     if is_malformed(answer):
         return wrong("algebra")
+    if compact(gold) != compact(answer) and compact(gold).casefold() == compact(answer).casefold():
+        return undecided("algebra", Reason.CASE)  # R and r may be two things, or a slip
+    if gold.count("'") != answer.count("'"):  # derivatives, feet or minutes, which algebra would not see
+        return undecided("primes", Reason.UNITS) if re.search(r"\d'", gold + answer) else wrong("primes")
     parsed = read(answer)
     if parsed is None:
         number = read_quantity(gold)

@@ -13,23 +13,29 @@ BRACE = re.compile(r"\\[{}\\]|[{}]")
 TAG_OPEN, TAG_CLOSE = "<answer>", "</answer>"
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 PHRASE = re.compile(
-    r"(?:\b(?:final\s+)?answer\s*(?:is|:|=|：)|答案\s*(?:是|为|：|:))(?!\s*not\b)\s*[:：]?\s*", re.IGNORECASE
+    r"(?:\b(?:final\s+)?answer\b[*_\s]{0,6}(?:is\b|:|=|：)|\bfinal\s+answer\b[*_:：\s]{0,6}\n|答案[*\s]{0,4}(?:是|为|：|:))"
+    r"(?!\s*not\b)[*_]{0,3}\s*[:：]?\s*",
+    re.IGNORECASE,
 )
 MATHS = re.compile(r"^[^$\n]{0,20}?\$([^$\n]{1,500})\$")
 END_OF_PHRASE = re.compile(r"\n|。|\.(?=\s|$)|\s(?:because|since|which|where|so that|as we)\b|，因为", re.IGNORECASE)
 PHRASE_LENGTH = 600
-LETTER_HERE = re.compile(
-    rf"\*\*\s*\(?([{LETTERS}])\)?[.:)]?\s*\*\*|\(([{LETTERS}])\)|^\W*([{LETTERS}])\W*$"
-    rf"|\b(?:[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect)\s+(?:is\s+)?([{LETTERS}])(?!\w)"
-    rf"|(?:选项?|选择)\s*([{LETTERS}])(?!\w)"
+MARKED = rf"\*{{0,2}}\s*\(?([{LETTERS}])\)?[.:)]?\s*\*{{0,2}}"
+ALONE = re.compile(rf"^\s*(?:(?:[Oo]ption|[Cc]hoice|选项?|选择)\s*)?{MARKED}\s*[.。]?\s*$")
+# A conclusion, and the letter right behind it: "the answer must be (D)", "I choose B", "it is A".
+CONCLUSION = re.compile(
+    rf"\b(?:is|be|choose|chose|pick|select|answer|option|choice)\b\s*:?\s*(?:option\s+|choice\s+)?{MARKED}(?!\w)\s*$|"
+    rf"(?:选项?|选择|答案是?)\s*([{LETTERS}])(?!\w)"
 )
 LETTERS_WITHIN = 2000  # characters from the end
 DISCARDED = re.compile(
-    r"\b(?:not|n't|no|isn't|wrong|incorrect|false|eliminate[sd]?|rule[sd]?\s+out|discard(?:ed|s)?|exclude[sd]?|instead\s+of|"
-    r"rather\s+than|unlike|neither|nor|cannot)\b|n't\b|排除|错误|不是|不对",
+    r"\b(?:not|no|isn't|wrong|incorrect|false|eliminate[sd]?|rule[sd]?\s+out|discard(?:ed|s)?|exclude[sd]?|instead\s+of|"
+    r"rather\s+than|unlike|neither|nor|cannot|if)\b|n't\b|排除|错误|不是|不对",
     re.IGNORECASE,
 )
-CLAUSE = re.compile(r"[;!?。；！？]|[.:](?=\s|$)|\b(?:but|so|hence|therefore|thus)\b", re.IGNORECASE)
+# Where one statement ends and another begins; what follows "since" or ", not" is no conclusion.
+CLAUSE = re.compile(r"[;!?。；！？]|\.(?=\s|$)|\b(?:but|so|hence|therefore|thus)\b", re.IGNORECASE)
+ASIDE = re.compile(r",?\s+(?:since|because|as|rather)\b.*$|,\s*not\b.*$|，(?:因为|而不是).*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -131,15 +137,19 @@ def _after_phrase(text: str) -> str | None:
 
 
 def _letter(text: str) -> str | None:
-    """The option letter of the last line that names one and does not discard it; None when it names several."""
+    """The option letter that the last conclusion names; None without one, or when a line names several.
+
+    A list of options, in which each letter has its text, is no conclusion.
+    """
     for line in reversed(text[-LETTERS_WITHIN:].splitlines()):
-        found = {letter for clause in CLAUSE.split(line) for letter in _letters_of(clause)}
+        found = {letter for clause in CLAUSE.split(line) if (letter := _concluded(ASIDE.sub("", clause).rstrip(", ")))}
         if found:
             return found.pop() if len(found) == 1 else None
     return None
 
 
-def _letters_of(clause: str) -> list[str]:
+def _concluded(clause: str) -> str | None:
     if DISCARDED.search(clause):
-        return []
-    return [next(group for group in found.groups() if group) for found in LETTER_HERE.finditer(clause)]
+        return None
+    found = ALONE.match(clause) or CONCLUSION.search(clause)
+    return next((group for group in found.groups() if group), None) if found else None

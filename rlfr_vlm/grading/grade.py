@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlfr_vlm.grading.extract import Extraction, extract
-from rlfr_vlm.grading.pool import GradingPool, default_pool
+from rlfr_vlm.grading.pool import GradingPool, shared_pool
 from rlfr_vlm.grading.rules import LONE_LETTER, apply_rules, value_of_gold
 from rlfr_vlm.grading.text import compact, fold
 from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, right, undecided
@@ -88,7 +88,7 @@ def grade_many(items: Sequence[Item], *, tolerance: float = 0.0, pool: GradingPo
                 requests.append(
                     {"gold": value_of_gold(gold, item.options), "answer": extraction.answer, "tolerance": tolerance}
                 )
-    for (row, place), decision in zip(places, (pool or default_pool()).compare(requests), strict=True):
+    for (row, place), decision in zip(places, (pool or shared_pool()).compare(requests), strict=True):
         decisions[row][place] = decision
     return [
         Grade(best.verdict, extraction, best.path, best.reason)

@@ -5,16 +5,20 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from rlfr_vlm.grading.text import compact, unwrap
+from rlfr_vlm.grading.text import compact, strip_ends, unwrap
 from rlfr_vlm.grading.units import GENERIC, unit_name
 
-GENERIC_UNITS = frozenset({GENERIC, "unit"})
+NO_SEPARATORS = str.maketrans("", "", ", ")
+MULTIPLIERS = {
+    "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
+    "百": 10**2, "千": 10**3, "万": 10**4, "亿": 10**8,
+}  # fmt: skip
 MAX_LENGTH = 120
 MAX_EXPONENT = 400
 ROUNDED_PLACES = 6  # a decimal with so many places may stand for a number that has no end
 
 SIGN = r"(?P<sign>[+-]?)"
-PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
+PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?![\d/])|\d+\.?\d*|\.\d+)"
 POWER = r"(?:\\times|\\cdot|\*|x)10\^(?:\{(?P<braced>[+-]?\d+)\}|(?P<bare>[+-]?\d+))"
 NUMBER = re.compile(
     SIGN
@@ -42,6 +46,11 @@ class Quantity:
     unit: str | None = None
     places: int = 0
 
+    @property
+    def counts_things(self) -> bool:
+        """Whether the unit is no unit of measurement but a word such as apples."""
+        return self.unit is not None and (self.unit.startswith(GENERIC) or self.unit == "unit")
+
 
 def read_quantity(text: str) -> Quantity | None:
     r"""Read a number with an optional unit from folded text; None when it is anything else.
@@ -67,13 +76,26 @@ def read_quantity(text: str) -> Quantity | None:
     if value is None:
         return None
     rest = body[found.end() :]
+    if rest in MULTIPLIERS:
+        return Quantity(value * MULTIPLIERS[rest], unit)
     if rest:
-        attached = unwrap(text).strip().rstrip(" .,;:!")
-        named = unit_name(rest, spaced=_is_spaced(text, attached, rest))
+        spoken = strip_ends(unwrap(text))
+        tail = _tail(spoken, rest)
+        named = unit_name(tail, spaced=tail != tail.lstrip() or spoken != strip_ends(text))
         if named is None or (unit is not None and named != unit):
             return None
         unit = named
     return Quantity(value, unit, _places(found["plain"]))
+
+
+def _tail(spoken: str, rest: str) -> str:
+    """The end of the text whose letters are `rest`, with its spaces."""
+    wanted = len(rest.replace(" ", ""))
+    position = len(spoken)
+    while wanted and position:
+        position -= 1
+        wanted -= spoken[position] != " "
+    return spoken[position - 1 :] if position and spoken[position - 1] == " " else spoken[position:]
 
 
 def _repeating(found: re.Match[str]) -> Fraction:
@@ -82,11 +104,6 @@ def _repeating(found: re.Match[str]) -> Fraction:
     fixed = Fraction(int((found["whole"] or "0") + found["fixed"]), scale)
     value = fixed + Fraction(int(found["again"]), scale * (10 ** len(found["again"]) - 1))
     return -value if found["sign"] else value
-
-
-def _is_spaced(text: str, unwrapped: str, rest: str) -> bool:
-    """Whether the unit stands apart from its number, by a space or in a wrapper such as \\text."""
-    return unwrapped != text.strip().rstrip(" .,;:!") or re.search(rf"\s{re.escape(rest[:1])}", unwrapped) is not None
 
 
 def _value(found: re.Match[str]) -> Fraction | None:
@@ -101,12 +118,12 @@ def _value(found: re.Match[str]) -> Fraction | None:
         return sign * inner * Fraction(int(found["latex_top"]), bottom) if bottom else None
     if found["top"] is not None:
         bottom = int(found["bottom"])
-        return sign * Fraction(Decimal(found["top"].replace(",", ""))) / bottom if bottom else None
+        return sign * Fraction(Decimal(found["top"].translate(NO_SEPARATORS))) / bottom if bottom else None
     exponent = int(found["exponent"] or found["braced"] or found["bare"] or found["ten_braced"] or found["ten_bare"]
                    or 0)  # fmt: skip
     if abs(exponent) > MAX_EXPONENT:
         return None
-    mantissa = Decimal(found["plain"].replace(",", "")) if found["plain"] else Decimal(1)
+    mantissa = Decimal(found["plain"].translate(NO_SEPARATORS)) if found["plain"] else Decimal(1)
     return sign * Fraction(mantissa) * Fraction(10) ** exponent
 
 

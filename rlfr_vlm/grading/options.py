@@ -11,6 +11,10 @@ LETTER = re.compile(
     r"^(?:option|choice|选项|选|answer)?\s*[\[(]?\s*([A-Ja-j])\s*(?:[\])]\s*[.:]?|[.:])?\s*$", re.IGNORECASE
 )
 LETTER_WITH_TEXT = re.compile(r"^(?:option|choice)?\s*(?:\(\s*([A-J])\s*\)|([A-J])\s*[.):])\s*\S", re.IGNORECASE)
+# Behind a letter's mark: a joint, another marked letter, or nothing but another letter.
+SEVERAL = re.compile(
+    r"(?:\(\s*[A-Ja-j]\s*\)|(?<!\w)[A-J]\s*[.):](?!\d)|[.):] *[A-J]\s*$)|[.)] *(?:,|/|&|and\b|or\b|和|或)"
+)
 
 
 def option_letter(text: str) -> str | None:
@@ -22,8 +26,12 @@ def option_letter(text: str) -> str | None:
     if len(text) == 1:
         return text.upper() if text.upper() in LETTERS else None
     plain = strip_ends(unwrap(fold(text[:500])))
-    found = LETTER.match(plain) or LETTER_WITH_TEXT.match(plain)
-    return next(group for group in found.groups() if group).upper() if found else None
+    if found := LETTER.match(plain):
+        return found[1].upper()
+    found = LETTER_WITH_TEXT.match(plain)
+    if found is None or SEVERAL.search(plain, max(found.span(1)[1], found.span(2)[1])):
+        return None
+    return (found[1] or found[2]).upper()
 
 
 def option_text(letter: str, options: Sequence[str]) -> str | None:

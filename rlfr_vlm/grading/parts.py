@@ -9,7 +9,12 @@ OPEN, CLOSE = "([{", ")]}"
 CONJUNCTION = re.compile(r"\s*[,;]?\s*\\text\s*\{\s*(?:and|or)\s*\}\s*|\s*[,;]?\s+(?:and|or)\s+|\s*(?:和|或|以及)\s*")
 PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 MAX_PARTS = 24
-NAME = r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\^?\{?\\?[a-z]*\}?)?(?:\([^()=]{1,20}\))?"
+# Left sides that only name the value: a letter, a Greek letter, a word; with index, primes or an argument.
+SYMBOL = (
+    r"(?:[A-Za-df-zA-Z]|\\[A-Za-z]+|[A-Z][A-Za-z]{2,}|area|volume|perimeter|length|width|height|speed|time|distance|"
+)
+SYMBOL += r"cost|price|total|answer|sum|probability|angle|radius)"
+NAME = SYMBOL + r"(?:_\{?\w+\}?)?'*(?:\([^()=]{1,20}\))?"
 DERIVATIVE, ANGLE, NAMES = r"\\frac\{d\w*\}\{d\w*\}", r"\\angle\s*\w+", r"\(?[a-z](?:\s*,\s*[a-z])+\)?"
 LEFT_SIDE = re.compile(rf"^(?:{NAME}|{DERIVATIVE}|{ANGLE}|{NAMES})$")
 
@@ -90,6 +95,12 @@ def right_side(text: str) -> str:
         return text
     left, right = _cut(text, cuts)
     return right.strip() if LEFT_SIDE.match(unwrap(left).strip().strip("$")) and right.strip() else text
+
+
+def name_of(text: str) -> str | None:
+    """The name on the left of `x = 3`; None for other text."""
+    right = right_side(text)
+    return None if right == text else "".join(unwrap(text).split("=")[0].split())
 
 
 def is_equation(text: str) -> bool:

@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, undecided
 
 WINDOW = 64  # requests on the way at a time, few enough that no pipe can fill up
@@ -22,17 +24,26 @@ class PoolSettings:
     """How pairs that need algebra are graded.
 
     Attributes:
-        workers: processes; 0 means one per CPU core, at most 8.
+        workers: processes; 0 means one per CPU core of this process's share, at most 8.
         time_limit: seconds for one pair, after which it is undecided.
         memory_mb: memory of a worker.
     """
 
     workers: int = 0
-    time_limit: float = 1.5
+    time_limit: float = 1.0
     memory_mb: int = 1024
 
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.time_limit <= 0 or self.memory_mb <= 0:
+            raise UserError(
+                f"grading_workers is {self.workers} and grading_time_limit {self.time_limit}; workers are 0 (one per "
+                "core) or more, and the limit is above 0 seconds."
+            )
+
     def count(self) -> int:
-        return self.workers or max(1, min(8, len(os.sched_getaffinity(0)) if sys.platform == "linux" else 2))
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 2
+        trainers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun and accelerate
+        return self.workers or max(1, min(8, cores // trainers))
 
 
 class GradingPool:
@@ -47,7 +58,7 @@ class GradingPool:
         self._server: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._owner = os.getpid()
-        _POOLS.append(self)
+        _POOLS.add(self)
 
     def __enter__(self) -> "GradingPool":
         return self
@@ -72,8 +83,13 @@ class GradingPool:
         with self._lock:
             done: dict[int, Decision] = {}
             for _ in range(MAX_RESTARTS + 1):
-                with contextlib.suppress(OSError, ValueError):  # the server was killed: start another, go on
+                try:
                     self._exchange(requests, done)
+                except (OSError, ValueError):  # the server was killed: start another, go on
+                    pass
+                except BaseException:  # interrupted: replies on their way would answer the next call
+                    self._stop()
+                    raise
                 if len(done) == len(requests):
                     break
                 self._stop()
@@ -111,7 +127,13 @@ class GradingPool:
             # -P: the working directory is not a place to import from
             command = [sys.executable, "-P", "-m", "rlfr_vlm.grading.worker", str(settings.count()),
                        str(settings.time_limit), str(settings.memory_mb)]  # fmt: skip
-            self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._server = subprocess.Popen(
+                # a session of its own: Ctrl-C is for this process, whose end closes the server's stdin
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
             self._ready = False
         return self._server
 
@@ -145,24 +167,25 @@ def _ends(server: "subprocess.Popen[bytes]") -> bool:
     return True
 
 
-_POOLS: list[GradingPool] = []
-_DEFAULT: list[GradingPool] = []
+_POOLS: "weakref.WeakSet[GradingPool]" = weakref.WeakSet()
+_SHARED: dict[PoolSettings, GradingPool] = {}
 
 
-def default_pool() -> GradingPool:
-    """The pool of this process."""
-    if not _DEFAULT:
-        _DEFAULT.append(GradingPool())
-    return _DEFAULT[0]
+def shared_pool(settings: PoolSettings | None = None) -> GradingPool:
+    """This process's pool with these settings; all who ask for the same share one."""
+    settings = settings or PoolSettings()
+    if settings not in _SHARED:
+        _SHARED[settings] = GradingPool(settings)
+    return _SHARED[settings]
 
 
 def _close_all() -> None:
-    for pool in _POOLS:
+    for pool in list(_POOLS):
         pool.close()
 
 
 def _forget_all() -> None:
-    for pool in _POOLS:
+    for pool in list(_POOLS):
         pool._forget()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rlfr_vlm.grading.numbers import read_quantity
 from rlfr_vlm.grading.options import option_letter
-from rlfr_vlm.grading.pool import GradingPool, default_pool
+from rlfr_vlm.grading.pool import GradingPool, shared_pool
 from rlfr_vlm.grading.rules import apply_rules, is_words
 from rlfr_vlm.grading.text import fold
 from rlfr_vlm.grading.verdict import Reason, Verdict
@@ -27,8 +27,11 @@ def unreadable_golds(golds: Sequence[str], pool: GradingPool | None = None) -> d
             found[gold] = decision.reason
         elif decision is None and not _plainly_readable(gold):
             asked.append(gold)
-    decisions = (pool or default_pool()).compare([{"gold": gold, "answer": PROBE} for gold in asked])
-    for gold, decision in zip(asked, decisions, strict=True):
+    pool = pool or shared_pool()
+    decisions = dict(zip(asked, pool.compare([{"gold": gold, "answer": PROBE} for gold in asked]), strict=True))
+    again = [gold for gold, decision in decisions.items() if decision.reason == Reason.TIME_OUT]  # of a busy machine?
+    decisions |= dict(zip(again, pool.compare([{"gold": gold, "answer": PROBE} for gold in again]), strict=True))
+    for gold, decision in decisions.items():
         if decision.verdict is Verdict.UNDECIDED and decision.reason in BAD:
             found[gold] = decision.reason
     return found

@@ -6,7 +6,7 @@ These rules run in the trainer's own process, so each is linear in the length of
 import re
 from collections.abc import Sequence
 
-from rlfr_vlm.grading.numbers import GENERIC_UNITS, Quantity, read_quantity, same_value
+from rlfr_vlm.grading.numbers import Quantity, read_quantity, same_value
 from rlfr_vlm.grading.options import LETTERS, option_letter, option_of_text, option_text
 from rlfr_vlm.grading.text import balanced, compact, fold, unwrap
 from rlfr_vlm.grading.verdict import Decision, Reason, decided, right, undecided, wrong
@@ -14,7 +14,8 @@ from rlfr_vlm.grading.verdict import Decision, Reason, decided, right, undecided
 MAX_ANSWER = 2000
 NOTHING = frozenset(["none", "nothing", "no", "neither", "null", "empty", "zero", "never", "无", "无解", "不存在"])
 WORD = r"[A-Za-z'\u00c0-\u024f-]{2,}|[\u4e00-\u9fff]+"
-WORDS_ONLY = re.compile(rf"^(?:(?:{WORD}|[AaI])[\s,.;:!?()/\"'-]*)+$")
+WORD_GAP = re.compile(r"[\s,.;:!?()/\"]+")
+A_WORD = re.compile(r"[A-Za-z'\u00c0-\u024f\u4e00-\u9fff-]{2,}|[AaI\u4e00-\u9fff]")
 SHORT_WORDS = frozenset(["yes", "no", "odd", "even", "one", "two", "six", "ten", "red", "all", "any"])
 OPPOSITES = [
     {"yes", "no"},
@@ -59,7 +60,7 @@ def apply_rules(
     if (decision := _by_option(gold, answer, options, answer_type)) is not None:
         return decision
     if answer_type == "text":
-        return wrong("text")
+        return decided(compact(folded_gold).casefold() == compact(folded).casefold(), "text")
     return _by_number(folded_gold, folded, tolerance) or _by_words(folded_gold, folded)
 
 
@@ -104,18 +105,18 @@ def _by_number(gold: str, answer: str, tolerance: float) -> Decision | None:
 
 def _compare_quantities(gold: Quantity, number: Quantity, tolerance: float) -> Decision:
     same = same_value(gold, number, tolerance)
-    one_is_bare = gold.unit is None or number.unit is None
-    if one_is_bare or gold.unit == number.unit or GENERIC_UNITS & {gold.unit, number.unit}:
+    if gold.unit is None or number.unit is None or gold.unit == number.unit:
         return decided(same, "number")
-    if gold.value == number.value:
+    if gold.value == number.value and not (gold.counts_things or number.counts_things):
         return wrong("unit")
-    return undecided("unit", Reason.UNITS)  # may be a conversion
+    return undecided("unit", Reason.UNITS)  # may be a conversion, or another word for the same thing
 
 
 def is_words(text: str) -> bool:
     """Whether the text is ordinary words, not a product of variables."""
     plain = unwrap(text).strip()
-    if not WORDS_ONLY.match(plain):
+    words = [word for word in WORD_GAP.split(plain) if word.strip("-'")]
+    if not words or not all(A_WORD.fullmatch(word) for word in words):
         return False
     return plain != text.strip() or len(plain) > 3 or plain.casefold() in SHORT_WORDS or not plain.isascii()
 

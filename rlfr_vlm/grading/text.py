@@ -31,11 +31,12 @@ RENAMED = (
     (re.compile(r"\\frac\s*(\d)\s*(\d)(?![\d}])"), r"\\frac{\1}{\2}"),
     (re.compile(r"√\s*(\d+|[a-zA-Z]|\([^()]*\))"), r"\\sqrt{\1}"),
     (re.compile(r"\\varnothing(?![a-zA-Z])|\\\{\s*\\\}"), r"\\emptyset"),
-    (re.compile(r"^infinity$", re.IGNORECASE), r"\\infty"),
+    (re.compile(r"(?<![a-zA-Z\\])infinity(?![a-zA-Z])", re.IGNORECASE), r"\\infty "),
     (re.compile(r"\\sqrt\s*(\d)(?!\d)"), r"\\sqrt{\1}"),
 )
 WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boldsymbol|mbox|hbox|operatorname)\s*\{")
-MARKDOWN = re.compile(r"^(\*\*|__|`+|\*)(.*?)\1$", re.DOTALL)
+EMPHASIS = ("**", "__", "```", "`", "*")
+MOST_LAYERS = 8  # of delimiters around an answer
 END_PUNCTUATION = ".,;:。 \t\n"
 
 
@@ -48,7 +49,13 @@ def fold(text: str) -> str:
     >>> fold(r"$\\dfrac12$.")
     '\\\\frac{1}{2}'
     """
-    if text.isascii() and "\\" not in text and "~" not in text and "\x00" not in text and text.lower() != "infinity":
+    if (
+        text.isascii()
+        and "\\" not in text
+        and "~" not in text
+        and "\x00" not in text
+        and "infinity" not in text.lower()
+    ):
         return strip_ends(" ".join(text.split()))
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: "^{" + found[0].translate(SUPERSCRIPTS) + "}", text)
     text = "".join(SYMBOLS.get(c) or VULGAR_SPACED.get(c) or ("" if c in SYMBOLS else c) for c in text)
@@ -63,18 +70,20 @@ VULGAR_SPACED = {c: f" {spelled}" for c, spelled in VULGAR.items()}
 
 def strip_ends(text: str) -> str:
     """Without surrounding space, mathematics delimiters, markdown emphasis and final punctuation."""
-    before = None
-    while text != before:
+    for _ in range(MOST_LAYERS):
         before = text
         text = text.strip().rstrip(END_PUNCTUATION)
         for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
             inner = text[len(opening) : -len(closing)]
             if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
                 text = text if opening in inner else inner
-        if found := MARKDOWN.match(text):
-            text = found[2]
+        for mark in EMPHASIS:
+            if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
+                text = text[len(mark) : -len(mark)]
         if text.startswith("{") and text.endswith("}") and matching(text, 0) == len(text) - 1:
             text = text[1:-1]
+        if text == before:
+            break
     return text
 
 

@@ -22,55 +22,88 @@ SPELLINGS = {
 NAMES = {spelling: name for name, others in SPELLINGS.items() for spelling in (name, *others.split())}
 ADJECTIVES = re.compile(r"^(square|cubic|平方|立方)")
 FACTOR = re.compile(r"(?P<name>[A-Za-zµμΩÅ\u4e00-\u9fff$€£¥¢%]+|\^\\circ[CF]?)(?:\^?\{?(?P<power>-?\d)\}?)?")
-# Words that join two answers or continue a sentence: what follows a number is then no unit.
+# Words that join two answers, continue a sentence or change the number: what follows a number is then no unit.
 NO_UNITS = frozenset(
     [
         *("and", "or", "not", "if", "because", "since", "to", "is", "are", "the", "of", "for", "as", "with", "than"),
-        *("then", "but", "so", "which", "when", "where", "by", "at", "from", "i", "e", "pi", "x", "y", "z", "mod"),
-        *("times", "plus", "minus", "over", "sqrt"),
+        *("then", "but", "so", "which", "when", "where", "by", "at", "from", "mod", "times", "plus", "minus", "over"),
+        *("sqrt", "more", "less", "half", "halves", "third", "thirds", "quarter", "quarters", "fourths", "fifths"),
+        *(
+            "tenths",
+            "hundredths",
+            "squared",
+            "cubed",
+            "factorial",
+            "million",
+            "billion",
+            "thousand",
+            "hundred",
+            "dozen",
+        ),
+        *(
+            "pairs",
+            "twice",
+            "double",
+            "wrong",
+            "right",
+            "exactly",
+            "about",
+            "approximately",
+            "sin",
+            "cos",
+            "tan",
+            "log",
+        ),
+        *("exp", "alpha", "beta", "gamma", "theta", "lambda", "sigma", "omega", "possible", "impossible", "per"),
     ]
 )
-GENERIC = "thing"  # apples, people, 个: a counted thing whose name does not matter
+GENERIC = "thing:"  # apples, people, 个: a counted thing, by its own name
+MEASURE_WORDS = "个只条本张人名位块件次种颗棵头匹辆支枝朵座间层页岁题分组步枚粒串瓶杯碗盒箱袋"
 
 
-def unit_name(text: str, *, spaced: bool) -> str | None:
-    r"""A canonical name for the unit in `text` (already compact); None when it is no unit.
+def unit_name(tail: str, *, spaced: bool) -> str | None:
+    r"""A canonical name for the unit in the end of a text; None when it is no unit.
 
-    >>> unit_name("centimeters", spaced=True), unit_name("cm^2", spaced=True), unit_name("m/s", spaced=True)
+    Args:
+        tail: what stands behind the number, spaces included.
+        spaced: it stands apart from its number, by a space or in a wrapper such as \text.
+
+    >>> unit_name(" centimeters", spaced=True), unit_name("cm^2", spaced=False), unit_name("m per s", spaced=True)
     ('cm', 'cm^2', 'm*s^-1')
-    >>> unit_name("x", spaced=True) is None, unit_name("m", spaced=False) is None
-    (True, True)
+    >>> unit_name("x", spaced=True), unit_name("m", spaced=False), unit_name("or more", spaced=True)
+    (None, None, None)
     """
-    text = text.removesuffix(".")
+    text = " ".join(tail.split()).removesuffix(".")
     if text == "%" or text.replace("\\", "") == "%":
         return "%"
     exponent = 1
     while found := ADJECTIVES.match(text):
         exponent = 2 if found[1] in ("square", "平方") else 3
-        text = text[found.end() :]
+        text = text[found.end() :].strip()
     factors = _factors(text, spaced)
     if factors is not None:
         return "*".join(sorted(name if p * exponent == 1 else f"{name}^{p * exponent}" for name, p in factors.items()))
-    if spaced and re.fullmatch(r"[A-Za-z-]{3,40}", text) and text.lower() not in NO_UNITS:
-        return GENERIC
-    return GENERIC if re.fullmatch(r"[\u4e00-\u9fff]{1,4}", text) else None
+    if spaced and re.fullmatch(r"[A-Za-z-]{3,30}", text) and text.lower() not in NO_UNITS:
+        return GENERIC + text.lower().removesuffix("s")
+    return GENERIC + text if len(text) == 1 and text in MEASURE_WORDS else None
 
 
 def _factors(text: str, spaced: bool) -> dict[str, int] | None:
-    """Known units and their powers, from text such as `m/s^2` or `kg*m`."""
+    """Known units and their powers, from text such as `m/s^2`, `kg m` or `miles per hour`."""
     powers: dict[str, int] = {}
     sign = 1
-    for number, part in enumerate(re.split(r"([/*]|\\cdot|per)", text)):
+    text = re.sub(r"\s*(?:\bper\b|/)\s*", "/", text)
+    for number, part in enumerate(re.split(r"(/|\*|\\cdot| )", text)):
         if number % 2:
-            sign = -1 if part in ("/", "per") or sign < 0 else 1
+            sign = -1 if part == "/" or sign < 0 else 1
             continue
         found = FACTOR.fullmatch(part)
         if found is None:
             return None
-        name = NAMES.get(found["name"]) or NAMES.get(found["name"].lower())
-        if name is None or (
-            len(found["name"]) == 1 and found["name"].isascii() and found["name"].isalpha() and not spaced
-        ):
+        spelling = found["name"]
+        name = NAMES.get(spelling) or NAMES.get(spelling.lower())
+        lone_letter = len(spelling) == 1 and spelling.isascii() and spelling.isalpha()
+        if name is None or (lone_letter and not spaced):
             return None
         powers[name] = powers.get(name, 0) + sign * int(found["power"] or 1)
     return {name: power for name, power in powers.items() if power}
@@ -84,5 +117,5 @@ WRAPPED_UNIT = re.compile(
 def split_unit(text: str) -> tuple[str, str | None]:
     r"""An expression and the unit that is wrapped behind it, as in `2\sqrt{3}\text{ cm}`; None without one."""
     found = WRAPPED_UNIT.match(text)
-    name = unit_name(found[2].replace(" ", "*") + (found[3] or ""), spaced=True) if found else None
+    name = unit_name(found[2] + (found[3] or ""), spaced=True) if found else None
     return (found[1].strip(), name) if found and name else (text, None)

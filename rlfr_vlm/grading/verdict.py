@@ -21,6 +21,7 @@ class Reason:
     FREE_TEXT = "free text"
     UNITS = "units differ"
     BASE = "base not stated"
+    CASE = "letter case"
     TOO_LONG = "answer too long"
     TIME_OUT = "time-out"
     CRASH = "grader crashed"

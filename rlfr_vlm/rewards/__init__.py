@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from rlfr_vlm.errors import UserError, nearest
-from rlfr_vlm.grading import GradingPool, PoolSettings
+from rlfr_vlm.grading import PoolSettings, shared_pool
 from rlfr_vlm.options import RewardOptions
 from rlfr_vlm.rewards.accuracy import accuracy
 from rlfr_vlm.rewards.custom import is_path, load_function, wrap
@@ -19,7 +19,7 @@ RewardFunction = Callable[..., Any]
 
 
 def _accuracy(options: RewardOptions, max_length: int) -> RewardFunction:
-    pool = GradingPool(PoolSettings(options.grading_workers, options.grading_time_limit))
+    pool = shared_pool(PoolSettings(options.grading_workers, options.grading_time_limit))
     pool.start()
     reward = partial(
         accuracy, no_answer_is_wrong=options.no_answer_is_wrong, tolerance=options.grading_tolerance, pool=pool

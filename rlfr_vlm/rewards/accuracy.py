@@ -37,8 +37,8 @@ def accuracy(
     grades = grade_many(items, tolerance=tolerance, pool=pool)
     if log_metric is not None:
         reasons = Counter(grade.reason for grade in grades if grade.reason)
-        for reason in vars(Reason).values():
-            if isinstance(reason, str) and reason in reasons:
+        for name, reason in vars(Reason).items():
+            if name.isupper():
                 log_metric(f"grading/{reason.replace(' ', '_')}", reasons[reason] / count)
     return [
         0.0 if no_answer_is_wrong and grade.reason == Reason.NO_ANSWER else SCORES[grade.verdict] for grade in grades

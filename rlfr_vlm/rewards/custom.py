@@ -15,6 +15,7 @@ It may be async.
 import importlib
 import importlib.util
 import inspect
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def load_function(name: str) -> Callable[..., Any]:
     place, _, function = name.rpartition(":") if ":" in name else name.rpartition(".")
     try:
         module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except (ImportError, OSError, SyntaxError) as error:
+    except (ImportError, OSError, SyntaxError, ValueError, TypeError) as error:
         raise UserError(
             f"Cannot load the reward {name!r}: {error}. Write `path/to/module.py:function` or "
             "`package.module.function`."
@@ -80,6 +81,7 @@ def wrap(function: Callable[..., Any], name: str | None = None) -> Callable[...,
                     "one value per response token (completion_ids)."
                 )
         _log_parts(checked, label, kwargs.get("log_metric"))
+        _check_finite(checked, reward.token_values, label)
         return [_scalar(value) for value in checked]
 
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
@@ -119,17 +121,33 @@ def _tokens(value: Any) -> list[float] | None:
     return [float(part) for part in value] if isinstance(value, list | tuple) else None
 
 
+def _check_finite(values: Sequence[Any], tokens: TokenValues, label: str) -> None:
+    found = [number for own in tokens for number in own or []] + [_scalar(value) for value in values]
+    if bad := [number for number in found if number is not None and not math.isfinite(number)]:
+        raise UserError(f"The reward {label} gave {bad[0]}; rewards are finite numbers, or None when it cannot tell.")
+
+
+def _named(value: dict[str, Any]) -> dict[str, float]:
+    """Named numbers, without those it could not tell."""
+    return {key: float(number) for key, number in value.items() if number is not None}
+
+
 def _scalar(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, dict):
-        return float(value["reward"]) if "reward" in value else float(sum(value.values()))
+        named = _named(value)
+        return (named["reward"] if "reward" in named else sum(named.values())) if named else None
     return 0.0 if _tokens(value) is not None else float(value)
 
 
 def _log_parts(values: Sequence[Any], label: str, log_metric: Callable[[str, float], None] | None) -> None:
     if log_metric is None:
         return
-    for key in {key for value in values if isinstance(value, dict) for key in value}:
-        found = [float(value[key]) for value in values if isinstance(value, dict) and key in value]
+    named = [_named(value) for value in values if isinstance(value, dict)]
+    for key in dict.fromkeys(key for value in named for key in value):
+        found = [value[key] for value in named if key in value]
         log_metric(f"rewards/{label}/{key}", sum(found) / len(found))
+    sums = [sum(tokens) for value in values if (tokens := _tokens(value)) is not None]
+    if sums:
+        log_metric(f"rewards/{label}/sum_over_tokens", sum(sums) / len(sums))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import DistributedType
 from torch import Tensor
 from tqdm import tqdm
 
@@ -55,7 +56,7 @@ class PolicyProbabilities:
     def current(self, rows: Sequence[dict[str, Any]], texts: Sequence[Spliced | None]) -> list[float]:
         """Mean probability of each reference under the policy as it is; 0 where the text is missing or too long."""
         tokens = [self._tokenize(text or EMPTY) for text in texts]
-        prompts = encode_prompts(self.trainer.processing_class, rows)
+        prompts = encode_prompts(self.trainer.processing_class, rows, self.trainer.chat_template_kwargs)
         lengths = prompts.attention_mask.sum(dim=1).tolist()
         for row, (ids, _) in enumerate(tokens):
             if texts[row] is None or lengths[row] + len(ids) > self.limit:
@@ -68,6 +69,8 @@ class PolicyProbabilities:
         Raises:
             UserError: a row was not among those seen by `prepare`.
         """
+        if not self._fingerprint:
+            raise UserError("The initial policy's reference probabilities are computed by train(); nothing was, yet.")
         keys = self._keys(rows, references)
         if missing := [key for key in keys if key not in self._baseline]:
             raise UserError(
@@ -79,7 +82,12 @@ class PolicyProbabilities:
     def prepare(self, dataset: Any, batch_size: int) -> None:
         """Compute what is missing of the baseline over a data set. Call it while the policy is the initial one."""
         accelerator = self.trainer.accelerator
-        self._fingerprint = policy_fingerprint(self.trainer.model)
+        if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            raise UserError(
+                f"rlpr_debias is not supported with {accelerator.distributed_type.value} yet: the initial policy is "
+                "asked before its weights are sharded. Set rlpr_debias: false, or train with plain data parallelism."
+            )
+        self._fingerprint = self._fingerprint or self._setting_fingerprint()
         folder = cache_root() / CACHE_FOLDER
         self._baseline = _read_cache(folder, self._fingerprint)
         own = range(accelerator.process_index, len(dataset), accelerator.num_processes)
@@ -94,9 +102,20 @@ class PolicyProbabilities:
         accelerator.wait_for_everyone()
         self._baseline = _read_cache(folder, self._fingerprint)
 
+    def _setting_fingerprint(self) -> str:
+        """The policy and everything else that a probability depends on, besides the row."""
+        processor = getattr(self.trainer.processing_class, "image_processor", None)
+        settings = [
+            self.trainer.args.temperature, self.trainer.args.ban_vision_tokens, self.limit, self.options.rlpr_mode,
+            getattr(processor, "size", None), sorted(self.trainer.chat_template_kwargs.items()),
+        ]  # fmt: skip
+        return f"{policy_fingerprint(self.trainer.model)}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
+
     def _extend(self, path: Path, rows: Sequence[dict[str, Any]], references: Sequence[str]) -> None:
         keys = self._keys(rows, references)
-        if all(key in self._baseline for key in keys) and self.trainer.accelerator.num_processes == 1:
+        accelerator = self.trainer.accelerator
+        missing = torch.tensor([sum(key not in self._baseline for key in keys)], device=accelerator.device)
+        if int(accelerator.gather(missing).sum()) == 0:  # every process does the same number of passes
             return
         texts = [unreasoned(reference, self.options.rlpr_mode) for reference in references]
         found = dict(zip(keys, self.current(rows, texts), strict=True))
@@ -140,7 +159,11 @@ class PolicyProbabilities:
         keys = []
         for row, reference in zip(rows, references, strict=True):
             digest = hashlib.sha256(self.options.rlpr_mode.encode())
-            digest.update(render_prompt(self.trainer.processing_class, row["prompt"]).encode("utf-8", "replace"))
+            digest.update(
+                render_prompt(self.trainer.processing_class, row["prompt"], self.trainer.chat_template_kwargs).encode(
+                    "utf-8", "replace"
+                )
+            )
             for image in row.get("images") or []:
                 if id(image) not in images:
                     images[id(image)] = hashlib.sha256(

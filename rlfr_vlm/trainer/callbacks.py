@@ -75,7 +75,7 @@ class MetricsFile(TrainerCallback):
 class ProgressLine(TrainerCallback):
     """One progress bar with time left and the few numbers one watches."""
 
-    SHOWN: ClassVar[dict[str, str]] = {"outcome/accuracy": "accuracy", "loss": "loss", "eval_loss": "held-out loss"}
+    SHOWN: ClassVar[dict[str, str]] = {"outcome/mean": "outcome", "loss": "loss", "eval_loss": "held-out loss"}
 
     def __init__(self, description: str) -> None:
         self.description = description

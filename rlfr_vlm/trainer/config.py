@@ -1,5 +1,6 @@
 """`RLFRConfig`: TRL's `GRPOConfig` plus the flow options, with the defaults of RLFR's recipes."""
 
+import math
 from dataclasses import dataclass, field
 
 from trl import GRPOConfig
@@ -15,6 +16,13 @@ from rlfr_vlm.options import (
     RewardOptions,
     TrainOptions,
 )
+
+RANGES = (
+    ("undecided_limit", 0, 1), ("undecided_window", 1, math.inf), ("spread_decay", 0, 1), ("spread_beta", 0, math.inf),
+    ("spread_record_from", 1, math.inf), ("spread_filter_from", 1, math.inf), ("rlpr_max_tokens", 0, math.inf),
+    ("rlpr_batch_size", 0, math.inf), ("overlong_buffer", 0, math.inf), ("flow_accept_threshold", -math.inf, math.inf),
+    ("grading_tolerance", 0, 1),
+)  # fmt: skip
 
 
 @dataclass
@@ -33,6 +41,7 @@ class RLFRConfig(FlowOptions, GroupOptions, RewardOptions, TrainOptions, GRPOCon
     def __post_init__(self) -> None:
         parts = method_parts(self.method)
         _check_groups(self)
+        _check_switches(self, parts)
         _check_flow(self, "rlfr" in parts)
         if "rlfr" not in parts:
             self.flow_coef = 0.0
@@ -42,6 +51,11 @@ class RLFRConfig(FlowOptions, GroupOptions, RewardOptions, TrainOptions, GRPOCon
             self.rewards = ["reference_probability" if "rlpr" in parts else "accuracy"]
         if self.group_filter is None:
             self.group_filter = "spread" if "rlpr" in parts else "none"
+        if "rlpr" in parts and self.rewards[0] != "reference_probability":
+            raise UserError(
+                f"method is {self.method!r}, but the first reward is {self.rewards[0]!r}; with rlpr the outcome is "
+                "reference_probability. Put it first, or unset rewards."
+            )
         _check_shaping(self)
         super().__post_init__()
 
@@ -72,6 +86,13 @@ def method_parts(method: str) -> set[str]:
     return set(parts)
 
 
+def _check_switches(config: RLFRConfig, parts: set[str]) -> None:
+    """A method whose own weight is 0 would run as another one under its name."""
+    for part, name in (("rlfr", "flow_coef"), ("entropy", "entropy_alpha")):
+        if part in parts and getattr(config, name) == 0.0:
+            raise UserError(f"method is {config.method!r} but {name} is 0. Set {name} above 0, or method: rlvr.")
+
+
 def _check_groups(config: RLFRConfig) -> None:
     if config.num_generations is not None and config.num_generations < 2:
         raise UserError(
@@ -84,8 +105,11 @@ def _check_groups(config: RLFRConfig) -> None:
         raise UserError(f"refill_rounds is {config.refill_rounds}; it is a number of rounds, 0 or more.")
     if config.group_min_spread < 0:
         raise UserError(f"group_min_spread is {config.group_min_spread}; a standard deviation is 0 or more.")
-    if not 0 <= config.undecided_limit <= 1:
-        raise UserError(f"undecided_limit is {config.undecided_limit}; it is a share between 0 and 1.")
+    for name, low, high in RANGES:
+        value = getattr(config, name)
+        if not low <= value <= high:  # also refuses NaN
+            limit = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
+            raise UserError(f"{name} is {value}; it must be {limit}.")
 
 
 def _check_shaping(config: RLFRConfig) -> None:

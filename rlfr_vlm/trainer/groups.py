@@ -47,10 +47,10 @@ class SpreadFilter:
     rollouts: int = 0
     mean: float | None = None
 
-    def keep(self, spread: Tensor) -> Tensor:
+    def keep(self, spread: Tensor, record: bool = True) -> Tensor:
         """(G,) mask of the groups that stay, after the spreads (G,) of one rollout were recorded."""
-        self.rollouts += 1
-        if self.rollouts >= self.record_from:
+        self.rollouts += record
+        if record and self.rollouts >= self.record_from:
             now = spread.mean().item()
             self.mean = now if self.mean is None else self.decay * self.mean + (1 - self.decay) * now
         if self.rollouts < self.filter_from or self.mean is None:
@@ -99,8 +99,9 @@ class UndecidedGuard:
         if total >= self.window and undecided > self.limit * total:
             raise UserError(
                 f"{undecided} of the last {total} responses were undecided, more than undecided_limit {self.limit}: "
-                "their gold answers cannot be read, or grading runs out of time (see grading/* in metrics.jsonl). "
-                "`rlfr check-data` lists unreadable gold answers; undecided_limit: 1 never stops."
+                "gold answers that cannot be read (`rlfr check-data` lists them), words that no rule compares (a "
+                "column answer_type: text makes all other words wrong), or time-outs; grading/* in metrics.jsonl "
+                "tells which. undecided_limit: 1 never stops."
             )
 
 
@@ -123,7 +124,7 @@ class GroupSelector:
         )
         self.stream = PromptStream(dataset_size, seed + 1)
 
-    def judge(self, outcome: Tensor, total: Tensor) -> tuple[Tensor, Tensor, dict[str, float]]:
+    def judge(self, outcome: Tensor, total: Tensor, record: bool = True) -> tuple[Tensor, Tensor, dict[str, float]]:
         """Which responses the filter keeps, which belong to flat groups, and the shares of each kind of group.
 
         A flat group's outcome advantage would be rounding noise over rounding noise, so it gets none; token rewards
@@ -132,6 +133,7 @@ class GroupSelector:
         Args:
             outcome: (N,) outcome reward of all processes, NaN where undecided.
             total: (N,) weighted sum of the rewards, before any shaping.
+            record: count this as a rollout of the spread filter; a refill is none.
 
         Returns:
             (N,) bool kept, (N,) bool flat, and metrics.
@@ -142,7 +144,7 @@ class GroupSelector:
         if self.options.group_filter == "mixed":
             keep = kinds["mixed"]
         elif self.options.group_filter == "spread":
-            keep = self.spread.keep(spread)
+            keep = self.spread.keep(spread, record)
         flat = spread < self.options.group_min_spread
         metrics = {f"groups/all_{kind}": kinds[kind].float().mean().item() for kind in ("right", "wrong")}
         metrics |= {"groups/mixed": kinds["mixed"].float().mean().item(), "groups/spread": spread.mean().item()}

@@ -35,7 +35,8 @@ def refill_groups(trainer: Any, batch: Batch, rollout: Callable[[list[dict[str, 
             break
         rounds += 1
         numbers = trainer.selector.new_prompts(needed, accelerator.process_index, accelerator.num_processes)
-        inputs = [row for row in (trainer.train_dataset[number] for number in numbers) for _ in range(size)]
+        fetched = trainer.train_dataset.__getitems__(list(numbers))  # at once, so that all have the same columns
+        inputs = [row for row in fetched for _ in range(size)]
         fresh = rollout(inputs)
         batch = _replace(batch, fresh, dropped, _groups(fresh, size, keep=True), size, trainer)
     left = len(_groups(batch, size, keep=False)) / (rows // size)

@@ -12,6 +12,7 @@
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +23,6 @@ from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import FusedCausalLMOutput
 
-from rlfr_vlm.data.load import rows_of
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import write_json
 from rlfr_vlm.flow import FlowSpec, VelocityField, check_context, check_fits_policy
@@ -131,7 +131,9 @@ class RLFRTrainer(GRPOTrainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; before, while the policy still is the initial one, compute its reference probabilities."""
         if self.probabilities is not None and self.args.rlpr_debias:
-            self.probabilities.prepare(self.train_dataset, 4 * self.args.per_device_train_batch_size)
+            evaluation = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
+            for dataset in [self.train_dataset, *(own for own in evaluation if own is not None)]:
+                self.probabilities.prepare(dataset, 4 * self.args.per_device_train_batch_size)
         return super().train(*args, **kwargs)
 
     def _guard_vision(self, args: RLFRConfig) -> None:
@@ -201,7 +203,7 @@ class RLFRTrainer(GRPOTrainer):
         inputs, self._loss_inputs = self._loss_inputs, None
         if inputs is not None and result[1] is not None:
             self._entropies = result[1].detach()
-            if self.args.uses_entropy:
+            if self.args.uses_entropy and self.model.training:
                 inputs["advantages"] = entropy_bonus(
                     inputs["advantages"], result[1], alpha=self.args.entropy_alpha, kappa=self.args.entropy_kappa
                 )
@@ -210,15 +212,18 @@ class RLFRTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         with self._times.timed("rollout"), images_processed_once(self.processing_class):
             if not self.model.training:
+                self._rollout_logps = None  # those of the last rollout are not these rows'
                 return super()._generate_and_score_completions(inputs)
             batch = self._rollout(inputs)
             if self.args.refill_rounds:
-                return refill_groups(self, batch, self._rollout)
+                return refill_groups(self, batch, partial(self._rollout, record=False))
             return batch
 
-    def _rollout(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+    def _rollout(self, inputs: list[dict[str, Any]], record: bool = True) -> dict[str, Any]:
         """Generate, score and shape; `keep` (B,) marks the rows of groups that may teach."""
         capture = None if self.flow is None else ScoreCapture(self.flow, self._times)
+        self._log_values({"data/replaced_rows": sum("replaced_row" in row and bool(row["replaced_row"])
+                                                    for row in inputs) / len(inputs)})  # fmt: skip
         self._rollout_logps, self._wants_rollout_logps = None, self._old_logps_pass_runs()
         if self._old_logps_pass_runs():
             self._capture = capture
@@ -226,7 +231,7 @@ class RLFRTrainer(GRPOTrainer):
         if capture is not None and not self._old_logps_pass_runs():
             with self._times.timed("flow_forward"):
                 self._run_shortened_pass(capture, output)
-        keep, flat, metrics = self.selector.judge(self._outcome, self._totals)
+        keep, flat, metrics = self.selector.judge(self._outcome, self._totals, record)
         self._log_values(metrics)
         output["keep"] = self._local(keep, output)
         advantages = output["advantages"] * ~self._local(flat, output)
@@ -335,8 +340,6 @@ class RLFRTrainer(GRPOTrainer):
             updates = self._micro_batches / self.args.gradient_accumulation_steps
             self._log_values(self._times.take(updates))
             self._micro_batches = 0
-            if (rows := rows_of(self.train_dataset)) is not None:
-                self._log_values({"data/bad_rows": float(len(rows.bad_rows.bad))})
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

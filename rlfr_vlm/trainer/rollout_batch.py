@@ -29,7 +29,7 @@ def select_rows(batch: Batch, rows: Sequence[int]) -> Batch:
             selected[key] = value[list(rows)]
         else:
             selected[key] = value
-    return unsplit_pixel_values_by_grid(selected)
+    return unsplit_pixel_values_by_grid(_without_empty_images(selected))
 
 
 def join_batches(batches: Sequence[Batch], pad_token_id: int) -> Batch:
@@ -49,9 +49,15 @@ def join_batches(batches: Sequence[Batch], pad_token_id: int) -> Batch:
             )
         else:
             joined[key] = values[0]
-    if isinstance(joined.get("pixel_values"), list) and not any(len(value) for value in joined["pixel_values"]):
-        joined = {key: value for key, value in joined.items() if key not in IMAGE_KEYS}
-    return unsplit_pixel_values_by_grid(joined)
+    return unsplit_pixel_values_by_grid(_without_empty_images(joined))
+
+
+def _without_empty_images(split: Batch) -> Batch:
+    """Rows of text alone have no image keys: the vision tower cannot look at nothing."""
+    pixels = split.get("pixel_values")
+    if isinstance(pixels, list) and not any(len(value) for value in pixels):
+        return {key: value for key, value in split.items() if key not in IMAGE_KEYS}
+    return split
 
 
 def _with_image_keys(split: Batch, batches: Sequence[Batch]) -> Batch:

@@ -29,7 +29,8 @@ def test_a_good_set_is_usable(data, policy, tmp_path, capsys):
     arguments = ["--dataset_name", str(data), "--model_name_or_path", policy, "--out", str(tmp_path / "out")]
     assert main(["check-data", *arguments, "--workers", "1"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert (report["rows"], report["kept"], report["usable"], report["clean"]) == (30, 30, True, "clean.jsonl")
+    assert (report["rows"], report["kept"], report["usable"]) == (30, 30, True)
+    assert report["clean"] == {"dataset_name": str(tmp_path / "out" / "clean.jsonl"), "media_root": str(tmp_path)}
     out = capsys.readouterr().out
     assert "30 rows: 30 kept, 0 dropped; 30 images" in out and "prompt tokens (longest" in out
     assert len((tmp_path / "out" / "clean.jsonl").read_text().splitlines()) == 30
@@ -40,7 +41,7 @@ def test_a_bad_set_is_not(data, tmp_path, capsys):
     arguments = ["--dataset_name", str(data), "--out", str(tmp_path / "out"), "--workers", "1"]
     assert main(["check-data", *arguments]) == 1
     captured = capsys.readouterr()
-    assert "1  gold answer" in captured.out and "4  duplicate" in captured.out and "not usable: 14.3%" in captured.out
+    assert "5  gold answer" in captured.out and "\x1b" not in captured.out and "not usable: 14.3%" in captured.out
     assert main(["check-data", *arguments, "--max_dropped", "0.2"]) == 0
     assert main(["check-data", "--dataset_name", "nowhere.jsonl"]) == 2
 
@@ -83,9 +84,8 @@ def test_preview_shows_a_bad_row_and_goes_on(data, policy, capsys):
 
 
 def test_overlap(data, tmp_path, capsys):
-    (tmp_path / "bench.jsonl").write_text(
-        '{"problem": "sum 7? script", "answer": "1"}\n{"problem": "other", "answer": "1"}'
-    )
+    data.write_text("\n".join(json.dumps({"prompt": f"sum {i}? <script>"}) for i in range(30)))
+    (tmp_path / "bench.jsonl").write_text('{"problem": "sum 7? script", "answer": "1"}\n{"problem": "other"}')
     out = tmp_path / "overlap.json"
     assert main(["check-overlap", str(data), "--against", str(tmp_path / "bench.jsonl"), "--out", str(out)]) == 0
     assert "bench.jsonl: 1 of 2 rows overlap with 1 training rows (0 by image, 1 by text)" in capsys.readouterr().out

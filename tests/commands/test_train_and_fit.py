@@ -108,9 +108,9 @@ def test_bad_rows_give_one_message(policy_folder, tmp_path, capsys):
         ({"prompt": "q"}, "no column 'answer'"),
         (
             {"prompt": "q", "answer": "7", "images": ["gone.png"]},
-            "No row of the dataset can be used; row 0: image missing: 'gone.png'",
+            "are bad (image missing 4), more than bad_row_limit",
         ),
-        ({"prompt": "q", "answer": "7", "images": ["bad.png"]}, "row 0: image unreadable: bad.png"),
+        ({"prompt": "q", "answer": "7", "images": ["bad.png"]}, "are bad (image unreadable 4), more than"),
     ]:
         rows.write_text("\n".join([json.dumps(row)] * 4))
         extra = ["--method", "rlvr", "--dataset_name", str(rows)]
@@ -198,7 +198,7 @@ def test_text_only_policy_fits_and_trains(make_text_policy, text_tokenizer, tmp_
     assert main(fit_arguments(policy, flow, *data)) == 0
     assert main(train_arguments(policy, run, *data, "--flow_path", flow)) == 0
     assert main(train_arguments(policy, run, "--flow_path", flow)) == 2
-    assert "digits has images but" in capsys.readouterr().err
+    assert "the policy is text-only and cannot look at it" in capsys.readouterr().err
 
 
 def test_pixel_limits_reach_the_processor(policy_folder):

@@ -8,6 +8,7 @@ from PIL import Image
 from rlfr_vlm.data.check import DataReport, check_rows
 from rlfr_vlm.data.clean import write_clean
 from rlfr_vlm.data.load import load_rows
+from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import unreadable_golds
 from rlfr_vlm.options import DataOptions
 
@@ -46,7 +47,7 @@ def test_reasons_counts_and_examples(broken, workers, monkeypatch):
     monkeypatch.setattr("rlfr_vlm.data.check.CHUNK", 3)
     report = check_rows(broken, NEEDS, workers=workers, progress=False)
     assert (report.rows, report.kept, report.images) == (10, [0, 1, 2], 2)
-    assert report.dropped == REASONS and report.duplicates == 1
+    assert report.dropped == REASONS
     assert report.examples["image missing"][0].startswith("row 4: 'gone.png' does not exist")
     assert report.examples["gold answer"] == ["row 8: '???': unreadable gold"]
     assert report.dropped_share == pytest.approx(0.7)
@@ -54,8 +55,9 @@ def test_reasons_counts_and_examples(broken, workers, monkeypatch):
 
 def test_the_clean_set_loads_and_is_clean(broken, tmp_path):
     report = check_rows(broken, NEEDS, workers=1, progress=False)
-    clean = write_clean(broken, report, tmp_path / "out")
-    options = DataOptions(dataset_name=str(clean), media_root=str(tmp_path))
+    clean, settings = write_clean(broken, report, tmp_path / "out")
+    assert settings == {"dataset_name": str(clean), "media_root": str(tmp_path)}
+    options = DataOptions(**settings)
     again = check_rows(options, NEEDS, workers=1, progress=False)
     assert (again.rows, again.kept, sum(again.dropped.values())) == (3, [0, 1, 2], 0)
     assert load_rows(str(clean), columns=NEEDS, media_root=str(tmp_path))[1]["answer"] == ["x+1", "7"]
@@ -71,8 +73,33 @@ def test_embedded_images_stay_embedded(tmp_path):
     options = DataOptions(dataset_name=str(tmp_path / "rows.parquet"))
     report = check_rows(options, NEEDS, workers=1, progress=False)
     report.kept = [0, 2]
-    clean = write_clean(options, report, tmp_path)
+    clean, settings = write_clean(options, report, tmp_path)
+    assert settings == {"dataset_name": str(clean)}
     assert [row["prompt"][0]["content"][1]["text"] for row in load_rows(str(clean))] == ["q0", "q2"]
+
+
+def test_a_dropped_row_does_not_claim_its_prompt_and_responses_tell_rows_apart(tmp_path):
+    rows = [{"prompt": "q", "answer": "???"}, {"prompt": "q", "answer": "7", "response": "so 7"},
+            {"prompt": "q", "answer": "???", "response": "thus 7"}]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = DataOptions(dataset_name=str(tmp_path / "rows.jsonl"))
+    assert check_rows(options, NEEDS, workers=1, progress=False).kept == [1]
+    expert = check_rows(options, ("prompt", "response"), workers=1, progress=False)
+    assert expert.kept == [1, 2]  # golds are not judged where no answer is needed
+    assert expert.dropped == {"no response": 1}
+
+
+def test_settings_that_cannot_work(broken):
+    for changes, message in (
+        ({"long_prompts": "dorp"}, "Did you mean 'drop'"),
+        ({"max_prompt_tokens": 9}, "only counted"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_rows(DataOptions(dataset_name=broken.dataset_name, **changes), NEEDS, progress=False)
+    with pytest.raises(UserError, match="workers is -1"):
+        check_rows(broken, NEEDS, workers=-1, progress=False)
+    with pytest.raises(UserError, match="Cannot load the model"):
+        check_rows(broken, NEEDS, "./nothing", workers=2, progress=False)
 
 
 def test_token_histogram_and_limit(processor, tmp_path):

@@ -32,8 +32,9 @@ def test_every_way_to_hand_over_an_image(rules):
     png = encoded(RED)
     text = base64.b64encode(png + b"\x00" * 200).decode()
     for value in (
-        "a.png", "file://a.png", str(rules.media_root / "a.png"), png, {"bytes": png, "path": None},
-        {"bytes": None, "path": "a.png"}, RED, f"data:image/png;base64,{base64.b64encode(png).decode()}", text,
+        "a.png", "file://a.png", str(rules.media_root / "a.png"), rules.media_root / "a.png", png, RED, text,
+        {"bytes": png, "path": None}, {"bytes": None, "path": "a.png"},
+        base64.encodebytes(png + b"\x00" * 200).decode(), f"data:image/png;base64,{base64.b64encode(png).decode()}",
     ):  # fmt: skip
         assert open_image(value, rules).getpixel((0, 0)) == (255, 0, 0)
         assert image_size(value, rules) == (40, 30)
@@ -82,6 +83,11 @@ def test_first_frame_of_an_animation():
         (encoded(RED)[:60], "image unreadable", "<bytes>"),
         ("data:image/png;base64,####", "image unreadable", "base64"),
         ("A" * 400, "image unreadable", "<str>"),
+        ("a/" * 150 + "b.png", "image missing", "does not exist"),
+        ("a\x00.png", "image missing", "null"),
+        ("/etc/hostname", "image outside", "set media_root"),
+        ({"bytes": b"junk", "path": "\x1b[31m"}, "image unreadable", "\\x1b[31m"),
+        (Image.new("1", (9000, 9000)), "image too large", "above image_pixel_ceiling"),
         ({"bytes": None, "path": None}, "image unreadable", "NoneType"),
         (7, "image unreadable", "int"),
         (Image.new("RGB", (3000, 10)), "image ratio", "3000 x 10"),

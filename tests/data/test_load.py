@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from rlfr_vlm.data.load import as_dataset, load_rows, read_rows
+from rlfr_vlm.data.rows import BadRow
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import DataOptions
 
@@ -126,6 +127,91 @@ def test_empty_and_unreadable_files(tmp_path):
         load_rows(str(tmp_path / "broken.json"))
 
 
+def test_messages_with_images_inside_go_through_trls_own_check(tmp_path):
+    from trl.data_utils import prepare_multimodal_messages
+
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    messages = [{"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "sum?"}]}]
+    row = load_rows(write_rows(tmp_path / "rows.jsonl", [{"prompt": json.dumps(messages), "answer": "7"}]))[0]
+    filled = prepare_multimodal_messages(row["prompt"], images=row["images"])
+    assert filled[0]["content"][0]["image"].size == (40, 30)
+
+
+def test_other_columns_travel_with_the_row(tmp_path):
+    rows = load_rows(write_rows(tmp_path / "rows.jsonl", [{"prompt": "q", "difficulty": 3}, {"prompt": "r"}]))
+    assert rows[0]["difficulty"] == 3 and rows[0:2]["difficulty"] == [3, None]
+
+
+def test_csv_cells_stay_as_they_are_written(tmp_path):
+    (tmp_path / "rows.csv").write_text(
+        'prompt,answer,images\nq,007,"[""a.png""]"\nq,None,\nq,12345678901234567,\nq,,\n'
+    )
+    rows = read_rows(DataOptions(dataset_name=str(tmp_path / "rows.csv")))
+    raw = [rows.raw.row(stored) for stored in rows.raw.dataset]
+    assert [row["answer"] for row in raw] == ["007", "None", "12345678901234567", None]
+    assert raw[0]["images"] == ["a.png"] and raw[1]["images"] is None
+
+
+def test_byte_order_marks_odd_names_and_broken_bytes(tmp_path):
+    for name in ("v[2].jsonl", "bom.jsonl"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + b'{"prompt": "a"}\n{"prompt": "\xff"}\n')
+        assert load_rows(str(tmp_path / name))[0]["prompt"][0]["content"] == "a"
+    (tmp_path / "bom.json").write_bytes(b"\xef\xbb\xbf" + b'[{"prompt": "a"}]')
+    assert len(load_rows(str(tmp_path / "bom.json"))) == 1
+    (tmp_path / "object.json").write_text('{\n"data": []}')
+    with pytest.raises(UserError, match="is one JSON object over many lines"):
+        load_rows(str(tmp_path / "object.json"))
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(UserError, match="the file is empty"):
+        load_rows(str(tmp_path / "empty.jsonl"))
+
+
+def test_folders_with_several_files(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("data", "test", "latest"):
+        write_rows(folder / f"{name}.jsonl", [{"prompt": name}])
+    (folder / "dataset_infos.json").write_text("{}")
+    assert sorted(row["prompt"][0]["content"] for row in load_rows(str(folder))) == ["data", "latest"]
+    assert [row["prompt"][0]["content"] for row in load_rows(str(folder), split="test")] == ["test"]
+    with pytest.raises(UserError, match="has no file for split 'dev'"):
+        load_rows(str(folder), split="dev")
+
+
+def test_a_broken_first_row_is_one_bad_row(tmp_path):
+    name = write_rows(
+        tmp_path / "rows.jsonl", [{"prompt": "q", "answer": None}, *[{"prompt": "q", "answer": "7"}] * 60]
+    )
+    assert load_rows(name, columns=("prompt", "answer"), bad_row_limit=0.5)[0]["answer"] == "7"
+    with pytest.raises(UserError, match=r"maps answer to 'anwser', but .* has prompt, answer\. Did you mean 'answer'"):
+        load_rows(name, dataset_columns=["answer=anwser"])
+
+
+def test_a_replacement_is_one_of_the_kept_rows_and_marked(tmp_path):
+    rows = many_rows(tmp_path, {1: "{broken"}, size=40, bad_row_limit=0.5)
+    dataset = as_dataset(rows, keep=[1, 2, 3])
+    row = dataset[0]
+    assert row["answer"] in ("2", "3") and row["replaced_row"].startswith("row 1: json")
+    assert "replaced_row" not in dataset[1]
+
+
+@pytest.mark.parametrize(
+    "row", [{"prompt": ["hello"]}, {"prompt": "\ud800"}, {"prompt": "<image> <|image_pad|>", "images": ["a.png"]}]
+)
+def test_rows_that_the_tokenizer_or_processor_would_die_of(tmp_path, row):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    rows = read_rows(DataOptions(dataset_name=write_rows(tmp_path / "rows.jsonl", [row])))
+    with pytest.raises(BadRow):
+        rows.described(0)
+
+
+def test_a_text_policy_takes_no_images(with_image):
+    rows = read_rows(DataOptions(dataset_name=with_image))
+    rows.for_text_policy = True
+    with pytest.raises(BadRow, match="text-only"):
+        rows.described(0)
+
+
 def many_rows(tmp_path, bad: dict[int, str], size: int = 100, **settings):
     """`size` rows of which some are broken lines; gives the dataset."""
     lines = [bad.get(i) or json.dumps({"prompt": f"q{i}", "answer": str(i)}) for i in range(size)]
@@ -134,9 +220,9 @@ def many_rows(tmp_path, bad: dict[int, str], size: int = 100, **settings):
 
 
 def test_a_bad_row_is_replaced_always_by_the_same_one_and_counted(tmp_path):
-    rows = many_rows(tmp_path, {60: "{broken", 61: '{"prompt": "q"}'})
+    rows = many_rows(tmp_path, {60: "{broken", 61: '{"prompt": "q"}'}, bad_row_limit=0.05)
     dataset = as_dataset(rows)
-    dataset[0:50]
+    dataset[0:55]
     replaced = [dataset[60]["answer"] for _ in range(3)]
     assert len(set(replaced)) == 1 and replaced[0] not in ("60", None)
     assert dataset.__getitems__([60, 60, 59])[0] == dataset.__getitems__([59, 60, 60])[1]
@@ -152,6 +238,6 @@ def test_too_many_bad_rows_stop_the_run(tmp_path):
 
 
 def test_a_set_of_bad_rows_alone(tmp_path):
-    rows = many_rows(tmp_path, dict.fromkeys(range(5), "{broken"), size=5)
+    rows = many_rows(tmp_path, dict.fromkeys(range(5), "{broken"), size=5, bad_row_limit=1.0)
     with pytest.raises(UserError, match="No row of the dataset can be used"):
         as_dataset(rows)[0]

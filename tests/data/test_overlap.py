@@ -49,6 +49,18 @@ def test_pairs(found):
     assert found[0].value <= 4 and found[1].value == found[2].value == 1.0
 
 
+def test_what_all_rows_share_is_no_overlap(tmp_path):
+    """The same system prompt and opening in every row, and short questions beside different pictures."""
+    start = "answer the following question carefully and give only the final number as your result please now"
+
+    def made(name, shift):
+        rows = [{"prompt": f"{start} {n + shift} {n} {n + 1}"} for n in range(40)]
+        pictures = [{"prompt": "Find x.", "image": picture(shift + n)} for n in range(3)]
+        return take_prints(rows_of(tmp_path, name, rows + pictures), 13)
+
+    assert overlaps(made("train", 0), made("benchmark", 1000), max_distance=0, min_share=0.5) == []
+
+
 def test_counts(found):
     assert counts(found) == {
         "benchmark_rows": 3, "benchmark_rows_by_image": 1, "benchmark_rows_by_text": 2, "train_rows": 3,

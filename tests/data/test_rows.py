@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rlfr_vlm.data.rows import BadRow, check_columns, detect, make_converter
+from rlfr_vlm.data.rows import BadRow, Converter, check_columns, detect
 from rlfr_vlm.errors import UserError
 
 MESSAGES = [{"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "sum?"}]}]
@@ -13,7 +13,7 @@ CASES = {
     "documented": (
         {"id": 3, "prompt": "q", "images": ["a.png"], "answer": ["7", "8"], "answer_type": "text", "other": 1},
         "plain",
-        {"id": 3, "prompt": "q", "images": ["a.png"], "answer": ["7", "8"], "answer_type": "text"},
+        {"id": 3, "prompt": "q", "images": ["a.png"], "answer": ["7", "8"], "answer_type": "text", "other": 1},
     ),
     "math suites": (
         {"id": "aime24-0", "problem": "p", "answer": "204"}, "plain",
@@ -36,7 +36,8 @@ CASES = {
     "RLPR": (
         {"data_source": "d", "prompt": [{"role": "user", "content": "q"}], "reward_model": {"ground_truth": "7"},
          "extra_info": {"index": 4}}, "rlpr",
-        {"id": 4, "prompt": [{"role": "user", "content": "q"}], "answer": "7", "source": "d", "images": []},
+        {"extra_info": {"index": 4}, "id": 4, "prompt": [{"role": "user", "content": "q"}], "answer": "7",
+         "source": "d", "images": []},
     ),
     "sharegpt": (
         {"conversations": [{"from": "human", "value": "<image>q"}, {"from": "gpt", "value": "so 7"}],
@@ -56,8 +57,8 @@ CASES = {
 def test_presets(name):
     raw, preset, expected = CASES[name]
     assert detect(raw) == preset
-    assert make_converter("auto", {})(raw) == expected
-    assert make_converter(preset, {})(raw) == expected
+    assert Converter()(raw) == expected
+    assert Converter(preset)(raw) == expected
 
 
 @pytest.mark.parametrize(
@@ -66,13 +67,16 @@ def test_presets(name):
         ([1, 2], "json"),
         ({"prompt": "[{broken"}, None),  # no messages: a question that begins with a bracket
         ({"prompt": '[{"role": "user"'}, "prompt"),
+        ({"prompt": "q", "options": 4}, "options"),
+        ({"conversations": ["hello", {"from": "gpt"}]}, None),
+        ({"prompt": "q", "reward_model": {"ground_truth": "7"}, "extra_info": "text"}, None),
         ({"conversations": [{"from": "narrator", "value": "q"}]}, "prompt"),
     ],
 )
 def test_rows_that_are_not_what_they_look_like(raw, reason):
-    convert = make_converter("auto", {})
+    convert = Converter()
     if reason is None:
-        assert convert(raw)["prompt"] == raw["prompt"]
+        assert convert(raw).get("prompt") == raw.get("prompt")
         return
     with pytest.raises(BadRow) as caught:
         convert(raw)
@@ -88,7 +92,7 @@ def test_an_empty_answer_is_no_answer(value):
 
 def test_unknown_preset():
     with pytest.raises(UserError, match=r"dataset_format is 'sharegtp'.*Did you mean 'sharegpt'"):
-        make_converter("sharegtp", {})
+        Converter("sharegtp")
 
 
 def test_suites_of_the_shared_folder_load_as_they_are(shared):
@@ -100,3 +104,34 @@ def test_suites_of_the_shared_folder_load_as_they_are(shared):
         counts[path.stem] = len(loaded)
         assert loaded[0]["prompt"][0]["role"] == "user" and loaded[0]["answer"]
     assert sum(counts.values()) == 1590
+
+
+def test_messages_are_recognised_however_they_are_printed():
+    for text in (json.dumps(MESSAGES, indent=1), " [ " + json.dumps(MESSAGES)[1:]):
+        assert Converter()({"prompt": text})["images"] == ["a.png"]
+    assert Converter()({"prompt": MESSAGES})["images"] == ["a.png"]
+
+
+def test_documented_format_of_mm_eureka():
+    raw = {"conversations": [{"role": "user", "content": "<image>q"}], "answer": "7", "image_urls": ["file:///a.png"]}
+    assert Converter()(raw)["images"] == ["file:///a.png"]
+
+
+def test_options_in_every_shape():
+    assert Converter()({"prompt": "q", "options": {"B": "2", "A": 1}})["options"] == ["1", "2"]
+    with pytest.raises(BadRow, match="options"):
+        Converter()({"prompt": "q", "options": "A. 1"})
+
+
+def test_a_mapped_column_may_be_empty_in_a_row():
+    convert = Converter("auto", {"prompt": "frage", "images": "bilder"})
+    assert convert({"frage": "q", "bilder": None})["images"] == []
+    assert "frage" not in convert({"frage": "q"})
+
+
+def test_converters_and_bad_rows_travel_between_processes():
+    import pickle
+
+    assert pickle.loads(pickle.dumps(Converter("auto", {"prompt": "q"}))) == Converter("auto", {"prompt": "q"})
+    error = pickle.loads(pickle.dumps(BadRow("image", "\x1b[31m")))
+    assert (error.reason, error.detail) == ("image", "\\x1b[31m")

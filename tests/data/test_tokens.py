@@ -73,6 +73,15 @@ def test_downscaling(processor, long_rows):
     assert max(prompt_lengths(processor, long_rows, [1, 2])) <= limit
 
 
+def test_downscaling_uses_the_room_that_small_images_leave(processor):
+    """28 x 28 is one token; the large image gets the rest of the limit, not half of it."""
+    counter = TokenCounter(processor)
+    limit = counter.images([(28, 28), (1120, 1120)]) // 2
+    pixels = counter.pixels_that_fit(0, [(28, 28), (1120, 1120)], limit)
+    assert pixels > 0.9 * (limit - 2) * counter.grid.side**2
+    counter.pixels_that_fit(0, [(5550, 28)], 50)  # may get too thin for the processor, which is no error here
+
+
 def test_stopping_names_the_row(processor, long_rows):
     with pytest.raises(UserError, match=r"Row 1 has \d+ prompt tokens, more than max_prompt_tokens"):
         plan_lengths(long_rows, processor, max(prompt_lengths(processor, long_rows, [0, 3])), "stop")

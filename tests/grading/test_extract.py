@@ -52,6 +52,8 @@ def test_last_boxed(text, content):
         ("The answer is 12 because 3 times 4 is 12.", "12", "phrase", "none"),
         ("The answer is **42**.", "42", "phrase", "none"),
         ("答案是 7。", "7", "phrase", "none"),
+        ("**Answer**: 7", "7", "phrase", "none"),
+        ("**Final Answer**\n\n7", "7", "phrase", "none"),
         ("答案：7", "7", "phrase", "none"),
         ("The answer is not 7", None, "none", "none"),
         ("5 + 2 = 7", None, "none", "none"),  # no other text is parsed in its place
@@ -73,7 +75,11 @@ def test_extract(response, answer, how, reasoning):
         ("(A) is too small. (C) is not prime.\nTherefore (B).", "B"),
         ("We can rule out (A). The answer must be (D)", "D"),
         ("Not (A) but (C).", "C"),
+        ("So it is A, not B.", "A"), ("The correct choice is (C), since A is wrong", "C"),
         ("B, C are wrong", None),  # mentioned and discarded
+        ("The options.\n(A) 5\n(B) 6\n(C) 7\n(D) 8", None),  # a list of options, no conclusion
+        ("Option A: 5\nOption B: 6\nI need to compute more", None), ("P(A) = 0.3 and so we", None),
+        ("Then we get f(B)", None), ("if it is (B)", None),
         ("The Area is Big", None), ("A triangle has three sides", None),  # inside a word, or an article
         ("(A) or (B)", None), ("(A) 5 (B) 6 (C) 7 (D) 8", None), ("I am not sure", None),
     ],

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from rlfr_vlm.grading import GradingPool, Item, PoolSettings, Reason, Verdict, grade_many, verify_answer
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.grading import GradingPool, Item, PoolSettings, Reason, Verdict, grade_many, shared_pool, verify_answer
 
 EASY = {"gold": r"\sqrt{12}", "answer": r"2\sqrt{3}"}
 WRONG = {"gold": r"\sqrt{12}", "answer": r"2\sqrt{5}"}
@@ -65,6 +66,53 @@ def test_a_burst_causes_no_false_time_outs(pool):
     found = pool.compare(requests)
     assert time.monotonic() - start > 1.0
     assert set(verdicts(found)) == {"right"}
+
+
+def test_an_interrupted_call_leaves_no_replies_for_the_next(pool, monkeypatch):
+    wrong = [{"gold": "x+1", "answer": f"x+{n}"} for n in (2, 3, 4)]
+    assert verdicts(pool.compare([EASY])) == ["right"]
+    real, calls = pool._server.stdout, []
+
+    class Interrupting:
+        def readline(self):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return real.readline()
+
+        close, fileno = real.close, real.fileno
+
+    pool._server.stdout = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        pool.compare([EASY] * 6)
+    assert verdicts(pool.compare(wrong)) == ["wrong"] * 3
+
+
+def test_settings_that_cannot_work_are_refused():
+    for settings in ({"workers": -1}, {"time_limit": 0.0}):
+        with pytest.raises(UserError, match="grading_workers"):
+            PoolSettings(**settings)
+
+
+def test_the_same_settings_share_a_pool():
+    assert shared_pool(PoolSettings(2, 1.0)) is shared_pool(PoolSettings(2, 1.0)) is not shared_pool()
+
+
+LONG_TEXTS = [
+    "a" * 1999 + "1", "the chance of " * 60 + "3", "`" * 1990 + "x", "{" * 999 + "}" * 999, "1 " * 999,
+    "\\text{" * 280, "(" * 1999, "-'" * 999,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS, ids=lambda text: text[:8])
+def test_rules_in_the_trainers_own_process_are_linear(text):
+    from rlfr_vlm.grading.rules import apply_rules
+
+    start = time.perf_counter()
+    for gold in ("5", "x+1", "even", r"\text{no solution}"):
+        apply_rules(gold, text)
+        apply_rules(text, gold)
+    assert time.perf_counter() - start < 1
 
 
 def test_threads_share_a_pool(pool):

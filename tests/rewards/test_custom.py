@@ -69,6 +69,16 @@ def test_named_scalars_are_summed_and_logged_apart():
     assert logged == {"rewards/mine/style": 0.5, "rewards/mine/depth": 0.5, "rewards/mine/reward": 3.0}
 
 
+def test_a_part_it_cannot_tell_is_left_out():
+    assert wrap(lambda **_: [{"a": None, "b": 1.0}, {"a": None}], "mine")(**ROWS) == [1.0, None]
+
+
+def test_sums_over_tokens_are_logged():
+    logged = {}
+    wrap(lambda **_: [[0.5, 0.25], [1.0, 0.0, 0.0]], "mine")(**ROWS, log_metric=logged.__setitem__)
+    assert logged == {"rewards/mine/sum_over_tokens": 0.875}
+
+
 def test_values_per_token_are_kept_for_the_trainer():
     reward = wrap(lambda **_: [[0.5, -0.5], None], "mine")
     assert reward(**ROWS) == [0.0, None]
@@ -90,6 +100,8 @@ def test_it_is_told_the_step():
         ([[1.0], [1.0, 2.0, 3.0]], "gave 1 values for a response of 2 tokens"),
         ([1.0], r"returned 1 values for 2 responses; return one per response"),
         (1.0, "returned float for 2 responses"),
+        ([float("nan"), 0.0], "gave nan; rewards are finite numbers"),
+        ([[0.0, float("inf")], None], "gave inf"),
     ],
 )
 def test_shapes_are_checked(values, message):

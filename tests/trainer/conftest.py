@@ -58,6 +58,7 @@ def make_trainer(processor, digits, arguments) -> Callable[..., Any]:
         dataset: Any = None,
         reward: Any = last_digit_reward,
         spec_changes: dict[str, Any] | None = None,
+        eval_dataset: Any = None,
         **changes: Any,
     ) -> Any:
         import torch
@@ -72,13 +73,14 @@ def make_trainer(processor, digits, arguments) -> Callable[..., Any]:
             spec = FlowSpec.for_policy(policy.config.get_text_config(), "tiny", 1, (0.25, 0.5), **(spec_changes or {}))
             torch.manual_seed(5)
             flow = (build_field(spec), spec)
-        changes.setdefault("flow_coef", 0.0 if flow is None else 0.01)
+        changes.setdefault("method", "rlvr" if flow is None and "flow_coef" not in changes else "rlfr")
         args = RLFRConfig(**arguments(**changes))
         if reward is None:  # those of the method
             reward = build_rewards(args.rewards, args, args.max_completion_length)
         trainer = RLFRTrainer(
             policy, args=args, flow=flow, reward_funcs=reward if isinstance(reward, list) else [reward],
             train_dataset=digits if dataset is None else dataset, processing_class=processing_class or processor,
+            eval_dataset=eval_dataset,
         )  # fmt: skip
         quiet(trainer)
         return trainer

@@ -162,10 +162,20 @@ def test_a_line_cut_off_by_a_kill_is_computed_again(bind, make_policy, digits, c
     assert again.baseline(rows, references) == pytest.approx(probabilities.baseline(rows, references), rel=1e-4)
 
 
-def test_rows_that_change_are_refused(bind, make_policy):
+def test_rows_that_change_are_refused(bind, make_policy, digits):
     _, probabilities = bind(make_policy())
+    with pytest.raises(UserError, match="are computed by train"):
+        probabilities.baseline(ROWS[:1], ["4"])
+    probabilities.prepare(digits, 8)
     with pytest.raises(UserError, match="1 rows have no reference probability under the initial policy"):
         probabilities.baseline(ROWS[:1], ["4"])
+
+
+def test_settings_that_change_probabilities_have_a_cache_of_their_own(bind, make_policy, digits, cache):
+    for temperature in (1.0, 0.5):
+        _, probabilities = bind(make_policy(), temperature=temperature)
+        probabilities.prepare(digits, 16)
+    assert len(list(cache.glob("*.jsonl"))) == 2
 
 
 def test_fingerprint_tells_policies_apart(make_policy):

@@ -31,6 +31,16 @@ def test_rlvr_turns_the_flow_off(tmp_path):
         ({"method": "rlfx"}, "method is 'rlfx'; choose one of rlvr, rlfr"),
         ({"num_generations": 1}, "num_generations is 1; .*at least 2"),
         ({"flow_coef": -1.0}, "flow_coef is -1.0"),
+        ({"flow_coef": 0.0}, "method is 'rlfr' but flow_coef is 0"),
+        ({"method": "entropy", "entropy_alpha": 0.0}, "method is 'entropy' but entropy_alpha is 0"),
+        ({"method": "entropy", "entropy_kappa": 0.0}, "entropy_kappa 0.0"),
+        ({"method": "rlpr", "rewards": ["accuracy"]}, "the first reward is 'accuracy'"),
+        ({"group_filter": "all"}, "group_filter is 'all'; choose one of none, mixed, spread"),
+        ({"refill_rounds": -1}, "refill_rounds is -1"),
+        ({"undecided_window": 0}, "undecided_window is 0; it must be at least 1"),
+        ({"undecided_limit": 2.0}, "undecided_limit is 2.0; it must be between 0 and 1"),
+        ({"spread_decay": float("nan")}, "spread_decay is nan"),
+        ({"rlpr_max_tokens": -1}, "rlpr_max_tokens is -1"),
         ({"flow_timesteps": [1.0]}, "flow_timesteps has 1.0"),
         ({"flow_timesteps": []}, "flow_timesteps is empty"),
         ({"flow_accept": "all"}, "flow_accept is 'all'"),
@@ -45,6 +55,27 @@ def test_rlvr_turns_the_flow_off(tmp_path):
 def test_what_cannot_work_is_refused_with_the_reason(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         config(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("method", "flow", "entropy", "rewards", "group_filter"),
+    [
+        ("rlvr", False, False, ["accuracy"], "none"),
+        ("rlfr", True, False, ["accuracy"], "none"),
+        ("entropy", False, True, ["accuracy"], "none"),
+        ("rlpr", False, False, ["reference_probability"], "spread"),
+        ("rlfr+rlpr", True, False, ["reference_probability"], "spread"),
+        ("rlfr+entropy", True, True, ["accuracy"], "none"),
+    ],
+)
+def test_methods_are_presets(tmp_path, method, flow, entropy, rewards, group_filter):
+    made = config(tmp_path, method=method)
+    assert (made.uses_flow, made.uses_entropy, made.rewards, made.group_filter) == (
+        flow,
+        entropy,
+        rewards,
+        group_filter,
+    )
 
 
 def test_options_for_response_advantages_are_fine_without_flow(tmp_path):

@@ -59,6 +59,13 @@ def test_spread_filter_records_from_six_and_filters_from_eleven():
     assert keep.tolist() == [False, True, True]
 
 
+def test_a_refill_is_no_rollout_of_the_filter():
+    spread_filter = SpreadFilter(beta=0.5, decay=0.9, record_from=1, filter_from=1)
+    spread_filter.keep(torch.tensor([1.0]))
+    assert spread_filter.keep(torch.tensor([0.4, 0.6]), record=False).tolist() == [False, True]
+    assert (spread_filter.rollouts, spread_filter.mean) == (1, 1.0)
+
+
 def test_prompt_stream_walks_all_rows_before_it_repeats_one():
     stream = PromptStream(5, seed=3)
     first, second = stream.take(5), stream.take(5)

@@ -131,6 +131,19 @@ def test_a_run_of_undecided_answers_is_stopped(make_trainer, make_policy):
         trainer.train()
 
 
+def test_evaluation_beside_training(make_trainer, make_policy, digits):
+    """Evaluation batches have rows of their own: no log-probs of the last rollout, no bonus, no filter."""
+    seen = []
+    reward = wrap(lambda **k: seen.append(k["per_token_logps"]) or [0.0] * len(k["completions"]), "mine")
+    trainer = make_trainer(
+        make_policy(), reward=reward, method="entropy", max_steps=1, eval_dataset=digits, eval_strategy="steps",
+        eval_steps=1, per_device_eval_batch_size=16,
+    )  # fmt: skip
+    trainer.train()
+    assert seen[0][0] is not None and seen[-1][0] is None
+    assert any("eval_loss" in entry for entry in trainer.state.log_history)
+
+
 def by_group(outcomes):
     """A reward that gives the groups of each rollout, in order, these outcomes of four responses."""
     queue = [list(map(float, group)) for group in outcomes]
@@ -181,6 +194,11 @@ def test_what_cannot_be_replaced_stays_without_advantage(make_trainer, make_poli
     advantages = seen[0]["advantages"]
     assert (advantages[:4] == 0).all() and (advantages[4:] != 0).any()  # flow rewards do not keep a dropped group
     assert trainer.state.log_history[0]["groups/not_refilled"] == 0.5
+
+
+def test_selecting_only_text_rows_leaves_no_empty_pixels():
+    joined = join_batches([batch_of(1, 2, 2, image=False), batch_of(1, 2, 2)], pad_token_id=0)
+    assert "pixel_values" not in select_rows(joined, [0]) and "pixel_values" in select_rows(joined, [1])
 
 
 def test_refilling_needs_whole_groups_and_a_filter(make_trainer, make_policy, tmp_path):
