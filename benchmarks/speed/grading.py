@@ -30,18 +30,18 @@ def trivial_pairs(count: int) -> list[Item]:
     ]
 
 
-def latex_pairs(count: int) -> list[Item]:
-    """Equal expressions, every gold different."""
-    golds = [TEMPLATES[i % len(TEMPLATES)] % (i + 2) for i in range(count)]
+def latex_pairs(count: int, start: int = 2) -> list[Item]:
+    """Equal expressions, every gold different; another start gives others, so that nothing is remembered."""
+    golds = [TEMPLATES[i % len(TEMPLATES)] % (i + start) for i in range(count)]
     return [Item(gold, answer=f"{gold} + 0") for gold in golds]
 
 
-def rate(work: Callable[[], object], count: int, rounds: int) -> dict[str, float]:
-    """Pairs per second: min, median, max over rounds."""
+def rate(work: Callable[[int], object], count: int, rounds: int) -> dict[str, float]:
+    """Pairs per second: min, median, max over rounds; `work` is told the number of its round."""
     rates = []
-    for _ in range(rounds):
+    for number in range(rounds):
         start = time.perf_counter()
-        work()
+        work(number)
         rates.append(count / (time.perf_counter() - start))
     return {"min": min(rates), "median": statistics.median(rates), "max": max(rates)}
 
@@ -66,9 +66,11 @@ def main() -> None:
     cold = time.perf_counter() - start
     unexpected = [item.gold for item, grade in zip(latex, first, strict=True) if grade.verdict is not Verdict.RIGHT]
     results = {
-        "trivial": rate(lambda: grade_many(trivial), len(trivial), options.rounds),
-        "latex": rate(lambda: grade_many(latex), len(latex), options.rounds),
-        "plain_math_verify": rate(lambda: plain_math_verify(latex), len(latex), options.rounds),
+        "trivial": rate(lambda number: grade_many(trivial), len(trivial), options.rounds),
+        "latex": rate(lambda number: grade_many(latex_pairs(700, 1000 * (number + 1))), 700, options.rounds),
+        "plain_math_verify": rate(
+            lambda number: plain_math_verify(latex_pairs(700, 1000 * (number + 1))), 700, options.rounds
+        ),
     }
     print(f"{shared_pool().settings.count()} workers; pairs per second, median [min, max] of {options.rounds} rounds")
     for name, value in results.items():
