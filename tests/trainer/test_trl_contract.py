@@ -77,3 +77,32 @@ def test_rows_are_split_and_shuffled_with_their_tensors():
     for part in split_tensor_dict(shuffle_sequence_dict(batch), 2):
         assert torch.equal(part["a"].float(), part["flow_weight"])
         assert torch.equal(part["advantages"][:, 0], 2 * part["flow_weight"])
+
+
+def test_loss_reads_the_advantages_after_the_pass_that_gives_entropies():
+    """The entropy bonus is put into the batch by that pass."""
+    code = source("_compute_loss")
+    assert code.index("self._get_per_token_logps_and_entropies(") < code.index('advantages = inputs["advantages"]')
+    assert "compute_entropy=True" in code
+
+
+def test_batches_are_split_and_joined_by_rows():
+    """What rollout_batch.py relies on: pixels flat over images, counted by the grid, images of a row by num_images."""
+    from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
+
+    batch = {
+        "pixel_values": torch.arange(6.0).view(6, 1),
+        "image_grid_thw": torch.tensor([[1, 2, 2], [1, 1, 2]]),
+        "num_images": [1, 1],
+    }
+    split = split_pixel_values_by_grid(batch)
+    assert [len(pixels) for pixels in split["pixel_values"]] == [4, 2]
+    again = unsplit_pixel_values_by_grid(split)
+    assert torch.equal(again["pixel_values"], batch["pixel_values"])
+    assert torch.equal(again["image_grid_thw"], batch["image_grid_thw"])
+
+
+def test_an_undecided_row_is_left_out_of_its_groups_mean():
+    code = source("_generate_and_score_completions")
+    assert "unscorable_mask = torch.isnan(rewards_per_func).all(dim=1)" in code
+    assert "advantages = torch.nan_to_num(advantages, nan=0.0)" in code
