@@ -83,3 +83,48 @@ def test_fit_and_train_on_two_processes(folders):
         assert first[name] == second[name], name
     assert len(first["flow_loss"]) == 2
     assert first["noise"] != second["noise"]  # each process draws its own noise
+
+
+TRAIN_WITH_REFILLS = """
+import hashlib, json, sys
+from rlfr_vlm.commands.train import build_trainer
+from rlfr_vlm.config import parse_config
+from rlfr_vlm.options import RunOptions
+from rlfr_vlm.trainer.config import RLFRConfig
+
+options, args = parse_config((RunOptions, RLFRConfig), sys.argv[2:])
+trainer = build_trainer(options, args)
+trainer.train()
+logged = [h for h in trainer.state.log_history if "groups/refill_rounds" in h]
+policy = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in trainer.model.parameters())).hexdigest()
+names = ("groups/refill_rounds", "groups/mixed", "rewards/even/mean", "rlpr/baseline")
+result = {"policy": policy, "logged": [{n: h[n] for n in names} for h in logged],
+          "position": trainer.selector.stream.position}
+open(f"{sys.argv[1]}.{trainer.accelerator.process_index}", "w").write(json.dumps(result))
+"""
+
+
+def test_refills_and_reference_probabilities_on_two_processes(folders, monkeypatch):
+    """Groups are dropped on one process or the other; both must go on doing the same number of passes."""
+    monkeypatch.setenv("RLFR_CACHE", str(folders / "cache"))
+    (folders / "mine.py").write_text(
+        "def even(completion_ids, **kwargs):\n    return [float(sum(ids) % 2 == 0) for ids in completion_ids]\n"
+    )
+    arguments = options(
+        model_name_or_path=folders / "policy", dataset_name="digits", use_cpu="true", bf16="false", report_to="none",
+        save_strategy="no", per_device_train_batch_size=4, learning_rate=1e-3, dataset_limit=17, method="rlvr",
+        output_dir=folders / "run", max_steps=4, num_generations=2, steps_per_generation=2, max_completion_length=8,
+        group_filter="mixed", refill_rounds=2, rlpr_mode="boxed", logging_steps=1,
+    )  # fmt: skip
+    arguments += ["--rewards", f"{folders / 'mine.py'}:even", "reference_probability", "--reward_weights", "1", "0.1"]
+    script = folders / "script.py"
+    script.write_text(TRAIN_WITH_REFILLS)
+    done = launch([str(script), str(folders / "result"), *arguments])
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((folders / f"result.{rank}").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first["position"] > 0 and any(h["groups/refill_rounds"] > 0 for h in first["logged"])
+    cached = sorted((folders / "cache" / "reference_probability").glob("*.jsonl"))
+    assert [path.stem[-2:] for path in cached] == ["-0", "-1"]
+    keys = [json.loads(line)[0] for path in cached for line in path.read_text().splitlines() if line]
+    assert len(keys) == len(set(keys)) == 17
