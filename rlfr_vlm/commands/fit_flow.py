@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlfr_vlm.commands.run_trainer import load_training_rows, run_trainer
+from rlfr_vlm.commands.run_trainer import run_trainer, training_dataset
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import RunOptions
 
@@ -69,9 +69,11 @@ def build_fit_trainer(options: RunOptions, args: "FitConfig") -> "FlowFitTrainer
     from rlfr_vlm.vision import find_vision_tower
 
     refuse_data_parallel(args)
-    read_rows(options, ("prompt", "response"), args.seed)  # a wrong name is found before a large policy is loaded
+    rows = read_rows(
+        options, ("prompt", "response"), args.seed
+    )  # a wrong name is found before a large policy is loaded
     policy, processing_class = load_policy(options, trust_remote_code=False)
-    dataset = load_training_rows(options, ("prompt", "response"), args.seed, processing_class)
+    dataset = training_dataset(rows, options, processing_class)
     if args.flow_image_context and find_vision_tower(policy) is None:
         raise UserError(f"{options.model_name_or_path} is a text-only policy. Set flow_image_context: false.")
     spec = FlowSpec.for_policy(

@@ -10,6 +10,8 @@ from rlfr_vlm.options import RunOptions
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from rlfr_vlm.data.load import Rows
+
 STATE_FILE = "trainer_state.json"
 
 
@@ -51,13 +53,12 @@ def run_trainer(
     return 0
 
 
-def load_training_rows(options: RunOptions, columns: Sequence[str], seed: int, processing_class: Any) -> "Dataset":
-    """The rows that the options name; prompts that are too long are dealt with by the rule in the options."""
+def training_dataset(rows: "Rows", options: RunOptions, processing_class: Any) -> "Dataset":
+    """The rows as the trainers take them; prompts that are too long are dealt with by the rule in the options."""
     from rlfr_vlm.data.encode import is_text_only
-    from rlfr_vlm.data.load import as_dataset, read_rows
+    from rlfr_vlm.data.load import as_dataset
     from rlfr_vlm.data.tokens import plan_lengths
 
-    rows = read_rows(options, columns, seed)
     rows.for_text_policy = is_text_only(processing_class)
     if options.max_prompt_tokens is None:
         return as_dataset(rows)

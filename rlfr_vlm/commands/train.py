@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_vlm.commands.run_trainer import load_training_rows, run_trainer
+from rlfr_vlm.commands.run_trainer import run_trainer, training_dataset
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import RunOptions
 
@@ -71,9 +71,9 @@ def build_trainer(options: RunOptions, args: "RLFRConfig") -> "RLFRTrainer":
         "reward_funcs": build_rewards(args.rewards or [], args, args.max_completion_length or 0),
         "callbacks": [MetricsFile(args.output_dir), ProgressLine(args.method)],
     }
-    read_rows(options, ("prompt", "answer"), args.seed)  # a wrong name is found before a large policy is loaded
+    rows = read_rows(options, ("prompt", "answer"), args.seed)  # a wrong name is found before a large policy is loaded
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
-    dataset = load_training_rows(options, ("prompt", "answer"), args.seed, processing_class)
+    dataset = training_dataset(rows, options, processing_class)
     settings["train_dataset"] = dataset
     try:
         return RLFRTrainer(policy, processing_class=processing_class, **settings)

@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rlfr_vlm.data.images import image_size, open_image, read_bytes
+from rlfr_vlm.data.images import open_image, read_bytes
 from rlfr_vlm.data.load import Rows, read_rows
 from rlfr_vlm.data.prompts import flatten_text
 from rlfr_vlm.data.rows import MALFORMED, BadRow, Row
@@ -104,8 +104,7 @@ def check_row(rows: Rows, number: int, counter: Any, options: DataOptions) -> Ch
         digest = hashlib.sha256("\0".join(content).encode())
         sizes = []
         for image in row["images"]:
-            open_image(image, rows.rules)
-            sizes.append(image_size(image, rows.rules))
+            sizes.append(open_image(image, rows.rules).size)
             digest.update(_bytes(image, rows))
         tokens = counter.count([row], [sizes])[0] if counter else None
     except BadRow as error:

@@ -10,7 +10,7 @@ from rlfr_vlm.data.bad_rows import BadRows
 from rlfr_vlm.data.digits import SPLITS, load_digits_task
 from rlfr_vlm.data.images import ImageRules, open_image
 from rlfr_vlm.data.prompts import VISION_TOKENS, build_messages, flatten_text
-from rlfr_vlm.data.read import RawDataset, read_dataset
+from rlfr_vlm.data.read import RawDataset, keep_encoded, read_dataset
 from rlfr_vlm.data.rows import MALFORMED, BadRow, Converter, Row, check_columns, parse_mapping
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.options import DataOptions
@@ -123,12 +123,19 @@ def image_rules(options: DataOptions, media_root: Path | None) -> ImageRules:
     return ImageRules(root, options.image_min_side, options.image_max_ratio, options.image_pixel_ceiling)
 
 
+def shrunk_size(size: tuple[int, int], pixels: int) -> tuple[int, int]:
+    """Width and height of an image that may have at most `pixels` pixels."""
+    width, height = size
+    if width * height <= pixels:
+        return size
+    factor = (pixels / (width * height)) ** 0.5
+    return max(1, int(width * factor)), max(1, int(height * factor))
+
+
 def shrink(image: Any, pixels: int | None) -> Any:
-    """The image with at most `pixels` pixels."""
-    if pixels is None or image.width * image.height <= pixels:
-        return image
-    factor = (pixels / (image.width * image.height)) ** 0.5
-    return image.resize((max(1, int(image.width * factor)), max(1, int(image.height * factor))))
+    """The image with at most `pixels` pixels; None is no limit."""
+    size = image.size if pixels is None else shrunk_size(image.size, pixels)
+    return image if size == image.size else image.resize(size)
 
 
 def read_rows(options: DataOptions, needed: Sequence[str] = ("prompt",), seed: int = 0) -> Rows:
@@ -147,8 +154,6 @@ def read_rows(options: DataOptions, needed: Sequence[str] = ("prompt",), seed: i
             raise UserError(
                 f"digits has no split {split!r}; it has {' and '.join(SPLITS)}. Set dataset_split to one of them."
             )
-        from rlfr_vlm.data.read import keep_encoded
-
         raw = RawDataset(keep_encoded(load_digits_task(split, options.dataset_limit or 4096, seed)), None)
     else:
         raw = read_dataset(name, split, options.dataset_revision, options.dataset_config)

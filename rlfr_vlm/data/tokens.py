@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from rlfr_vlm.data.encode import is_text_only, render_prompt, tokenizer_of
 from rlfr_vlm.data.images import image_size
-from rlfr_vlm.data.load import Rows
+from rlfr_vlm.data.load import Rows, shrunk_size
 from rlfr_vlm.data.rows import BadRow, Row
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import LONG_PROMPT_RULES
@@ -102,18 +102,9 @@ class TokenCounter:
 
     def _fits(self, text: int, sizes: Sequence[tuple[int, int]], limit: int, pixels: int) -> bool:
         try:
-            return text + self.images([_shrunk(size, pixels) for size in sizes]) <= limit
+            return text + self.images([shrunk_size(size, pixels) for size in sizes]) <= limit
         except ValueError:  # a thin image became too thin for the processor
             return False
-
-
-def _shrunk(size: tuple[int, int], pixels: int) -> tuple[int, int]:
-    """The size of an image after `rlfr_vlm.data.load.shrink`."""
-    width, height = size
-    if width * height <= pixels:
-        return size
-    factor = (pixels / (width * height)) ** 0.5
-    return max(1, int(width * factor)), max(1, int(height * factor))
 
 
 @dataclass

@@ -130,21 +130,29 @@ def _same_number(gold: Any, answer: Any, tolerance: float) -> bool | None:
     return bool(difference <= max(tolerance, NUMERIC_TOLERANCE) * size)
 
 
-def number_set(text: str) -> Any:
-    """The set of numbers that conditions (`x < -1 or x > 3`) describe, or that the text is; None for neither."""
+def number_set(text: str) -> tuple[str, Any] | None:
+    """The set of numbers that conditions on one variable (`x < -1 or x > 3`) describe, or that the text is.
+
+    Returns:
+        The variable's name (empty for a plain set) and the set; None for any other text.
+    """
     if not is_relation(text):
         found = read(text)
-        return found if isinstance(found, Set) and not getattr(found, "is_FiniteSet", False) else None
-    alternatives = [_intersection(part) for part in re.split(r"\\text\s*\{\s*or\s*\}|\bor\b|或", text)]
-    return Union(*alternatives) if None not in alternatives else None
-
-
-def _intersection(text: str) -> Any:
-    conditions = [read(part.strip()) for part in re.split(r"\\text\s*\{\s*and\s*\}|\band\b|且|,", text)]
-    if not all(isinstance(part, Relational | And) and len(part.free_symbols) == 1 for part in conditions):
-        return None
-    return Intersection(*[condition.as_set() for condition in conditions])
+        is_set = isinstance(found, Set) and not getattr(found, "is_FiniteSet", False)
+        return ("", found) if is_set else None
+    alternatives = []
+    names: set[str] = set()
+    for part in re.split(r"\\text\s*\{\s*or\s*\}|\bor\b|或", text):
+        conditions = [read(own.strip()) for own in re.split(r"\\text\s*\{\s*and\s*\}|\band\b|且|,", part)]
+        if not all(isinstance(condition, Relational | And) for condition in conditions):
+            return None
+        names |= {symbol.name for condition in conditions for symbol in condition.free_symbols}
+        if len(names) != 1:
+            return None
+        alternatives.append(Intersection(*[condition.as_set() for condition in conditions]))
+    return names.pop(), Union(*alternatives)
 
 
 def same_set(gold: Any, answer: Any) -> bool:
+    """Whether two sets of numbers have the same members."""
     return gold == answer or gold.symmetric_difference(answer).is_empty is True

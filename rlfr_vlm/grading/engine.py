@@ -106,8 +106,15 @@ def _match_named(gold: list[str], answer: list[str], tolerance: float, depth: in
     if all(different):
         if sorted(map(str, names)) != sorted(map(str, answer_names)):
             return wrong("parts")
-        by_name = dict(zip(answer_names, answer_values, strict=True))
-        return _in_order(values, [by_name[name] for name in names], tolerance, depth)
+        of_name = [
+            _match(
+                [value for own, value in zip(names, values, strict=True) if own == name],
+                [value for own, value in zip(answer_names, answer_values, strict=True) if own == name],
+                tolerance, depth,
+            )
+            for name in dict.fromkeys(names)
+        ]  # fmt: skip
+        return _all_of(of_name, "parts")
     if any(different) and len(values) == len(answer_values):
         return _in_order(values, answer_values, tolerance, depth)
     return _match(values, answer_values, tolerance, depth)
@@ -162,9 +169,12 @@ def _by_algebra(gold: str, answer: str, tolerance: float) -> Decision:
     from rlfr_vlm.grading.algebra import agree, number_set, read, same_set
 
     if is_relation(gold) or is_relation(answer):
-        sets = number_set(gold), number_set(answer)
-        if None not in sets:
-            return decided(same_set(*sets), "sets")
+        gold_set, answer_set = number_set(gold), number_set(answer)
+        if gold_set and answer_set:
+            same_variable = "" in (gold_set[0], answer_set[0]) or gold_set[0] == answer_set[0]
+            return decided(same_variable and same_set(gold_set[1], answer_set[1]), "sets")
+        if _listed(gold) and _listed(answer):  # conditions on several variables, one by one
+            return _match(split_list(gold), split_list(answer), tolerance, MAX_DEPTH)
     parsed_gold = read(gold)
     if parsed_gold is None:
         return undecided("algebra", Reason.BAD_GOLD)

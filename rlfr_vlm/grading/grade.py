@@ -8,7 +8,7 @@ from rlfr_vlm.grading.extract import Extraction, extract
 from rlfr_vlm.grading.pool import GradingPool, shared_pool
 from rlfr_vlm.grading.rules import LONE_LETTER, apply_rules, value_of_gold
 from rlfr_vlm.grading.text import compact, fold
-from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, right, undecided
+from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, undecided
 
 Gold = str | int | float | None | Sequence[Any]
 
@@ -139,4 +139,4 @@ def _best(decisions: Sequence[Decision | None]) -> Decision:
         for decision in known:
             if decision.verdict is verdict:
                 return decision
-    return right("")  # pragma: no cover - every row has a gold and every gold a decision
+    return undecided("", Reason.CRASH)  # pragma: no cover - every row has a gold and every gold a decision

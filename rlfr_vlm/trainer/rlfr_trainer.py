@@ -72,8 +72,8 @@ class RLFRTrainer(GRPOTrainer):
     `_get_per_token_logps_and_entropies` (captures latents, adds the entropy bonus), `_generate_and_score_completions`
     (scores, shapes, selects groups), `_compute_loss` (updates the field), `training_step` and `log` (seconds of each
     part), and three checkpoint methods. Everything else is inherited. With method rlvr the losses are TRL's, bit for
-    bit; for a vision-language policy that is so when TRL's is given the same frozen tower and ban, or ours is told
-    `freeze_vision` and `ban_vision_tokens` false.
+    bit, but for groups flatter than `group_min_spread`; for a vision-language policy that is so when TRL's is given
+    the same frozen tower and ban, or ours is told `freeze_vision` and `ban_vision_tokens` false.
 
     Args:
         flow: the field and its spec; needed when `args.flow_coef` is not 0.
