@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Z95 = 1.959963984540054
 
@@ -23,12 +24,15 @@ def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, floa
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def auc(positive: Tensor, negative: Tensor) -> float | None:
+def auc(positive: "Tensor", negative: "Tensor") -> float | None:
     """Chance that a random positive score exceeds a random negative one, ties half; None without both kinds.
 
+    >>> import torch
     >>> auc(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 1.0]))
     0.625
     """
+    import torch
+
     if not len(positive) or not len(negative):
         return None
     order = negative.double().sort().values

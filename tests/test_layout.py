@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import from its own layer and the ones before it.
 LAYERS = (
-    {"errors", "files", "stats", "options", "terminal", "compat"},
+    {"errors", "files", "stats", "options", "terminal", "compat", "command_line"},
     {"grading", "flow", "latents", "shaping"},
     {"rewards", "data", "vision", "policy"},
     {"config", "evaluate", "flow.fit"},

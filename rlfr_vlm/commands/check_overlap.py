@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlfr_vlm.cli import options_parser
+from rlfr_vlm.command_line import options_parser
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import DataOptions
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlfr_vlm.cli import options_parser
+from rlfr_vlm.command_line import options_parser
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import Grade, Item, Verdict, extract, gold_list, grade_many, shared_pool
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlfr_vlm.cli import options_parser
+from rlfr_vlm.command_line import options_parser
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.files import make_folder
 from rlfr_vlm.options import METHOD_PARTS

@@ -5,6 +5,7 @@ from rlfr_vlm.grading.grade import Grade, Item, gold_list, grade, grade_many, ve
 from rlfr_vlm.grading.pool import GradingPool, PoolSettings, shared_pool
 from rlfr_vlm.grading.readable import unreadable_golds
 from rlfr_vlm.grading.verdict import Reason, Verdict
+from rlfr_vlm.grading.version import grader_version
 
 __all__ = [
     "Extraction",
@@ -18,6 +19,7 @@ __all__ = [
     "gold_list",
     "grade",
     "grade_many",
+    "grader_version",
     "last_boxed",
     "shared_pool",
     "unreadable_golds",

@@ -1,0 +1,165 @@
+"""Ask the model every question that has no answer yet, and store each answer when it arrives."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rlfr_eval.benchmarks import Benchmark
+from rlfr_eval.endpoint import Endpoint, Fault, Reply
+from rlfr_eval.problems import Problem
+from rlfr_eval.prompts import preset
+from rlfr_eval.store import RunStore
+from rlfr_vlm.grading import extract
+
+WATCH = 1.0  # seconds between looks at a server of our own
+
+
+@dataclass(frozen=True)
+class Task:
+    """One answer to get: sample `number` of a problem."""
+
+    benchmark: Benchmark
+    problem: Problem
+    number: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.benchmark.name}/{self.problem.id}/{self.number}"
+
+
+@dataclass
+class Outcome:
+    """What became of the tasks of one call. `gone`: the server is not there, and the rest was not asked."""
+
+    answered: int = 0
+    failed: int = 0
+    gone: str = ""
+
+
+def tasks(chosen: Mapping[str, tuple[Benchmark, tuple[Problem, ...]]]) -> Iterator[Task]:
+    """All tasks: first samples of every problem before second ones, so that a stopped run is even."""
+    for benchmark, problems in chosen.values():
+        for number in range(benchmark.sampling.samples):
+            for problem in problems:
+                yield Task(benchmark, problem, number)
+
+
+def request_body(task: Task, extra_body: Mapping[str, Any]) -> dict[str, Any]:
+    """The request for a task: prompt, sampling, and whatever the user adds."""
+    sampling = task.benchmark.sampling
+    body: dict[str, Any] = {
+        **preset(task.benchmark.prompt).body(task.problem.asked),
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "seed": sampling.seed + task.number,
+    }
+    extra = {"top_k": sampling.top_k} if sampling.top_k > 0 else {}
+    return {**body, "extra_body": {**extra, **extra_body} or None}
+
+
+def sample_row(task: Task, reply: Reply, config: str) -> dict[str, Any]:
+    """The line that is kept of an answer. `visible` stands only where reasoning was taken away."""
+    benchmark, problem = task.benchmark, task.problem
+    letters = benchmark.answer_type == "option" or bool(problem.options)
+    found = extract(reply.text, letters=letters)
+    row = {
+        "id": task.id,
+        "benchmark": benchmark.name,
+        "problem": problem.id,
+        "sample": task.number,
+        "config": config,
+        "raw": reply.text,
+        "extracted": found.answer,
+        "how": found.how,
+        "finish_reason": reply.finish_reason,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "seconds": reply.seconds,
+        "tries": reply.tries,
+        "model": reply.model,
+        "seed": benchmark.sampling.seed + task.number,
+        "time": round(time.time(), 3),
+    }
+    if found.reasoning != "none":
+        row |= {"reasoning": found.reasoning, "visible": found.visible}
+    if reply.reasoning:
+        row["server_reasoning"] = reply.reasoning
+    return row
+
+
+class Answering:
+    """One pass over tasks with a bounded number of requests at a time."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        store: RunStore,
+        *,
+        concurrency: int,
+        extra_body: Mapping[str, Any],
+        on_answer: Callable[[], None] = lambda: None,
+        alive: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.endpoint, self.store, self.concurrency = endpoint, store, concurrency
+        self.extra_body, self.on_answer, self.alive = extra_body, on_answer, alive
+        self.outcome = Outcome()
+        self._failed_in_a_row = 0
+
+    async def run(self, todo: Iterator[Task]) -> Outcome:
+        """Work through the tasks; ends early when the server is gone.
+
+        Raises:
+            UserError: what no further request could mend, such as a refused key.
+        """
+        self._configs = {name: self.store.config_of(name) for name in self.store.run["benchmarks"]}
+        workers = [asyncio.create_task(self._work(todo)) for _ in range(self.concurrency)]
+        watch = asyncio.create_task(self._watch(workers))
+        try:
+            await asyncio.gather(*workers)
+        except asyncio.CancelledError:
+            if not self.outcome.gone:
+                raise  # Ctrl-C
+        finally:
+            for task in (*workers, watch):
+                task.cancel()
+            await asyncio.gather(*workers, watch, return_exceptions=True)
+        return self.outcome
+
+    async def _watch(self, workers: list["asyncio.Task[None]"]) -> None:
+        while self.alive():
+            await asyncio.sleep(WATCH)
+        self._give_up("it ended", workers)
+
+    def _give_up(self, reason: str, workers: list["asyncio.Task[None]"]) -> None:
+        self.outcome.gone = reason
+        for worker in workers:
+            worker.cancel()
+
+    async def _work(self, todo: Iterator[Task]) -> None:
+        for task in todo:
+            if self.outcome.gone:
+                return
+            try:
+                reply = await self.endpoint.ask(request_body(task, self.extra_body), partial(self._note, task))
+            except Fault as fault:
+                self._give_task_up(fault)
+                continue
+            self._failed_in_a_row = 0
+            self.store.samples.append(sample_row(task, reply, self._configs[task.benchmark.name]))
+            self.outcome.answered += 1
+            self.on_answer()
+
+    def _note(self, task: Task, fault: Fault) -> None:
+        self.store.failures.append(
+            {"id": task.id, "kind": fault.kind, "text": str(fault), "time": round(time.time(), 3)}
+        )
+
+    def _give_task_up(self, fault: Fault) -> None:
+        self.outcome.failed += 1
+        self._failed_in_a_row += fault.again
+        if self._failed_in_a_row >= max(8, self.concurrency):
+            self.outcome.gone = f"{self._failed_in_a_row} requests in a row failed after all tries; the last: {fault}"

@@ -1,0 +1,198 @@
+"""Benchmark files: one TOML each, read strictly; and suites of them."""
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlfr_vlm.errors import UserError, nearest
+
+BESIDE = Path(__file__).resolve().parent / "benchmarks"  # in a wheel
+IN_CHECKOUT = Path(__file__).resolve().parents[2] / "benchmarks" / "lm"
+SUITES_FILE = "suites.toml"
+JUDGE_POLICIES = ("never", "undecided")
+NO_ANSWER = ("wrong", "undecided")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows come from.
+
+    Attributes:
+        repo: hub id of a data set, or a local folder.
+        revision: commit on the hub; empty: the newest, pinned by the lock file once it is fetched.
+        config, split, file: which part of it.
+        id, problem, answer, options: its columns; `a.b` looks inside, a chat's user message stands for the chat.
+    """
+
+    repo: str
+    revision: str = ""
+    config: str = ""
+    split: str = "test"
+    file: str = ""
+    id: str = ""
+    problem: str = "problem"
+    answer: str = "answer"
+    options: str = ""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn; top_k -1 means all tokens. Sample number k has the seed `seed` + k."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = -1
+    max_tokens: int = 8192
+    samples: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_tokens < 1 or self.samples < 1:
+            raise UserError(
+                f"temperature {self.temperature}, top_p {self.top_p}, max_tokens {self.max_tokens} and samples "
+                f"{self.samples} do not go together: temperature >= 0, 0 < top_p <= 1, the others at least 1."
+            )
+        if self.samples > 1 and self.temperature == 0:
+            raise UserError(
+                f"{self.samples} samples at temperature 0 would all be the same answer. Set --temperature above 0, "
+                "or --samples 1."
+            )
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A published value, in percent."""
+
+    model: str
+    method: str
+    value: float
+    source: str
+    metric: str = "pass@1"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark.
+
+    Attributes:
+        n: problems it has; 0: not known before it is fetched, and kept by the lock file.
+        prompt: name of a preset, see `prompts.py`.
+        answer_type: `option`, `text`, or empty: the grader tells from the gold answer.
+        tolerance: relative, for numbers.
+        judge: `never`, or `undecided`: what rules leave undecided may be judged.
+        no_answer: what a response without an answer is: `wrong`, or `undecided`.
+        content_sha256: of the problems as `problems.content_hash` sees them, in the copy that this file was made with.
+    """
+
+    name: str
+    title: str
+    licence: str
+    n: int
+    source: Source
+    prompt: str = "qwen-box"
+    sampling: Sampling = field(default_factory=Sampling)
+    answer_type: str = ""
+    tolerance: float = 0.0
+    judge: str = "undecided"
+    no_answer: str = "wrong"
+    content_sha256: str = ""
+    about: str = ""
+    reference: tuple[Reference, ...] = ()
+
+    def __post_init__(self) -> None:
+        from rlfr_eval.prompts import preset  # prompts know nothing of benchmarks
+
+        preset(self.prompt)
+        for key, known in (("judge", JUDGE_POLICIES), ("no_answer", NO_ANSWER)):
+            if getattr(self, key) not in known:
+                raise UserError(f"Benchmark {self.name}: {key} is {getattr(self, key)!r}; it is {' or '.join(known)}.")
+
+
+def build(cls: type, table: Mapping[str, Any], where: str) -> Any:
+    """A dataclass from a TOML table.
+
+    Raises:
+        UserError: an unknown or missing key, or a value of another type.
+    """
+    known = {option.name: option for option in dataclasses.fields(cls)}
+    for key in table:
+        if key not in known:
+            raise UserError(f"{where} has the unknown key {key!r}.{nearest(key, known)}")
+    values = dict(table)
+    nested = {"source": Source, "sampling": Sampling}
+    for key, value in table.items():
+        if key in nested and cls is Benchmark:
+            values[key] = build(nested[key], value, f"{where}, [{key}]")
+        elif key == "reference":
+            values[key] = tuple(build(Reference, row, f"{where}, [[reference]]") for row in value)
+        elif known[key].type is float and type(value) is int:
+            values[key] = float(value)
+        elif isinstance(wanted := known[key].type, type) and type(value) is not wanted:
+            raise UserError(f"{where}: {key} is {value!r}, a {type(value).__name__}; it must be a {wanted.__name__}.")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise UserError(f"{where} is incomplete: {str(error).split(') ')[-1]}.") from None
+
+
+def load_benchmark(path: Path) -> Benchmark:
+    """Read one benchmark file."""
+    return build(Benchmark, _read_toml(path), str(path))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {error}.") from None
+
+
+def folder() -> Path:
+    """Where the shipped benchmark files are."""
+    return IN_CHECKOUT if IN_CHECKOUT.is_dir() else BESIDE
+
+
+def shipped() -> dict[str, Benchmark]:
+    """The shipped benchmarks by name."""
+    paths = sorted(path for path in folder().glob("*.toml") if path.name != SUITES_FILE)
+    return {benchmark.name: benchmark for benchmark in map(load_benchmark, paths)}
+
+
+def suites() -> dict[str, dict[str, dict[str, Any]]]:
+    """Suite -> benchmark -> what the suite sets differently: `prompt`, and keys of `Sampling`."""
+    return _read_toml(folder() / SUITES_FILE)
+
+
+def resolve(names: Iterable[str]) -> list[Benchmark]:
+    """Benchmarks of suites, names and paths of TOML files, each once.
+
+    Raises:
+        UserError: an unknown name, or a benchmark asked for in two ways.
+    """
+    known, groups = shipped(), suites()
+    found: dict[str, Benchmark] = {}
+    for name in names:
+        if name in groups:
+            chosen = [changed(known[each], **changes) for each, changes in groups[name].items()]
+        elif name in known:
+            chosen = [known[name]]
+        elif name.endswith(".toml"):
+            chosen = [load_benchmark(Path(name))]
+        else:
+            everything = [*groups, *known]
+            raise UserError(f"Unknown benchmark {name!r}.{nearest(name, everything)} Known: {', '.join(everything)}.")
+        for benchmark in chosen:
+            if found.setdefault(benchmark.name, benchmark) != benchmark:
+                raise UserError(f"{benchmark.name} is asked for with two settings. Run them into two folders.")
+    return list(found.values())
+
+
+def changed(benchmark: Benchmark, **changes: Any) -> Benchmark:
+    """The benchmark with another prompt or sampling; None changes nothing."""
+    changes = {key: value for key, value in changes.items() if value is not None}
+    of_sampling = {option.name for option in dataclasses.fields(Sampling)} & set(changes)
+    sampling = dataclasses.replace(benchmark.sampling, **{key: changes.pop(key) for key in of_sampling})
+    return dataclasses.replace(benchmark, sampling=sampling, **changes)

@@ -1,0 +1,27 @@
+"""The `rlfr-eval` command. Only the command that runs imports what it needs, so `--help` is instant."""
+
+import sys
+
+from rlfr_vlm.command_line import Program
+
+COMMANDS = {
+    "lm": "rlfr_eval.commands.lm",
+    "list": "rlfr_eval.commands.list_benchmarks",
+    "fetch": "rlfr_eval.commands.fetch",
+    "judge": "rlfr_eval.commands.judge",
+    "regrade": "rlfr_eval.commands.regrade",
+    "compare": "rlfr_eval.commands.compare",
+    "report": "rlfr_eval.commands.report",
+    "show": "rlfr_eval.commands.show",
+    "settings": "rlfr_eval.commands.settings",
+}
+
+main = Program(
+    "rlfr-eval",
+    COMMANDS,
+    stopped="stopped; every answer so far is kept: run the same command again to go on",
+    disk_full="Free some space and run the same command again; every answer so far is kept.",
+).main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One command of `rlfr-eval` per file."""

@@ -1,0 +1,122 @@
+"""`rlfr-eval compare`: paired differences between runs, and the problems that flipped."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlfr_eval.commands.arguments import parser
+from rlfr_vlm.errors import UserError
+
+if TYPE_CHECKING:
+    from rlfr_eval.compare import Difference
+
+SUMMARY = "paired differences between runs: the first one against each of the others"
+POOLED = "all together"
+
+
+def _parser() -> argparse.ArgumentParser:
+    given = parser("compare", SUMMARY)
+    given.add_argument("run_dir", type=Path, nargs="+", help="the first is the one to compare with")
+    given.add_argument("--flips", type=int, default=10, help="flipped problems to show at most (default: %(default)s)")
+    given.add_argument("--json", action="store_true", help="as JSON, with all flipped problems")
+    return given
+
+
+def help_text() -> str:
+    return _parser().format_help().rstrip()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Compare the first run with each other one."""
+    options = _parser().parse_args(list(arguments))
+    if len(options.run_dir) < 2:
+        raise UserError("compare needs two run folders or more.")
+    first = _load(options.run_dir[0])
+    results = {}
+    for folder in options.run_dir[1:]:
+        results[str(folder)] = _differences(first, _load(folder))
+    if options.json:
+        print(json.dumps({name: [dataclasses.asdict(one) for one in found] for name, found in results.items()}))
+        return 0
+    for name, found in results.items():
+        print(_text(str(options.run_dir[0]), name, found, options.flips))
+    return 0
+
+
+def _load(folder: Path) -> dict[str, Any]:
+    """Per benchmark: data hash, way of asking, samples, and mean of each problem."""
+    from rlfr_eval.metrics import collect
+    from rlfr_eval.store import RunStore
+    from rlfr_eval.verdicts import standings
+
+    with RunStore(folder, read_only=True) as store:
+        standing = standings(store, store.run.get("judge"))
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for row in store.answers():
+            rows.setdefault(row["benchmark"], []).append(
+                {key: row[key] for key in ("id", "problem", "sample", "extracted")}
+            )
+        found = {}
+        for name, spec in store.run["specs"].items():
+            samples = spec["sampling"]["samples"]
+            ids = list(dict.fromkeys(row["problem"] for row in rows.get(name, [])))
+            final, _ = collect(ids, samples, rows.get(name, []), standing)
+            means = {key: result.mean for key, result in zip(ids, final, strict=True)}
+            made = store.run["benchmarks"][name]
+            found[name] = {"means": means, "samples": samples, "data": made["data_sha256"], "made": made}
+        return {"benchmarks": found, "judge": store.run.get("judge"), "folder": folder}
+
+
+def _differences(a: dict[str, Any], b: dict[str, Any]) -> "list[Difference]":
+    from rlfr_eval.compare import compare
+    from rlfr_eval.store import differences
+
+    shared = [name for name in a["benchmarks"] if name in b["benchmarks"]]
+    if not shared:
+        raise UserError(f"{a['folder']} and {b['folder']} have no benchmark in common.")
+    if a["judge"] != b["judge"]:
+        print(f"note: the judges differ: {a['judge'] or 'none'} and {b['judge'] or 'none'}")
+    found, pooled_a, pooled_b, single = [], {}, {}, True
+    for name in shared:
+        left, right = a["benchmarks"][name], b["benchmarks"][name]
+        if left["data"] != right["data"]:
+            raise UserError(
+                f"{name} has other problems in {b['folder']} than in {a['folder']}; they cannot be paired."
+            )
+        for change in differences(left["made"], right["made"]):
+            print(f"note: {name} was asked differently: {change}")
+        one_each = left["samples"] == right["samples"] == 1
+        single = single and one_each
+        difference = compare(name, left["means"], right["means"], one_each)
+        found += [difference] if difference else []
+        pooled_a |= {f"{name}/{key}": value for key, value in left["means"].items()}
+        pooled_b |= {f"{name}/{key}": value for key, value in right["means"].items()}
+    together = compare(POOLED, pooled_a, pooled_b, single)
+    return [*found, *([together] if together and len(found) > 1 else [])]
+
+
+def _text(first: str, other: str, found: "Sequence[Difference]", flips: int) -> str:
+    from rlfr_eval.compare import holm
+    from rlfr_eval.table import aligned
+
+    single = [one for one in found if one.name != POOLED]
+    adjusted = dict(zip((one.name for one in single), holm([one.p for one in single]), strict=True))
+    rows = [
+        (one.name, str(one.pairs), f"{100 * one.value:+.1f}", f"[{100 * one.low:+.1f}, {100 * one.high:+.1f}]",
+         f"{one.p:.3g}", f"{adjusted[one.name]:.3g}" if one.name in adjusted else "", f"+{len(one.won)} -{len(one.lost)}",
+         str(one.left_out), one.test)
+        for one in found
+    ]  # fmt: skip
+    header = ("benchmark", "pairs", "difference", "95 % interval", "p", "p (Holm)", "flips", "left out", "test")
+    lines = [f"{other} minus {first}, in percent", aligned([header, *rows])]
+    if len(single) > 1:
+        lines.append(f"p (Holm) allows for {len(single)} comparisons; without it, one in twenty looks real by chance.")
+    for one in single:
+        for word, flipped in (("better", one.won), ("worse", one.lost)):
+            if flipped and flips:
+                more = f" and {len(flipped) - flips} more" if len(flipped) > flips else ""
+                lines.append(f"{one.name}, {word}: {', '.join(flipped[:flips])}{more}")
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""`rlfr-eval judge check`: is the judge in force there, who is it, and can it be trusted?"""
+
+import argparse
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rlfr_eval.commands.arguments import add_judge_options, parser, read_judge, read_settings
+from rlfr_vlm.errors import EXIT_USER_ERROR, UserError
+
+if TYPE_CHECKING:
+    from rlfr_eval.judge.check import CheckResult
+    from rlfr_eval.judge.choice import JudgeChoice
+    from rlfr_eval.settings import Settings
+
+SUMMARY = "judge check: put twelve known cases to the judge in force"
+
+
+def _parser() -> argparse.ArgumentParser:
+    given = parser("judge", SUMMARY)
+    given.add_argument("action", choices=["check"])
+    given.add_argument("--json", action="store_true", help="the result as JSON")
+    add_judge_options(given)
+    return given
+
+
+def help_text() -> str:
+    return _parser().format_help().rstrip()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Check, and print what the judge said. Returns 2 for a judge that fails."""
+    options = _parser().parse_args(list(arguments))
+    settings = read_settings(options)
+    choice = read_judge(options, settings)
+    if choice is None:
+        raise UserError(
+            "No judge is named. Set LOCAL_LLM, or JUDGE_BASE_URL and JUDGE_MODEL; see `rlfr-eval settings`."
+        )
+    result, identity, concerns = asyncio.run(_check(choice, settings))
+    if options.json:
+        print(json.dumps({"judge": identity, "passed": result.passed, "agreed": result.agreed,
+                          "undecided": result.undecided, "fooled": result.fooled,
+                          "median_seconds": result.median_seconds}))  # fmt: skip
+    else:
+        print(f"judge {identity}, named by {choice.named_by}")
+        print("\n".join(result.lines()))
+        print(f"{result.summary()}; median latency {result.median_seconds:.1f} s{concerns}")
+    return 0 if result.passed else EXIT_USER_ERROR
+
+
+async def _check(choice: "JudgeChoice", settings: "Settings") -> "tuple[CheckResult, str, str]":
+    from rlfr_eval.judge.check import check_judge
+    from rlfr_eval.judge.session import JudgeOptions, judge_session
+    from rlfr_vlm.files import cache_root
+
+    async with judge_session(
+        choice, settings, cache_root() / "logs", JudgeOptions(use_cache=False), check=False
+    ) as judge:
+        result = await check_judge(judge)
+        faults = ", ".join(f"{count} {kind}" for kind, count in judge.endpoint.faults.items())
+        return result, judge.identity, f"; failed requests: {faults}" if faults else ""

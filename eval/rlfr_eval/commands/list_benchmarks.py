@@ -1,0 +1,51 @@
+"""`rlfr-eval list`: benchmarks, suites and prompt presets."""
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from rlfr_eval.commands.arguments import parser
+
+SUMMARY = "list benchmarks, suites and prompt presets"
+
+
+def _parser() -> argparse.ArgumentParser:
+    given = parser("list", SUMMARY)
+    given.add_argument("--json", action="store_true", help="everything, as JSON")
+    return given
+
+
+def help_text() -> str:
+    return _parser().format_help().rstrip()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the lists."""
+    import dataclasses
+
+    from rlfr_eval.benchmarks import shipped, suites
+    from rlfr_eval.prompts import PRESETS
+    from rlfr_eval.table import aligned
+
+    options = _parser().parse_args(list(arguments))
+    benchmarks = shipped()
+    if options.json:
+        print(json.dumps({
+            "benchmarks": {name: dataclasses.asdict(one) for name, one in benchmarks.items()},
+            "suites": suites(),
+            "prompts": {name: dataclasses.asdict(one) | {"hash": one.digest} for name, one in PRESETS.items()},
+        }))  # fmt: skip
+        return 0
+    rows = [
+        (name, one.title, str(one.n or "?"), one.prompt, f"T {one.sampling.temperature:g} x {one.sampling.samples}",
+         one.judge, one.licence)
+        for name, one in benchmarks.items()
+    ]  # fmt: skip
+    print(aligned([("benchmark", "title", "n", "prompt", "sampling", "judge", "licence"), *rows]))
+    print("\nsuites")
+    for name, members in suites().items():
+        print(f"  {name:<12} {', '.join(members)}")
+    print("\nprompt presets")
+    for name, one in PRESETS.items():
+        print(f"  {name:<12} v{one.version} {one.digest}  {one.about}")
+    return 0

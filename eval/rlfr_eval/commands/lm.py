@@ -1,0 +1,144 @@
+"""`rlfr-eval lm`: text benchmarks: answer, grade by rules, ask the judge about the rest, score."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlfr_eval.commands.arguments import (
+    EXIT_INCOMPLETE,
+    add_judge_options,
+    parser,
+    read_judge,
+    read_settings,
+)  # fmt: skip
+from rlfr_vlm.errors import UserError
+
+if TYPE_CHECKING:
+    from rlfr_eval.benchmarks import Benchmark
+    from rlfr_eval.evaluation import Evaluation
+
+SUMMARY = "measure a model on text benchmarks"
+OVERRIDES = ("prompt", "samples", "temperature", "top_p", "top_k", "max_tokens", "seed")
+
+
+def _parser() -> argparse.ArgumentParser:
+    given = parser("lm", SUMMARY)
+    given.add_argument(
+        "--model", default="", metavar="PATH_OR_HUB_ID", help="a model, or a LoRA adapter, to serve here"
+    )
+    given.add_argument("--base-url", default="", help="a server that runs; --model then names what to ask there")
+    given.add_argument(
+        "--suite",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="suites (math, rlpr), benchmarks (see `rlfr-eval list`), or TOML files",
+    )
+    given.add_argument("--out", help="run folder (default: outputs/eval/MODEL); the same command again goes on")
+    given.add_argument(
+        "--data-dir", help="folder with NAME.jsonl files (default: RLFR_EVAL_DATA, or the user's cache)"
+    )
+    given.add_argument("--limit", type=int, help="only the first N problems of each; marks results as partial")
+    given.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs; do nothing")
+    given.add_argument("--json", action="store_true", help="print scores.json instead of a table")
+    given.add_argument("--show-undecided", action="store_true", help="print numbers above 1 %% undecided all the same")
+    asking = given.add_argument_group("asking (defaults: the benchmark's own)")
+    asking.add_argument("--prompt", help="preset: qwen-box, qwen-tag, llama3-box, r1, r1-nothink, chat, none")
+    asking.add_argument("--samples", type=int, help="answers to each problem")
+    asking.add_argument("--temperature", type=float)
+    asking.add_argument("--top-p", type=float)
+    asking.add_argument("--top-k", type=int)
+    asking.add_argument("--max-tokens", type=int, help="length of an answer")
+    asking.add_argument("--seed", type=int, help="of the first sample; sample k has seed + k")
+    asking.add_argument("--extra-body", default="{}", metavar="JSON", help="added to each request")
+    asking.add_argument("--concurrency", type=int, default=64, help="requests at a time (default: %(default)s)")
+    asking.add_argument(
+        "--time-limit", type=float, default=1800.0, help="seconds for a request (default: %(default)s)"
+    )
+    asking.add_argument("--max-tries", type=int, default=6, help="of a request (default: %(default)s)")
+    serving = given.add_argument_group("serving --model")
+    serving.add_argument("--server-cmd", help="command instead of vLLM: {model}, {name}, {host}, {port} are filled in")
+    serving.add_argument("--server-args", default="", help="more options for vLLM, as one text")
+    serving.add_argument("--server-port", type=int, default=0, help="default: a free one")
+    serving.add_argument("--adapter", choices=["native", "merged"], default="native", help="how LoRA is served")
+    serving.add_argument("--base-model", default="", help="of an adapter, instead of the one it names")
+    add_judge_options(given)
+    return given  # fmt: skip
+
+
+def help_text() -> str:
+    return _parser().format_help().rstrip()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Evaluate. Returns 0 when everything is answered and judged, 3 when another call could do more."""
+    options = _parser().parse_args(list(arguments))
+    evaluation = _evaluation(options)
+    if options.dry_run:
+        print(evaluation.plan())
+        return 0
+    scores, complete = evaluation.run()
+    from rlfr_eval.report import write_report
+    from rlfr_eval.table import summary
+
+    report = write_report(evaluation.folder, evaluation.record, scores)
+    print(json.dumps(scores) if options.json else summary(evaluation.record, scores, options.show_undecided))
+    if not options.json:
+        print(f"report: {report}")
+    return 0 if complete else EXIT_INCOMPLETE
+
+
+def _evaluation(options: argparse.Namespace) -> "Evaluation":
+    import shlex
+
+    from rlfr_eval.evaluation import Evaluation
+    from rlfr_eval.judge.session import JudgeOptions
+    from rlfr_eval.runs import data_folder
+    from rlfr_eval.serving import ServingOptions
+
+    for name in ("concurrency", "max_tries", "limit"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
+    settings = read_settings(options, {"RLFR_EVAL_DATA": options.data_dir, "RLFR_EVAL_SERVER_CMD": options.server_cmd})
+    serving = ServingOptions(
+        options.model, options.base_url, "" if options.base_url else settings["RLFR_EVAL_SERVER_CMD"],
+        tuple(shlex.split(options.server_args)), options.server_port, options.adapter, options.base_model,
+    )  # fmt: skip
+    judge_options = JudgeOptions(
+        options.judge_force, options.judge_budget_tokens, options.judge_budget_usd, not options.no_judge_cache
+    )
+    return Evaluation(
+        benchmarks=_benchmarks(options),
+        serving=serving,
+        settings=settings,
+        judge=read_judge(options, settings),
+        judge_options=judge_options,
+        folder=Path(options.out or Path("outputs/eval") / (serving.name.replace("/", "--") or "endpoint")),
+        data_dir=data_folder(settings["RLFR_EVAL_DATA"]),
+        limit=options.limit,
+        extra_body=_json_object(options.extra_body),
+        concurrency=options.concurrency,
+        time_limit=options.time_limit,
+        max_tries=options.max_tries,
+    )
+
+
+def _benchmarks(options: argparse.Namespace) -> "list[Benchmark]":
+    from rlfr_eval.benchmarks import changed, resolve
+
+    overrides = {name: getattr(options, name) for name in OVERRIDES}
+    return [dataclasses.replace(changed(benchmark, **overrides)) for benchmark in resolve(options.suite)]
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"--extra-body is {text!r}; it must be a JSON object.")
+    return value

@@ -1,0 +1,64 @@
+"""`rlfr-eval regrade`: new verdicts for stored answers: by today's grader, by another judge. Nothing is asked again."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlfr_eval.commands.arguments import (
+    EXIT_INCOMPLETE,
+    add_judge_options,
+    parser,
+    read_judge,
+    read_settings,
+)
+
+SUMMARY = "grade stored answers again, and judge what is undecided"
+
+
+def _parser() -> argparse.ArgumentParser:
+    given = parser("regrade", SUMMARY)
+    given.add_argument("run_dir", type=Path)
+    given.add_argument("--data-dir", type=Path, help="where the benchmark's file is now (default: where it was)")
+    given.add_argument("--dry-run", action="store_true", help="count what the judge would be asked, and its cost")
+    given.add_argument("--json", action="store_true", help="print scores.json instead of a table")
+    given.add_argument("--show-undecided", action="store_true", help="print numbers above 1 %% undecided all the same")
+    add_judge_options(given)
+    return given
+
+
+def help_text() -> str:
+    return _parser().format_help().rstrip()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Regrade. Returns 3 when the judge could not say all it was asked."""
+    options = _parser().parse_args(list(arguments))
+    from rlfr_eval.judge.session import JudgeOptions
+    from rlfr_eval.judging import expected_cost, judge_undecided
+    from rlfr_eval.report import write_report
+    from rlfr_eval.runs import restore
+    from rlfr_eval.scores import score_run
+    from rlfr_eval.store import RunStore
+    from rlfr_eval.table import summary
+    from rlfr_eval.verdicts import grade_by_rules
+
+    settings = read_settings(options)
+    choice = read_judge(options, settings)
+    RunStore(options.run_dir, read_only=True).close()  # a folder that is no run gets no files of ours
+    with RunStore(options.run_dir) as store:
+        chosen, planned = restore(store, options.data_dir)
+        grade_by_rules(store, chosen)
+        if options.dry_run:
+            print(expected_cost(store, chosen, settings))
+            return 0
+        judge_options = JudgeOptions(
+            options.judge_force, options.judge_budget_tokens, options.judge_budget_usd, not options.no_judge_cache
+        )
+        report = judge_undecided(store, chosen, choice, settings, judge_options)
+        if choice is None:
+            store.save_run(judge=None)
+        scores = score_run(store, chosen, store.run.get("judge"), planned)
+        write_report(store.folder, store.run, scores)
+        print(json.dumps(scores) if options.json else summary(store.run, scores, options.show_undecided))
+    return EXIT_INCOMPLETE if report.unfinished else 0

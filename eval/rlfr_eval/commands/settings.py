@@ -1,0 +1,50 @@
+"""`rlfr-eval settings`: what is in force, and where each value came from."""
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from rlfr_eval.commands.arguments import add_judge_options, parser, read_judge, read_settings
+from rlfr_vlm.errors import EXIT_USER_ERROR, UserError
+
+SUMMARY = "print the settings in force and where each came from; keys are masked"
+
+
+def _parser() -> argparse.ArgumentParser:
+    given = parser("settings", SUMMARY)
+    given.add_argument("--json", action="store_true", help="as JSON")
+    add_judge_options(given)
+    return given
+
+
+def help_text() -> str:
+    return _parser().format_help().rstrip()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print them. Returns 2 when they contradict one another."""
+    options = _parser().parse_args(list(arguments))
+    settings = read_settings(options)
+    code = 0
+    try:
+        choice = read_judge(options, settings)
+        judge = "none: rules only"
+        if choice is not None:
+            where = (
+                f"{choice.local}, served here"
+                if choice.local
+                else f"{choice.model or 'its only model'} at {choice.url}"
+            )
+            judge = f"{where}, named by {choice.named_by}"
+    except UserError as error:
+        judge, code = f"CONFLICT: {error}", EXIT_USER_ERROR
+    if options.json:
+        shown = {value.name: {"value": value.shown, "from": value.origin} for value in settings.values.values()}
+        print(json.dumps({"settings": shown, "env_file": str(settings.env_file or ""), "judge": judge}))
+        return code
+    from rlfr_eval.table import aligned
+
+    rows = [(value.name, value.shown, value.origin) for value in settings.values.values()]
+    print(aligned([("setting", "value", "from"), *rows]))
+    print(f".env: {settings.env_file or 'none found'}\njudge: {judge}")
+    return code

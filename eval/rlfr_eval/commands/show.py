@@ -1,0 +1,68 @@
+"""`rlfr-eval show`: one answer, whole: prompt, raw text, what was extracted, every verdict."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlfr_eval.commands.arguments import parser
+from rlfr_vlm.errors import UserError, nearest, printable
+
+SUMMARY = "show an answer: prompt, raw text, extraction, verdicts, judge's reply"
+
+
+def _parser() -> argparse.ArgumentParser:
+    given = parser("show", SUMMARY)
+    given.add_argument("run_dir", type=Path)
+    given.add_argument("--id", required=True, help="of a sample (aime24/aime24-3/0), or of a problem (aime24-3)")
+    given.add_argument("--data-dir", type=Path, help="where the benchmark's file is now (default: where it was)")
+    given.add_argument("--json", action="store_true", help="as JSON")
+    return given
+
+
+def help_text() -> str:
+    return _parser().format_help().rstrip()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Show every sample that the id names."""
+    options = _parser().parse_args(list(arguments))
+    from rlfr_eval.runs import restore
+    from rlfr_eval.store import RunStore
+
+    with RunStore(options.run_dir, read_only=True) as store:
+        chosen, _ = restore(store, options.data_dir)
+        rows = [row for row in store.answers() if options.id in (row["id"], row["problem"])]
+        if not rows:
+            known = [row["id"] for row in store.answers()]
+            raise UserError(f"No answer has the id {options.id!r}.{nearest(options.id, known)}")
+        wanted = {row["id"] for row in rows}
+        verdicts = [verdict for verdict in store.verdicts if verdict["id"] in wanted]
+    for row in rows:
+        benchmark, problems = chosen[row["benchmark"]]
+        problem = next(problem for problem in problems if problem.id == row["problem"])
+        own = [verdict for verdict in verdicts if verdict["id"] == row["id"]]
+        if options.json:
+            print(json.dumps({**row, "golds": problem.golds, "question": problem.asked, "verdicts": own}))
+        else:
+            print(_text(row, problem, benchmark, own))
+    return 0
+
+
+def _text(row: dict[str, Any], problem: Any, benchmark: Any, verdicts: list[dict[str, Any]]) -> str:
+    from rlfr_eval.prompts import preset
+
+    parts = [
+        f"=== {row['id']}  finish: {row['finish_reason']}, {row['completion_tokens']} tokens, {row['seconds']} s",
+        f"--- prompt ({benchmark.prompt})\n{preset(benchmark.prompt).text(problem.asked)}",
+        f"--- gold\n{' | '.join(problem.golds)}",
+        f"--- raw answer\n{row['raw']}",
+        f"--- extracted ({row['how']})\n{row['extracted']}",
+    ]
+    for verdict in verdicts:
+        who = verdict.get("judge") or f"rules {verdict['grader']}: {verdict['path']}"
+        parts.append(f"--- {verdict['verdict']} {verdict['reason']} ({who})".replace("  ", " "))
+        if verdict.get("reply"):
+            parts.append(verdict["reply"])
+    return printable("\n".join(parts))

@@ -1,0 +1,167 @@
+"""One evaluation from end to end: read, serve, ask, stop serving, grade, judge, score."""
+
+import asyncio
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from rlfr_eval.answering import Answering, Outcome, Task, tasks
+from rlfr_eval.benchmarks import Benchmark
+from rlfr_eval.context import check_lengths, check_prompts
+from rlfr_eval.endpoint import Endpoint
+from rlfr_eval.judge.choice import JudgeChoice
+from rlfr_eval.judge.judge import CHARACTERS_PER_TOKEN
+from rlfr_eval.judge.session import JudgeOptions
+from rlfr_eval.judging import cost_line, expected_cost, judge_undecided
+from rlfr_eval.problems import Problem, ProblemSet, read_problems
+from rlfr_eval.runs import about, configuration, limited
+from rlfr_eval.scores import score_run
+from rlfr_eval.serving import Served, ServingOptions, served
+from rlfr_eval.settings import Settings
+from rlfr_eval.store import RUN_FILE, RunStore
+from rlfr_eval.verdicts import grade_by_rules
+
+JUDGE_FRAME = 2000  # characters around the question in what a judge is told, with the answer: an estimate
+
+
+@dataclass
+class Evaluation:
+    """Everything one `rlfr-eval lm` needs to know. `record` is run.json, once it is written."""
+
+    benchmarks: list[Benchmark]
+    serving: ServingOptions
+    settings: Settings
+    judge: JudgeChoice | None
+    judge_options: JudgeOptions
+    folder: Path
+    data_dir: Path
+    limit: int | None = None
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    concurrency: int = 64
+    time_limit: float = 1800.0
+    max_tries: int = 6
+    record: dict[str, Any] = field(default_factory=dict)
+    _data: dict[str, ProblemSet] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._data = {benchmark.name: read_problems(benchmark, self.data_dir) for benchmark in self.benchmarks}
+        check_lengths(self.benchmarks, self.serving.context())
+
+    @property
+    def chosen(self) -> dict[str, tuple[Benchmark, tuple[Problem, ...]]]:
+        """Benchmarks with the problems that are to be answered."""
+        return {one.name: (one, limited(self._data[one.name], self.limit)) for one in self.benchmarks}
+
+    def plan(self) -> str:
+        """What `run` would do, and what the judge could cost."""
+        lines = []
+        requests = judged = characters = 0
+        for name, (one, problems) in self.chosen.items():
+            count, sampling = len(problems) * one.sampling.samples, one.sampling
+            partial = f" PARTIAL of {len(self._data[name].problems)}" if self.limit else ""
+            lines.append(
+                f"{name}: {len(problems)} problems{partial} x {sampling.samples}, prompt {one.prompt}, "
+                f"temperature {sampling.temperature:g}, {sampling.max_tokens} tokens, judge: {one.judge}"
+            )
+            requests += count
+            if one.judge == "undecided":
+                judged += count
+                characters += sum(len(problem.question) + JUDGE_FRAME for problem in problems) * sampling.samples
+        lines.append(f"{requests} answers of {self.serving.name or 'what the server serves'} into {self.folder}")
+        if self.judge is None:
+            lines.append("judge: none; what rules leave undecided stays undecided")
+        elif (self.folder / RUN_FILE).exists():
+            with RunStore(self.folder, read_only=True) as store:
+                cost = expected_cost(store, self.chosen, self.settings)
+            lines.append(f"judge named by {self.judge.named_by}: {cost} (of the answers that are there)")
+        else:
+            most = cost_line(int(characters / CHARACTERS_PER_TOKEN), judged, self.settings)
+            lines.append(f"judge named by {self.judge.named_by}: {judged} answers if rules decided none; {most}")
+        return "\n".join(lines)
+
+    def run(self) -> tuple[dict[str, Any], bool]:
+        """Do it. Returns the scores, and whether nothing is left for another call."""
+        outcome = Outcome() if self._answered_already() else self._answer()
+        with RunStore(self.folder) as store:
+            total = sum(len(problems) * one.sampling.samples for one, problems in self.chosen.values())
+            with tqdm(total=total, desc="grading", unit="answer") as bar:
+                grade_by_rules(store, self.chosen, bar.update)
+            report = judge_undecided(store, self.chosen, self.judge, self.settings, self.judge_options)
+            if self.judge is None:
+                store.save_run(judge=None)
+            planned = {name: len(data.problems) for name, data in self._data.items()}
+            scores = score_run(store, self.chosen, store.run.get("judge"), planned)
+            self.record = store.run
+        missing = sum(one["missing"] for one in scores["benchmarks"].values())
+        if outcome.gone:
+            print(f"the model's server is gone: {outcome.gone}", file=sys.stderr)
+        return scores, not missing and not report.unfinished
+
+    def _answered_already(self) -> bool:
+        """Whether a model of our own has nothing left to answer, so that it need not even be served."""
+        if self.serving.url or not (self.folder / RUN_FILE).exists():
+            return False
+        with RunStore(self.folder) as store:
+            self._begin(store, self.serving.identity(), store.run.get("base_url", ""), store.run.get("context"))
+            return not self._missing(store)
+
+    def _missing(self, store: RunStore) -> list[Task]:
+        done = {row["id"] for row in store.answers()}
+        return [task for task in tasks(self.chosen) if task.id not in done]
+
+    def _answer(self) -> Outcome:
+        """Get the answers that are missing; a server of our own that dies is started once more."""
+        outcome = Outcome()
+        for _ in range(2):
+            with served(self.serving, self.folder) as place:
+                outcome = asyncio.run(self._ask(place))
+                if not outcome.gone or place.server is None:
+                    break
+                print(f"the model's server ended. {place.server.log_end()}", file=sys.stderr)
+        return outcome
+
+    async def _ask(self, place: Served) -> Outcome:
+        key = "" if place.server else self.settings["RLFR_EVAL_API_KEY"]
+        async with Endpoint(place.url, place.name, key, self.time_limit, self.max_tries) as endpoint:
+            card = await endpoint.settle_model("--model")
+            context = card.get("max_model_len")
+            check_lengths(self.benchmarks, context)
+            model = {"name": endpoint.model, "root": card.get("root")} if self.serving.url else self.serving.identity()
+            with RunStore(self.folder) as store:
+                self._begin(store, model, place.url, context)
+                todo = self._missing(store)
+                if not todo:
+                    return Outcome()
+                await check_prompts(endpoint, self.chosen, context)
+                total = sum(len(problems) * one.sampling.samples for one, problems in self.chosen.values())
+                with tqdm(total=total, initial=total - len(todo), desc="answers", unit="answer") as bar:
+                    return await Answering(
+                        endpoint,
+                        store,
+                        concurrency=self.concurrency,
+                        extra_body=self.extra_body,
+                        on_answer=bar.update,
+                        alive=lambda: place.server is None or place.server.alive,
+                    ).run(_once(todo))
+
+    def _begin(self, store: RunStore, model: dict[str, Any], url: str, context: int | None) -> None:
+        configurations = {
+            one.name: configuration(one, self._data[one.name], self.extra_body) for one in self.benchmarks
+        }
+        more = {"base_url": url, "context": context, "judge": store.run.get("judge"),
+                "server_arguments": list(self.serving.arguments)}  # fmt: skip
+        store.begin(model, configurations, about(self.benchmarks, self.data_dir, self.limit, **more))
+        for lines in (store.samples, store.verdicts, store.failures):
+            if lines.repaired:
+                print(f"{lines.path.name}: its last line was torn and was cut off", file=sys.stderr)
+
+
+def _once(todo: list[Task]) -> Iterator[Task]:
+    """Hand tasks out, each to one worker, and forget them."""
+    todo.reverse()
+    while todo:
+        yield todo.pop()

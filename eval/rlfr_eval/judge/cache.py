@@ -1,0 +1,51 @@
+"""Verdicts that were paid for once: shared across runs, never across judges. Undecided ones are not kept."""
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.grading import Verdict
+
+
+class VerdictCache:
+    """An SQLite file; safe for several processes at once."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._database = sqlite3.connect(path, timeout=30)
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS verdicts "
+                "(key TEXT PRIMARY KEY, judge TEXT, verdict TEXT, reply TEXT, time REAL)"
+            )
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"Cannot use the judge's cache {path}: {error}. Delete it; verdicts in runs are kept."
+            ) from None
+
+    @staticmethod
+    def key(judge: str, messages: Sequence[dict[str, Any]]) -> str:
+        """Hash of the judge that is served and of all it is told: prompt, question, golds and prediction."""
+        return hashlib.sha256(json.dumps([judge, messages]).encode()).hexdigest()
+
+    def get(self, key: str) -> tuple[Verdict, str] | None:
+        """Verdict and raw reply."""
+        found = self._database.execute("SELECT verdict, reply FROM verdicts WHERE key = ?", (key,)).fetchone()
+        return (Verdict(found[0]), found[1]) if found else None
+
+    def put(self, key: str, judge: str, verdict: Verdict, reply: str) -> None:
+        """Keep a decided verdict."""
+        assert verdict is not Verdict.UNDECIDED
+        with self._database:
+            self._database.execute(
+                "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?)",
+                (key, judge, verdict.value, reply.encode(errors="replace").decode(), time.time()),
+            )
+
+    def close(self) -> None:
+        self._database.close()

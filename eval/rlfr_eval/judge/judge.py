@@ -1,0 +1,128 @@
+"""Ask the judge: from the cache, within the budget, and whatever goes wrong is undecided with its reason."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlfr_eval.endpoint import Endpoint, Fault
+from rlfr_eval.judge.budget import Budget
+from rlfr_eval.judge.cache import VerdictCache
+from rlfr_eval.judge.prompt import JudgeReason, judge_messages, read_verdict
+from rlfr_eval.problems import Problem
+from rlfr_eval.store import RunStore
+from rlfr_vlm.grading import Verdict
+from rlfr_vlm.grading.extract import remove_reasoning
+
+CHARACTERS_PER_TOKEN = 2.5  # on the safe side for mathematics; only reserves, usage settles
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a judge said of one answer."""
+
+    verdict: Verdict
+    reason: str
+    reply: str
+    cached: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Judge:
+    """A judge that answers.
+
+    Attributes:
+        identity: of the model that is served; a verdict of another one never stands for it.
+        cache: None asks anew and keeps nothing.
+    """
+
+    endpoint: Endpoint
+    identity: str
+    budget: Budget = field(default_factory=Budget)
+    cache: VerdictCache | None = None
+    max_tokens: int = 1024
+    concurrency: int = 16
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+
+    async def judge(self, question: str, golds: Sequence[str], prediction: str) -> Judgement:
+        """One verdict. Never raises for what a judge can do wrong.
+
+        Raises:
+            UserError: the server refuses the key, or does not know the model.
+        """
+        messages = judge_messages(question, golds, prediction)
+        key = VerdictCache.key(self.identity, messages)
+        if self.cache is not None and (kept := self.cache.get(key)):
+            return Judgement(kept[0], "", kept[1], cached=True)
+        reserved = (int(sum(len(m["content"]) for m in messages) / CHARACTERS_PER_TOKEN), self.max_tokens)
+        if not self.budget.reserve(*reserved):
+            return Judgement(Verdict.UNDECIDED, JudgeReason.BUDGET, "")
+        used = (0, 0)
+        body = {"messages": messages, "temperature": 0.0, "max_tokens": self.max_tokens, "seed": 0,
+                "extra_body": dict(self.extra_body) or None}  # fmt: skip
+        try:
+            reply = await self.endpoint.ask(body)
+            # a server that does not count is charged with the estimate
+            used = (
+                reserved[0] if reply.prompt_tokens is None else reply.prompt_tokens,
+                reserved[1] if reply.completion_tokens is None else reply.completion_tokens,
+            )
+        except Fault as fault:
+            return Judgement(Verdict.UNDECIDED, f"{JudgeReason.FAILED}: {fault.kind}", str(fault))
+        finally:
+            self.budget.settle(reserved, used)
+        decision = read_verdict(reply.text, reply.finish_reason, question, golds, prediction)
+        if self.cache is not None and decision.verdict is not Verdict.UNDECIDED:
+            self.cache.put(key, self.identity, decision.verdict, reply.text)
+        return Judgement(decision.verdict, decision.reason, reply.text, False, *used, reply.seconds)
+
+    async def judge_rows(
+        self,
+        rows: Iterator[dict[str, Any]],
+        problems: Mapping[tuple[str, str], Problem],
+        store: RunStore,
+        on_judged: Callable[[Judgement], None] = lambda judgement: None,
+    ) -> None:
+        """Judge answers, a bounded number at a time; each verdict is stored when it arrives."""
+
+        async def work() -> None:
+            for row in rows:
+                problem = problems[row["benchmark"], row["problem"]]
+                judgement = await self.judge(problem.question, problem.golds, prediction_of(row))
+                store.verdicts.append(verdict_row(row["id"], self.identity, judgement))
+                on_judged(judgement)
+
+        workers = [asyncio.create_task(work()) for _ in range(self.concurrency)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+
+def prediction_of(row: Mapping[str, Any]) -> str:
+    """What the judge sees of an answer: what was extracted, else the end of what is visible."""
+    if row["extracted"]:
+        return row["extracted"]
+    return row.get("visible", remove_reasoning(row["raw"])[0]).strip()
+
+
+def verdict_row(sample_id: str, identity: str, judgement: Judgement) -> dict[str, Any]:
+    """The line that is kept of a verdict."""
+    return {
+        "id": sample_id,
+        "by": "judge",
+        "judge": identity,
+        "verdict": judgement.verdict.value,
+        "reason": judgement.reason,
+        "reply": judgement.reply,
+        "cached": judgement.cached,
+        "input_tokens": judgement.input_tokens,
+        "output_tokens": judgement.output_tokens,
+        "time": round(time.time(), 3),
+    }

@@ -1,0 +1,138 @@
+"""Reach the judge in force: start it if it is ours, ask who it is, check it, hand it out, stop what was started."""
+
+import json
+import math
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlfr_eval.endpoint import Endpoint
+from rlfr_eval.fingerprint import fingerprint
+from rlfr_eval.judge.budget import Budget
+from rlfr_eval.judge.cache import VerdictCache
+from rlfr_eval.judge.check import check_judge
+from rlfr_eval.judge.choice import JudgeChoice
+from rlfr_eval.judge.judge import Judge
+from rlfr_eval.server import HOST, Server, fill, free_port
+from rlfr_eval.settings import Settings
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import cache_root
+
+LOCAL_NAME = "judge"
+LMDEPLOY = "{lmdeploy} serve api_server {model} --model-name {name} --server-name {host} --server-port {port}"
+ENVIRONMENT = Path(".venv-judge")
+TIME_LIMIT = 120.0  # seconds for one verdict
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """How a judge is used in one run.
+
+    Attributes:
+        force: use it although it fails the check.
+        budget_tokens, budget_usd: hard limits.
+        use_cache: take verdicts from, and keep them in, the user's cache.
+    """
+
+    force: bool = False
+    budget_tokens: float = math.inf
+    budget_usd: float = math.inf
+    use_cache: bool = True
+    time_limit: float = TIME_LIMIT
+
+
+@asynccontextmanager
+async def judge_session(
+    choice: JudgeChoice, settings: Settings, folder: Path, options: JudgeOptions, *, check: bool = True
+) -> AsyncIterator[Judge]:
+    """Yield a judge that answers.
+
+    Args:
+        folder: takes the log of a judge that is started here.
+        check: put the known cases to it first.
+
+    Raises:
+        UserError: it cannot be started or reached, does not serve the model asked for, or fails the check.
+    """
+    budget = Budget(
+        options.budget_tokens,
+        options.budget_usd,
+        settings.number("JUDGE_PRICE_INPUT"),
+        settings.number("JUDGE_PRICE_OUTPUT"),
+    )
+    if math.isfinite(budget.usd) and not (budget.input_price or budget.output_price):
+        raise UserError("--judge-budget-usd needs prices: set JUDGE_PRICE_INPUT and JUDGE_PRICE_OUTPUT.")
+    async with AsyncExitStack() as stack:
+        url = choice.url
+        if choice.local:
+            server = stack.enter_context(_local_server(choice, settings, folder / "judge-server.log"))
+            print(f"waiting for the judge {choice.local} (log: {server.log})", file=sys.stderr)
+            server.wait_ready()
+            url = server.url
+        endpoint = await stack.enter_async_context(
+            Endpoint(url, choice.model, choice.api_key, time_limit=options.time_limit, name="the judge's server")
+        )
+        identity = await _identify(endpoint, choice)
+        cache = VerdictCache(cache_root() / "judge.sqlite") if options.use_cache else None
+        if cache is not None:
+            stack.callback(cache.close)
+        judge = Judge(
+            endpoint,
+            identity,
+            budget,
+            cache,
+            int(settings.number("JUDGE_MAX_TOKENS", 1)),
+            int(settings.number("JUDGE_CONCURRENCY", 1)),
+            _extra_body(settings),
+        )
+        if check:
+            await _refuse_unfit(judge, options.force)
+        yield judge
+
+
+async def _refuse_unfit(judge: Judge, force: bool) -> None:
+    result = await check_judge(judge)
+    if not result.passed and not force:
+        shown = "\n".join(f"  {line}" for line in result.lines())
+        raise UserError(
+            f"The judge {judge.identity} is not fit: {result.summary()}.\n{shown}\nTake another judge, or use it all "
+            "the same with --judge-force."
+        )
+    print(f"judge {judge.identity}: {result.summary()}", file=sys.stderr)
+
+
+def _local_server(choice: JudgeChoice, settings: Settings, log: Path) -> Server:
+    port = int(settings.number("JUDGE_PORT")) or free_port()
+    command = settings["JUDGE_CMD"] or LMDEPLOY
+    lmdeploy = ENVIRONMENT / "bin" / "lmdeploy"
+    if "{lmdeploy}" in command and not lmdeploy.exists():
+        raise UserError(
+            f"{choice.named_by} asks for a local judge, but there is no {lmdeploy}. Make it with "
+            "`bash scripts/setup_judge.sh`, or say how to serve it with JUDGE_CMD."
+        )
+    words = fill(command, lmdeploy=str(lmdeploy), model=choice.local, name=choice.model or LOCAL_NAME, host=HOST,
+                 port=str(port))  # fmt: skip
+    return Server(words, f"http://{HOST}:{port}/v1", log, what="the judge's server")
+
+
+async def _identify(endpoint: Endpoint, choice: JudgeChoice) -> str:
+    """Name the model that is served so that no other one has the name."""
+    card = await endpoint.settle_model("JUDGE_MODEL")
+    if choice.local:
+        folder = Path(choice.local).expanduser()
+        return f"{choice.local} ({fingerprint(folder)})" if folder.is_dir() else choice.local
+    root = card.get("root")  # vLLM: the weights behind the name
+    return endpoint.model if root in (None, endpoint.model) else f"{endpoint.model} ({root})"
+
+
+def _extra_body(settings: Settings) -> dict[str, Any]:
+    try:
+        value = json.loads(settings["JUDGE_EXTRA_BODY"] or "{}")
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"JUDGE_EXTRA_BODY is {settings['JUDGE_EXTRA_BODY']!r}; it must be a JSON object.")
+    return value

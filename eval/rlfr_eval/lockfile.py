@@ -1,0 +1,30 @@
+"""The lock file beside benchmark data: what was fetched from where, and the hash that a run must find again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import write_json
+
+LOCK_FILE = "rlfr-eval.lock.json"
+
+
+def read_lock(data_dir: Path) -> dict[str, dict[str, Any]]:
+    """Benchmark -> source, revision, content_sha256, rows, licence; empty without a lock file.
+
+    Raises:
+        UserError: the lock file is broken.
+    """
+    path = data_dir / LOCK_FILE
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"Cannot read the lock file {path}: {error}. Delete it and fetch again.") from None
+
+
+def write_lock(data_dir: Path, name: str, entry: dict[str, Any]) -> None:
+    """Add or replace one benchmark's entry."""
+    write_json(data_dir / LOCK_FILE, {**read_lock(data_dir), name: entry})

@@ -1,0 +1,106 @@
+"""Named, versioned prompt presets. The text of a preset is hashed into every result that was made with it.
+
+Raw templates go to `/v1/completions`, so that a base model sees exactly these characters; the server adds a
+beginning-of-text token where the tokenizer has one. The others go to `/v1/chat/completions` and so through the model's
+own chat template.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from rlfr_vlm.errors import UserError, nearest
+
+BOX = r"Please reason step by step, and put your final answer within \boxed{}."
+TAG = "Please reason step by step, and put your final answer within <answer> </answer>."
+R1 = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
+    "first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning "
+    "process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., "
+    "<think> reasoning process here </think> <answer> answer here </answer>."
+)
+
+
+def _qwen(system: str) -> str:
+    return f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{{question}}<|im_end|>\n<|im_start|>assistant\n"
+
+
+LLAMA3 = (
+    f"<|start_header_id|>system<|end_header_id|>\n\n{BOX}<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
+    "{question}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A way to ask.
+
+    Attributes:
+        version: raised whenever the text changes.
+        template: raw text with `{question}`; empty for chat presets.
+        system, user: a chat's messages; `{question}` stands in `user`.
+        stop: texts that end a raw response.
+    """
+
+    name: str
+    version: int
+    about: str
+    template: str = ""
+    system: str = ""
+    user: str = "{question}"
+    stop: tuple[str, ...] = ()
+
+    @property
+    def is_chat(self) -> bool:
+        return not self.template
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything the model sees."""
+        shown = {key: value for key, value in dataclasses.asdict(self).items() if key != "about"}
+        return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:12]
+
+    def body(self, question: str) -> dict[str, Any]:
+        """The part of a request that holds the prompt."""
+        if self.is_chat:
+            messages = [{"role": "system", "content": self.system}] if self.system else []
+            user = self.user.replace("{question}", question)
+            return {"messages": [*messages, {"role": "user", "content": user}]}
+        return {"prompt": self.template.replace("{question}", question), "stop": list(self.stop)}
+
+    def text(self, question: str) -> str:
+        """What a person may read: the raw prompt, or the messages one after the other."""
+        body = self.body(question)
+        if "prompt" in body:
+            return body["prompt"]
+        return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in body["messages"])
+
+
+QWEN_STOP = ("<|im_end|>", "<|endoftext|>")
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset("qwen-box", 1, "Qwen-Math's template, answer in a box", template=_qwen(BOX), stop=QWEN_STOP),
+        Preset("qwen-tag", 1, "Qwen's template, answer in <answer> tags", template=_qwen(TAG), stop=QWEN_STOP),
+        Preset("llama3-box", 1, "Llama 3's template, answer in a box", template=LLAMA3,
+               stop=("<|eot_id|>", "<|end_of_text|>")),
+        Preset("r1", 1, "chat; <think> and <answer> tags, as RLPR trains Qwen", system=R1),
+        Preset("r1-nothink", 1, "chat; answer in <answer> tags, as RLPR asks Llama and Gemma",
+               user="{question}\n" + TAG),
+        Preset("chat", 1, "the model's own chat template, answer in a box, as `rlfr train` asks", system=BOX),
+        Preset("none", 1, "the bare question, no template", template="{question}"),
+    )
+}  # fmt: skip
+
+
+def preset(name: str) -> Preset:
+    """The preset of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in PRESETS:
+        raise UserError(f"Unknown prompt preset {name!r}.{nearest(name, PRESETS)} Known: {', '.join(PRESETS)}.")
+    return PRESETS[name]

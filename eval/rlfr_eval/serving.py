@@ -1,0 +1,171 @@
+"""The model that is measured is always behind a URL: a server that runs, or one that we start for it."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from rlfr_eval.fingerprint import fingerprint
+from rlfr_eval.server import HOST, Server, fill, free_port, vllm_command
+from rlfr_eval.urls import base_url
+from rlfr_vlm.errors import UserError
+
+ADAPTER_FILE = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class ServingOptions:
+    """How the model is reached.
+
+    Attributes:
+        model: path or hub id to serve here; with `url`, the id to ask there.
+        url: a server that runs already.
+        command: starts a server, instead of vLLM.
+        arguments: more options for vLLM.
+        adapter: a LoRA adapter is served `native` (vLLM applies it) or `merged` into a copy of its base.
+        base_model: of an adapter, instead of the one it names.
+    """
+
+    model: str = ""
+    url: str = ""
+    command: str = ""
+    arguments: tuple[str, ...] = ()
+    port: int = 0
+    adapter: str = "native"
+    base_model: str = ""
+    start_limit: float = 1200.0
+
+    def __post_init__(self) -> None:
+        if not self.model and not self.url:
+            raise UserError("Say what to measure: --model PATH_OR_HUB_ID, or --base-url of a server that runs.")
+        if self.model and not self.url:
+            folder = Path(self.model).expanduser()
+            looks_local = self.model.startswith((".", "/", "~")) or self.model.count("/") > 1
+            if looks_local and not folder.is_dir():
+                raise UserError(f"--model {self.model} is no folder.")
+            if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", ADAPTER_FILE)):
+                raise UserError(f"--model {self.model} has no config.json; it is no Hugging Face model folder.")
+
+    @property
+    def name(self) -> str:
+        """What the model is called in requests and results."""
+        return Path(self.model).expanduser().resolve().name if self.folder else self.model
+
+    @property
+    def folder(self) -> Path | None:
+        """The model's folder, if it is one on this machine."""
+        folder = Path(self.model).expanduser()
+        return folder if self.model and not self.url and folder.is_dir() else None
+
+    def is_adapter(self) -> bool:
+        return self.folder is not None and (self.folder / ADAPTER_FILE).is_file()
+
+    def base(self) -> str:
+        """Base model of an adapter.
+
+        Raises:
+            UserError: it names none, and none is given.
+        """
+        assert self.folder is not None
+        named = json.loads((self.folder / ADAPTER_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if not (self.base_model or named):
+            raise UserError(f"The adapter {self.model} does not name its base model. Give it with --base-model.")
+        return self.base_model or named
+
+    def identity(self) -> dict[str, Any]:
+        """What ties answers to this model. A server that runs says for itself what it is."""
+        found: dict[str, Any] = {"name": self.name}
+        if self.folder:
+            found["fingerprint"] = fingerprint(self.folder)
+        if self.is_adapter():
+            found["base_model"] = self.base()
+        return found
+
+    def context(self) -> int | None:
+        """Positions the model was made for, as its own configuration says; None when it cannot be read here."""
+        path = (self.folder or Path("nowhere")) / "config.json"
+        if not path.is_file():
+            return None
+        config = json.loads(path.read_text(encoding="utf-8"))
+        found = config.get("text_config", config).get("max_position_embeddings")
+        return found if isinstance(found, int) else config.get("max_position_embeddings")
+
+
+@dataclass
+class Served:
+    """Where the model answers, under which name, and the server if it is ours."""
+
+    url: str
+    name: str
+    server: Server | None = field(default=None)
+
+
+@contextmanager
+def served(options: ServingOptions, folder: Path) -> Iterator[Served]:
+    """Yield where the model answers; stop on leaving what was started.
+
+    Args:
+        folder: takes the server's log.
+
+    Raises:
+        UserError: no server can be started, or it does not come up; with the end of its log.
+    """
+    if options.url:
+        yield Served(base_url(options.url), options.model)
+        return
+    merged = None
+    try:
+        model, name, base_name, more = options.model, options.name, options.name, list(options.arguments)
+        if options.is_adapter() and options.adapter == "merged":
+            merged = model = merge_adapter(options)
+        elif options.is_adapter():
+            model, base_name, more = options.base(), "base", [*more, *native_adapter(options)]
+        port = options.port or free_port()
+        environment: dict[str, str] = {}
+        if options.command:
+            command = fill(options.command, model=model, name=name, host=HOST, port=str(port))
+        else:
+            command, environment = vllm_command(model, base_name, port, more)
+        server = Server(command, f"http://{HOST}:{port}/v1", folder / "server.log", environment, options.start_limit)
+        with server:
+            wait(server, f"starting a server for {name}")
+            yield Served(server.url, name, server)
+    finally:
+        if merged:
+            shutil.rmtree(merged, ignore_errors=True)
+
+
+def wait(server: Server, text: str) -> None:
+    """Wait for a server with a clock on the terminal."""
+    with tqdm(desc=f"{text} (log: {server.log})", bar_format="{desc}: {elapsed}") as clock:
+        server.wait_ready(lambda seconds: (clock.refresh(), None)[1])
+
+
+def native_adapter(options: ServingOptions) -> list[str]:
+    """vLLM's options for an adapter beside its base."""
+    assert options.folder is not None
+    config = json.loads((options.folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+    rank = config.get("r", 16)
+    allowed = next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)
+    return ["--enable-lora", "--max-lora-rank", str(allowed), "--lora-modules", f"{options.name}={options.folder}"]
+
+
+def merge_adapter(options: ServingOptions) -> str:
+    """Merge an adapter into a temporary copy of its base; returns the folder."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+
+    base, folder = options.base(), tempfile.mkdtemp(prefix="rlfr-eval-merged-")
+    sees = hasattr(AutoConfig.from_pretrained(base), "vision_config")
+    cls = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    policy = PeftModel.from_pretrained(cls.from_pretrained(base, dtype=torch.float32), options.model)
+    policy.merge_and_unload().save_pretrained(folder)
+    AutoProcessor.from_pretrained(base).save_pretrained(folder)
+    return folder

@@ -1,0 +1,100 @@
+"""Tables for people: on the terminal and in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlfr_vlm.errors import printable
+
+HEADER = ("benchmark", "n", "score", "95 % interval", "decided", "bounds", "rules only", "truncated", "no answer")
+TRUNCATED_WARNING = 0.01
+
+
+def percent(share: float | None) -> str:
+    """A share in percent; a dash when there is none."""
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def score_rows(scores: Mapping[str, Any], show_undecided: bool = False) -> list[list[str]]:
+    """One row per benchmark. A score without a headline shows only when asked for, and marked."""
+    rows = []
+    for name, one in scores["benchmarks"].items():
+        score = percent(one["accuracy"])
+        if not one["headline"]:
+            score = f"({score})" if show_undecided else "undecided"
+        label = f"{name} ({one['metric']})" if one["samples"] > 1 else name
+        if one["partial"]:
+            label += f" PARTIAL {one['problems']}/{one['problems_planned']}"
+        low, high = one["ci95"]
+        shown = one["headline"] or show_undecided
+        rows.append([
+            label,
+            str(one["answered"]) if not one["missing"] else f"{one['answered']}/{one['answers_expected']}",
+            score,
+            f"[{percent(low)}, {percent(high)}]" if shown else "-",
+            percent(one["coverage"]),
+            f"{percent(one['lower'])} to {percent(one['upper'])}",
+            f"{percent(one['rules_only']['accuracy'])} of {percent(one['rules_only']['coverage'])}",
+            percent(one["truncated"]),
+            percent(one["no_answer_found"]),
+        ])  # fmt: skip
+    return rows
+
+
+def notes(scores: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before quoting a number."""
+    found = []
+    for name, one in scores["benchmarks"].items():
+        if one["partial"]:
+            found.append(f"{name}: PARTIAL, {one['problems']} of {one['problems_planned']} problems (--limit).")
+        if one["missing"]:
+            found.append(f"{name}: {one['missing']} answers are missing; run the same command again to get them.")
+        if not one["headline"]:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in one["undecided_reasons"].items())
+            found.append(
+                f"{name}: {percent(1 - one['coverage'])} % undecided ({reasons}), more than 1 %: no single number "
+                "stands for it. A judge can decide what rules cannot; --show-undecided prints the number all the same."
+            )
+        if one["truncated"] > TRUNCATED_WARNING:
+            found.append(f"{name}: {percent(one['truncated'])} % of the answers were cut off at max_tokens.")
+    if scores.get("faults"):
+        faults = ", ".join(f"{count} {kind}" for kind, count in scores["faults"].items())
+        found.append(f"Requests that failed and were tried again: {faults}.")
+    return found
+
+
+def over_samples_lines(scores: Mapping[str, Any]) -> list[str]:
+    """pass@k and maj@k, a line per benchmark that has several samples."""
+    lines = []
+    for name, one in scores["benchmarks"].items():
+        values = [f"{key} {percent(value)}" for key, value in one.items()
+                  if key.startswith(("pass@", "maj@")) and not key.endswith("left_out")]  # fmt: skip
+        if values:
+            lines.append(f"{name}: {', '.join(values)}")
+    return lines
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns under one another."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; cells are escaped."""
+    cells = [[cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def summary(run: Mapping[str, Any], scores: Mapping[str, Any], show_undecided: bool = False) -> str:
+    """What a finished command prints."""
+    who = f"{run['model']['name']}, judge: {scores['judge'] or 'none (rules only)'}"
+    parts = [
+        printable(who),
+        aligned([HEADER, *score_rows(scores, show_undecided)]),
+        "score, bounds and shares in percent; bounds: all undecided wrong, all right",
+        *over_samples_lines(scores),
+        *(f"note: {note}" for note in notes(scores)),
+    ]
+    return "\n".join(parts)
