@@ -41,6 +41,6 @@ async def check_prompts(endpoint: Endpoint, chosen: Chosen, context: int | None)
                 room = context - count
                 raise UserError(
                     f"{benchmark.name}: the prompt of problem {problem.id} has {count} tokens, which leaves {room} of "
-                    f"the model's context of {context}; asked are {wanted}. Set --max-tokens {max(room, 1)} or less, or "
-                    "serve the model with a longer context."
+                    f"the model's context of {context}; asked are {wanted}. Set --max-tokens {max(room, 1)} or less, "
+                    "or serve the model with a longer context."
                 )

@@ -116,7 +116,9 @@ class Endpoint:
         if self.model not in cards:
             raise UserError(f"{self.name} at {self.url} does not serve {self.model!r}; it serves {some}. Name another "
                             f"with {mend}.")  # fmt: skip
-        return cards[self.model]
+        card = cards[self.model]
+        parent = cards.get(card.get("parent") or "", {})  # an adapter has the context of its base
+        return {**card, "max_model_len": card.get("max_model_len") or parent.get("max_model_len")}
 
     async def count_tokens(self, body: dict[str, Any]) -> int | None:
         """Tokens of a prompt as vLLM counts them; None from servers that cannot say."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from rlfr_eval.answering import Answering, Outcome, Task, tasks
 from rlfr_eval.benchmarks import Benchmark
 from rlfr_eval.context import check_lengths, check_prompts
@@ -18,6 +16,7 @@ from rlfr_eval.judge.judge import CHARACTERS_PER_TOKEN
 from rlfr_eval.judge.session import JudgeOptions
 from rlfr_eval.judging import cost_line, expected_cost, judge_undecided
 from rlfr_eval.problems import Problem, ProblemSet, read_problems
+from rlfr_eval.progress import bar
 from rlfr_eval.runs import about, configuration, limited
 from rlfr_eval.scores import score_run
 from rlfr_eval.serving import Served, ServingOptions, served
@@ -88,8 +87,8 @@ class Evaluation:
         outcome = Outcome() if self._answered_already() else self._answer()
         with RunStore(self.folder) as store:
             total = sum(len(problems) * one.sampling.samples for one, problems in self.chosen.values())
-            with tqdm(total=total, desc="grading", unit="answer") as bar:
-                grade_by_rules(store, self.chosen, bar.update)
+            with bar(total, "grading") as shown:
+                grade_by_rules(store, self.chosen, shown.update)
             report = judge_undecided(store, self.chosen, self.judge, self.settings, self.judge_options)
             if self.judge is None:
                 store.save_run(judge=None)
@@ -138,13 +137,13 @@ class Evaluation:
                     return Outcome()
                 await check_prompts(endpoint, self.chosen, context)
                 total = sum(len(problems) * one.sampling.samples for one, problems in self.chosen.values())
-                with tqdm(total=total, initial=total - len(todo), desc="answers", unit="answer") as bar:
+                with bar(total, "answers", total - len(todo)) as shown:
                     return await Answering(
                         endpoint,
                         store,
                         concurrency=self.concurrency,
                         extra_body=self.extra_body,
-                        on_answer=bar.update,
+                        on_answer=shown.update,
                         alive=lambda: place.server is None or place.server.alive,
                     ).run(_once(todo))
 

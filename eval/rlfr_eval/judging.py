@@ -6,12 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tqdm import tqdm
-
 from rlfr_eval.judge.choice import JudgeChoice
 from rlfr_eval.judge.judge import CHARACTERS_PER_TOKEN, Judgement, prediction_of
 from rlfr_eval.judge.prompt import JudgeReason, judge_messages
 from rlfr_eval.judge.session import JudgeOptions, judge_session
+from rlfr_eval.progress import bar
 from rlfr_eval.settings import Settings
 from rlfr_eval.store import RunStore
 from rlfr_eval.verdicts import Chosen, standings, undecided_answers
@@ -107,11 +106,11 @@ async def _judge(
         report.identity = judge.identity
         standing = standings(store, judge.identity)
         total = sum(1 for _ in undecided_answers(store, chosen, standing))
-        with tqdm(total=total, desc="judging", unit="answer") as bar:
+        with bar(total, "judging") as shown:
 
             def on_judged(judgement: Judgement) -> None:
                 report.add(judgement)
-                bar.update()
+                shown.update()
 
             rows = undecided_answers(store, chosen, standing)
             await judge.judge_rows(rows, problems_by_id(chosen), store, on_judged)

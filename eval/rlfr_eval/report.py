@@ -22,9 +22,9 @@ def report_text(run: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
     made = run["benchmarks"]
     parts = [
         f"# {_plain(run['model']['name'])}",
-        f"Judge: {_plain(scores['judge'] or 'none (rules only)')}. Grader {scores['grader']}. Scores, bounds and shares in "
-        "percent. Bounds: all undecided answers wrong, all of them right. Interval: Wilson for one sample per problem, "
-        "else bootstrap over problems.",
+        f"Judge: {_plain(scores['judge'] or 'none (rules only)')}. Grader {scores['grader']}. "
+        "Scores, bounds and shares in percent. Bounds: all undecided answers wrong, all of them right. "
+        "Interval: Wilson for one sample per problem, else bootstrap over problems.",
         markdown([HEADER, *score_rows(scores)]),
         *over_samples_lines(scores),
         *(f"- {note}" for note in notes(scores)),

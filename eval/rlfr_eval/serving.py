@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from rlfr_eval.fingerprint import fingerprint
+from rlfr_eval.progress import Clock
 from rlfr_eval.server import HOST, Server, fill, free_port, vllm_command
 from rlfr_eval.urls import base_url
 from rlfr_vlm.errors import UserError
@@ -134,17 +133,11 @@ def served(options: ServingOptions, folder: Path) -> Iterator[Served]:
             command, environment = vllm_command(model, base_name, port, more)
         server = Server(command, f"http://{HOST}:{port}/v1", folder / "server.log", environment, options.start_limit)
         with server:
-            wait(server, f"starting a server for {name}")
+            server.wait_ready(Clock(f"starting a server for {name} (log: {server.log})"))
             yield Served(server.url, name, server)
     finally:
         if merged:
             shutil.rmtree(merged, ignore_errors=True)
-
-
-def wait(server: Server, text: str) -> None:
-    """Wait for a server with a clock on the terminal."""
-    with tqdm(desc=f"{text} (log: {server.log})", bar_format="{desc}: {elapsed}") as clock:
-        server.wait_ready(lambda seconds: (clock.refresh(), None)[1])
 
 
 def native_adapter(options: ServingOptions) -> list[str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "paired differences between runs: the first one against each of the others"
 POOLED = "all together"
+KEYS = ("id", "problem", "sample", "extracted")  # of an answer; its text is not needed
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,9 +57,7 @@ def _load(folder: Path) -> dict[str, Any]:
         standing = standings(store, store.run.get("judge"))
         rows: dict[str, list[dict[str, Any]]] = {}
         for row in store.answers():
-            rows.setdefault(row["benchmark"], []).append(
-                {key: row[key] for key in ("id", "problem", "sample", "extracted")}
-            )
+            rows.setdefault(row["benchmark"], []).append({key: row[key] for key in KEYS})
         found = {}
         for name, spec in store.run["specs"].items():
             samples = spec["sampling"]["samples"]
@@ -79,13 +78,14 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> "list[Difference]":
         raise UserError(f"{a['folder']} and {b['folder']} have no benchmark in common.")
     if a["judge"] != b["judge"]:
         print(f"note: the judges differ: {a['judge'] or 'none'} and {b['judge'] or 'none'}")
-    found, pooled_a, pooled_b, single = [], {}, {}, True
+    found: list[Difference] = []
+    pooled_a: dict[str, float | None] = {}
+    pooled_b: dict[str, float | None] = {}
+    single = True
     for name in shared:
         left, right = a["benchmarks"][name], b["benchmarks"][name]
         if left["data"] != right["data"]:
-            raise UserError(
-                f"{name} has other problems in {b['folder']} than in {a['folder']}; they cannot be paired."
-            )
+            raise UserError(f"{name} has other problems in {b['folder']} than in {a['folder']}; none can be paired.")
         for change in differences(left["made"], right["made"]):
             print(f"note: {name} was asked differently: {change}")
         one_each = left["samples"] == right["samples"] == 1
@@ -106,8 +106,8 @@ def _text(first: str, other: str, found: "Sequence[Difference]", flips: int) -> 
     adjusted = dict(zip((one.name for one in single), holm([one.p for one in single]), strict=True))
     rows = [
         (one.name, str(one.pairs), f"{100 * one.value:+.1f}", f"[{100 * one.low:+.1f}, {100 * one.high:+.1f}]",
-         f"{one.p:.3g}", f"{adjusted[one.name]:.3g}" if one.name in adjusted else "", f"+{len(one.won)} -{len(one.lost)}",
-         str(one.left_out), one.test)
+         f"{one.p:.3g}", f"{adjusted[one.name]:.3g}" if one.name in adjusted else "",
+         f"+{len(one.won)} -{len(one.lost)}", str(one.left_out), one.test)
         for one in found
     ]  # fmt: skip
     header = ("benchmark", "pairs", "difference", "95 % interval", "p", "p (Holm)", "flips", "left out", "test")

@@ -35,9 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     settings = read_settings(options)
     choice = read_judge(options, settings)
     if choice is None:
-        raise UserError(
-            "No judge is named. Set LOCAL_LLM, or JUDGE_BASE_URL and JUDGE_MODEL; see `rlfr-eval settings`."
-        )
+        raise UserError("No judge is named. Set LOCAL_LLM, or JUDGE_BASE_URL; see `rlfr-eval settings`.")
     result, identity, concerns = asyncio.run(_check(choice, settings))
     if options.json:
         print(json.dumps({"judge": identity, "passed": result.passed, "agreed": result.agreed,

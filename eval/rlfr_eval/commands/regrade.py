@@ -1,4 +1,4 @@
-"""`rlfr-eval regrade`: new verdicts for stored answers: by today's grader, by another judge. Nothing is asked again."""
+"""`rlfr-eval regrade`: new verdicts for stored answers, by today's grader or another judge; nothing is asked again."""
 
 import argparse
 import json

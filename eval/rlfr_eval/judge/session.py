@@ -16,6 +16,7 @@ from rlfr_eval.judge.cache import VerdictCache
 from rlfr_eval.judge.check import check_judge
 from rlfr_eval.judge.choice import JudgeChoice
 from rlfr_eval.judge.judge import Judge
+from rlfr_eval.progress import Clock
 from rlfr_eval.server import HOST, Server, fill, free_port
 from rlfr_eval.settings import Settings
 from rlfr_vlm.errors import UserError
@@ -69,8 +70,7 @@ async def judge_session(
         url = choice.url
         if choice.local:
             server = stack.enter_context(_local_server(choice, settings, folder / "judge-server.log"))
-            print(f"waiting for the judge {choice.local} (log: {server.log})", file=sys.stderr)
-            server.wait_ready()
+            server.wait_ready(Clock(f"starting the judge {choice.local} (log: {server.log})"))
             url = server.url
         endpoint = await stack.enter_async_context(
             Endpoint(url, choice.model, choice.api_key, time_limit=options.time_limit, name="the judge's server")
