@@ -57,7 +57,11 @@ class RunStore:
         else:
             make_folder(folder)
             self._take_lock()
-        self.run: dict[str, Any] = self._read_run()
+        try:
+            self.run: dict[str, Any] = self._read_run()
+        except UserError:
+            self._release_lock()
+            raise
         self.samples, self.verdicts, self.failures = (
             Lines(folder / name, read_only) for name in (SAMPLES, VERDICTS, FAILURES)
         )
@@ -67,8 +71,7 @@ class RunStore:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(self._lock)
-            self._lock = None
+            self._release_lock()
             raise UserError(
                 f"Another rlfr-eval is writing to {self.folder}. Wait for it, or take another --out."
             ) from None
@@ -96,6 +99,9 @@ class RunStore:
     def close(self) -> None:
         for lines in (self.samples, self.verdicts, self.failures):
             lines.close()
+        self._release_lock()
+
+    def _release_lock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

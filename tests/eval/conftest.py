@@ -136,6 +136,12 @@ def serve() -> Iterator[Callable[..., ScriptedEndpoint]]:
         yield lambda script, **settings: stack.enter_context(ScriptedEndpoint(script, **settings))
 
 
+@pytest.fixture
+def make_reaction() -> type[Reaction]:
+    """Misbehaviour for scripts."""
+    return Reaction
+
+
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A working directory, a cache and an environment of the test's own."""

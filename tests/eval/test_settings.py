@@ -1,0 +1,153 @@
+"""Where settings come from, what is shown of them, and which judge they name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlfr_eval.judge.choice import OPENAI, choose_judge
+from rlfr_eval.settings import SETTINGS, load_settings, redact
+from rlfr_eval.urls import base_url
+from rlfr_vlm.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+KEY = "sk-very-secret-key-1234567890"
+
+
+def load(environment=None, flags=None, start=None):
+    return load_settings(flags, environment or {}, start)
+
+
+def test_flags_over_environment_over_file_over_defaults(alone):
+    (alone / ".env").write_text("JUDGE_MODEL=file\nJUDGE_PORT=1\nAPI_URL=http://file\n")
+    settings = load(
+        {"JUDGE_MODEL": "environment", "JUDGE_PORT": "2"}, {"JUDGE_MODEL": "flag", "JUDGE_PORT": None}, alone
+    )
+    assert (settings["JUDGE_MODEL"], settings.origin("JUDGE_MODEL")) == ("flag", "command line")
+    assert (settings["JUDGE_PORT"], settings.origin("JUDGE_PORT")) == ("2", "environment")
+    assert (settings["API_URL"], settings.origin("API_URL")) == ("http://file", ".env")
+    assert (settings["JUDGE_CONCURRENCY"], settings.origin("JUDGE_CONCURRENCY")) == ("16", "default")
+
+
+def test_file_is_found_upwards_and_changes_no_environment(alone, monkeypatch):
+    import os
+
+    (alone / ".env").write_text(f"OPENAI_API_KEY={KEY}\nJUDGE_MODEL='a b'  # why\nexport USED_MODEL=$HOME\n")
+    deep = alone / "a" / "b"
+    deep.mkdir(parents=True)
+    settings = load(start=deep)
+    assert settings.env_file == alone / ".env"
+    assert settings["JUDGE_MODEL"] == "a b" and settings["USED_MODEL"] == "$HOME"  # nothing is expanded
+    assert "OPENAI_API_KEY" not in os.environ
+
+
+@pytest.mark.parametrize("text", ["", "none", "None", "no_api", "  "])
+def test_words_that_mean_none(text):
+    assert load({"LOCAL_LLM": text})["LOCAL_LLM"] == ""
+
+
+def test_misspelt_names_of_ours_fail_others_are_ignored(alone):
+    (alone / ".env").write_text("JUDGE_MODLE=x\n")
+    with pytest.raises(UserError, match=r"unknown name JUDGE_MODLE\. Did you mean 'JUDGE_MODEL'"):
+        load(start=alone)
+    (alone / ".env").write_text("HF_TOKEN=x\nWHATEVER=1\n")
+    load(start=alone)
+
+
+@pytest.mark.parametrize("text", ["many", "nan", "-1", "inf"])
+def test_numbers_are_checked(text):
+    with pytest.raises(UserError, match=r"JUDGE_CONCURRENCY is .* \(environment\); it must be a number from 1 on"):
+        load({"JUDGE_CONCURRENCY": text}).number("JUDGE_CONCURRENCY", 1)
+
+
+def test_keys_never_show(run_eval, alone):
+    (alone / ".env").write_text(f"JUDGE_API_KEY={KEY}\nJUDGE_BASE_URL=http://127.0.0.1:9\n")
+    for arguments in (["settings"], ["settings", "--json"]):
+        code, out, err = run_eval(*arguments)
+        assert code == 0 and KEY not in out + err and "(set, not shown)" in out
+    settings = load(start=alone)
+    assert KEY not in repr(settings.values) + repr(choose_judge(settings))
+    assert redact(f"Incorrect key {KEY}!", settings.secrets()) == "Incorrect key (secret)!"
+
+
+def test_settings_command_says_where_each_came_from(run_eval, monkeypatch):
+    monkeypatch.setenv("API_URL", "127.0.0.1:8001/v1/chat/completions")
+    code, out, _ = run_eval("settings", "--judge-model", "j", "--json")
+    shown = json.loads(out)
+    assert code == 0
+    assert shown["settings"]["JUDGE_MODEL"] == {"value": "j", "from": "command line"}
+    assert shown["settings"]["API_URL"]["from"] == "environment"
+    assert shown["judge"] == "j at http://127.0.0.1:8001/v1, named by API_URL (environment)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://h:8000",
+        "http://h:8000/",
+        "http://h:8000/v1",
+        "h:8000/v1/",
+        "http://h:8000/v1/chat/completions",
+        "h:8000",
+    ],
+)
+def test_every_way_to_write_an_address(text):
+    assert base_url(text) == "http://h:8000/v1"
+
+
+def test_paths_of_other_apis_stay():
+    assert base_url("https://h/api/paas/v4/chat/completions") == "https://h/api/paas/v4"
+
+
+@pytest.mark.parametrize("text", ["ftp://h", "http://", "http://h:port", "http://u:p@h/v1"])
+def test_addresses_that_are_none(text):
+    with pytest.raises(UserError):
+        base_url(text)
+
+
+def test_judges_of_the_released_scripts():
+    local = choose_judge(load({"LOCAL_LLM": "/models/judge"}))
+    assert (local.local, local.url) == ("/models/judge", "")
+    released = choose_judge(load({"LOCAL_LLM": "none", "API_URL": "http://h/v1", "OPENAI_API_KEY": KEY}))
+    assert (released.url, released.api_key) == ("http://h/v1", KEY)
+    rlpr = choose_judge(load({"CLIENT_IP": "http://127.0.0.1:8001", "USED_MODEL": "Qwen/Qwen2.5-72B-Instruct"}))
+    assert (rlpr.url, rlpr.model) == ("http://127.0.0.1:8001/v1", "Qwen/Qwen2.5-72B-Instruct")
+    api = choose_judge(load({"OPENAI_API_KEY": KEY, "USED_MODEL": "gpt-4.1"}))
+    assert (api.url, api.model) == (OPENAI, "gpt-4.1")
+    assert choose_judge(load({"USED_MODEL": "no_api", "OPENAI_API_KEY": KEY})) is None
+    assert choose_judge(load()) is None
+
+
+def test_two_judges_are_an_error_that_says_which_wins_and_why(alone):
+    (alone / ".env").write_text("JUDGE_BASE_URL=http://file/v1\n")
+    with pytest.raises(UserError) as error:
+        choose_judge(load({"LOCAL_LLM": "/models/judge"}, start=alone))
+    text = str(error.value)
+    assert "LOCAL_LLM=/models/judge (environment)" in text and "JUDGE_BASE_URL=http://file/v1 (.env)" in text
+    assert "LOCAL_LLM would win, because the environment stands above the .env" in text
+    with pytest.raises(UserError, match="a local judge is preferred"):
+        choose_judge(load({"LOCAL_LLM": "x", "API_URL": "http://a"}))
+    with pytest.raises(UserError, match="JUDGE_BASE_URL would win, because JUDGE_BASE_URL is the more specific name"):
+        choose_judge(load({"JUDGE_BASE_URL": "http://a", "API_URL": "http://b"}))
+
+
+def test_the_same_judge_named_twice_is_no_conflict_and_a_flag_decides(alone):
+    assert choose_judge(load({"JUDGE_BASE_URL": "http://a", "API_URL": "http://a/v1/"})).url == "http://a/v1"
+    chosen = choose_judge(load({"LOCAL_LLM": "x", "API_URL": "http://b"}, {"JUDGE_BASE_URL": "http://flag"}))
+    assert chosen.url == "http://flag/v1" and chosen.named_by == "JUDGE_BASE_URL (command line)"
+    assert choose_judge(load({"LOCAL_LLM": "x", "API_URL": "http://b"}), none=True) is None
+
+
+def test_a_judge_without_a_server_is_an_error():
+    with pytest.raises(UserError, match="names a judge, but no server"):
+        choose_judge(load({"JUDGE_MODEL": "j"}))
+
+
+def test_env_example_documents_every_name_and_only_those():
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    names = [line.removeprefix("# ").split("=")[0] for line in lines if "=" in line]
+    assert names == list(SETTINGS)
+    for name in names:  # one line of explanation before each
+        place = next(i for i, line in enumerate(lines) if line.removeprefix("# ").startswith(f"{name}="))
+        assert lines[place - 1] == f"# {SETTINGS[name].help}"
