@@ -5,6 +5,7 @@ import statistics
 from dataclasses import dataclass
 
 from rlfr_eval.judge.judge import Judge, Judgement
+from rlfr_eval.judge.prompt import JudgeReason
 from rlfr_vlm.grading import Verdict
 
 NEEDED = 10  # of twelve
@@ -60,6 +61,11 @@ class CheckResult:
         return sum(said.verdict is Verdict.UNDECIDED for said in self.judgements)
 
     @property
+    def over_budget(self) -> int:
+        """Cases that were not put to it, because the budget would not have it."""
+        return sum(said.reason == JudgeReason.BUDGET for said in self.judgements)
+
+    @property
     def passed(self) -> bool:
         return self.agreed >= NEEDED and not self.fooled
 
@@ -88,6 +94,11 @@ def _agrees(case: Case, said: Judgement) -> bool:
 
 
 async def check_judge(judge: Judge) -> CheckResult:
-    """Put all cases to a judge."""
-    said = await asyncio.gather(*(judge.judge(case.question, [case.gold], case.answer) for case in CASES))
-    return CheckResult(tuple(said))
+    """Put all cases to a judge, as many at a time as it is asked otherwise."""
+    free = asyncio.Semaphore(judge.concurrency)
+
+    async def put(case: Case) -> Judgement:
+        async with free:
+            return await judge.judge(case.question, [case.gold], case.answer)
+
+    return CheckResult(tuple(await asyncio.gather(*map(put, CASES))))

@@ -95,6 +95,12 @@ async def judge_session(
 
 async def _refuse_unfit(judge: Judge, force: bool) -> None:
     result = await check_judge(judge)
+    if result.over_budget:
+        raise UserError(
+            "The judge's budget is too small even to check it: a dozen requests, each of up to JUDGE_MAX_TOKENS "
+            f"({judge.max_tokens}) and JUDGE_CONCURRENCY ({judge.concurrency}) of them at a time. Raise the budget, "
+            "or lower those."
+        )
     if not result.passed and not force:
         shown = "\n".join(f"  {line}" for line in result.lines())
         raise UserError(

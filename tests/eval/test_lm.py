@@ -1,0 +1,244 @@
+"""`rlfr-eval lm` from end to end against scripted endpoints whose accuracy is known by construction."""
+
+import json
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rlfr_eval.benchmarks import resolve
+from rlfr_eval.problems import read_problems
+
+KEY = "sk-very-secret-key-1234567890"
+QUICK = ("--max-tries", "4")
+
+
+def number_in(body):
+    text = body["messages"][-1]["content"]
+    return int(re.search(r"What is (\d+) plus", text)[1])
+
+
+def adds(body, n):
+    """Right for even numbers."""
+    i = number_in(body)
+    return f"so \\boxed{{{2 * i if i % 2 == 0 else -1}}}"
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_the_math_suites_score_what_was_put_in(shared, serve, run_eval, scores, alone):
+    data = shared / "data" / "math_suites"
+    golds, planned = {}, Counter()
+    for benchmark in resolve(["math"]):
+        for place, problem in enumerate(read_problems(benchmark, data).problems):
+            golds[problem.question] = problem.golds[-1] if place % 4 else None
+            planned[benchmark.name] += bool(place % 4)
+
+    def script(body, n):
+        question = re.search(
+            r"<\|im_start\|>user\n(.*)<\|im_end\|>\n<\|im_start\|>assistant\n$", body["prompt"], re.S
+        )[1]
+        gold = golds[question]
+        return "I do not know." if gold is None else f"Therefore the answer is \\boxed{{{gold}}}."
+
+    server = serve(script)
+    code, out, _ = run_eval("lm", "--base-url", server.url, "--suite", "math", "--data-dir", str(data), "--out", "run")
+    assert code == 0 and len(server.requests) == 1590 and "PARTIAL" not in out
+    found = scores(alone / "run")["benchmarks"]
+    for name, one in found.items():
+        assert (one["right"], one["undecided"], one["answered"]) == (planned[name], 0, one["problems"]), name
+        assert one["accuracy"] == planned[name] / one["problems"] and one["headline"]
+        assert one["no_answer_found"] == pytest.approx(1 - planned[name] / one["problems"])
+    assert sum(one["problems"] for one in found.values()) == 1590
+    assert server.requests[0]["temperature"] == 0 and server.requests[0]["max_tokens"] == 8192
+
+
+def test_run_folder_says_how_it_was_made_and_holds_no_key(serve, toy, run_eval, scores, alone, monkeypatch):
+    monkeypatch.setenv("RLFR_EVAL_API_KEY", KEY)
+    monkeypatch.setenv("JUDGE_API_KEY", KEY)
+    server = serve(adds)
+    code, out, err = run_eval("lm", "--base-url", server.url, "--suite", toy(), "--data-dir", "data", "--out", "run")
+    assert code == 0 and KEY not in out + err
+    assert set(server.keys) == {f"Bearer {KEY}"}
+    assert not any(KEY.encode() in content for content in files("run").values())
+    run = json.loads((alone / "run" / "run.json").read_text())
+    assert run["model"] == {"name": "m", "root": None} and run["context"] == 9000
+    assert run["benchmarks"]["toy"]["prompt"] == {"name": "chat", "version": 1, "hash": "0839a52836ba"}
+    assert set(run["versions"]) >= {"rlfr-vlm", "python", "openai", "math-verify"}
+    sample = json.loads((alone / "run" / "samples.jsonl").read_text().splitlines()[0])
+    assert (sample["id"], sample["raw"], sample["extracted"]) == ("toy/p0/0", "so \\boxed{0}", "0")
+    assert (sample["finish_reason"], sample["completion_tokens"], sample["seed"]) == ("stop", 7, 0)
+    one = scores(alone / "run")["benchmarks"]["toy"]
+    assert (one["right"], one["wrong"], one["accuracy"]) == (2, 2, 0.5)
+    assert one["ci95"] == pytest.approx([0.15, 0.85], abs=0.005)  # Wilson, 2 of 4
+    assert "50.0" in (alone / "run" / "report.md").read_text()
+
+
+def test_every_fault_on_the_way_and_nothing_is_lost(serve, make_reaction, toy, run_eval, scores, alone):
+    bad = [
+        {"status": 429, "headers": {"retry-after": "0.2"}}, {"status": 500}, {"drop": True},
+        {"text": "", "tokens": None},
+        {"raw": b"<html>", "headers": {"content-type": "text/html"}}, {"text": "\\boxed{1}", "model": "other"},
+        {"text": "\\boxed{1}", "cut": 5}, {"raw": b'{"choices": [{"mess'}, {"delay": 2.0},
+        {"text": "x" * 90, "drip": 0.05},
+    ]  # fmt: skip
+    seen = Counter()
+
+    def script(body, n):
+        i = number_in(body)
+        seen[i] += 1
+        return make_reaction(**bad[i]) if i < len(bad) and seen[i] == 1 else adds(body, n)
+
+    server = serve(script)
+    code, out, _ = run_eval(
+        "lm", "--base-url", server.url, "--suite", toy(20), "--data-dir", "data", "--out", "run", "--time-limit", "1",
+    )  # fmt: skip
+    found = scores(alone / "run")
+    one = found["benchmarks"]["toy"]
+    assert code == 0 and (one["right"], one["wrong"], one["missing"]) == (10, 10, 0)
+    assert found["faults"] == {"connection": 2, "not JSON": 2, "time-out": 2, "rate limit": 1, "server error": 1,
+                               "empty": 1, "wrong model": 1}  # fmt: skip
+    assert "Requests that failed and were tried again: 2 " in out
+
+
+def test_a_server_that_stays_broken_leaves_the_rest_for_another_call(
+    serve, make_reaction, toy, run_eval, scores, alone
+):
+    broken = [True]
+
+    def script(body, n):
+        return make_reaction(status=500) if broken[0] and number_in(body) >= 4 else adds(body, n)
+
+    server, name = serve(script), toy(40)
+    arguments = ("lm", "--base-url", server.url, "--suite", name, "--data-dir", "data", "--out", "run",
+                 "--max-tries", "1", "--concurrency", "2")  # fmt: skip
+    code, out, err = run_eval(*arguments)
+    one = scores(alone / "run")["benchmarks"]["toy"]
+    assert code == 3 and (one["right"], one["wrong"], one["missing"], one["headline"]) == (2, 2, 36, False)
+    assert (one["lower"], one["upper"]) == (2 / 40, 38 / 40)
+    assert re.search("(8|9) requests in a row failed after all tries", err) and "undecided" in out
+    assert len(server.requests) < 20  # it gave up, and did not ask the other problems in vain
+    asked = len(server.requests)
+    broken[0] = False
+    assert run_eval(*arguments)[0] == 0
+    assert len(server.requests) == asked + 36
+    assert scores(alone / "run")["benchmarks"]["toy"]["accuracy"] == 0.5
+
+
+def test_settings_that_would_mix_are_refused_and_more_samples_extend(serve, toy, run_eval, scores, alone):
+    server, name = serve(adds), toy(sampling="temperature = 1.0")
+    arguments = ("lm", "--base-url", server.url, "--suite", name, "--data-dir", "data", "--out", "run")
+    assert run_eval(*arguments)[0] == 0
+    code, _, err = run_eval(*arguments, "--temperature", "0.5")
+    assert code == 2 and "toy.sampling.temperature: 1.0 -> 0.5" in err and "take another --out" in err
+    assert run_eval(*arguments, "--prompt", "r1")[0] == 2
+    assert run_eval(*arguments, "--extra-body", '{"x": 1}')[0] == 2
+    assert len(server.requests) == 4
+    code, out, _ = run_eval(*arguments, "--samples", "3")
+    assert code == 0 and len(server.requests) == 12 and "avg@3" in out and "maj@3 50.0" in out
+    assert sorted(body["seed"] for body in server.requests) == [0] * 4 + [1] * 4 + [2] * 4
+    assert scores(alone / "run")["benchmarks"]["toy"]["metric"] == "avg@3"
+
+
+def test_a_limit_marks_results_as_partial_everywhere(serve, toy, run_eval, alone):
+    server, name = serve(adds), toy(8)
+    arguments = ("lm", "--base-url", server.url, "--suite", name, "--data-dir", "data", "--out", "run")
+    code, out, _ = run_eval(*arguments, "--limit", "4")
+    assert code == 0 and "toy PARTIAL 4/8" in out
+    assert "PARTIAL 4/8" in (alone / "run" / "report.md").read_text()
+    assert "PARTIAL 4/8" in run_eval("report", "run")[1]
+    assert json.loads(run_eval("report", "run", "--json")[1])["benchmarks"]["toy"]["partial"] is True
+    code, out, _ = run_eval(*arguments)  # the rest
+    assert code == 0 and "PARTIAL" not in out and len(server.requests) == 8
+
+
+def test_what_does_not_fit_the_context_is_an_error_before_anything_is_asked(serve, toy, run_eval):
+    server, name = serve(adds, models=({"id": "m", "max_model_len": 120},)), toy()
+    arguments = ("lm", "--base-url", server.url, "--suite", name, "--data-dir", "data")
+    code, _, err = run_eval(*arguments, "--max-tokens", "120")
+    assert code == 2 and "toy asks for 120 tokens, but the model's context is 120" in err
+    code, _, err = run_eval(*arguments)  # the scripted /tokenize counts 100; 100 + 64 > 120
+    assert code == 2 and "has 100 tokens, which leaves 20" in err and "Set --max-tokens 20 or less" in err
+    assert server.requests == []
+
+
+def test_dry_run_asks_nobody(serve, toy, run_eval, alone, monkeypatch):
+    server = serve(adds)
+    monkeypatch.setenv("JUDGE_BASE_URL", server.url)
+    monkeypatch.setenv("JUDGE_PRICE_OUTPUT", "10")
+    arguments = ("lm", "--base-url", server.url, "--suite", toy(), "--data-dir", "data", "--out", "run", "--dry-run")
+    code, out, _ = run_eval(*arguments)
+    assert code == 0 and server.requests == [] and not (alone / "run").exists()
+    assert "toy: 4 problems x 1, prompt chat, temperature 0, 64 tokens, judge: undecided" in out
+    assert "judge named by JUDGE_BASE_URL (environment): 4 answers if rules decided none" in out
+    assert "0.04 USD" in out  # 4 replies of at most 1,024 tokens at 10 dollars a million
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Say what to measure: --model PATH_OR_HUB_ID, or --base-url"),
+        (("--model", "./nowhere"), "--model ./nowhere is no folder"),
+        (("--base-url", "http://127.0.0.1:9", "--limit", "0"), "--limit is 0; it must be at least 1"),
+        (
+            ("--base-url", "http://127.0.0.1:9", "--extra-body", "[1]"),
+            "--extra-body is '[1]'; it must be a JSON object",
+        ),
+        (("--base-url", "http://127.0.0.1:9"), "Cannot ask the model's server at http://127.0.0.1:9/v1"),
+        (("--base-url", "http://127.0.0.1:9", "--promt", "x"), "nrecognized arguments: --promt"),
+        (("--base-url", "http://127.0.0.1:9", "--samples", "2"), "2 samples at temperature 0"),
+    ],
+)
+def test_mistakes_get_one_message(toy, run_eval, arguments, message):
+    code, _, err = run_eval("lm", "--suite", toy(), "--data-dir", "data", *arguments)
+    assert code == 2 and message in err and "Traceback" not in err and err.strip().count("\n") == 0
+
+
+def test_two_thousand_answers_in_time(serve, toy, run_eval, scores, alone):
+    server, name = serve(adds), toy(2000)
+    started = time.monotonic()
+    code, _, _ = run_eval("lm", "--base-url", server.url, "--suite", name, "--data-dir", "data", "--out", "run",
+                          "--concurrency", "64")  # fmt: skip
+    seconds = time.monotonic() - started
+    assert code == 0 and scores(alone / "run")["benchmarks"]["toy"]["accuracy"] == 0.5
+    assert seconds < 15  # asked for; about 7 on two cores, the endpoint included
+
+
+def test_show_an_answer_whole_and_harmless(serve, toy, run_eval):
+    server = serve(lambda body, n: "\x1b[31mred \\boxed{0}")
+    assert run_eval("lm", "--base-url", server.url, "--suite", toy(), "--data-dir", "data", "--out", "run")[0] == 0
+    code, out, _ = run_eval("show", "run", "--id", "p0")
+    assert code == 0 and "\\x1b[31mred" in out and "\x1b" not in out
+    assert all(text in out for text in ("=== toy/p0/0", "What is 0 plus 0?", "--- gold\n0", "--- right"))
+    shown = json.loads(run_eval("show", "run", "--id", "toy/p1/0", "--json")[1])
+    assert shown["golds"] == ["2"] and shown["verdicts"][0]["verdict"] == "wrong"
+    code, _, err = run_eval("show", "run", "--id", "p9")
+    assert code == 2 and "No answer has the id 'p9'" in err
+
+
+def test_compare_two_runs(serve, toy, run_eval):
+    def all_but_two(body, n):
+        i = number_in(body)
+        return f"\\boxed{{{2 * i if i not in (0, 3) else -1}}}"
+
+    name = toy(10)
+    for folder, script in (("a", adds), ("b", all_but_two)):
+        assert (
+            run_eval("lm", "--base-url", serve(script).url, "--suite", name, "--data-dir", "data", "--out", folder)[0]
+            == 0
+        )
+    code, out, _ = run_eval("compare", "a", "b")
+    # b wins 1, 5, 7, 9 and loses 0: McNemar 2 (1 + 5) / 32
+    assert code == 0 and "+30.0" in out and "0.375" in out and "+4 -1" in out
+    assert "toy, better: p1, p5, p7, p9" in out and "toy, worse: p0" in out
+    found = json.loads(run_eval("compare", "a", "b", "--json")[1])["b"][0]
+    assert (found["pairs"], found["p"], found["test"]) == (10, 0.375, "exact McNemar")
+    code, _, err = run_eval("compare", "a")
+    assert code == 2 and "two run folders" in err
+    toy(10, rows=[{"id": f"p{i}", "problem": f"What is {i} plus 0?", "answer": str(i)} for i in range(10)])
+    assert run_eval("lm", "--base-url", serve(adds).url, "--suite", name, "--data-dir", "data", "--out", "c")[0] == 0
+    assert "none can be paired" in run_eval("compare", "a", "c")[2]

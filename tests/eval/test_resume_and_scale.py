@@ -1,0 +1,118 @@
+"""Killed at any moment, nothing that was paid for is asked again; 100,000 answers stay linear and small."""
+
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+RUN = "import sys; from rlfr_eval.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def test_kill_minus_nine_loses_nothing_and_asks_nothing_twice(serve, make_reaction, toy, scores, alone):
+    chance, asked = random.Random(0), []
+
+    def script(body, n):
+        i = int(re.search(r"What is (\d+) plus", body["messages"][-1]["content"])[1])
+        asked.append(f"toy/p{i}/0")
+        return make_reaction(f"\\boxed{{{2 * i if i % 3 else -1}}}", delay=0.05)
+
+    server, name = serve(script), toy(120)
+    command = [sys.executable, "-c", RUN, "lm", "--base-url", server.url, "--suite", name, "--data-dir", "data",
+               "--out", "run"]  # fmt: skip
+    samples = alone / "run" / "samples.jsonl"
+    for attempt in range(6):
+        stored = {json.loads(line)["id"] for line in complete_lines(samples)}
+        asked.clear()
+        concurrency = str(chance.choice([1, 3, 8]))
+        ours = subprocess.Popen([*command, "--concurrency", concurrency], stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 30
+        goal = len(stored) + chance.randint(2, 20)
+        while len(complete_lines(samples)) < goal and ours.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        ours.send_signal(signal.SIGKILL)
+        ours.wait()
+        assert not stored & set(asked), attempt
+    with samples.open("ab") as stream:
+        stream.write(b'{"id": "toy/p119/0", "raw": "torn')
+    stored = {json.loads(line)["id"] for line in complete_lines(samples)}
+    asked.clear()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "its last line was torn and was cut off" in done.stderr
+    assert not stored & set(asked) and stored | set(asked) == {f"toy/p{i}/0" for i in range(120)}
+    one = scores(alone / "run")["benchmarks"]["toy"]
+    assert (one["right"], one["wrong"], one["answered"]) == (80, 40, 120)
+
+
+def complete_lines(path):
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+
+
+def test_ctrl_c_keeps_what_was_answered(serve, make_reaction, toy, alone):
+    server, name = serve(lambda body, n: make_reaction("\\boxed{1}", delay=0.05)), toy(200)
+    ours = subprocess.Popen(
+        [sys.executable, "-c", RUN, "lm", "--base-url", server.url, "--suite", name, "--data-dir", "data", "--out",
+         "run", "--concurrency", "4"], stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while len(complete_lines(alone / "run" / "samples.jsonl")) < 10 and ours.poll() is None:
+        time.sleep(0.01)
+    ours.send_signal(signal.SIGINT)
+    _, err = ours.communicate(timeout=20)
+    assert ours.returncode == 130 and "every answer so far is kept: run the same command again" in err
+    assert "Traceback" not in err and len(complete_lines(alone / "run" / "samples.jsonl")) >= 10
+
+
+SCALE = """
+import json, resource, sys, time
+from pathlib import Path
+from rlfr_eval.answering import sample_row, tasks
+from rlfr_eval.benchmarks import changed, load_benchmark
+from rlfr_eval.endpoint import Reply
+from rlfr_eval.problems import read_problems
+from rlfr_eval.runs import about, configuration
+from rlfr_eval.scores import score_run
+from rlfr_eval.store import RunStore
+from rlfr_eval.verdicts import grade_by_rules
+
+benchmark, data_dir, folder = load_benchmark(Path(sys.argv[1])), Path("data"), Path(sys.argv[2])
+data = read_problems(benchmark, data_dir)
+chosen = {"toy": (benchmark, data.problems)}
+filler = "step by step. " * 100
+started = time.monotonic()
+with RunStore(folder) as store:
+    store.begin({"name": "m"}, {"toy": configuration(benchmark, data, {})}, about([benchmark], data_dir, None))
+    config = store.config_of("toy")
+    for task in tasks(chosen):
+        i = int(task.problem.id[1:])
+        reply = Reply(f"{filler}\\\\boxed{{{2 * i if i % 2 else -1}}}", "", "stop", 10, 400, 0.1, "m", 1)
+        store.samples.append(sample_row(task, reply, config))
+with RunStore(folder) as store:  # as a resumed run does it
+    done = {row["id"] for row in store.answers()}
+    assert not [task for task in tasks(chosen) if task.id not in done]
+    grade_by_rules(store, chosen)
+    scores = score_run(store, chosen, None, {"toy": len(data.problems)})
+one = scores["benchmarks"]["toy"]
+megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"seconds": time.monotonic() - started, "mb": megabytes,
+                  "accuracy": one["accuracy"], "answered": one["answered"]}))
+"""
+
+
+def measured(name, folder):
+    done = subprocess.run([sys.executable, "-c", SCALE, name, folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_hundred_thousand_samples_stay_linear_and_under_500_mb(toy):
+    sampling = "temperature = 1.0\nsamples = 20"
+    small = measured(toy(1000, name="toy", sampling=sampling), "small")
+    large = measured(toy(5000, name="toy", sampling=sampling), "large")
+    assert (small["answered"], large["answered"]) == (20_000, 100_000)
+    assert small["accuracy"] == large["accuracy"] == pytest.approx(0.5)
+    assert large["mb"] < 500
+    assert large["seconds"] < 5 * small["seconds"] * 1.6  # linear would be 5; quadratic 25
