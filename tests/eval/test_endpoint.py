@@ -109,9 +109,10 @@ def test_retry_after_may_be_a_date():
 
 
 def test_a_request_the_server_refuses_is_not_repeated(react):
-    server = react(reaction(status=400, text="bad"))
-    fault, client = ask(server)
-    assert fault.kind == "refused" and len(server.requests) == 1 and client.faults == {"refused": 1}
+    for text, kind in (("bad", "refused"), ("This model's maximum context length is 10 tokens", "too long")):
+        server = react(reaction(status=400, text=text))
+        fault, client = ask(server)
+        assert fault.kind == kind and len(server.requests) == 1 and client.faults == {kind: 1}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,6 @@ def test_a_request_the_server_refuses_is_not_repeated(react):
         (reaction(status=401, text=f"Incorrect API key provided: {KEY}"), r"refuses the key .*rlfr-eval settings"),
         (reaction(status=403), "refuses the key"),
         (reaction(status=404), "does not know 'm'"),
-        (reaction(status=400, text="This model's maximum context length is 10 tokens"), "Lower --max-tokens"),
     ],
 )
 def test_what_no_repetition_can_mend_stops_with_one_message(react, bad, message):

@@ -87,14 +87,16 @@ def test_a_judge_decides_what_rules_cannot_and_only_that(start, serve, scores, a
     ("fault", "reason"),
     [
         ({"status": 500}, "judge failed: server error"),
+        ({"status": 400, "text": "maximum context length is 9"}, "judge failed: too long"),
         ({"text": "", "tokens": None}, "judge failed: empty"),
         ({"text": "nonsense"}, "judge gave no verdict"),
         ({"text": "VERDICT: CORRECT", "finish_reason": "length"}, "judge cut off"),
     ],
 )
 def test_a_judge_that_fails_decides_nothing_and_a_healthy_one_completes(
-    start, serve, make_reaction, scores, alone, fault, reason
+    start, serve, make_reaction, scores, alone, monkeypatch, fault, reason
 ):
+    monkeypatch.setattr("rlfr_eval.endpoint.LONGEST_DELAY", 0.02)
     broken = [True]
 
     def script(body, n):

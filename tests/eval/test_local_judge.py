@@ -112,7 +112,8 @@ def test_a_real_policy_and_a_real_judge_on_vllm(make_policy, processor, toy, run
     name = toy(rows=rows, more='no_answer = "undecided"', sampling="temperature = 1.0\nsamples = 2")
     monkeypatch.setenv("LOCAL_LLM", str(alone / "policy"))
     vllm = f"{sys.executable} -m vllm.entrypoints.openai.api_server --model {{model}} --served-model-name {{name}} " \
-           "--host {host} --port {port} --dtype float32 --enforce-eager"  # fmt: skip
+           "--host {host} --port {port} --dtype float32 --enforce-eager --hf-overrides " \
+           "'{\"text_config\": {\"max_position_embeddings\": 4096}}'"  # fmt: skip
     monkeypatch.setenv("JUDGE_CMD", vllm)
     monkeypatch.setenv("JUDGE_MAX_TOKENS", "8")
     if not torch.cuda.is_available():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rlfr_eval.judge.judge import Judge, Judgement
 from rlfr_eval.judge.prompt import JudgeReason
+from rlfr_eval.together import together
 from rlfr_vlm.grading import Verdict
 
 NEEDED = 10  # of twelve
@@ -101,4 +102,4 @@ async def check_judge(judge: Judge) -> CheckResult:
         async with free:
             return await judge.judge(case.question, [case.gold], case.answer)
 
-    return CheckResult(tuple(await asyncio.gather(*map(put, CASES))))
+    return CheckResult(tuple(await together(map(put, CASES))))

@@ -1,6 +1,5 @@
 """Ask the judge: from the cache, within the budget, and whatever goes wrong is undecided with its reason."""
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from rlfr_eval.judge.cache import VerdictCache
 from rlfr_eval.judge.prompt import JudgeReason, judge_messages, read_verdict
 from rlfr_eval.problems import Problem
 from rlfr_eval.store import RunStore
+from rlfr_eval.together import together
 from rlfr_vlm.grading import Verdict
 from rlfr_vlm.grading.extract import remove_reasoning
 
@@ -96,13 +96,7 @@ class Judge:
                 store.verdicts.append(verdict_row(row["id"], self.identity, judgement))
                 on_judged(judgement)
 
-        workers = [asyncio.create_task(work()) for _ in range(self.concurrency)]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+        await together(work() for _ in range(self.concurrency))
 
 
 def prediction_of(row: Mapping[str, Any]) -> str:

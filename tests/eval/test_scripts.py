@@ -1,0 +1,39 @@
+"""The launchers: they say what they do, and do nothing when asked for that."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bash(*arguments, **environment):
+    return subprocess.run(
+        ["bash", *arguments], capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/bin/rlfr-eval").exists(), reason="the launcher uses .venv, which is not there")
+def test_eval_lm_passes_everything_on(toy, alone):
+    model = alone / "a model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    done = bash(ROOT / "scripts/eval_lm.sh", str(model), toy(), "--", "--dry-run", "--data-dir", "data", "--out", "o")
+    assert done.returncode == 0, done.stderr
+    assert "+ rlfr-eval lm --model" in done.stderr and "4 answers of a model into o" in done.stdout
+    done = bash(ROOT / "scripts/eval_lm.sh", str(model), "--", "--dry-run", RLFR_EVAL_DATA="nowhere")
+    assert done.returncode == 2 and "nowhere/aime24.jsonl is missing" in done.stderr  # math is the default
+
+
+def test_eval_lm_without_a_model_shows_how():
+    done = bash(ROOT / "scripts/eval_lm.sh")
+    assert done.returncode == 2 and "bash scripts/eval_lm.sh MODEL [SUITE...]" in done.stdout
+
+
+def test_setup_judge_dry_run_starts_nothing():
+    done = bash(ROOT / "scripts/setup_judge.sh", "--dry-run")
+    assert done.returncode == 0 and "install --quiet lmdeploy>=0.18,<0.19" in done.stdout
+    assert not (ROOT / ".venv-judge").exists()
+    assert bash(ROOT / "scripts/setup_judge.sh", "--nope").returncode == 2
