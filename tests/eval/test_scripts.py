@@ -33,7 +33,8 @@ def test_eval_lm_without_a_model_shows_how():
 
 
 def test_setup_judge_dry_run_starts_nothing():
+    there = (ROOT / ".venv-judge").exists()
     done = bash(ROOT / "scripts/setup_judge.sh", "--dry-run")
     assert done.returncode == 0 and "install --quiet lmdeploy>=0.18,<0.19" in done.stdout
-    assert not (ROOT / ".venv-judge").exists()
+    assert (ROOT / ".venv-judge").exists() == there
     assert bash(ROOT / "scripts/setup_judge.sh", "--nope").returncode == 2
