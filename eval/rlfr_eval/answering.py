@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,12 +10,12 @@ from typing import Any
 from rlfr_eval.benchmarks import Benchmark
 from rlfr_eval.endpoint import TOO_LONG, Endpoint, Fault, Reply
 from rlfr_eval.problems import Problem
-from rlfr_eval.prompts import preset
 from rlfr_eval.store import RunStore
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import extract
 
 WATCH = 1.0  # seconds between looks at a server of our own
+GIVE_UP = 8  # requests in a row that fail after all tries, or as many as are on their way at a time
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,19 @@ def tasks(chosen: Mapping[str, tuple[Benchmark, tuple[Problem, ...]]]) -> Iterat
                 yield Task(benchmark, problem, number)
 
 
-def request_body(task: Task, extra_body: Mapping[str, Any]) -> dict[str, Any]:
-    """The request for a task: prompt, sampling, and whatever the user adds."""
+def request_body(task: Task, extra_body: Mapping[str, Any], omit: Sequence[str] = ()) -> dict[str, Any]:
+    """The request for a task: prompt, sampling, what the user adds, less what the user's server refuses to hear."""
     sampling = task.benchmark.sampling
     body: dict[str, Any] = {
-        **preset(task.benchmark.prompt).body(task.problem.asked),
+        **task.benchmark.preset.body(task.problem.asked),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
         "seed": sampling.seed + task.number,
     }
     extra = {"top_k": sampling.top_k} if sampling.top_k > 0 else {}
-    return {**body, "extra_body": {**extra, **extra_body} or None}
+    kept = {name: value for name, value in body.items() if name not in omit}
+    return {**kept, "extra_body": {**extra_body, **extra} or None}
 
 
 def sample_row(task: Task, reply: Reply, config: str) -> dict[str, Any]:
@@ -102,11 +103,12 @@ class Answering:
         *,
         concurrency: int,
         extra_body: Mapping[str, Any],
+        omit: Sequence[str] = (),
         on_answer: Callable[[], None] = lambda: None,
         alive: Callable[[], bool] = lambda: True,
     ) -> None:
         self.endpoint, self.store, self.concurrency = endpoint, store, concurrency
-        self.extra_body, self.on_answer, self.alive = extra_body, on_answer, alive
+        self.extra_body, self.omit, self.on_answer, self.alive = extra_body, omit, on_answer, alive
         self.outcome = Outcome()
         self._failed_in_a_row = 0
 
@@ -145,7 +147,9 @@ class Answering:
             if self.outcome.gone:
                 return
             try:
-                reply = await self.endpoint.ask(request_body(task, self.extra_body), partial(self._note, task))
+                reply = await self.endpoint.ask(
+                    request_body(task, self.extra_body, self.omit), partial(self._note, task)
+                )
             except Fault as fault:
                 if fault.kind == TOO_LONG:
                     raise UserError(
@@ -166,6 +170,6 @@ class Answering:
 
     def _give_task_up(self, fault: Fault) -> None:
         self.outcome.failed += 1
-        self._failed_in_a_row += fault.again
-        if self._failed_in_a_row >= max(8, self.concurrency):
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= max(GIVE_UP, self.concurrency):
             self.outcome.gone = f"{self._failed_in_a_row} requests in a row failed after all tries; the last: {fault}"

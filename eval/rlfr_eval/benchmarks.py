@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlfr_eval.prompts import Preset, preset
 from rlfr_vlm.errors import UserError, nearest
 
 BESIDE = Path(__file__).resolve().parent / "benchmarks"  # in a wheel
@@ -84,6 +85,7 @@ class Benchmark:
         tolerance: relative, for numbers.
         judge: `never`, or `undecided`: what rules leave undecided may be judged.
         no_answer: what a response without an answer is: `wrong`, or `undecided`.
+        system_prompt: of a chat, instead of the preset's own.
         content_sha256: of the problems as `problems.content_hash` sees them, in the copy that this file was made with.
     """
 
@@ -101,11 +103,15 @@ class Benchmark:
     content_sha256: str = ""
     about: str = ""
     reference: tuple[Reference, ...] = ()
+    system_prompt: str = ""
+
+    @property
+    def preset(self) -> Preset:
+        """How it is asked."""
+        return preset(self.prompt, self.system_prompt)
 
     def __post_init__(self) -> None:
-        from rlfr_eval.prompts import preset  # prompts know nothing of benchmarks
-
-        preset(self.prompt)
+        _ = self.preset
         for key, known in (("judge", JUDGE_POLICIES), ("no_answer", NO_ANSWER)):
             if getattr(self, key) not in known:
                 raise UserError(f"Benchmark {self.name}: {key} is {getattr(self, key)!r}; it is {' or '.join(known)}.")

@@ -38,7 +38,7 @@ def compare(name: str, a: Means, b: Means, single: bool) -> Difference | None:
     Args:
         single: both have one sample per problem.
     """
-    both = [key for key in a if a[key] is not None and b.get(key) is not None]
+    both = sorted(key for key in a if a[key] is not None and b.get(key) is not None)
     if not both:
         return None
     differences = {key: b[key] - a[key] for key in both}  # type: ignore[operator]

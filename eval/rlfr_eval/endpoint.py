@@ -5,6 +5,7 @@ The only place that imports openai.
 
 import asyncio
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,13 +19,17 @@ from rlfr_vlm.errors import UserError
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds
 LONGEST_RETRY_AFTER = 600.0
+DATED = re.compile(r"-\d{4}(-?\d\d){0,2}")  # a version of what was asked, such as -2024-08-06
 TOO_LONG = "too long"  # prompt and answer do not fit the context
 CONTEXT_WORDS = ("context length", "max_model_len", "maximum model length", "context window", "max_tokens must be")
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back for one request. `reasoning` is what the server's own parser took away from the text."""
+    """What came back for one request.
+
+    `reasoning` is what the server's own parser took away from the text; `seconds` are those of the try that worked.
+    """
 
     text: str
     reasoning: str
@@ -141,10 +146,9 @@ class Endpoint:
             Fault: no answer; the last reason.
             UserError: asking is of no use for any request: key, model.
         """
-        started = time.monotonic()
         for number in range(1, self.max_tries + 1):
             try:
-                return await self._try(body, started, number)
+                return await self._try(body, number)
             except Fault as fault:
                 self.faults[fault.kind] += 1
                 on_fault(fault)
@@ -154,7 +158,8 @@ class Endpoint:
                 await asyncio.sleep(max(backoff, min(fault.wait * random.uniform(1.0, 1.1), LONGEST_RETRY_AFTER)))
         raise AssertionError("unreachable: the last try returns or raises")
 
-    async def _try(self, body: dict[str, Any], started: float, number: int) -> Reply:
+    async def _try(self, body: dict[str, Any], number: int) -> Reply:
+        started = time.monotonic()
         given = {"model": self.model, "stream": False, **body}
         chat = "messages" in body
         create = self._client.chat.completions.create if chat else self._client.completions.create
@@ -187,7 +192,8 @@ class Endpoint:
                 "`rlfr-eval settings`."
             )
         if status == 404:
-            return UserError(f"{self.name} at {self.url} does not know {self.model!r} or the path ({text}).")
+            return UserError(f"{self.name} at {self.url} does not know {self.model!r} or the path ({text}). "
+                             "One that knows only chat needs --prompt chat, r1 or r1-nothink.")  # fmt: skip
         if status in (400, 413, 422):
             if any(word in text.lower() for word in CONTEXT_WORDS):
                 return Fault(TOO_LONG, text, again=False)
@@ -203,7 +209,7 @@ class Endpoint:
         if not reply.choices:
             raise Fault("empty", "the reply has no choices")
         served = reply.model or ""
-        if served and served != self.model and not served.startswith(f"{self.model}-"):  # -2024-08-06 is a version
+        if served and served != self.model and not DATED.fullmatch(served.removeprefix(self.model)):
             raise Fault("wrong model", f"asked {self.model!r}, {served!r} answered")
         choice = reply.choices[0]
         text = choice.message.content if chat else choice.text

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,19 @@ from rlfr_eval.context import check_lengths, check_prompts
 from rlfr_eval.endpoint import Endpoint
 from rlfr_eval.judge.choice import JudgeChoice
 from rlfr_eval.judge.judge import CHARACTERS_PER_TOKEN
-from rlfr_eval.judge.session import JudgeOptions
-from rlfr_eval.judging import cost_line, expected_cost, judge_undecided
+from rlfr_eval.judge.session import JudgeOptions, prepare
+from rlfr_eval.judging import check_first, cost_line, expected_cost, judge_undecided
 from rlfr_eval.problems import Problem, ProblemSet, read_problems
 from rlfr_eval.progress import bar
-from rlfr_eval.runs import about, configuration, limited
+from rlfr_eval.runs import about, configuration, limited, session
 from rlfr_eval.scores import score_run
 from rlfr_eval.serving import Served, ServingOptions, served
 from rlfr_eval.settings import Settings
 from rlfr_eval.store import RUN_FILE, RunStore
 from rlfr_eval.verdicts import grade_by_rules
 
+# vLLM takes what a request leaves out from the model's generation_config.json, unless it is told not to
+VLLM_NEUTRAL = {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": -1}
 JUDGE_FRAME = 2000  # characters around the question in what a judge is told, with the answer: an estimate
 
 
@@ -40,6 +42,7 @@ class Evaluation:
     data_dir: Path
     limit: int | None = None
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    omit: Sequence[str] = ()
     concurrency: int = 64
     time_limit: float = 1800.0
     max_tries: int = 6
@@ -49,6 +52,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         self._data = {benchmark.name: read_problems(benchmark, self.data_dir) for benchmark in self.benchmarks}
         check_lengths(self.benchmarks, self.serving.context())
+        if self.judge is not None:
+            prepare(self.judge, self.settings, self.judge_options)
 
     @property
     def chosen(self) -> dict[str, tuple[Benchmark, tuple[Problem, ...]]]:
@@ -84,15 +89,21 @@ class Evaluation:
 
     def run(self) -> tuple[dict[str, Any], bool]:
         """Do it. Returns the scores, and whether nothing is left for another call."""
+        checked = None
+        if self.judge is not None and self.judge.url and any(one.judge == "undecided" for one in self.benchmarks):
+            checked = asyncio.run(check_first(self.judge, self.settings, self.folder, self.judge_options))
         outcome = Outcome() if self._answered_already() else self._answer()
         with RunStore(self.folder) as store:
             total = sum(len(problems) * one.sampling.samples for one, problems in self.chosen.values())
             with bar(total, "grading") as shown:
                 grade_by_rules(store, self.chosen, shown.update)
-            report = judge_undecided(store, self.chosen, self.judge, self.settings, self.judge_options)
+            planned = {name: len(data.problems) for name, data in self._data.items()}
+            score_run(store, self.chosen, None, planned)  # stands until, and unless, a judge has said more
+            report = judge_undecided(
+                store, self.chosen, self.judge, self.settings, self.judge_options, checked=checked
+            )
             if self.judge is None:
                 store.save_run(judge=None)
-            planned = {name: len(data.problems) for name, data in self._data.items()}
             scores = score_run(store, self.chosen, store.run.get("judge"), planned)
             self.record = store.run
         missing = sum(one["missing"] for one in scores["benchmarks"].values())
@@ -120,7 +131,7 @@ class Evaluation:
                 outcome = asyncio.run(self._ask(place))
                 if not outcome.gone or place.server is None:
                     break
-                print(f"the model's server ended. {place.server.log_end()}", file=sys.stderr)
+                print(f"the model's server is gone ({outcome.gone}). {place.server.log_end()}", file=sys.stderr)
         return outcome
 
     async def _ask(self, place: Served) -> Outcome:
@@ -131,29 +142,37 @@ class Evaluation:
             check_lengths(self.benchmarks, context)
             model = {"name": endpoint.model, "root": card.get("root")} if self.serving.url else self.serving.identity()
             with RunStore(self.folder) as store:
-                self._begin(store, model, place.url, context)
+                self._begin(store, model, place.url, context, session())
                 todo = self._missing(store)
                 if not todo:
                     return Outcome()
                 await check_prompts(endpoint, self.chosen, context)
                 total = sum(len(problems) * one.sampling.samples for one, problems in self.chosen.values())
                 with bar(total, "answers", total - len(todo)) as shown:
+                    neutral = VLLM_NEUTRAL if card.get("owned_by") == "vllm" else {}
                     return await Answering(
                         endpoint,
                         store,
                         concurrency=self.concurrency,
-                        extra_body=self.extra_body,
+                        extra_body={**neutral, **self.extra_body},
+                        omit=self.omit,
                         on_answer=shown.update,
                         alive=lambda: place.server is None or place.server.alive,
                     ).run(_once(todo))
 
-    def _begin(self, store: RunStore, model: dict[str, Any], url: str, context: int | None) -> None:
+    def _begin(
+        self,
+        store: RunStore,
+        model: dict[str, Any],
+        url: str,
+        context: int | None,
+        now: dict[str, Any] | None = None,
+    ) -> None:
         configurations = {
-            one.name: configuration(one, self._data[one.name], self.extra_body) for one in self.benchmarks
+            one.name: configuration(one, self._data[one.name], self.extra_body, self.omit) for one in self.benchmarks
         }
-        more = {"base_url": url, "context": context, "judge": store.run.get("judge"),
-                "server_arguments": list(self.serving.arguments)}  # fmt: skip
-        store.begin(model, configurations, about(self.benchmarks, self.data_dir, self.limit, **more))
+        more = about(self.benchmarks, self.data_dir, self.limit, base_url=url, context=context)
+        store.begin(model, configurations, more, now)
         for lines in (store.samples, store.verdicts, store.failures):
             if lines.repaired:
                 print(f"{lines.path.name}: its last line was torn and was cut off", file=sys.stderr)

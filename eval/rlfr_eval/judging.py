@@ -4,8 +4,10 @@ import asyncio
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from rlfr_eval.judge.budget import Budget
 from rlfr_eval.judge.choice import JudgeChoice
 from rlfr_eval.judge.judge import CHARACTERS_PER_TOKEN, Judgement, prediction_of
 from rlfr_eval.judge.prompt import JudgeReason, judge_messages
@@ -27,11 +29,12 @@ class JudgingReport:
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float = 0.0
+    gone: str = ""
 
     @property
     def unfinished(self) -> int:
         """Answers that another call could still decide: the judge failed, or the budget was used up."""
-        return sum(
+        return bool(self.gone) + sum(
             count
             for reason, count in self.outcomes.items()
             if reason.startswith((JudgeReason.FAILED, JudgeReason.BUDGET))
@@ -41,8 +44,6 @@ class JudgingReport:
         self.asked += 1
         self.cached += judgement.cached
         self.outcomes[judgement.reason or judgement.verdict.value] += 1
-        self.input_tokens += judgement.input_tokens
-        self.output_tokens += judgement.output_tokens
 
     def line(self) -> str:
         outcomes = ", ".join(f"{count} {name}" for name, count in self.outcomes.most_common())
@@ -69,6 +70,16 @@ def expected_cost(store: RunStore, chosen: Chosen, settings: Settings) -> str:
     return f"{count} answers for the judge; {cost_line(inputs, count, settings)}"
 
 
+async def check_first(choice: JudgeChoice, settings: Settings, folder: Path, options: JudgeOptions) -> Budget:
+    """Reach a judge that runs and put the known cases to it, before a model is asked. Returns what is left.
+
+    Raises:
+        UserError: it cannot be reached, or is not fit.
+    """
+    async with judge_session(choice, settings, folder, options) as judge:
+        return judge.budget
+
+
 def cost_line(input_tokens: int, requests: int, settings: Settings) -> str:
     """At most so many tokens and dollars."""
     outputs = requests * int(settings.number("JUDGE_MAX_TOKENS", 1))
@@ -79,18 +90,31 @@ def cost_line(input_tokens: int, requests: int, settings: Settings) -> str:
 
 
 def judge_undecided(
-    store: RunStore, chosen: Chosen, choice: JudgeChoice | None, settings: Settings, options: JudgeOptions
+    store: RunStore,
+    chosen: Chosen,
+    choice: JudgeChoice | None,
+    settings: Settings,
+    options: JudgeOptions,
+    *,
+    checked: Budget | None = None,
 ) -> JudgingReport:
     """Ask the judge about every answer that rules and this judge have left undecided so far.
 
-    The judge is not even started when there is none.
+    The judge is not even started when there is none. What it cost goes into run.json.
+
+    Args:
+        checked: what is left after the known cases were put to it; without it they are put to it now.
     """
     report = JudgingReport()
     if choice is None or next(undecided_answers(store, chosen, standings(store, None)), None) is None:
         return report
-    asyncio.run(_judge(store, chosen, choice, settings, options, report))
-    store.save_run(judge=report.identity)
+    asyncio.run(_judge(store, chosen, choice, settings, options, report, checked))
+    spent = {"judge": report.identity, "input_tokens": report.input_tokens, "output_tokens": report.output_tokens,
+             "usd": report.usd}  # fmt: skip
+    store.save_run(judge=report.identity, judge_spent=[*store.run.get("judge_spent", []), spent])
     print(report.line(), file=sys.stderr)
+    if report.gone:
+        print(f"the judge is gone: {report.gone}", file=sys.stderr)
     return report
 
 
@@ -101,8 +125,10 @@ async def _judge(
     settings: Settings,
     options: JudgeOptions,
     report: JudgingReport,
+    checked: Budget | None,
 ) -> None:
-    async with judge_session(choice, settings, store.folder, options) as judge:
+    start = judge_session(choice, settings, store.folder, options, check=checked is None, budget=checked)
+    async with start as judge:
         report.identity = judge.identity
         standing = standings(store, judge.identity)
         total = sum(1 for _ in undecided_answers(store, chosen, standing))
@@ -114,4 +140,6 @@ async def _judge(
 
             rows = undecided_answers(store, chosen, standing)
             await judge.judge_rows(rows, problems_by_id(chosen), store, on_judged)
-        report.usd = judge.budget.cost(report.input_tokens, report.output_tokens)
+        budget = judge.budget  # with what the known cases took
+        report.input_tokens, report.output_tokens, report.usd = budget.input_tokens, budget.output_tokens, budget.spent
+        report.gone = judge.gone

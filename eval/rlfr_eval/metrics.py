@@ -14,7 +14,7 @@ from rlfr_vlm.stats import wilson_interval
 
 HEADLINE_UNDECIDED = 0.01  # a larger share leaves no single number that stands for the benchmark
 RESAMPLES, BOOTSTRAP_SEED = 10_000, 0
-CHUNK = 200  # resamples at a time: memory stays small for many problems
+CHUNK, CHUNK_VALUES = 200, 1_000_000  # resamples, and values, at a time: memory stays small for many problems
 
 
 @dataclass
@@ -127,7 +127,7 @@ def accuracy(results: Iterable[ProblemResult], samples: int) -> dict[str, Any]:
 def over_samples(results: Sequence[ProblemResult], samples: int) -> dict[str, Any]:
     """pass@k for powers of two up to the number of samples, and maj@k.
 
-    Problems with fewer than k decided samples are left out, and counted.
+    Problems with fewer than k decided samples, or an undecided majority, are left out, and counted.
     """
     found: dict[str, Any] = {}
     sizes = sorted({min(2**i, samples) for i in range(1, samples.bit_length() + 1)} - {1})
@@ -140,6 +140,8 @@ def over_samples(results: Sequence[ProblemResult], samples: int) -> dict[str, An
     if samples > 1:
         votes = [vote for vote in map(majority, results) if vote is not None]
         found[f"maj@{samples}"] = sum(votes) / len(votes) if votes else None
+        if len(votes) < len(results):
+            found[f"maj@{samples}_problems_left_out"] = len(results) - len(votes)
     return found
 
 

@@ -52,12 +52,15 @@ def content_hash(problems: Sequence[Problem]) -> str:
     return digest.hexdigest()
 
 
-def read_problems(benchmark: Benchmark, data_dir: Path) -> ProblemSet:
+def read_problems(benchmark: Benchmark, data_dir: Path, check: bool = True) -> ProblemSet:
     """Read `DATA_DIR/NAME.jsonl`: rows with `problem`, `answer` and, if they like, `id` and `options`.
+
+    Args:
+        check: whether they must be what the lock file beside it says or, without one, what the benchmark's file says.
 
     Raises:
         UserError: no such file, a broken or incomplete row, another number of problems than the benchmark has, or
-            not the problems that the lock file beside it was written for.
+            other problems than expected.
     """
     path = data_dir / f"{benchmark.name}.jsonl"
     if not path.is_file():
@@ -65,10 +68,11 @@ def read_problems(benchmark: Benchmark, data_dir: Path) -> ProblemSet:
             f"{path} is missing. Get it with `rlfr-eval fetch {benchmark.name} --data-dir {data_dir}`, or name the "
             "folder that has it with --data-dir or RLFR_EVAL_DATA."
         )
-    with path.open(encoding="utf-8-sig") as stream:
-        problems = tuple(
-            _problem(line, number, path, benchmark.name) for number, line in enumerate(stream) if line.strip()
-        )
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {error}.") from None
+    problems = tuple(_problem(line, number, path, benchmark.name) for number, line in enumerate(lines) if line.strip())
     if benchmark.n and len(problems) != benchmark.n:
         raise UserError(f"{path} has {len(problems)} problems; {benchmark.title} has {benchmark.n}. Fetch it again.")
     if not problems:
@@ -78,11 +82,12 @@ def read_problems(benchmark: Benchmark, data_dir: Path) -> ProblemSet:
         raise UserError(f"{path} has the id {name!r} {times} times; answers are kept by id.")
     found = content_hash(problems)
     locked = read_lock(data_dir).get(benchmark.name)
-    if locked and locked["content_sha256"] != found:
+    expected = locked["content_sha256"] if locked else benchmark.content_sha256
+    if check and expected and expected != found:
+        what = "has changed since it was locked" if locked else f"is not the copy of {benchmark.title} that is known"
         raise UserError(
-            f"{path} has changed since it was locked: its hash is {found[:12]}, the lock says "
-            f"{locked['content_sha256'][:12]}. Fetch it again, or accept it with `rlfr-eval fetch {benchmark.name} "
-            f"--data-dir {data_dir} --relock`."
+            f"{path} {what}: its hash is {found[:12]}, expected is {expected[:12]}. Fetch it again, or accept it with "
+            f"`rlfr-eval fetch {benchmark.name} --data-dir {data_dir} --relock`."
         )
     return ProblemSet(problems, found)
 

@@ -95,12 +95,15 @@ PRESETS = {
 }  # fmt: skip
 
 
-def preset(name: str) -> Preset:
-    """The preset of this name.
+def preset(name: str, system: str = "") -> Preset:
+    """The preset of this name, with another system prompt if one is given.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is a raw template, whose text is fixed.
     """
     if name not in PRESETS:
         raise UserError(f"Unknown prompt preset {name!r}.{nearest(name, PRESETS)} Known: {', '.join(PRESETS)}.")
-    return PRESETS[name]
+    found = PRESETS[name]
+    if system and not found.is_chat:
+        raise UserError(f"Preset {name} is a raw template; a system prompt goes with chat, r1 or r1-nothink.")
+    return dataclasses.replace(found, system=system) if system else found

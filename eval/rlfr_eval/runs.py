@@ -6,14 +6,13 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rlfr_eval.benchmarks import Benchmark, build
 from rlfr_eval.problems import ProblemSet, read_problems
-from rlfr_eval.prompts import preset
 from rlfr_eval.store import RunStore
 from rlfr_eval.verdicts import Chosen
 from rlfr_vlm import __version__
@@ -28,31 +27,40 @@ def data_folder(named: str) -> Path:
     return Path(named).expanduser() if named else cache_root() / "eval-data"
 
 
-def configuration(benchmark: Benchmark, data: ProblemSet, extra_body: Mapping[str, Any]) -> dict[str, Any]:
+def configuration(
+    benchmark: Benchmark, data: ProblemSet, extra_body: Mapping[str, Any], omit: Sequence[str] = ()
+) -> dict[str, Any]:
     """Everything that decides an answer, apart from the model. More samples, or a smaller limit, change no answer."""
     sampling = dataclasses.asdict(benchmark.sampling)
     del sampling["samples"]
-    asked = preset(benchmark.prompt)
+    asked = benchmark.preset
     return {
         "data_sha256": data.sha256,
         "prompt": {"name": asked.name, "version": asked.version, "hash": asked.digest},
         "sampling": sampling,
         "answer_type": benchmark.answer_type,
         "extra_body": dict(extra_body),
+        "omit": list(omit),
     }
 
 
 def about(benchmarks: list[Benchmark], data_dir: Path, limit: int | None, **more: Any) -> dict[str, Any]:
-    """Who made a run, with what: for the record."""
+    """What was to be measured, for the record and for `restore`."""
     return {
         "specs": {benchmark.name: dataclasses.asdict(benchmark) for benchmark in benchmarks},
         "limits": {benchmark.name: limit for benchmark in benchmarks},
         "data_dir": str(data_dir.resolve()),
+        **more,
+    }
+
+
+def session() -> dict[str, Any]:
+    """Who works on a run now, with what. A run that is resumed has several."""
+    return {
         "command": ["rlfr-eval", *sys.argv[1:]],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": versions(),
         "commit": _commit(),
-        **more,
     }
 
 

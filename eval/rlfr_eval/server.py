@@ -21,6 +21,8 @@ from rlfr_vlm.errors import UserError
 HOST = "127.0.0.1"
 POLL = 0.5  # seconds between questions whether it is up
 TAIL_LINES = 15
+PROBE_LIMIT = 5.0  # seconds for one question whether it is up
+CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE"  # GB
 
 
 def free_port() -> int:
@@ -55,10 +57,12 @@ def vllm_command(model: str, name: str, port: int, more: list[str]) -> tuple[lis
         UserError: vLLM is not installed.
     """
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
-               "--served-model-name", name, "--host", HOST, "--port", str(port)]  # fmt: skip
+               "--served-model-name", name, "--host", HOST, "--port", str(port),
+               # sampling is what the run says, never what a model's generation_config.json adds to it
+               "--generation-config", "vllm"]  # fmt: skip
     if _installed("vllm-cpu"):
         # measured: eager float32 is what runs everywhere on a CPU; the cache's size is in GB
-        return [*command, "--dtype", "float32", "--enforce-eager", *more], {"VLLM_CPU_KVCACHE_SPACE": "1"}
+        return [*command, "--dtype", "float32", "--enforce-eager", *more], {CPU_CACHE: os.environ.get(CPU_CACHE, "1")}
     if _installed("vllm"):
         return [*command, *more], {}
     raise UserError(
@@ -158,7 +162,7 @@ class Server:
 def _answers(url: str) -> bool:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine: never through a proxy
     try:
-        with opener.open(f"{url}/models", timeout=5) as reply:
+        with opener.open(f"{url}/models", timeout=PROBE_LIMIT) as reply:
             return isinstance(json.load(reply).get("data"), list)
     except (OSError, ValueError, AttributeError, urllib.error.URLError):
         return False

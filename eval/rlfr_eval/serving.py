@@ -1,10 +1,9 @@
 """The model that is measured is always behind a URL: a server that runs, or one that we start for it."""
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from rlfr_eval.urls import base_url
 from rlfr_vlm.errors import UserError
 
 ADAPTER_FILE = "adapter_config.json"
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, as vLLM 0.31 allows them
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,28 @@ class ServingOptions:
                 raise UserError(f"--model {self.model} is no folder.")
             if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", ADAPTER_FILE)):
                 raise UserError(f"--model {self.model} has no config.json; it is no Hugging Face model folder.")
+        if self.command and self.arguments:
+            raise UserError(
+                "--server-args are for vLLM; a command of your own (RLFR_EVAL_SERVER_CMD) holds its options."
+            )
+        if self.command and self.is_adapter() and self.adapter == "native":
+            raise UserError("A command of your own cannot be told of an adapter. Add --adapter merged.")
+        if any(word.split("=")[0] == "--api-key" for word in self.arguments):
+            raise UserError(
+                "A key has no place on a command line; the server that is started listens to this machine only."
+            )
 
     @property
     def name(self) -> str:
         """What the model is called in requests and results."""
         return Path(self.model).expanduser().resolve().name if self.folder else self.model
+
+    @property
+    def label(self) -> str:
+        """A folder's name for results: of two experiments, both have a `checkpoint-160`."""
+        if self.folder:
+            return "--".join(self.folder.resolve().parts[-2:])
+        return self.name.replace("/", "--") or "endpoint"
 
     @property
     def folder(self) -> Path | None:
@@ -83,17 +100,18 @@ class ServingOptions:
         if self.folder:
             found["fingerprint"] = fingerprint(self.folder)
         if self.is_adapter():
-            found["base_model"] = self.base()
-        return found
+            found |= {"base_model": self.base(), "adapter": self.adapter}
+        return found | {"served_by": self.command or ["vllm", *self.arguments]}
 
     def context(self) -> int | None:
-        """Positions the model was made for, as its own configuration says; None when it cannot be read here."""
+        """Positions the model was made for; None when only the server that will serve it can tell."""
         path = (self.folder or Path("nowhere")) / "config.json"
-        if not path.is_file():
+        if not path.is_file() or self.command or self.arguments:
             return None
         config = json.loads(path.read_text(encoding="utf-8"))
-        found = config.get("text_config", config).get("max_position_embeddings")
-        return found if isinstance(found, int) else config.get("max_position_embeddings")
+        text = config.get("text_config", config)
+        stretched = any((text.get(name) or {}).get("factor") for name in ("rope_scaling", "rope_parameters"))
+        return None if stretched else text.get("max_position_embeddings")
 
 
 @dataclass
@@ -118,11 +136,12 @@ def served(options: ServingOptions, folder: Path) -> Iterator[Served]:
     if options.url:
         yield Served(base_url(options.url), options.model)
         return
-    merged = None
-    try:
+    with ExitStack() as stack:
         model, name, base_name, more = options.model, options.name, options.name, list(options.arguments)
         if options.is_adapter() and options.adapter == "merged":
-            merged = model = merge_adapter(options)
+            folder.mkdir(parents=True, exist_ok=True)
+            model = stack.enter_context(tempfile.TemporaryDirectory(prefix=".merged-", dir=folder))
+            merge_adapter(options, model)
         elif options.is_adapter():
             model, base_name, more = options.base(), "base", [*more, *native_adapter(options)]
         port = options.port or free_port()
@@ -132,26 +151,22 @@ def served(options: ServingOptions, folder: Path) -> Iterator[Served]:
         else:
             command, environment = vllm_command(model, base_name, port, more)
         server = Server(command, f"http://{HOST}:{port}/v1", folder / "server.log", environment, options.start_limit)
-        with server:
-            server.wait_ready(Clock(f"starting a server for {name} (log: {server.log})"))
-            yield Served(server.url, name, server)
-    finally:
-        if merged:
-            shutil.rmtree(merged, ignore_errors=True)
+        stack.enter_context(server)
+        server.wait_ready(Clock(f"starting a server for {name} (log: {server.log})"))
+        yield Served(server.url, name, server)
 
 
 def native_adapter(options: ServingOptions) -> list[str]:
     """vLLM's options for an adapter beside its base."""
     assert options.folder is not None
     config = json.loads((options.folder / ADAPTER_FILE).read_text(encoding="utf-8"))
-    rank = config.get("r", 16)
-    allowed = next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)
+    rank = config.get("r", VLLM_RANKS[1])
+    allowed = next((size for size in VLLM_RANKS if size >= rank), rank)
     return ["--enable-lora", "--max-lora-rank", str(allowed), "--lora-modules", f"{options.name}={options.folder}"]
 
 
-def merge_adapter(options: ServingOptions) -> str:
-    """Merge an adapter into a temporary copy of its base; returns the folder."""
-    import torch
+def merge_adapter(options: ServingOptions, folder: str) -> None:
+    """Merge an adapter into a copy of its base in `folder`, in the base's own precision."""
     from peft import PeftModel
     from transformers import (
         AutoConfig,
@@ -161,10 +176,12 @@ def merge_adapter(options: ServingOptions) -> str:
         AutoTokenizer,
     )
 
-    base, folder = options.base(), tempfile.mkdtemp(prefix="rlfr-eval-merged-")
+    base = options.base()
     sees = hasattr(AutoConfig.from_pretrained(base), "vision_config")
     cls = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-    policy = PeftModel.from_pretrained(cls.from_pretrained(base, dtype=torch.float32), options.model)
+    policy = PeftModel.from_pretrained(cls.from_pretrained(base, dtype="auto"), options.model)
     policy.merge_and_unload().save_pretrained(folder)
+    own = (Path(options.model) / "tokenizer_config.json").is_file()  # an adapter may have learned new tokens
     (AutoProcessor if sees else AutoTokenizer).from_pretrained(base).save_pretrained(folder)
-    return folder
+    if own:
+        AutoTokenizer.from_pretrained(options.model).save_pretrained(folder)

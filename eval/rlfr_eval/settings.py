@@ -1,14 +1,20 @@
 """Settings of the harness: flags over environment over `.env` over defaults, each with where it came from."""
 
+import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rlfr_vlm.errors import UserError, nearest
 
 NOTHING = frozenset(["", "none", "no_api"])  # how the released scripts say that there is none
 OWN_PREFIXES = ("JUDGE_", "RLFR_EVAL_")
+SHORTEST_SECRET = 4  # shorter ones are placeholders, and replacing them would tear words
+# passwords in addresses, and keys in commands
+SECRET_PARTS = re.compile(r"(?<=://)[^/@\s]+(?=@)|(?<=--api-key[ =])\S+")
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Value:
         """The value, masked when it is a secret."""
         if SETTINGS[self.name].secret and self.text:
             return "(set, not shown)"
-        return self.text or "(empty)"
+        return SECRET_PARTS.sub("(secret)", self.text) or "(empty)"
 
 
 class Settings:
@@ -77,6 +83,10 @@ class Settings:
     def origin(self, name: str) -> str:
         return self.values[name].origin
 
+    def json_object(self, name: str) -> dict[str, Any]:
+        """A setting that is a JSON object; {} when it is unset."""
+        return json_object(self[name] or "{}", name)
+
     def number(self, name: str, lowest: float = 0.0) -> float:
         """A setting that is a number.
 
@@ -90,10 +100,6 @@ class Settings:
         if not lowest <= value < float("inf"):
             raise UserError(f"{name} is {self[name]!r} ({self.origin(name)}); it must be a number from {lowest:g} on.")
         return value
-
-    def secrets(self) -> list[str]:
-        """Values that must never be shown."""
-        return [value.text for name, value in self.values.items() if SETTINGS[name].secret and value.text]
 
 
 def load_settings(
@@ -147,9 +153,24 @@ def _read_env_file(path: Path) -> dict[str, str]:
     return {name: text for name, text in values.items() if text is not None}
 
 
+def json_object(text: str, name: str) -> dict[str, Any]:
+    """A JSON object that a user wrote.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{name} is {text!r}; it must be a JSON object.")
+    return value
+
+
 def redact(text: str, secrets: list[str]) -> str:
     """`text` without the secrets, whoever wrote them into it."""
     for secret in secrets:
-        if len(secret) >= 4:  # shorter ones are placeholders such as "EMPTY"'s likes, and would tear words
+        if len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, "(secret)")
     return text

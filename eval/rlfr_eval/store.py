@@ -106,13 +106,20 @@ class RunStore:
             os.close(self._lock)
             self._lock = None
 
-    def begin(self, model: dict[str, Any], benchmarks: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
+    def begin(
+        self,
+        model: dict[str, Any],
+        benchmarks: dict[str, dict[str, Any]],
+        about: dict[str, Any],
+        session: dict[str, Any] | None = None,
+    ) -> None:
         """Say what this run is, or check that the folder is the same run.
 
         Args:
             model: identity of the policy; another one is refused.
             benchmarks: how each is asked; asked otherwise than before is refused, new ones join.
-            about: versions, command and the like, for the record; the latest stands, `specs` and `limits` join.
+            about: for the record; the latest stands, `specs` and `limits` join.
+            session: who works on it now; every session stays on record.
 
         Raises:
             UserError: the folder holds answers of another model or configuration; says what differs.
@@ -127,8 +134,9 @@ class RunStore:
                 "Answers of two configurations are never mixed: take another --out."
             )
         joined = {key: {**self.run.get(key, {}), **about.pop(key, {})} for key in ("specs", "limits")}
-        self.run = {"format": FORMAT, "model": model, "benchmarks": {**known, **benchmarks}, **joined, **about}
-        self.save_run()
+        sessions = [*self.run.get("sessions", []), *([session] if session else [])]
+        self.run |= {"format": FORMAT, "model": model, "benchmarks": {**known, **benchmarks}, **joined, **about}
+        self.save_run(sessions=sessions)
 
     def save_run(self, **more: Any) -> None:
         """Write run.json, with more keys."""

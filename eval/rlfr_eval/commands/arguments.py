@@ -3,10 +3,14 @@
 import argparse
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rlfr_eval.judge.choice import JudgeChoice, choose_judge
 from rlfr_eval.settings import Settings, load_settings
 from rlfr_vlm.command_line import options_parser
+
+if TYPE_CHECKING:
+    from rlfr_eval.judge.session import JudgeOptions
 
 EXIT_INCOMPLETE = 3
 
@@ -36,6 +40,15 @@ def read_settings(options: argparse.Namespace, more: Mapping[str, str | None] | 
         "LOCAL_LLM": options.judge_local,
     }
     return load_settings({**flags, **(more or {})})
+
+
+def judge_options(options: argparse.Namespace) -> "JudgeOptions":
+    """How the judge is used, from the flags."""
+    from rlfr_eval.judge.session import JudgeOptions
+
+    return JudgeOptions(
+        options.judge_force, options.judge_budget_tokens, options.judge_budget_usd, not options.no_judge_cache
+    )
 
 
 def read_judge(options: argparse.Namespace, settings: Settings) -> JudgeChoice | None:

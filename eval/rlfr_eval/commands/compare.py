@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "paired differences between runs: the first one against each of the others"
 POOLED = "all together"
+SMALLEST_P = 1e-15  # below, floating point says nothing
 KEYS = ("id", "problem", "sample", "extracted")  # of an answer; its text is not needed
 
 
@@ -40,7 +42,10 @@ def run(arguments: Sequence[str]) -> int:
     for folder in options.run_dir[1:]:
         results[str(folder)] = _differences(first, _load(folder))
     if options.json:
-        print(json.dumps({name: [dataclasses.asdict(one) for one in found] for name, found in results.items()}))
+        print(json.dumps({
+            name: [dataclasses.asdict(one) | {"p_holm": adjusted(found).get(one.name)} for one in found]
+            for name, found in results.items()
+        }))  # fmt: skip
         return 0
     for name, found in results.items():
         print(_text(str(options.run_dir[0]), name, found, options.flips))
@@ -52,6 +57,7 @@ def _load(folder: Path) -> dict[str, Any]:
     from rlfr_eval.metrics import collect
     from rlfr_eval.store import RunStore
     from rlfr_eval.verdicts import standings
+    from rlfr_vlm.grading import Verdict
 
     with RunStore(folder, read_only=True) as store:
         standing = standings(store, store.run.get("judge"))
@@ -65,19 +71,29 @@ def _load(folder: Path) -> dict[str, Any]:
             final, _ = collect(ids, samples, rows.get(name, []), standing)
             means = {key: result.mean for key, result in zip(ids, final, strict=True)}
             made = store.run["benchmarks"][name]
-            found[name] = {"means": means, "samples": samples, "data": made["data_sha256"], "made": made}
+            verdicts = [verdict for result in final for verdict in result.verdicts]
+            found[name] = {
+                "means": means,
+                "samples": samples,
+                "data": made["data_sha256"],
+                "made": made,
+                "limit": store.run["limits"][name],
+                "undecided": verdicts.count(Verdict.UNDECIDED) / max(1, len(verdicts)),
+            }
         return {"benchmarks": found, "judge": store.run.get("judge"), "folder": folder}
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any]) -> "list[Difference]":
     from rlfr_eval.compare import compare
+    from rlfr_eval.metrics import HEADLINE_UNDECIDED
     from rlfr_eval.store import differences
+    from rlfr_eval.table import percent
 
     shared = [name for name in a["benchmarks"] if name in b["benchmarks"]]
     if not shared:
         raise UserError(f"{a['folder']} and {b['folder']} have no benchmark in common.")
     if a["judge"] != b["judge"]:
-        print(f"note: the judges differ: {a['judge'] or 'none'} and {b['judge'] or 'none'}")
+        _note(f"the judges differ: {a['judge'] or 'none'} and {b['judge'] or 'none'}")
     found: list[Difference] = []
     pooled_a: dict[str, float | None] = {}
     pooled_b: dict[str, float | None] = {}
@@ -87,7 +103,13 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> "list[Difference]":
         if left["data"] != right["data"]:
             raise UserError(f"{name} has other problems in {b['folder']} than in {a['folder']}; none can be paired.")
         for change in differences(left["made"], right["made"]):
-            print(f"note: {name} was asked differently: {change}")
+            _note(f"{name} was asked differently: {change}")
+        for run in (a, b):
+            one, folder = run["benchmarks"][name], run["folder"]
+            if one["limit"] is not None:
+                _note(f"{name} is PARTIAL in {folder}: the first {one['limit']} problems")
+            if one["undecided"] > HEADLINE_UNDECIDED:
+                _note(f"{name}: {percent(one['undecided'])} % are undecided in {folder}, and left out of the pairs")
         one_each = left["samples"] == right["samples"] == 1
         single = single and one_each
         difference = compare(name, left["means"], right["means"], one_each)
@@ -98,15 +120,30 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> "list[Difference]":
     return [*found, *([together] if together and len(found) > 1 else [])]
 
 
-def _text(first: str, other: str, found: "Sequence[Difference]", flips: int) -> str:
+def _p(value: float) -> str:
+    return f"{value:.3g}" if value >= SMALLEST_P else f"<{SMALLEST_P:g}"
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
+
+
+def adjusted(found: "Sequence[Difference]") -> dict[str, float]:
+    """p-values of the single benchmarks, adjusted for how many they are."""
     from rlfr_eval.compare import holm
+
+    single = [one for one in found if one.name != POOLED]
+    return dict(zip((one.name for one in single), holm([one.p for one in single]), strict=True))
+
+
+def _text(first: str, other: str, found: "Sequence[Difference]", flips: int) -> str:
     from rlfr_eval.table import aligned
 
     single = [one for one in found if one.name != POOLED]
-    adjusted = dict(zip((one.name for one in single), holm([one.p for one in single]), strict=True))
+    holm = adjusted(found)
     rows = [
         (one.name, str(one.pairs), f"{100 * one.value:+.1f}", f"[{100 * one.low:+.1f}, {100 * one.high:+.1f}]",
-         f"{one.p:.3g}", f"{adjusted[one.name]:.3g}" if one.name in adjusted else "",
+         _p(one.p), _p(holm[one.name]) if one.name in holm else "",
          f"+{len(one.won)} -{len(one.lost)}", str(one.left_out), one.test)
         for one in found
     ]  # fmt: skip

@@ -1,15 +1,15 @@
 """`rlfr-eval lm`: text benchmarks: answer, grade by rules, ask the judge about the rest, score."""
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlfr_eval.commands.arguments import (
     EXIT_INCOMPLETE,
     add_judge_options,
+    judge_options,
     parser,
     read_judge,
     read_settings,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rlfr_eval.evaluation import Evaluation
 
 SUMMARY = "measure a model on text benchmarks"
-OVERRIDES = ("prompt", "samples", "temperature", "top_p", "top_k", "max_tokens", "seed")
+OVERRIDES = ("prompt", "samples", "temperature", "top_p", "top_k", "max_tokens", "seed", "system_prompt")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,7 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     asking.add_argument("--top-k", type=int)
     asking.add_argument("--max-tokens", type=int, help="length of an answer")
     asking.add_argument("--seed", type=int, help="of the first sample; sample k has seed + k")
+    asking.add_argument("--system-prompt", help="of a chat preset, instead of its own")
     asking.add_argument("--extra-body", default="{}", metavar="JSON", help="added to each request")
+    asking.add_argument(
+        "--omit",
+        nargs="+",
+        default=[],
+        metavar="FIELD",
+        help="left out of each request, for servers that refuse it, such as seed or top_p",
+    )
     asking.add_argument("--concurrency", type=int, default=64, help="requests at a time (default: %(default)s)")
     asking.add_argument(
         "--time-limit", type=float, default=1800.0, help="seconds for a request (default: %(default)s)"
@@ -95,9 +103,9 @@ def _evaluation(options: argparse.Namespace) -> "Evaluation":
     import shlex
 
     from rlfr_eval.evaluation import Evaluation
-    from rlfr_eval.judge.session import JudgeOptions
     from rlfr_eval.runs import data_folder
     from rlfr_eval.serving import ServingOptions
+    from rlfr_eval.settings import json_object
 
     for name in ("concurrency", "max_tries", "limit"):
         value = getattr(options, name)
@@ -108,19 +116,17 @@ def _evaluation(options: argparse.Namespace) -> "Evaluation":
         options.model, options.base_url, "" if options.base_url else settings["RLFR_EVAL_SERVER_CMD"],
         tuple(shlex.split(options.server_args)), options.server_port, options.adapter, options.base_model,
     )  # fmt: skip
-    judge_options = JudgeOptions(
-        options.judge_force, options.judge_budget_tokens, options.judge_budget_usd, not options.no_judge_cache
-    )
     return Evaluation(
         benchmarks=_benchmarks(options),
         serving=serving,
         settings=settings,
         judge=read_judge(options, settings),
-        judge_options=judge_options,
-        folder=Path(options.out or Path("outputs/eval") / (serving.name.replace("/", "--") or "endpoint")),
+        judge_options=judge_options(options),
+        folder=Path(options.out or Path("outputs/eval") / serving.label),
         data_dir=data_folder(settings["RLFR_EVAL_DATA"]),
         limit=options.limit,
-        extra_body=_json_object(options.extra_body),
+        extra_body=json_object(options.extra_body, "--extra-body"),
+        omit=tuple(options.omit),
         concurrency=options.concurrency,
         time_limit=options.time_limit,
         max_tries=options.max_tries,
@@ -131,14 +137,4 @@ def _benchmarks(options: argparse.Namespace) -> "list[Benchmark]":
     from rlfr_eval.benchmarks import changed, resolve
 
     overrides = {name: getattr(options, name) for name in OVERRIDES}
-    return [dataclasses.replace(changed(benchmark, **overrides)) for benchmark in resolve(options.suite)]
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise UserError(f"--extra-body is {text!r}; it must be a JSON object.")
-    return value
+    return [changed(benchmark, **overrides) for benchmark in resolve(options.suite)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from rlfr_eval.commands.arguments import (
     EXIT_INCOMPLETE,
     add_judge_options,
+    judge_options,
     parser,
     read_judge,
     read_settings,
@@ -32,9 +33,8 @@ def help_text() -> str:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Regrade. Returns 3 when the judge could not say all it was asked."""
+    """Regrade. Returns 3 when answers are missing, or the judge could not say all it was asked."""
     options = _parser().parse_args(list(arguments))
-    from rlfr_eval.judge.session import JudgeOptions
     from rlfr_eval.judging import expected_cost, judge_undecided
     from rlfr_eval.report import write_report
     from rlfr_eval.runs import restore
@@ -45,20 +45,18 @@ def run(arguments: Sequence[str]) -> int:
 
     settings = read_settings(options)
     choice = read_judge(options, settings)
-    RunStore(options.run_dir, read_only=True).close()  # a folder that is no run gets no files of ours
-    with RunStore(options.run_dir) as store:
+    with RunStore(options.run_dir, read_only=True) as store:  # a folder that is no run gets no files of ours
         chosen, planned = restore(store, options.data_dir)
-        grade_by_rules(store, chosen)
         if options.dry_run:
             print(expected_cost(store, chosen, settings))
             return 0
-        judge_options = JudgeOptions(
-            options.judge_force, options.judge_budget_tokens, options.judge_budget_usd, not options.no_judge_cache
-        )
-        report = judge_undecided(store, chosen, choice, settings, judge_options)
+    with RunStore(options.run_dir) as store:
+        grade_by_rules(store, chosen)
+        report = judge_undecided(store, chosen, choice, settings, judge_options(options))
         if choice is None:
             store.save_run(judge=None)
         scores = score_run(store, chosen, store.run.get("judge"), planned)
         write_report(store.folder, store.run, scores)
         print(json.dumps(scores) if options.json else summary(store.run, scores, options.show_undecided))
-    return EXIT_INCOMPLETE if report.unfinished else 0
+    missing = any(one["missing"] for one in scores["benchmarks"].values())
+    return EXIT_INCOMPLETE if report.unfinished or missing else 0

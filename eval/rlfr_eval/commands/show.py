@@ -51,11 +51,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _text(row: dict[str, Any], problem: Any, benchmark: Any, verdicts: list[dict[str, Any]]) -> str:
-    from rlfr_eval.prompts import preset
-
     parts = [
         f"=== {row['id']}  finish: {row['finish_reason']}, {row['completion_tokens']} tokens, {row['seconds']} s",
-        f"--- prompt ({benchmark.prompt})\n{preset(benchmark.prompt).text(problem.asked)}",
+        f"--- prompt ({benchmark.prompt})\n{benchmark.preset.text(problem.asked)}",
         f"--- gold\n{' | '.join(problem.golds)}",
         f"--- raw answer\n{row['raw']}",
         f"--- extracted ({row['how']})\n{row['extracted']}",

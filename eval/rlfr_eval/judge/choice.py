@@ -6,6 +6,7 @@ from rlfr_eval.settings import Settings
 from rlfr_eval.urls import base_url
 from rlfr_vlm.errors import UserError
 
+MODEL_NAMES = ("JUDGE_MODEL", "USED_MODEL")
 URL_NAMES = ("JUDGE_BASE_URL", "API_URL", "OPENAI_API_BASE", "CLIENT_IP")  # the first one wins
 OPENAI = "https://api.openai.com/v1"
 RANK = ("command line", "environment", ".env", "default")
@@ -38,14 +39,14 @@ def choose_judge(settings: Settings, none: bool = False) -> JudgeChoice | None:
     Raises:
         UserError: two judges are named, or one is named without a server.
     """
-    if none:
+    if none or _says_none(settings):
         return None
+    model_name = _only(settings, MODEL_NAMES)
     named = _named(settings)
-    model_name = next((name for name in ("JUDGE_MODEL", "USED_MODEL") if settings[name]), "")
-    key_name = next((name for name in ("JUDGE_API_KEY", "OPENAI_API_KEY") if settings[name]), "")
     if not named:
-        if model_name and key_name:
-            return JudgeChoice("", OPENAI, settings[model_name], settings[key_name], _source(settings, model_name))
+        key = settings["JUDGE_API_KEY"] or settings["OPENAI_API_KEY"]
+        if model_name and key:
+            return JudgeChoice("", OPENAI, settings[model_name], key, _source(settings, model_name))
         if settings["JUDGE_MODEL"]:
             raise UserError(
                 f"{_source(settings, 'JUDGE_MODEL')} names a judge, but no server. Set JUDGE_BASE_URL (and "
@@ -54,7 +55,8 @@ def choose_judge(settings: Settings, none: bool = False) -> JudgeChoice | None:
         return None
     winner = named[0]
     # a flag was typed for this very run; between what lies about in files and environment we do not choose
-    rivals = [] if settings.origin(winner) == "command line" else named[1:]
+    typed = settings.origin(winner) == RANK[0]
+    rivals = [name for name in named[1:] if not typed or settings.origin(name) == RANK[0]]
     different = [name for name in rivals if _server(settings, name) != _server(settings, winner)]
     if different:
         raise UserError(
@@ -65,8 +67,34 @@ def choose_judge(settings: Settings, none: bool = False) -> JudgeChoice | None:
     source = _source(settings, winner)
     if winner == "LOCAL_LLM":
         return JudgeChoice(local=settings[winner], model=settings["JUDGE_MODEL"], named_by=source)
-    model = settings[model_name] if model_name else ""
-    return JudgeChoice("", base_url(settings[winner], winner), model, settings[key_name] if key_name else "", source)
+    url = base_url(settings[winner], winner)
+    return JudgeChoice("", url, settings[model_name] if model_name else "", _key(settings, winner, url), source)
+
+
+def _says_none(settings: Settings) -> bool:
+    """RLPR's scripts say `USED_MODEL=no_api` for rules alone, whatever address is left in the environment."""
+    ours = settings["LOCAL_LLM"] or settings["JUDGE_BASE_URL"] or settings["JUDGE_MODEL"]
+    return settings.values["USED_MODEL"].text.strip().lower() == "no_api" and not ours
+
+
+def _only(settings: Settings, names: tuple[str, ...]) -> str:
+    """The name that is set, "" when none is.
+
+    Raises:
+        UserError: two are set to different things, and neither on the command line.
+    """
+    found = sorted((name for name in names if settings[name]), key=lambda name: RANK.index(settings.origin(name)))
+    values = {settings[name] for name in found}
+    if len(values) > 1 and settings.origin(found[0]) != RANK[0]:
+        both = " and ".join(f"{name}={settings[name]} ({settings.origin(name)})" for name in found)
+        raise UserError(f"Two judge models are named: {both}. {found[0]} would win; unset the other one.")
+    return found[0] if found else ""
+
+
+def _key(settings: Settings, name: str, url: str) -> str:
+    """The key for a server: OPENAI_API_KEY does not go to one named JUDGE_BASE_URL, unless that is OpenAI's."""
+    shared = name != "JUDGE_BASE_URL" or url == OPENAI
+    return settings["JUDGE_API_KEY"] or (settings["OPENAI_API_KEY"] if shared else "")
 
 
 def _named(settings: Settings) -> list[str]:

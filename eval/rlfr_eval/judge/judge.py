@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlfr_eval.answering import GIVE_UP
 from rlfr_eval.endpoint import Endpoint, Fault
 from rlfr_eval.judge.budget import Budget
 from rlfr_eval.judge.cache import VerdictCache
@@ -47,6 +48,7 @@ class Judge:
     max_tokens: int = 1024
     concurrency: int = 16
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    gone: str = ""
 
     async def judge(self, question: str, golds: Sequence[str], prediction: str) -> Judgement:
         """One verdict. Never raises for what a judge can do wrong.
@@ -87,14 +89,24 @@ class Judge:
         store: RunStore,
         on_judged: Callable[[Judgement], None] = lambda judgement: None,
     ) -> None:
-        """Judge answers, a bounded number at a time; each verdict is stored when it arrives."""
+        """Judge answers, a bounded number at a time; each verdict is stored when it arrives.
+
+        A judge that fails many times in a row is given up: `gone` says why, and the rest is not asked in vain.
+        """
+        in_a_row = 0
 
         async def work() -> None:
+            nonlocal in_a_row
             for row in rows:
+                if self.gone:
+                    return
                 problem = problems[row["benchmark"], row["problem"]]
                 judgement = await self.judge(problem.question, problem.golds, prediction_of(row))
                 store.verdicts.append(verdict_row(row["id"], self.identity, judgement))
                 on_judged(judgement)
+                in_a_row = in_a_row + 1 if judgement.reason.startswith(JudgeReason.FAILED) else 0
+                if in_a_row >= max(GIVE_UP, self.concurrency):
+                    self.gone = f"{in_a_row} answers in a row could not be judged; the last: {judgement.reply}"
 
         await together(work() for _ in range(self.concurrency))
 

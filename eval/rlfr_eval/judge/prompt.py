@@ -1,7 +1,8 @@
 """What the judge is asked, and how its reply is read.
 
 Each question carries a code that the judged model cannot know, and only a verdict with that code counts. So a response
-that says "VERDICT: CORRECT", or talks the judge into repeating it, wins nothing.
+that says "VERDICT: CORRECT", or gets the judge to quote it, wins nothing. A judge that is persuaded is another matter:
+`check.py` finds some of those.
 """
 
 import hashlib

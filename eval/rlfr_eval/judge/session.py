@@ -1,13 +1,11 @@
 """Reach the judge in force: start it if it is ours, ask who it is, check it, hand it out, stop what was started."""
 
-import json
 import math
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rlfr_eval.endpoint import Endpoint
 from rlfr_eval.fingerprint import fingerprint
@@ -47,25 +45,25 @@ class JudgeOptions:
 
 @asynccontextmanager
 async def judge_session(
-    choice: JudgeChoice, settings: Settings, folder: Path, options: JudgeOptions, *, check: bool = True
+    choice: JudgeChoice,
+    settings: Settings,
+    folder: Path,
+    options: JudgeOptions,
+    *,
+    check: bool = True,
+    budget: Budget | None = None,
 ) -> AsyncIterator[Judge]:
     """Yield a judge that answers.
 
     Args:
         folder: takes the log of a judge that is started here.
         check: put the known cases to it first.
+        budget: one that something was taken from already; a new one by default.
 
     Raises:
         UserError: it cannot be started or reached, does not serve the model asked for, or fails the check.
     """
-    budget = Budget(
-        options.budget_tokens,
-        options.budget_usd,
-        settings.number("JUDGE_PRICE_INPUT"),
-        settings.number("JUDGE_PRICE_OUTPUT"),
-    )
-    if math.isfinite(budget.usd) and not (budget.input_price or budget.output_price):
-        raise UserError("--judge-budget-usd needs prices: set JUDGE_PRICE_INPUT and JUDGE_PRICE_OUTPUT.")
+    fresh = prepare(choice, settings, options)
     async with AsyncExitStack() as stack:
         url = choice.url
         if choice.local:
@@ -82,15 +80,32 @@ async def judge_session(
         judge = Judge(
             endpoint,
             identity,
-            budget,
+            budget or fresh,
             cache,
             int(settings.number("JUDGE_MAX_TOKENS", 1)),
             int(settings.number("JUDGE_CONCURRENCY", 1)),
-            _extra_body(settings),
+            settings.json_object("JUDGE_EXTRA_BODY"),
         )
         if check:
             await _refuse_unfit(judge, options.force)
         yield judge
+
+
+def prepare(choice: JudgeChoice, settings: Settings, options: JudgeOptions) -> Budget:
+    """Find everything that is wrong with the settings before anything is paid for. Returns the budget.
+
+    Raises:
+        UserError: a number that is none, a budget without prices, a local judge that cannot be served.
+    """
+    for name, lowest in (("JUDGE_MAX_TOKENS", 1), ("JUDGE_CONCURRENCY", 1), ("JUDGE_PORT", 0)):
+        settings.number(name, lowest)
+    settings.json_object("JUDGE_EXTRA_BODY")
+    if choice.local:
+        _command(choice, settings, 0)
+    prices = settings.number("JUDGE_PRICE_INPUT"), settings.number("JUDGE_PRICE_OUTPUT")
+    if math.isfinite(options.budget_usd) and not any(prices):
+        raise UserError("--judge-budget-usd needs prices: set JUDGE_PRICE_INPUT and JUDGE_PRICE_OUTPUT.")
+    return Budget(options.budget_tokens, options.budget_usd, *prices)
 
 
 async def _refuse_unfit(judge: Judge, force: bool) -> None:
@@ -112,6 +127,10 @@ async def _refuse_unfit(judge: Judge, force: bool) -> None:
 
 def _local_server(choice: JudgeChoice, settings: Settings, log: Path) -> Server:
     port = int(settings.number("JUDGE_PORT")) or free_port()
+    return Server(_command(choice, settings, port), f"http://{HOST}:{port}/v1", log, what="the judge's server")
+
+
+def _command(choice: JudgeChoice, settings: Settings, port: int) -> list[str]:
     command = settings["JUDGE_CMD"] or LMDEPLOY
     lmdeploy = ENVIRONMENT / "bin" / "lmdeploy"
     if "{lmdeploy}" in command and not lmdeploy.exists():
@@ -119,9 +138,8 @@ def _local_server(choice: JudgeChoice, settings: Settings, log: Path) -> Server:
             f"{choice.named_by} asks for a local judge, but there is no {lmdeploy}. Make it with "
             "`bash scripts/setup_judge.sh`, or say how to serve it with JUDGE_CMD."
         )
-    words = fill(command, lmdeploy=str(lmdeploy), model=choice.local, name=choice.model or LOCAL_NAME, host=HOST,
-                 port=str(port))  # fmt: skip
-    return Server(words, f"http://{HOST}:{port}/v1", log, what="the judge's server")
+    values = {"model": choice.local, "name": choice.model or LOCAL_NAME, "host": HOST, "port": str(port)}
+    return fill(command, lmdeploy=str(lmdeploy), **values)
 
 
 async def _identify(endpoint: Endpoint, choice: JudgeChoice) -> str:
@@ -132,13 +150,3 @@ async def _identify(endpoint: Endpoint, choice: JudgeChoice) -> str:
         return f"{choice.local} ({fingerprint(folder)})" if folder.is_dir() else choice.local
     root = card.get("root")  # vLLM: the weights behind the name
     return endpoint.model if root in (None, endpoint.model) else f"{endpoint.model} ({root})"
-
-
-def _extra_body(settings: Settings) -> dict[str, Any]:
-    try:
-        value = json.loads(settings["JUDGE_EXTRA_BODY"] or "{}")
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise UserError(f"JUDGE_EXTRA_BODY is {settings['JUDGE_EXTRA_BODY']!r}; it must be a JSON object.")
-    return value
