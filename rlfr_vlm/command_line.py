@@ -43,6 +43,9 @@ class Program:
             self._say(self.stopped)
             return EXIT_INTERRUPTED
         except Exception as error:
+            if isinstance(error, OSError) and error.filename is not None and not is_disk_full(error):
+                self._say(f"{error.strerror}: {printable(str(error.filename))}. Mend that, or name another place.")
+                return EXIT_USER_ERROR
             if not is_disk_full(error):
                 raise
             self._say(f"the disk is full while writing ({error}). {self.disk_full}")

@@ -10,9 +10,9 @@ from typing import Any
 from rlfr_eval.benchmarks import Benchmark
 from rlfr_eval.endpoint import TOO_LONG, Endpoint, Fault, Reply
 from rlfr_eval.problems import Problem
-from rlfr_eval.store import RunStore
+from rlfr_eval.store import RunStore, digest
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.grading import extract
+from rlfr_vlm.grading import Item, extract_item
 
 WATCH = 1.0  # seconds between looks at a server of our own
 GIVE_UP = 8  # requests in a row that fail after all tries, or as many as are on their way at a time
@@ -66,8 +66,7 @@ def request_body(task: Task, extra_body: Mapping[str, Any], omit: Sequence[str] 
 def sample_row(task: Task, reply: Reply, config: str) -> dict[str, Any]:
     """The line that is kept of an answer. `visible` stands only where reasoning was taken away."""
     benchmark, problem = task.benchmark, task.problem
-    letters = benchmark.answer_type == "option" or bool(problem.options)
-    found = extract(reply.text, letters=letters)
+    found = extract_item(item(reply.text, benchmark, problem))
     row = {
         "id": task.id,
         "benchmark": benchmark.name,
@@ -75,6 +74,7 @@ def sample_row(task: Task, reply: Reply, config: str) -> dict[str, Any]:
         "sample": task.number,
         "config": config,
         "raw": reply.text,
+        "digest": digest(reply.text),
         "extracted": found.answer,
         "how": found.how,
         "finish_reason": reply.finish_reason,
@@ -91,6 +91,11 @@ def sample_row(task: Task, reply: Reply, config: str) -> dict[str, Any]:
     if reply.reasoning:
         row["server_reasoning"] = reply.reasoning
     return row
+
+
+def item(raw: str, benchmark: Benchmark, problem: Problem) -> Item:
+    """A response as the grader takes it."""
+    return Item(problem.golds, raw, None, problem.options, benchmark.answer_type or None)
 
 
 class Answering:

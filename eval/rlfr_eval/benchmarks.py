@@ -1,6 +1,7 @@
 """Benchmark files: one TOML each, read strictly; and suites of them."""
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ IN_CHECKOUT = Path(__file__).resolve().parents[2] / "benchmarks" / "lm"
 SUITES_FILE = "suites.toml"
 JUDGE_POLICIES = ("never", "undecided")
 NO_ANSWER = ("wrong", "undecided")
+ANSWER_TYPES = ("", "option", "text")
+NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,12 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_tokens < 1 or self.samples < 1:
+        if (
+            not 0 <= self.temperature < float("inf")
+            or not 0 < self.top_p <= 1
+            or self.max_tokens < 1
+            or self.samples < 1
+        ):
             raise UserError(
                 f"temperature {self.temperature}, top_p {self.top_p}, max_tokens {self.max_tokens} and samples "
                 f"{self.samples} do not go together: temperature >= 0, 0 < top_p <= 1, the others at least 1."
@@ -84,6 +92,8 @@ class Benchmark:
         answer_type: `option`, `text`, or empty: the grader tells from the gold answer.
         tolerance: relative, for numbers.
         judge: `never`, or `undecided`: what rules leave undecided may be judged.
+        free_text: whether answers may be words. Rules then call wrong only what numbers and options prove wrong; the
+            rest is undecided, for a judge.
         no_answer: what a response without an answer is: `wrong`, or `undecided`.
         system_prompt: of a chat, instead of the preset's own.
         content_sha256: of the problems as `problems.content_hash` sees them, in the copy that this file was made with.
@@ -100,6 +110,7 @@ class Benchmark:
     tolerance: float = 0.0
     judge: str = "undecided"
     no_answer: str = "wrong"
+    free_text: bool = False
     content_sha256: str = ""
     about: str = ""
     reference: tuple[Reference, ...] = ()
@@ -112,9 +123,17 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         _ = self.preset
-        for key, known in (("judge", JUDGE_POLICIES), ("no_answer", NO_ANSWER)):
+        if not NAME.fullmatch(self.name):
+            raise UserError(f"Benchmark name {self.name!r} must be letters, digits, `_`, `.` and `-`; it names files.")
+        if not 0 <= self.tolerance < 1:
+            raise UserError(
+                f"Benchmark {self.name}: tolerance is {self.tolerance}; it is relative, from 0 to below 1."
+            )
+        for key, known in (("judge", JUDGE_POLICIES), ("no_answer", NO_ANSWER), ("answer_type", ANSWER_TYPES)):
             if getattr(self, key) not in known:
-                raise UserError(f"Benchmark {self.name}: {key} is {getattr(self, key)!r}; it is {' or '.join(known)}.")
+                raise UserError(
+                    f"Benchmark {self.name}: {key} is {getattr(self, key)!r}; it is {' or '.join(map(repr, known))}."
+                )
 
 
 def build(cls: type, table: Mapping[str, Any], where: str) -> Any:
@@ -123,6 +142,8 @@ def build(cls: type, table: Mapping[str, Any], where: str) -> Any:
     Raises:
         UserError: an unknown or missing key, or a value of another type.
     """
+    if not isinstance(table, dict):
+        raise UserError(f"{where} is {table!r}; it must be a table of keys.")
     known = {option.name: option for option in dataclasses.fields(cls)}
     for key in table:
         if key not in known:
@@ -132,8 +153,10 @@ def build(cls: type, table: Mapping[str, Any], where: str) -> Any:
     for key, value in table.items():
         if key in nested and cls is Benchmark:
             values[key] = build(nested[key], value, f"{where}, [{key}]")
-        elif key == "reference":
+        elif key == "reference" and isinstance(value, list | tuple):
             values[key] = tuple(build(Reference, row, f"{where}, [[reference]]") for row in value)
+        elif key == "reference":
+            raise UserError(f"{where}: reference is {value!r}; write each as a [[reference]] table.")
         elif known[key].type is float and type(value) is int:
             values[key] = float(value)
         elif isinstance(wanted := known[key].type, type) and type(value) is not wanted:

@@ -20,6 +20,7 @@ from rlfr_vlm.errors import UserError
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds
 LONGEST_RETRY_AFTER = 600.0
 DATED = re.compile(r"-\d{4}(-?\d\d){0,2}")  # a version of what was asked, such as -2024-08-06
+ABORTED = ("abort", "error")  # reasons of vLLM and its like that are no end of an answer
 TOO_LONG = "too long"  # prompt and answer do not fit the context
 CONTEXT_WORDS = ("context length", "max_model_len", "maximum model length", "context window", "max_tokens must be")
 
@@ -78,6 +79,8 @@ class Endpoint:
     async def __aenter__(self) -> "Endpoint":
         import openai
 
+        if not self.api_key.isascii() or not self.api_key.isprintable():
+            raise UserError(f"The key for {self.name} has characters that no key has. Copy it again.")
         self._client = openai.AsyncOpenAI(
             base_url=self.url,
             api_key=self.api_key or "EMPTY",
@@ -92,14 +95,19 @@ class Endpoint:
         await self._client.close()
 
     async def models(self) -> list[dict[str, Any]]:
-        """The server's own list of what it serves.
+        """The server's own list of what it serves; empty from one that has no such list.
 
         Raises:
             UserError: it cannot be asked.
         """
+        import openai
+
         try:
-            page = await self._within_limit(self._client.models.list())
-            return [card.model_dump() for card in page.data]
+            page = await self._within_limit(self._client.models.list(), missing=openai.NotFoundError)
+            cards = [card.model_dump() for card in page.data]
+            return [card for card in cards if isinstance(card.get("id"), str) and card["id"]]
+        except openai.NotFoundError:
+            return []
         except Fault as fault:
             raise UserError(self._message(f"Cannot ask {self.name} at {self.url} what it serves: {fault}.")) from None
         except (AttributeError, TypeError):
@@ -115,6 +123,8 @@ class Endpoint:
             UserError: the server cannot be asked, does not serve it, or serves several and none is named.
         """
         cards = {card["id"]: card for card in await self.models()}
+        if not cards and self.model:
+            return {"id": self.model}  # a server without a list; the first request tells whether the name is right
         some = ", ".join(sorted(cards)[:10]) or "none"
         if not self.model and len(cards) != 1:
             raise UserError(f"{self.name} at {self.url} serves {len(cards)} models ({some}). Name one with {mend}.")
@@ -123,8 +133,9 @@ class Endpoint:
             raise UserError(f"{self.name} at {self.url} does not serve {self.model!r}; it serves {some}. Name another "
                             f"with {mend}.")  # fmt: skip
         card = cards[self.model]
-        parent = cards.get(card.get("parent") or "", {})  # an adapter has the context of its base
-        return {**card, "max_model_len": card.get("max_model_len") or parent.get("max_model_len")}
+        parent = cards.get(str(card.get("parent") or ""), {})  # an adapter has the context of its base
+        context = card.get("max_model_len") or parent.get("max_model_len")
+        return {**card, "max_model_len": context if isinstance(context, int) else None}
 
     async def count_tokens(self, body: dict[str, Any]) -> int | None:
         """Tokens of a prompt as vLLM counts them; None from servers that cannot say."""
@@ -165,14 +176,19 @@ class Endpoint:
         create = self._client.chat.completions.create if chat else self._client.completions.create
         extra = given.pop("extra_body", None)
         reply = await self._within_limit(create(**given, extra_body=extra))
-        return self._read(reply, chat, time.monotonic() - started, number)
+        try:
+            return self._read(reply, chat, time.monotonic() - started, number)
+        except (AttributeError, TypeError, LookupError, ValueError):  # valid JSON of another shape
+            raise Fault("not JSON", "the reply is no completion") from None
 
-    async def _within_limit(self, request: Any) -> Any:
-        """Await a request; whatever goes wrong becomes a Fault or a UserError."""
+    async def _within_limit(self, request: Any, missing: type[Exception] | tuple[()] = ()) -> Any:
+        """Await a request; whatever goes wrong, but what the caller expects, becomes a Fault or a UserError."""
         import openai
 
         try:
             return await asyncio.wait_for(request, self.time_limit)
+        except missing:
+            raise
         except (TimeoutError, openai.APITimeoutError):
             raise Fault("time-out", f"no whole reply within {self.time_limit:g} s") from None
         except openai.APIConnectionError as error:
@@ -180,12 +196,12 @@ class Endpoint:
             raise Fault("connection", self._message(f"connection lost ({type(reason).__name__})")) from None
         except openai.APIStatusError as error:
             raise self._of_status(error) from None
-        except (openai.APIResponseValidationError, ValueError) as error:
+        except (openai.APIResponseValidationError, ValueError, RecursionError) as error:
             raise Fault("not JSON", self._message(f"the reply is no JSON ({type(error).__name__})")) from None
 
     def _of_status(self, error: Any) -> Exception:
         status = error.status_code
-        text = self._message(f"HTTP {status}: {error.message}"[:500])
+        text = self._message(f"HTTP {status}: {error.message}")[:500]  # cut last, or half a key could stay
         if status in (401, 403):
             return UserError(
                 f"{self.name} at {self.url} refuses the key ({text}). See which key is in force with "
@@ -213,14 +229,18 @@ class Endpoint:
             raise Fault("wrong model", f"asked {self.model!r}, {served!r} answered")
         choice = reply.choices[0]
         text = choice.message.content if chat else choice.text
+        if isinstance(text, list):  # content in parts
+            text = "".join(part["text"] for part in text if part.get("type") == "text")
+        if choice.finish_reason in ABORTED:
+            raise Fault("aborted", f"the server broke the answer off ({choice.finish_reason})")
         extra = (choice.message.model_extra or {}) if chat else {}
         reasoning = extra.get("reasoning_content") or extra.get("reasoning") or ""
         tokens = reply.usage.completion_tokens if reply.usage else None
         if not text and not reasoning and not tokens:
             raise Fault("empty", "the reply has no text and says of no token that it was made")
         return Reply(
-            text=text or "",
-            reasoning=reasoning if isinstance(reasoning, str) else "",
+            text=self._message(str(text or "")),
+            reasoning=self._message(reasoning) if isinstance(reasoning, str) else "",
             finish_reason=choice.finish_reason or "",
             prompt_tokens=reply.usage.prompt_tokens if reply.usage else None,
             completion_tokens=tokens,

@@ -12,12 +12,12 @@ from rlfr_eval.benchmarks import Benchmark
 from rlfr_eval.context import check_lengths, check_prompts
 from rlfr_eval.endpoint import Endpoint
 from rlfr_eval.judge.choice import JudgeChoice
-from rlfr_eval.judge.judge import CHARACTERS_PER_TOKEN
+from rlfr_eval.judge.judge import BYTES_PER_TOKEN
 from rlfr_eval.judge.session import JudgeOptions, prepare
 from rlfr_eval.judging import check_first, cost_line, expected_cost, judge_undecided
 from rlfr_eval.problems import Problem, ProblemSet, read_problems
 from rlfr_eval.progress import bar
-from rlfr_eval.runs import about, configuration, limited, session
+from rlfr_eval.runs import about, configuration, limited, restore, session
 from rlfr_eval.scores import score_run
 from rlfr_eval.serving import Served, ServingOptions, served
 from rlfr_eval.settings import Settings
@@ -83,7 +83,7 @@ class Evaluation:
                 cost = expected_cost(store, self.chosen, self.settings)
             lines.append(f"judge named by {self.judge.named_by}: {cost} (of the answers that are there)")
         else:
-            most = cost_line(int(characters / CHARACTERS_PER_TOKEN), judged, self.settings)
+            most = cost_line(characters // BYTES_PER_TOKEN, judged, self.settings)
             lines.append(f"judge named by {self.judge.named_by}: {judged} answers if rules decided none; {most}")
         return "\n".join(lines)
 
@@ -94,19 +94,17 @@ class Evaluation:
             checked = asyncio.run(check_first(self.judge, self.settings, self.folder, self.judge_options))
         outcome = Outcome() if self._answered_already() else self._answer()
         with RunStore(self.folder) as store:
-            total = sum(len(problems) * one.sampling.samples for one, problems in self.chosen.values())
+            everything, planned = restore(store)  # with what earlier calls measured
+            total = sum(len(problems) * one.sampling.samples for one, problems in everything.values())
             with bar(total, "grading") as shown:
-                grade_by_rules(store, self.chosen, shown.update)
-            planned = {name: len(data.problems) for name, data in self._data.items()}
-            score_run(store, self.chosen, None, planned)  # stands until, and unless, a judge has said more
+                grade_by_rules(store, everything, shown.update)
+            score_run(store, everything, {}, planned)  # stands until, and unless, a judge has said more
             report = judge_undecided(
                 store, self.chosen, self.judge, self.settings, self.judge_options, checked=checked
             )
-            if self.judge is None:
-                store.save_run(judge=None)
-            scores = score_run(store, self.chosen, store.run.get("judge"), planned)
+            scores = score_run(store, everything, store.run.get("judges", {}), planned)
             self.record = store.run
-        missing = sum(one["missing"] for one in scores["benchmarks"].values())
+        missing = sum(scores["benchmarks"][name]["missing"] for name in self._data)
         if outcome.gone:
             print(f"the model's server is gone: {outcome.gone}", file=sys.stderr)
         return scores, not missing and not report.unfinished
@@ -140,7 +138,7 @@ class Evaluation:
             card = await endpoint.settle_model("--model")
             context = card.get("max_model_len")
             check_lengths(self.benchmarks, context)
-            model = {"name": endpoint.model, "root": card.get("root")} if self.serving.url else self.serving.identity()
+            model = self._identity(endpoint, card)
             with RunStore(self.folder) as store:
                 self._begin(store, model, place.url, context, session())
                 todo = self._missing(store)
@@ -159,6 +157,14 @@ class Evaluation:
                         on_answer=shown.update,
                         alive=lambda: place.server is None or place.server.alive,
                     ).run(_once(todo))
+
+    def _identity(self, endpoint: Endpoint, card: dict[str, Any]) -> dict[str, Any]:
+        """What ties answers to a model: its weights where they are known, else the server that gives it a name."""
+        if not self.serving.url:
+            return self.serving.identity()
+        root = card.get("root")
+        where = {"url": endpoint.url} if root in (None, endpoint.model) else {"root": root}
+        return {"name": endpoint.model, **where}
 
     def _begin(
         self,

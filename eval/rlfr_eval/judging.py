@@ -9,13 +9,14 @@ from typing import Any
 
 from rlfr_eval.judge.budget import Budget
 from rlfr_eval.judge.choice import JudgeChoice
-from rlfr_eval.judge.judge import CHARACTERS_PER_TOKEN, Judgement, prediction_of
+from rlfr_eval.judge.judge import Judgement, prediction_of, tokens_at_most
 from rlfr_eval.judge.prompt import JudgeReason, judge_messages
-from rlfr_eval.judge.session import JudgeOptions, judge_session
+from rlfr_eval.judge.session import JudgeOptions, judge_session, local_identity
 from rlfr_eval.progress import bar
 from rlfr_eval.settings import Settings
 from rlfr_eval.store import RunStore
 from rlfr_eval.verdicts import Chosen, standings, undecided_answers
+from rlfr_vlm.errors import printable
 
 
 @dataclass
@@ -30,6 +31,7 @@ class JudgingReport:
     output_tokens: int = 0
     usd: float = 0.0
     gone: str = ""
+    failure: str = ""
 
     @property
     def unfinished(self) -> int:
@@ -42,6 +44,8 @@ class JudgingReport:
 
     def add(self, judgement: Judgement) -> None:
         self.asked += 1
+        if judgement.reason.startswith(JudgeReason.FAILED):
+            self.failure = self.failure or judgement.reply
         self.cached += judgement.cached
         self.outcomes[judgement.reason or judgement.verdict.value] += 1
 
@@ -49,7 +53,8 @@ class JudgingReport:
         outcomes = ", ".join(f"{count} {name}" for name, count in self.outcomes.most_common())
         return (
             f"judge {self.identity}: {self.asked} answers ({self.cached} from the cache): {outcomes}; "
-            f"{self.input_tokens + self.output_tokens} tokens, {self.usd:.4f} USD"
+            f"{self.input_tokens + self.output_tokens} tokens with the known cases, {self.usd:.4f} USD"
+            + (f"; the first failure: {printable(self.failure[:300])}" if self.failure else "")
         )
 
 
@@ -61,13 +66,15 @@ def problems_by_id(chosen: Chosen) -> dict[tuple[str, str], Any]:
 def expected_cost(store: RunStore, chosen: Chosen, settings: Settings) -> str:
     """How many answers a judge would be asked about, and what that costs at most, in one line."""
     problems, inputs, count = problems_by_id(chosen), 0, 0
-    for row in undecided_answers(store, chosen, standings(store, None)):
-        problem = problems.get((row["benchmark"], row["problem"]))
-        if problem is not None:
-            count += 1
-            messages = judge_messages(problem.question, problem.golds, prediction_of(row))
-            inputs += int(sum(len(message["content"]) for message in messages) / CHARACTERS_PER_TOKEN)
-    return f"{count} answers for the judge; {cost_line(inputs, count, settings)}"
+    standing = standings(store, chosen, {})
+    ungraded = 0
+    for row in undecided_answers(store, chosen, standing, ungraded=True):
+        problem = problems[row["benchmark"], row["problem"]]
+        count += 1
+        ungraded += row["id"] not in standing
+        inputs += tokens_at_most(judge_messages(problem.question, problem.golds, prediction_of(row)))
+    rest = f" ({ungraded} of them not graded by rules yet)" if ungraded else ""
+    return f"{count} answers for the judge{rest}; {cost_line(inputs, count, settings)}"
 
 
 async def check_first(choice: JudgeChoice, settings: Settings, folder: Path, options: JudgeOptions) -> Budget:
@@ -106,12 +113,17 @@ def judge_undecided(
         checked: what is left after the known cases were put to it; without it they are put to it now.
     """
     report = JudgingReport()
-    if choice is None or next(undecided_answers(store, chosen, standings(store, None)), None) is None:
+    if choice is None:
+        store.save_run(judges={**store.run.get("judges", {}), **dict.fromkeys(chosen)})
+        return report
+    known = local_identity(choice) if choice.local else None
+    if next(undecided_answers(store, chosen, standings(store, chosen, dict.fromkeys(chosen, known))), None) is None:
         return report
     asyncio.run(_judge(store, chosen, choice, settings, options, report, checked))
     spent = {"judge": report.identity, "input_tokens": report.input_tokens, "output_tokens": report.output_tokens,
              "usd": report.usd}  # fmt: skip
-    store.save_run(judge=report.identity, judge_spent=[*store.run.get("judge_spent", []), spent])
+    judges = {**store.run.get("judges", {}), **dict.fromkeys(chosen, report.identity)}
+    store.save_run(judges=judges, judge_spent=[*store.run.get("judge_spent", []), spent])
     print(report.line(), file=sys.stderr)
     if report.gone:
         print(f"the judge is gone: {report.gone}", file=sys.stderr)
@@ -130,7 +142,7 @@ async def _judge(
     start = judge_session(choice, settings, store.folder, options, check=checked is None, budget=checked)
     async with start as judge:
         report.identity = judge.identity
-        standing = standings(store, judge.identity)
+        standing = standings(store, chosen, dict.fromkeys(chosen, judge.identity))
         total = sum(1 for _ in undecided_answers(store, chosen, standing))
         with bar(total, "judging") as shown:
 

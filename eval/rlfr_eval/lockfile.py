@@ -20,9 +20,12 @@ def read_lock(data_dir: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        lock = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot read the lock file {path}: {error}. Delete it and fetch again.") from None
+    if not isinstance(lock, dict) or not all("content_sha256" in entry for entry in lock.values()):
+        raise UserError(f"The lock file {path} is no table of benchmarks. Delete it and fetch again.")
+    return lock
 
 
 def write_lock(data_dir: Path, name: str, entry: dict[str, Any]) -> None:

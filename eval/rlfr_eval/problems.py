@@ -11,6 +11,7 @@ from typing import Any
 
 from rlfr_eval.benchmarks import Benchmark
 from rlfr_eval.lockfile import read_lock
+from rlfr_eval.store import digest
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import gold_list
 
@@ -38,10 +39,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class ProblemSet:
-    """All problems of a benchmark's file and their hash."""
+    """All problems of a benchmark's file, and the hash of their content."""
 
     problems: tuple[Problem, ...]
     sha256: str
+
+    @property
+    def identity(self) -> str:
+        """Hash of content and ids: answers are kept by id, so a run is tied to both."""
+        return digest([self.sha256, *(problem.id for problem in self.problems)])
 
 
 def content_hash(problems: Sequence[Problem]) -> str:
@@ -72,9 +78,13 @@ def read_problems(benchmark: Benchmark, data_dir: Path, check: bool = True) -> P
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read {path}: {error}.") from None
-    problems = tuple(_problem(line, number, path, benchmark.name) for number, line in enumerate(lines) if line.strip())
+    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    problems = tuple(
+        _problem(line, number, path, f"{benchmark.name}-{place}") for place, (number, line) in enumerate(rows)
+    )
     if benchmark.n and len(problems) != benchmark.n:
-        raise UserError(f"{path} has {len(problems)} problems; {benchmark.title} has {benchmark.n}. Fetch it again.")
+        raise UserError(f"{path} has {len(problems)} problems; {benchmark.title} has {benchmark.n}. "
+                        "Move it away and fetch it again.")  # fmt: skip
     if not problems:
         raise UserError(f"{path} has no problems.")
     name, times = Counter(problem.id for problem in problems).most_common(1)[0]
@@ -85,23 +95,36 @@ def read_problems(benchmark: Benchmark, data_dir: Path, check: bool = True) -> P
     expected = locked["content_sha256"] if locked else benchmark.content_sha256
     if check and expected and expected != found:
         what = "has changed since it was locked" if locked else f"is not the copy of {benchmark.title} that is known"
+        accept = f"rlfr-eval fetch {benchmark.name} --data-dir {data_dir} --relock"
         raise UserError(
-            f"{path} {what}: its hash is {found[:12]}, expected is {expected[:12]}. Fetch it again, or accept it with "
-            f"`rlfr-eval fetch {benchmark.name} --data-dir {data_dir} --relock`."
+            f"{path} {what}: its hash is {found[:12]}, expected is {expected[:12]}. Move it away and fetch it again, "
+            f"or accept it with `{accept}`."
         )
     return ProblemSet(problems, found)
 
 
-def _problem(line: str, number: int, path: Path, name: str) -> Problem:
+def _problem(line: str, number: int, path: Path, default_id: str) -> Problem:
+    where = f"Line {number} of {path}"
     try:
         row: Any = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"Line {number + 1} of {path} is not JSON: {error}.") from None
-    missing = [key for key in ("problem", "answer") if not isinstance(row, dict) or key not in row]
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON: {error}.") from None
+    missing = [key for key in ("problem", "answer") if not isinstance(row, dict) or row.get(key) is None]
     if missing:
-        raise UserError(f"Line {number + 1} of {path} has no {' and no '.join(missing)}.")
-    golds = tuple(gold.strip() for gold in gold_list(row["answer"]))
+        raise UserError(f"{where} has no {' and no '.join(missing)}.")
+    question, answer, options = row["problem"], row["answer"], row.get("options") or []
+    if not isinstance(question, str):
+        raise UserError(f"{where}: problem is {question!r}; it must be text.")
+    if not isinstance(answer, str | int | float | list) or answer != answer:
+        raise UserError(f"{where}: answer is {answer!r}; it must be text, a number, or a list of acceptable ones.")
+    if not isinstance(options, list):
+        raise UserError(f"{where}: options is {options!r}; it must be a list of texts.")
+    golds = tuple(gold.strip() for gold in gold_list(answer))
     if not any(golds):
-        raise UserError(f"Line {number + 1} of {path} has an empty answer; nothing can be graded against it.")
-    options = tuple(map(str, row.get("options") or ()))
-    return Problem(str(row.get("id", f"{name}-{number}")), str(row["problem"]), golds, options)
+        raise UserError(f"{where} has an empty answer; nothing can be graded against it.")
+    problem = Problem(str(row.get("id", default_id)), question, golds, tuple(map(str, options)))
+    try:
+        problem.asked.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where} has half of a character pair (a surrogate), which no server can be sent.") from None
+    return problem

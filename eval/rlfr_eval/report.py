@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlfr_eval.table import HEADER, markdown, notes, over_samples_lines, percent, score_rows
+from rlfr_eval.table import HEADER, markdown, mean_line, notes, over_samples_lines, percent, score_rows
 from rlfr_vlm.files import write_text
 
 REPORT_FILE = "report.md"
@@ -26,6 +26,7 @@ def report_text(run: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
         "Scores, bounds and shares in percent. Bounds: all undecided answers wrong, all of them right. "
         "Interval: Wilson for one sample per problem, else bootstrap over problems.",
         markdown([HEADER, *score_rows(scores)]),
+        mean_line(scores),
         *over_samples_lines(scores),
         *(f"- {note}" for note in notes(scores)),
         "## Cost",
@@ -40,10 +41,19 @@ def report_text(run: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
             ("benchmark", "prompt", "hash", "data", "sampling"),
             *(_how(name, one) for name, one in made.items()),
         ]),
-        f"Versions: {', '.join(f'{name} {value}' for name, value in run['versions'].items())}. "
-        f"Commit: {run['commit'] or 'not a checkout'}. Context: {run['context'] or 'not said by the server'}.",
+        "## Sessions",
+        markdown([
+            ("started", "command", "versions", "commit"),
+            *(_session(one) for one in run.get("sessions", [])),
+        ]),
+        f"Context of the model: {run['context'] or 'not said by the server'}.",
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _session(one: Mapping[str, Any]) -> tuple[str, ...]:
+    versions = ", ".join(f"{name} {value}" for name, value in one["versions"].items())
+    return (one["started"], " ".join(one["command"]), versions, one["commit"] or "not a checkout")
 
 
 def _plain(text: str) -> str:
@@ -61,12 +71,18 @@ def _cost(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
 def _published(scores: Mapping[str, Any]) -> str:
     rows = [
         (name, reference["model"], reference["method"], f"{reference['value']:.1f}", reference["metric"],
-         percent(one["accuracy"]) if one["headline"] else "-", reference["source"])
+         _this_run(one), reference["source"])
         for name, one in scores["benchmarks"].items()
         for reference in one["reference"]
     ]  # fmt: skip
     header = ("benchmark", "model", "method", "published", "metric", "this run", "source")
     return markdown([header, *rows]) if rows else "None are known for these benchmarks."
+
+
+def _this_run(one: Mapping[str, Any]) -> str:
+    if not one["headline"] or one["partial"]:
+        return "partial" if one["partial"] else "undecided"
+    return f"{percent(one['accuracy'])} ({one['metric']})"
 
 
 def _how(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:

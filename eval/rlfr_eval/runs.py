@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlfr_eval.benchmarks import Benchmark, build
-from rlfr_eval.problems import ProblemSet, read_problems
+from rlfr_eval.problems import Problem, ProblemSet, read_problems
 from rlfr_eval.store import RunStore
 from rlfr_eval.verdicts import Chosen
 from rlfr_vlm import __version__
@@ -35,7 +35,7 @@ def configuration(
     del sampling["samples"]
     asked = benchmark.preset
     return {
-        "data_sha256": data.sha256,
+        "data_sha256": data.identity,
         "prompt": {"name": asked.name, "version": asked.version, "hash": asked.digest},
         "sampling": sampling,
         "answer_type": benchmark.answer_type,
@@ -49,7 +49,7 @@ def about(benchmarks: list[Benchmark], data_dir: Path, limit: int | None, **more
     return {
         "specs": {benchmark.name: dataclasses.asdict(benchmark) for benchmark in benchmarks},
         "limits": {benchmark.name: limit for benchmark in benchmarks},
-        "data_dir": str(data_dir.resolve()),
+        "data_dirs": {benchmark.name: str(data_dir.resolve()) for benchmark in benchmarks},
         **more,
     }
 
@@ -93,21 +93,32 @@ def limited(data: ProblemSet, limit: int | None) -> tuple[Any, ...]:
     return data.problems if limit is None else data.problems[:limit]
 
 
-def restore(store: RunStore, data_dir: Path | None = None) -> tuple[Chosen, dict[str, int]]:
+def specs(store: RunStore) -> dict[str, tuple[Benchmark, tuple[Problem, ...]]]:
+    """Benchmarks of a run as they were, without their problems, which need their files."""
+    return {
+        name: (build(Benchmark, spec, f"{store.folder}/run.json, {name}"), ())
+        for name, spec in store.run["specs"].items()
+    }
+
+
+def restore(store: RunStore, data_dir: Path | None = None, whole: bool = False) -> tuple[Chosen, dict[str, int]]:
     """Benchmarks and problems of a run that was made before, and how many problems each has in all.
+
+    Args:
+        data_dir: where the data are now, instead of where they were.
+        whole: all problems, also those beyond the limit of the last call.
 
     Raises:
         UserError: the problems are gone, or are others than the answers were given to.
     """
-    folder = data_dir or Path(store.run["data_dir"])
     chosen, planned = {}, {}
-    for name, spec in store.run["specs"].items():
-        benchmark = build(Benchmark, spec, f"{store.folder}/run.json, {name}")
-        data = read_problems(benchmark, folder)
-        if data.sha256 != store.run["benchmarks"][name]["data_sha256"]:
+    for name, (benchmark, _) in specs(store).items():
+        folder = data_dir or Path(store.run["data_dirs"][name])
+        data = read_problems(benchmark, folder, check=False)
+        if data.identity != store.run["benchmarks"][name]["data_sha256"]:
             raise UserError(
                 f"{folder}/{name}.jsonl is not what {store.folder} was made with. Name that with --data-dir."
             )
-        chosen[name] = (benchmark, limited(data, store.run["limits"][name]))
+        chosen[name] = (benchmark, limited(data, None if whole else store.run["limits"][name]))
         planned[name] = len(data.problems)
     return chosen, planned

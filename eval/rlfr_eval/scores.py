@@ -12,26 +12,34 @@ from rlfr_vlm.files import write_json
 from rlfr_vlm.grading import grader_version
 
 
-def score_run(store: RunStore, chosen: Chosen, judge: str | None, planned: Mapping[str, int]) -> dict[str, Any]:
+def score_run(
+    store: RunStore, chosen: Chosen, judges: Mapping[str, str | None], planned: Mapping[str, int]
+) -> dict[str, Any]:
     """Score every benchmark of a run and write scores.json.
 
     Args:
         chosen: benchmarks and the problems that were to be answered.
-        judge: identity of the judge in force, or None.
+        judges: identity of the judge in force for each, or None.
         planned: problems that each benchmark has in all; more than were to be answered makes a result partial.
     """
-    standing = standings(store, judge)
+    standing = standings(store, chosen, judges)
+    named = {judges.get(name) for name in chosen}
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
     for row in store.answers():
         if row["benchmark"] in rows:
             rows[row["benchmark"]].append(_light(row))
     scores = {
-        "judge": judge,
+        "judge": named.pop() if len(named) == 1 else "see each benchmark",
         "grader": grader_version(),
         "benchmarks": {
-            name: _score(benchmark, [problem.id for problem in problems], rows[name], standing, planned[name])
+            name: {
+                "judge": judges.get(name),
+                **_score(benchmark, [problem.id for problem in problems], rows[name], standing, planned[name]),
+            }
             for name, (benchmark, problems) in chosen.items()
         },
+        "judge_spent": store.run.get("judge_spent", []),
+        "damaged_lines": store.samples.damaged + store.verdicts.damaged,
         "faults": dict(Counter(row["kind"] for row in store.failures).most_common()),
     }
     write_json(store.folder / SCORES_FILE, scores)

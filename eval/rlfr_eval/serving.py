@@ -1,16 +1,17 @@
 """The model that is measured is always behind a URL: a server that runs, or one that we start for it."""
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rlfr_eval.fingerprint import fingerprint
 from rlfr_eval.progress import Clock
 from rlfr_eval.server import HOST, Server, fill, free_port, vllm_command
+from rlfr_eval.settings import json_object
 from rlfr_eval.urls import base_url
 from rlfr_vlm.errors import UserError
 
@@ -68,10 +69,11 @@ class ServingOptions:
 
     @property
     def label(self) -> str:
-        """A folder's name for results: of two experiments, both have a `checkpoint-160`."""
+        """A folder's name for results. Two experiments may both have a `checkpoint-160`, two servers a `default`."""
         if self.folder:
             return "--".join(self.folder.resolve().parts[-2:])
-        return self.name.replace("/", "--") or "endpoint"
+        where = urlsplit(base_url(self.url)).netloc.replace(":", "-") if self.url else ""
+        return "--".join(part for part in (where, self.name.replace("/", "--")) if part)
 
     @property
     def folder(self) -> Path | None:
@@ -89,7 +91,7 @@ class ServingOptions:
             UserError: it names none, and none is given.
         """
         assert self.folder is not None
-        named = json.loads((self.folder / ADAPTER_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        named = str(read_json(self.folder / ADAPTER_FILE).get("base_model_name_or_path") or "")
         if not (self.base_model or named):
             raise UserError(f"The adapter {self.model} does not name its base model. Give it with --base-model.")
         return self.base_model or named
@@ -108,10 +110,22 @@ class ServingOptions:
         path = (self.folder or Path("nowhere")) / "config.json"
         if not path.is_file() or self.command or self.arguments:
             return None
-        config = json.loads(path.read_text(encoding="utf-8"))
-        text = config.get("text_config", config)
+        config = read_json(path)
+        text = config.get("text_config") or config
         stretched = any((text.get(name) or {}).get("factor") for name in ("rope_scaling", "rope_parameters"))
         return None if stretched else text.get("max_position_embeddings")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A model's configuration.
+
+    Raises:
+        UserError: it is broken.
+    """
+    try:
+        return json_object(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {error}.") from None
 
 
 @dataclass
@@ -159,7 +173,7 @@ def served(options: ServingOptions, folder: Path) -> Iterator[Served]:
 def native_adapter(options: ServingOptions) -> list[str]:
     """vLLM's options for an adapter beside its base."""
     assert options.folder is not None
-    config = json.loads((options.folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+    config = read_json(options.folder / ADAPTER_FILE)
     rank = config.get("r", VLLM_RANKS[1])
     allowed = next((size for size in VLLM_RANKS if size >= rank), rank)
     return ["--enable-lora", "--max-lora-rank", str(allowed), "--lora-modules", f"{options.name}={options.folder}"]

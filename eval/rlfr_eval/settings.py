@@ -70,10 +70,10 @@ class Value:
 
 
 class Settings:
-    """Every setting with its value and origin."""
+    """Every setting with its value and origin; `below` has what a flag stands above."""
 
-    def __init__(self, values: Mapping[str, Value], env_file: Path | None) -> None:
-        self.values, self.env_file = dict(values), env_file
+    def __init__(self, values: Mapping[str, Value], below: Mapping[str, Value], env_file: Path | None) -> None:
+        self.values, self.below, self.env_file = dict(values), dict(below), env_file
 
     def __getitem__(self, name: str) -> str:
         """The value; "" when it is unset or says that there is none."""
@@ -121,18 +121,17 @@ def load_settings(
     environment = os.environ if environment is None else environment
     path = find_env_file(start or Path.cwd())
     file_values = _read_env_file(path) if path else {}
-    values = {}
+    values, below = {}, {}
     for name, setting in SETTINGS.items():
-        given = flags.get(name)
-        if given is not None:
-            values[name] = Value(name, given, "command line")
-        elif name in environment:
+        if name in environment:
             values[name] = Value(name, environment[name], "environment")
         elif name in file_values:
             values[name] = Value(name, file_values[name], ".env")
         else:
             values[name] = Value(name, setting.default, "default")
-    return Settings(values, path)
+        if (given := flags.get(name)) is not None:
+            below[name], values[name] = values[name], Value(name, given, "command line")
+    return Settings(values, below, path)
 
 
 def find_env_file(start: Path) -> Path | None:
@@ -160,12 +159,16 @@ def json_object(text: str, name: str) -> dict[str, Any]:
         UserError: it is none.
     """
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise UserError(f"{name} is {text!r}; it must be a JSON object.")
     return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)  # NaN and Infinity are not JSON
 
 
 def redact(text: str, secrets: list[str]) -> str:

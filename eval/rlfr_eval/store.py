@@ -86,8 +86,9 @@ class RunStore:
             raise UserError(
                 f"{path} is broken: {error}. Take another --out; the answers beside it are intact."
             ) from None
-        if run.get("format") != FORMAT:
-            raise UserError(f"{path} has format {run.get('format')}; this version reads format {FORMAT}.")
+        found = run.get("format") if isinstance(run, dict) else None
+        if found != FORMAT or not {"model", "benchmarks", "specs"} <= set(run):
+            raise UserError(f"{path} has format {found}, or is incomplete; this version reads format {FORMAT}.")
         return run
 
     def __enter__(self) -> "RunStore":
@@ -118,7 +119,7 @@ class RunStore:
         Args:
             model: identity of the policy; another one is refused.
             benchmarks: how each is asked; asked otherwise than before is refused, new ones join.
-            about: for the record; the latest stands, `specs` and `limits` join.
+            about: for the record; the latest stands, `specs`, `limits` and `data_dirs` join.
             session: who works on it now; every session stays on record.
 
         Raises:
@@ -133,7 +134,7 @@ class RunStore:
                 f"{self.folder} holds answers of another configuration ({'; '.join(changed[:5])}). "
                 "Answers of two configurations are never mixed: take another --out."
             )
-        joined = {key: {**self.run.get(key, {}), **about.pop(key, {})} for key in ("specs", "limits")}
+        joined = {key: {**self.run.get(key, {}), **about.pop(key, {})} for key in ("specs", "limits", "data_dirs")}
         sessions = [*self.run.get("sessions", []), *([session] if session else [])]
         self.run |= {"format": FORMAT, "model": model, "benchmarks": {**known, **benchmarks}, **joined, **about}
         self.save_run(sessions=sessions)

@@ -5,8 +5,12 @@ from typing import Any
 
 from rlfr_vlm.errors import printable
 
-HEADER = ("benchmark", "n", "score", "95 % interval", "decided", "bounds", "rules only", "truncated", "no answer")
+HEADER = (
+    "benchmark", "n", "score", "95 % interval", "rules / judge / undecided", "bounds", "rules only", "truncated",
+    "no answer",
+)  # fmt: skip
 TRUNCATED_WARNING = 0.01
+LEFT_OUT = "_problems_left_out"
 
 
 def percent(share: float | None) -> str:
@@ -31,13 +35,27 @@ def score_rows(scores: Mapping[str, Any], show_undecided: bool = False) -> list[
             str(one["answered"]) if not one["missing"] else f"{one['answered']}/{one['answers_expected']}",
             score,
             f"[{percent(low)}, {percent(high)}]" if shown else "-",
-            percent(one["coverage"]),
+            " / ".join(percent(share) for share in _decided_by(one)),
             f"{percent(one['lower'])} to {percent(one['upper'])}",
             f"{percent(one['rules_only']['accuracy'])} of {percent(one['rules_only']['coverage'])}",
             percent(one["truncated"]),
             percent(one["no_answer_found"]),
         ])  # fmt: skip
     return rows
+
+
+def _decided_by(one: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Shares of the expected answers that rules, a judge and nobody decided."""
+    judged = one["judged"] / one["answers_expected"] if one["answers_expected"] else 0.0
+    return one["coverage"] - judged, judged, 1 - one["coverage"]
+
+
+def mean_line(scores: Mapping[str, Any]) -> str:
+    """The mean over benchmarks, as papers report it; nothing while a benchmark has no number or is partial."""
+    ones = list(scores["benchmarks"].values())
+    if len(ones) < 2 or not all(one["headline"] and not one["partial"] for one in ones):
+        return ""
+    return f"mean over {len(ones)} benchmarks: {percent(sum(one['accuracy'] for one in ones) / len(ones))}"
 
 
 def notes(scores: Mapping[str, Any]) -> list[str]:
@@ -58,17 +76,28 @@ def notes(scores: Mapping[str, Any]) -> list[str]:
             found.append(f"{name}: {percent(one['truncated'])} % of the answers were cut off at max_tokens.")
     if scores.get("faults"):
         faults = ", ".join(f"{count} {kind}" for kind, count in scores["faults"].items())
-        found.append(f"Requests that failed and were tried again: {faults}.")
+        found.append(f"Requests that failed on the way: {faults} (failures.jsonl).")
+    if scores.get("damaged_lines"):
+        found.append(
+            f"{scores['damaged_lines']} stored lines were damaged and passed over; their answers were asked again."
+        )
+    if scores.get("judge_spent"):
+        tokens = sum(one["input_tokens"] + one["output_tokens"] for one in scores["judge_spent"])
+        found.append(f"The judge took {tokens} tokens, {sum(one['usd'] for one in scores['judge_spent']):.4f} USD.")
     return found
 
 
-def over_samples_lines(scores: Mapping[str, Any]) -> list[str]:
-    """pass@k and maj@k, a line per benchmark that has several samples."""
+def over_samples_lines(scores: Mapping[str, Any], show_undecided: bool = False) -> list[str]:
+    """pass@k and maj@k, a line per benchmark that has several samples and may be quoted."""
     lines = []
     for name, one in scores["benchmarks"].items():
-        values = [f"{key} {percent(value)}" for key, value in one.items()
-                  if key.startswith(("pass@", "maj@")) and not key.endswith("left_out")]  # fmt: skip
-        if values:
+        values = [
+            f"{key} {percent(value)}"
+            + (f" ({left} problems left out)" if (left := one.get(f"{key}{LEFT_OUT}")) else "")
+            for key, value in one.items()
+            if key.startswith(("pass@", "maj@")) and not key.endswith(LEFT_OUT)
+        ]
+        if values and (one["headline"] or show_undecided):
             lines.append(f"{name}: {', '.join(values)}")
     return lines
 
@@ -94,7 +123,8 @@ def summary(run: Mapping[str, Any], scores: Mapping[str, Any], show_undecided: b
         printable(who),
         aligned([HEADER, *score_rows(scores, show_undecided)]),
         "score, bounds and shares in percent; bounds: all undecided wrong, all right",
-        *over_samples_lines(scores),
+        *filter(None, [mean_line(scores)]),
+        *over_samples_lines(scores, show_undecided),
         *(f"note: {note}" for note in notes(scores)),
     ]
     return "\n".join(parts)

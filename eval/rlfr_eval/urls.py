@@ -18,15 +18,18 @@ def base_url(text: str, name: str = "--base-url") -> str:
         UserError: not an address of a web server, or one with a password in it.
     """
     text = text.strip()
-    parts = urlsplit(text if "://" in text else f"http://{text}")
+    none = UserError(
+        f"{name} is {text[:200]!r}, which is no address of a server. Give one like http://127.0.0.1:8000/v1."
+    )
     try:
-        host, _ = parts.hostname, parts.port
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        host, _ = (parts.hostname or "").encode("idna"), parts.port
     except ValueError:
-        host = None
-    if parts.scheme not in ("http", "https") or not host:
-        raise UserError(
-            f"{name} is {text!r}, which is no address of a server. Give one like http://127.0.0.1:8000/v1."
-        )
+        raise none from None
+    if parts.scheme not in ("http", "https") or not host or not text.isprintable() or " " in text:
+        raise none
+    if parts.query or parts.fragment:
+        raise UserError(f"{name} has a part behind `?` or `#`, which may hold a key and is not sent. Leave it out.")
     if parts.username or parts.password:
         raise UserError(f"{name} holds a user name or password, which would end up in logs. Give the key by itself.")
     path = parts.path.rstrip("/")

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from rlfr_eval.answering import item
 from rlfr_eval.benchmarks import Benchmark
 from rlfr_eval.problems import Problem
-from rlfr_eval.store import RunStore
-from rlfr_vlm.grading import Grade, Item, Reason, Verdict, grade_many, grader_version
+from rlfr_eval.store import RunStore, digest
+from rlfr_vlm.grading import Grade, Reason, Verdict, grade_many, grader_version
 
 BATCH = 512
+PROVE_WRONG = ("number", "option")  # paths of the grader that hold for free text, too
 Chosen = Mapping[str, tuple[Benchmark, tuple[Problem, ...]]]
 
 
@@ -31,69 +33,85 @@ class Standing:
     judged: bool = False
 
 
+def grading_key(benchmark: Benchmark) -> str:
+    """Hash of everything but the answer that decides a verdict of the rules."""
+    settings = (benchmark.tolerance, benchmark.no_answer, benchmark.answer_type, benchmark.free_text)
+    return digest([grader_version(), *settings])
+
+
 def grade_by_rules(store: RunStore, chosen: Chosen, on_graded: Callable[[int], None] = lambda count: None) -> int:
-    """Append the rules' verdict for every answer that has none by this grader; returns how many."""
-    version = grader_version()
-    graded = {row["id"] for row in store.verdicts if row.get("by") == "rules" and row.get("grader") == version}
-    problems = {
-        (name, problem.id): (benchmark, problem)
-        for name, (benchmark, all_problems) in chosen.items()
-        for problem in all_problems
-    }
+    """Append the rules' verdict for every answer that has none by this grader and these settings; returns how many."""
+    keys = {name: grading_key(benchmark) for name, (benchmark, _) in chosen.items()}
+    graded = {(row["id"], row["answer"], row["grading"]) for row in store.verdicts if row.get("by") == "rules"}
+    problems = {(name, problem.id): problem for name, (_, all_problems) in chosen.items() for problem in all_problems}
     rows = (
-        row for row in store.answers() if row["id"] not in graded and (row["benchmark"], row["problem"]) in problems
+        row
+        for row in store.answers()
+        if (row["benchmark"], row["problem"]) in problems
+        and (row["id"], row["digest"], keys[row["benchmark"]]) not in graded
     )
     count = 0
     while batch := list(islice(rows, BATCH)):
-        pairs = [problems[row["benchmark"], row["problem"]] for row in batch]
-        for tolerance in sorted({benchmark.tolerance for benchmark, _ in pairs}):
-            same = [i for i, (benchmark, _) in enumerate(pairs) if benchmark.tolerance == tolerance]
-            items = [_item(batch[i], *pairs[i]) for i in same]
-            grades = grade_many(items, tolerance=tolerance)
+        for tolerance in sorted({chosen[row["benchmark"]][0].tolerance for row in batch}):
+            same = [row for row in batch if chosen[row["benchmark"]][0].tolerance == tolerance]
+            grades = grade_many(
+                [
+                    item(row["raw"], chosen[row["benchmark"]][0], problems[row["benchmark"], row["problem"]])
+                    for row in same
+                ],
+                tolerance=tolerance,
+            )
             store.verdicts.append(
-                *(_line(batch[i], pairs[i][0], grade, version) for i, grade in zip(same, grades, strict=True))
+                *(_line(row, chosen[row["benchmark"]][0], grade) for row, grade in zip(same, grades, strict=True))
             )
         count += len(batch)
         on_graded(len(batch))
     return count
 
 
-def _item(row: Mapping[str, Any], benchmark: Benchmark, problem: Problem) -> Item:
-    return Item(problem.golds, row["raw"], None, problem.options, benchmark.answer_type or None)
-
-
-def _line(row: Mapping[str, Any], benchmark: Benchmark, grade: Grade, version: str) -> dict[str, Any]:
-    verdict = grade.verdict
-    # a response that was cut off before it answered has not answered, whatever the policy
-    if grade.reason == Reason.NO_ANSWER and (benchmark.no_answer == "wrong" or row["finish_reason"] == "length"):
+def _line(row: Mapping[str, Any], benchmark: Benchmark, grade: Grade) -> dict[str, Any]:
+    verdict, reason = grade.verdict, grade.reason
+    if row["finish_reason"] == "content_filter" and verdict is not Verdict.RIGHT:
+        verdict, reason = Verdict.UNDECIDED, "stopped by a content filter"
+    elif reason == Reason.NO_ANSWER and (benchmark.no_answer == "wrong" or row["finish_reason"] == "length"):
+        # a response that was cut off before it answered has not answered, whatever the policy
         verdict = Verdict.WRONG
+    elif benchmark.free_text and verdict is Verdict.WRONG and grade.path not in PROVE_WRONG:
+        verdict, reason = Verdict.UNDECIDED, Reason.FREE_TEXT
     return {
         "id": row["id"],
         "by": "rules",
-        "grader": version,
+        "answer": row["digest"],
+        "grading": grading_key(benchmark),
+        "grader": grader_version(),
         "verdict": verdict.value,
         "path": grade.path,
-        "reason": grade.reason,
+        "reason": reason,
     }
 
 
-def standings(store: RunStore, judge: str | None) -> dict[str, Standing]:
-    """Sample id -> where it stands.
+def standings(store: RunStore, chosen: Chosen, judges: Mapping[str, str | None]) -> dict[str, Standing]:
+    """Sample id -> where it stands. A verdict on another answer, by another grader or judge, does not count.
 
     Args:
-        judge: identity of the judge whose verdicts count; None: rules alone.
+        judges: benchmark -> identity of the judge whose verdicts count; None or absent: rules alone.
     """
+    keys = {name: grading_key(benchmark) for name, (benchmark, _) in chosen.items()}
+    answers = {row["id"]: (row["digest"], row["benchmark"]) for row in store.answers() if row["benchmark"] in chosen}
     found: dict[str, Standing] = {}
     for row in store.verdicts:
-        verdict = Verdict(row["verdict"])
-        if row["by"] == "rules":
+        answer, name = answers.get(row.get("id", ""), ("", ""))
+        if name and row.get("by") == "rules" and (row["answer"], row["grading"]) == (answer, keys[name]):
+            verdict = Verdict(row["verdict"])
             found[row["id"]] = Standing(verdict, verdict, row["reason"])
     for row in store.verdicts:
-        if row["by"] != "judge" or row["judge"] != judge or row["id"] not in found:
+        answer, name = answers.get(row.get("id", ""), ("", ""))
+        standing = found.get(row.get("id", ""))
+        if standing is None or standing.rules is not Verdict.UNDECIDED or row.get("by") != "judge":
             continue
-        standing, verdict = found[row["id"]], Verdict(row["verdict"])
-        if standing.rules is not Verdict.UNDECIDED:
+        if row["answer"] != answer or row["judge"] != judges.get(name):
             continue
+        verdict = Verdict(row["verdict"])
         if verdict is not Verdict.UNDECIDED:
             found[row["id"]] = Standing(standing.rules, verdict, "", True)
         elif not standing.judged:
@@ -101,14 +119,22 @@ def standings(store: RunStore, judge: str | None) -> dict[str, Standing]:
     return found
 
 
-def undecided_answers(store: RunStore, chosen: Chosen, standing: Mapping[str, Standing]) -> Iterator[dict[str, Any]]:
-    """Answers that a judge may be asked about."""
+def undecided_answers(
+    store: RunStore, chosen: Chosen, standing: Mapping[str, Standing], ungraded: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Answers that a judge may be asked about.
+
+    Args:
+        ungraded: also those that rules have not seen yet.
+    """
+    wanted = {
+        (name, problem.id): benchmark.sampling.samples
+        for name, (benchmark, problems) in chosen.items()
+        if benchmark.judge == "undecided"
+        for problem in problems
+    }
     for row in store.answers():
-        place = standing.get(row["id"])
-        if (
-            place is not None
-            and place.final is Verdict.UNDECIDED
-            and row["benchmark"] in chosen
-            and chosen[row["benchmark"]][0].judge == "undecided"
-        ):
-            yield row
+        if row["sample"] < wanted.get((row["benchmark"], row["problem"]), 0):
+            place = standing.get(row["id"])
+            if ungraded if place is None else place.final is Verdict.UNDECIDED:
+                yield row

@@ -1,7 +1,7 @@
 """The one grader, for rewards and for evaluation: right, wrong or undecided. Knows nothing of torch."""
 
 from rlfr_vlm.grading.extract import Extraction, extract, last_boxed
-from rlfr_vlm.grading.grade import Grade, Item, gold_list, grade, grade_many, verify_answer
+from rlfr_vlm.grading.grade import Grade, Item, extract_item, gold_list, grade, grade_many, verify_answer
 from rlfr_vlm.grading.pool import GradingPool, PoolSettings, shared_pool
 from rlfr_vlm.grading.readable import unreadable_golds
 from rlfr_vlm.grading.verdict import Reason, Verdict
@@ -16,6 +16,7 @@ __all__ = [
     "Reason",
     "Verdict",
     "extract",
+    "extract_item",
     "gold_list",
     "grade",
     "grade_many",

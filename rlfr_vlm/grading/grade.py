@@ -72,7 +72,7 @@ def grade_many(items: Sequence[Item], *, tolerance: float = 0.0, pool: GradingPo
         tolerance: relative, for numbers; 0 compares exactly.
         pool: worker processes; this process's own by default.
     """
-    extractions = [_extraction(item) for item in items]
+    extractions = [extract_item(item) for item in items]
     golds = [gold_list(item.gold) for item in items]
     decisions: list[list[Decision | None]] = []
     requests: list[dict[str, Any]] = []
@@ -109,7 +109,8 @@ def gold_list(gold: Gold) -> list[str]:
     return [text for part in gold for text in gold_list(part)] or [""]
 
 
-def _extraction(item: Item) -> Extraction:
+def extract_item(item: Item) -> Extraction:
+    """The final answer of an item, as `grade_many` finds it."""
     if item.answer is not None:
         return Extraction(item.answer, item.answer, item.answer, "given", "none")
     return extract(item.response, letters=bool(item.options) or _is_letter(item))

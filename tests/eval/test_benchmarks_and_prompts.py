@@ -58,9 +58,13 @@ def test_unknown_names_offer_the_nearest():
     ("more", "message"),
     [
         ("judgee = 'never'", "unknown key 'judgee'. Did you mean 'judge'"),
-        ("judge = 'always'", "judge is 'always'; it is never or undecided"),
+        ("judge = 'always'", "judge is 'always'; it is 'never' or 'undecided'"),
         ("tolerance = 'x'", "tolerance is 'x', a str; it must be a float"),
         ("prompt2 = 1", "unknown key"),
+        ("answer_type = 'letter'", "answer_type is 'letter'; it is '' or 'option' or 'text'"),
+        ("tolerance = nan", "tolerance is nan; it is relative"),
+        ("reference = 5", "reference is 5"),
+        ("[[reference]]\nmodel = 1", "model is 1, a int; it must be a str"),
     ],
 )
 def test_broken_files_say_what_is_wrong(toy, more, message):
@@ -129,6 +133,13 @@ def test_options_are_listed_under_the_question():
         ("[1]", "has no problem and no answer"),
         ('{"problem": "x", "answer": ""}', "has an empty answer"),
         ('{"id": "p0", "problem": "x", "answer": "1"}', "has the id 'p0' 2 times"),
+        ('{"problem": null, "answer": "1"}', "has no problem"),
+        ('{"problem": 5, "answer": "1"}', "problem is 5; it must be text"),
+        ('{"problem": "x", "answer": {"a": 1}}', "answer is {'a': 1}; it must be text, a number"),
+        ('{"problem": "x", "answer": NaN}', "answer is nan"),
+        ('{"problem": "x", "answer": "1", "options": "A. x"}', "options is 'A. x'; it must be a list"),
+        ('{"problem": "\\ud800", "answer": "1"}', "half of a character pair"),
+        ("[" * 100000, "is not JSON"),
     ],
 )
 def test_broken_rows_are_named(toy, alone, line, message):
@@ -137,6 +148,34 @@ def test_broken_rows_are_named(toy, alone, line, message):
     path.write_text(path.read_text().splitlines()[0] + "\n" + line + "\n")
     with pytest.raises(UserError, match=message):
         read_problems(benchmark, alone / "data")
+
+
+def test_ids_belong_to_what_a_run_is_tied_to(toy, alone):
+    (benchmark,) = resolve([toy(rows=[{"problem": "a", "answer": "1"}, {"problem": "b", "answer": "2"}])])
+    path = alone / "data" / "toy.jsonl"
+    first = read_problems(benchmark, alone / "data")
+    assert [problem.id for problem in first.problems] == ["toy-0", "toy-1"]
+    path.write_text("\n" + path.read_text())  # blank lines are no rows and shift no id
+    assert read_problems(benchmark, alone / "data") == first
+    path.write_text('{"id": "x", "problem": "a", "answer": "1"}\n{"problem": "b", "answer": "2"}\n')
+    again = read_problems(benchmark, alone / "data")
+    assert again.sha256 == first.sha256 and again.identity != first.identity
+
+
+def test_other_problems_than_the_known_copy_are_refused(toy, alone, run_eval):
+    name = toy(2, more='content_sha256 = "0123456789abcdef"')
+    (benchmark,) = resolve([name])
+    with pytest.raises(UserError, match=r"is not the copy of Toy that is known.*--relock"):
+        read_problems(benchmark, alone / "data")
+    assert run_eval("fetch", name, "--data-dir", "data")[0] == 2
+    code, out, _ = run_eval("fetch", name, "--data-dir", "data", "--relock")
+    assert code == 0 and "(not the copy its file was made with)" in out
+    read_problems(benchmark, alone / "data")  # accepted, and on record in the lock
+
+
+def test_names_of_benchmarks_are_names_of_files(toy):
+    with pytest.raises(UserError, match=r"Benchmark name 'a/b' must be letters"):
+        changed(resolve([toy()])[0], name="a/b")
 
 
 def test_missing_file_gives_the_command_and_wrong_count_is_refused(toy, alone):

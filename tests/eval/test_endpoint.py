@@ -58,6 +58,18 @@ GOOD = reaction(text="2")
         (reaction(raw=b""), "not JSON"),
         (reaction(raw=b"[]"), "not JSON"),
         (reaction(raw=b'{"error": "no"}'), "empty"),
+        (reaction(text="2", finish_reason="abort"), "aborted"),
+        (reaction(text="2", model="m-mini"), "wrong model"),
+        *(
+            (reaction(raw=json.dumps(reply).encode()), "not JSON")
+            for reply in (
+                {"model": "m", "choices": [{"finish_reason": "stop", "message": None}]},
+                {"model": "m", "choices": [None]},
+                {"model": "m", "choices": "abc"},
+                {"model": 5, "choices": [{"finish_reason": "stop", "message": {"content": "2"}}]},
+                {"model": "m", "choices": [{"finish_reason": "stop", "message": {"content": "2"}}], "usage": "x"},
+            )
+        ),
         (reaction(text="", tokens=None), "empty"),
         (reaction(text=None, tokens=0), "empty"),
         (reaction(text="2", model="another"), "wrong model"),
@@ -143,6 +155,21 @@ def test_settling_which_model_is_asked(serve):
         asyncio.run(settle(both))
     with pytest.raises(UserError, match="does not serve 'gpt'; it serves base"):
         asyncio.run(settle(both[:1], "gpt"))
+
+
+def test_half_a_key_is_not_left_by_cutting(react):
+    with pytest.raises(UserError) as error:
+        ask(react(reaction(status=401, text="x" * (500 - 30) + KEY)))
+    assert KEY[:8] not in str(error.value)
+
+
+def test_a_server_that_repeats_the_key_does_not_get_it_stored(react):
+    assert ask(react(reaction(text=f"your key is {KEY}")))[0].text == "your key is (secret)"
+
+
+def test_a_key_that_cannot_be_one(react):
+    with pytest.raises(UserError, match="has characters that no key has"):
+        asyncio.run(Endpoint("http://h/v1", "m", "sk-\u00e4").__aenter__())
 
 
 def test_a_server_that_is_not_there():

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from rlfr_eval.judge.judge import CHARACTERS_PER_TOKEN
+from rlfr_eval.judge.judge import tokens_at_most
 from rlfr_eval.judge.prompt import judge_messages
 
 ROWS = [
@@ -65,7 +65,7 @@ def test_a_judge_decides_what_rules_cannot_and_only_that(start, serve, scores, a
     code, out, err = start("--judge-base-url", server.url)
     found = scores(alone / "run")
     one = found["benchmarks"]["toy"]
-    assert code == 0 and found["judge"] == "m"
+    assert code == 0 and found["judge"] == f"m ({server.url})"
     assert (one["right"], one["wrong"], one["undecided"], one["judged"]) == (8, 2, 0, 4)
     assert one["accuracy"] == 0.8 and one["headline"]
     assert one["rules_only"] == {
@@ -76,11 +76,13 @@ def test_a_judge_decides_what_rules_cannot_and_only_that(start, serve, scores, a
         "upper": 1.0,
     }
     assert len(server.requests) == 12 + 4  # known cases, and what was undecided
-    assert "judge: m" in out and "80.0" in out and "12 of 12 known cases" in err
+    assert "judge: m (http" in out and "80.0" in out and "12 of 12 known cases" in err
     start("--judge-base-url", server.url)
-    assert len(server.requests) == 16 and len(start.server.requests) == 10  # nothing is asked twice
+    assert len(start.server.requests) == 10  # nothing is asked twice, but the known cases are put to it again
     start("--judge-base-url", server.url, out="other")
-    assert len(server.requests) == 16  # another run takes verdicts from the cache
+    assert len(server.requests) == 12 + 4 + 12 + 12  # another run takes verdicts from the cache
+    assert found["judge_spent"] == [{"judge": f"m ({server.url})", "input_tokens": 16 * 11, "output_tokens": 16 * 7,
+                                     "usd": 0.0}]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_a_budget_stops_hard_and_the_rest_is_undecided(start, serve, scores, alo
     monkeypatch.setenv("JUDGE_CONCURRENCY", "1")
     assert start("--judge-base-url", server.url, "--judge", "none")[0] == 0
     messages = judge_messages("Why 0?", ["because the winter was cold"], "the cold season came before")
-    worst_case = int(sum(len(message["content"]) for message in messages) / CHARACTERS_PER_TOKEN) + 1024
+    worst_case = tokens_at_most(messages) + 1024
     # each reply uses 18 tokens: 12 known cases, one question, and then room for exactly one more
     budget = 12 * 18 + 18 + worst_case
     code, _, err = start("--judge-base-url", server.url, "--judge-budget-tokens", str(budget), "--no-judge-cache")
@@ -155,7 +157,7 @@ def test_regrade_asks_the_model_nothing(start, serve, run_eval, scores, alone):
     assert code == 0 and out.startswith("4 answers for the judge; at most ")
     server = serve(judge)
     code, out, _ = run_eval("regrade", "run", "--judge-base-url", server.url)
-    assert code == 0 and "80.0" in out and scores(alone / "run")["judge"] == "m"
+    assert code == 0 and "80.0" in out and scores(alone / "run")["judge"] == f"m ({server.url})"
     code, out, _ = run_eval("regrade", "run", "--judge", "none")
     assert code == 0 and "none (rules only)" in out and scores(alone / "run")["judge"] is None
     # verdicts of one judge are not those of another

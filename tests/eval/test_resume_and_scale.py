@@ -94,7 +94,7 @@ with RunStore(folder) as store:  # as a resumed run does it
     done = {row["id"] for row in store.answers()}
     assert not [task for task in tasks(chosen) if task.id not in done]
     grade_by_rules(store, chosen)
-    scores = score_run(store, chosen, None, {"toy": len(data.problems)})
+    scores = score_run(store, chosen, {}, {"toy": len(data.problems)})
 one = scores["benchmarks"]["toy"]
 # not ru_maxrss, which begins with the size of the process that forked this one
 megabytes = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024

@@ -64,11 +64,17 @@ def pids_in(log: Path) -> list[int]:
 def all_gone(pids: list[int], within: float = 20.0) -> bool:
     until = time.monotonic() + within
     while time.monotonic() < until:
-        left = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
-        if not left:
+        if not any(map(lives, pids)):
             return True
         time.sleep(0.1)
     return False
+
+
+def lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != "zombie"
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_start_wait_and_stop_leave_nothing(family, tmp_path):
@@ -154,8 +160,10 @@ def test_a_model_of_our_own_is_served_by_any_command(family, toy, run_eval, scor
     (model / "model.safetensors").write_bytes(b"trained further")
     code, _, err = run_eval(*arguments)
     assert code == 2 and "model.fingerprint" in err  # another checkpoint at the same path
-    code, _, err = run_eval(*arguments, "--max-tokens", "4096")
-    assert code == 2 and "the model's context is 4096" in err
+    code, _, err = run_eval(
+        "lm", "--model", str(model), "--suite", toy(), "--data-dir", "data", "--out", "run", "--max-tokens", "4096"
+    )
+    assert code == 2 and "the model's context is 4096" in err  # known before vLLM is started
 
 
 def test_a_server_that_dies_is_started_once_more_and_then_left(family, toy, run_eval, scores, alone):
@@ -167,7 +175,7 @@ def test_a_server_that_dies_is_started_once_more_and_then_left(family, toy, run_
         "lm", "--model", "model", "--suite", toy(rows=rows), "--data-dir", "data", "--out", "run", "--server-cmd",
         family.replace("{model}", ""), "--concurrency", "1", "--max-tries", "2",
     )  # fmt: skip
-    assert code == 3 and err.count("the model's server ended") == 2
+    assert code == 3 and err.count("the model's server is gone (it ended)") == 2
     assert len([line for line in (alone / "run" / "server.log").read_text().splitlines() if "started" in line]) == 2
     assert scores(alone / "run")["benchmarks"]["toy"]["answered"] == 2
     assert all_gone(pids_in(alone / "run" / "server.log"), 1.0)
@@ -191,6 +199,27 @@ def test_adapters(alone):
     with pytest.raises(UserError, match=r"does not name its base model\. Give it with --base-model"):
         options.base()
     assert ServingOptions(str(adapter), base_model="x/y").base() == "x/y"
+    with pytest.raises(UserError, match=r"cannot be told of an adapter\. Add --adapter merged"):
+        ServingOptions(str(adapter), command="serve {model}")
+    with pytest.raises(UserError, match="--server-args are for vLLM"):
+        ServingOptions(str(adapter), command="serve {model}", arguments=("--x",), adapter="merged")
+    (adapter / "adapter_config.json").write_text("[")
+    with pytest.raises(UserError, match="must be a JSON object"):
+        options.base()
+
+
+def test_context_is_read_only_where_nothing_else_can_change_it(alone):
+    model = alone / "model"
+    model.mkdir()
+    config = {"text_config": {"max_position_embeddings": 512, "rope_parameters": {"rope_type": "default"}}}
+    (model / "config.json").write_text(json.dumps(config))
+    assert ServingOptions(str(model)).context() == 512
+    assert ServingOptions(str(model), arguments=("--max-model-len", "9")).context() is None
+    config["text_config"]["rope_parameters"]["factor"] = 4.0
+    (model / "config.json").write_text(json.dumps(config))
+    assert ServingOptions(str(model)).context() is None
+    assert ServingOptions(str(model)).label == "work--model"
+    assert ServingOptions(url="http://h:1/v1", model="a/b").label == "h-1--a--b"
 
 
 def test_merged_adapter_is_the_base_plus_the_adapter(make_text_policy, processor, tmp_path):
@@ -208,7 +237,8 @@ def test_merged_adapter_is_the_base_plus_the_adapter(make_text_policy, processor
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.5)
     policy.save_pretrained(tmp_path / "adapter")
-    merged = merge_adapter(ServingOptions(str(tmp_path / "adapter"), base_model=str(tmp_path / "base")))
+    merged = str(tmp_path / "merged")
+    merge_adapter(ServingOptions(str(tmp_path / "adapter"), base_model=str(tmp_path / "base")), merged)
     ids = torch.arange(5, 12)[None]
     with torch.no_grad():
         expected = policy.eval()(ids).logits

@@ -68,7 +68,29 @@ def test_keys_never_show(run_eval, alone):
         assert code == 0 and KEY not in out + err and "(set, not shown)" in out
     settings = load(start=alone)
     assert KEY not in repr(settings.values) + repr(choose_judge(settings))
-    assert redact(f"Incorrect key {KEY}!", settings.secrets()) == "Incorrect key (secret)!"
+    assert redact(f"Incorrect key {KEY}!", [KEY]) == "Incorrect key (secret)!"
+    (alone / ".env").write_text("API_URL=http://user:hunter2@h/v1\nJUDGE_CMD=serve --api-key sk-in-command\n")
+    code, out, err = run_eval("settings")
+    assert code == 2 and "hunter2" not in out + err and "sk-in-command" not in out + err
+    assert "http://(secret)@h/v1" in out and "CONFLICT: API_URL holds a user name or password" in out
+
+
+def test_a_key_goes_only_to_the_server_it_was_meant_for(alone):
+    (alone / ".env").write_text(f"JUDGE_BASE_URL={OPENAI}\nJUDGE_API_KEY={KEY}\n")
+    assert choose_judge(load(start=alone)).api_key == KEY
+    assert choose_judge(load(flags={"JUDGE_BASE_URL": "http://lab:1"}, start=alone)).api_key == ""
+    assert choose_judge(load({"JUDGE_API_KEY": "k2"}, {"JUDGE_BASE_URL": "http://lab:1"}, alone)).api_key == "k2"
+    (alone / ".env").unlink()
+    assert choose_judge(load({"JUDGE_BASE_URL": "http://lab:1", "OPENAI_API_KEY": KEY})).api_key == ""
+    assert choose_judge(load({"OPENAI_API_BASE": "http://lab:1", "OPENAI_API_KEY": KEY})).api_key == KEY
+
+
+def test_two_judge_models_and_two_flags_are_conflicts():
+    with pytest.raises(UserError, match=r"Two judge models are named: JUDGE_MODEL=a .* and USED_MODEL=b"):
+        choose_judge(load({"JUDGE_MODEL": "a", "USED_MODEL": "b", "API_URL": "http://h"}))
+    with pytest.raises(UserError, match="Two judges are named"):
+        choose_judge(load(flags={"LOCAL_LLM": "x", "JUDGE_BASE_URL": "http://h"}))
+    assert choose_judge(load({"USED_MODEL": "no_api", "API_URL": "http://h"})) is None
 
 
 def test_settings_command_says_where_each_came_from(run_eval, monkeypatch):
@@ -100,7 +122,9 @@ def test_paths_of_other_apis_stay():
     assert base_url("https://h/api/paas/v4/chat/completions") == "https://h/api/paas/v4"
 
 
-@pytest.mark.parametrize("text", ["ftp://h", "http://", "http://h:port", "http://u:p@h/v1"])
+@pytest.mark.parametrize(
+    "text", ["ftp://h", "http://", "http://h:port", "http://u:p@h/v1", "http://[::1", "http://h/v1?a=b", "http://a b/"]
+)
 def test_addresses_that_are_none(text):
     with pytest.raises(UserError):
         base_url(text)

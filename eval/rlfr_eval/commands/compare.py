@@ -55,12 +55,14 @@ def run(arguments: Sequence[str]) -> int:
 def _load(folder: Path) -> dict[str, Any]:
     """Per benchmark: data hash, way of asking, samples, and mean of each problem."""
     from rlfr_eval.metrics import collect
+    from rlfr_eval.runs import specs
     from rlfr_eval.store import RunStore
     from rlfr_eval.verdicts import standings
     from rlfr_vlm.grading import Verdict
 
     with RunStore(folder, read_only=True) as store:
-        standing = standings(store, store.run.get("judge"))
+        judges = store.run.get("judges", {})
+        standing = standings(store, specs(store), judges)
         rows: dict[str, list[dict[str, Any]]] = {}
         for row in store.answers():
             rows.setdefault(row["benchmark"], []).append({key: row[key] for key in KEYS})
@@ -78,9 +80,10 @@ def _load(folder: Path) -> dict[str, Any]:
                 "data": made["data_sha256"],
                 "made": made,
                 "limit": store.run["limits"][name],
+                "judge": judges.get(name),
                 "undecided": verdicts.count(Verdict.UNDECIDED) / max(1, len(verdicts)),
             }
-        return {"benchmarks": found, "judge": store.run.get("judge"), "folder": folder}
+        return {"benchmarks": found, "folder": folder}
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any]) -> "list[Difference]":
@@ -92,8 +95,6 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> "list[Difference]":
     shared = [name for name in a["benchmarks"] if name in b["benchmarks"]]
     if not shared:
         raise UserError(f"{a['folder']} and {b['folder']} have no benchmark in common.")
-    if a["judge"] != b["judge"]:
-        _note(f"the judges differ: {a['judge'] or 'none'} and {b['judge'] or 'none'}")
     found: list[Difference] = []
     pooled_a: dict[str, float | None] = {}
     pooled_b: dict[str, float | None] = {}
@@ -104,6 +105,8 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> "list[Difference]":
             raise UserError(f"{name} has other problems in {b['folder']} than in {a['folder']}; none can be paired.")
         for change in differences(left["made"], right["made"]):
             _note(f"{name} was asked differently: {change}")
+        if left["judge"] != right["judge"]:
+            _note(f"{name}: the judges differ: {left['judge'] or 'none'} and {right['judge'] or 'none'}")
         for run in (a, b):
             one, folder = run["benchmarks"][name], run["folder"]
             if one["limit"] is not None:
@@ -113,6 +116,8 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> "list[Difference]":
         one_each = left["samples"] == right["samples"] == 1
         single = single and one_each
         difference = compare(name, left["means"], right["means"], one_each)
+        if difference is None:
+            _note(f"{name}: no problem was decided in both runs")
         found += [difference] if difference else []
         pooled_a |= {f"{name}/{key}": value for key, value in left["means"].items()}
         pooled_b |= {f"{name}/{key}": value for key, value in right["means"].items()}
@@ -137,6 +142,8 @@ def adjusted(found: "Sequence[Difference]") -> dict[str, float]:
 
 
 def _text(first: str, other: str, found: "Sequence[Difference]", flips: int) -> str:
+    if not found:
+        return f"{other} and {first} have nothing that both decided."
     from rlfr_eval.table import aligned
 
     single = [one for one in found if one.name != POOLED]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rlfr_eval.evaluation import Evaluation
 
 SUMMARY = "measure a model on text benchmarks"
+# of a request, that --extra-body must not change behind the record's back
+OWN_FIELDS = {"model", "messages", "prompt", "temperature", "top_p", "top_k", "max_tokens", "seed", "stream", "n"}
 OVERRIDES = ("prompt", "samples", "temperature", "top_p", "top_k", "max_tokens", "seed", "system_prompt")
 
 
@@ -100,10 +102,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _evaluation(options: argparse.Namespace) -> "Evaluation":
-    import shlex
-
     from rlfr_eval.evaluation import Evaluation
     from rlfr_eval.runs import data_folder
+    from rlfr_eval.server import fill
     from rlfr_eval.serving import ServingOptions
     from rlfr_eval.settings import json_object
 
@@ -111,10 +112,17 @@ def _evaluation(options: argparse.Namespace) -> "Evaluation":
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
+    if not 0 < options.time_limit < float("inf"):
+        raise UserError(f"--time-limit is {options.time_limit:g}; it must be above 0 seconds.")
+    extra_body = json_object(options.extra_body, "--extra-body")
+    if own := sorted(OWN_FIELDS & set(extra_body)):
+        raise UserError(
+            f"--extra-body holds {', '.join(own)}, which has an option of its own or is not to be changed."
+        )
     settings = read_settings(options, {"RLFR_EVAL_DATA": options.data_dir, "RLFR_EVAL_SERVER_CMD": options.server_cmd})
     serving = ServingOptions(
         options.model, options.base_url, "" if options.base_url else settings["RLFR_EVAL_SERVER_CMD"],
-        tuple(shlex.split(options.server_args)), options.server_port, options.adapter, options.base_model,
+        tuple(fill(options.server_args)), options.server_port, options.adapter, options.base_model,
     )  # fmt: skip
     return Evaluation(
         benchmarks=_benchmarks(options),
@@ -125,7 +133,7 @@ def _evaluation(options: argparse.Namespace) -> "Evaluation":
         folder=Path(options.out or Path("outputs/eval") / serving.label),
         data_dir=data_folder(settings["RLFR_EVAL_DATA"]),
         limit=options.limit,
-        extra_body=json_object(options.extra_body, "--extra-body"),
+        extra_body=extra_body,
         omit=tuple(options.omit),
         concurrency=options.concurrency,
         time_limit=options.time_limit,

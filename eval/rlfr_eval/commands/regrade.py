@@ -53,9 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     with RunStore(options.run_dir) as store:
         grade_by_rules(store, chosen)
         report = judge_undecided(store, chosen, choice, settings, judge_options(options))
-        if choice is None:
-            store.save_run(judge=None)
-        scores = score_run(store, chosen, store.run.get("judge"), planned)
+        scores = score_run(store, chosen, store.run.get("judges", {}), planned)
         write_report(store.folder, store.run, scores)
         print(json.dumps(scores) if options.json else summary(store.run, scores, options.show_undecided))
     missing = any(one["missing"] for one in scores["benchmarks"].values())

@@ -32,13 +32,13 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_eval.store import RunStore
 
     with RunStore(options.run_dir, read_only=True) as store:
-        chosen, _ = restore(store, options.data_dir)
+        chosen, _ = restore(store, options.data_dir, whole=True)
         rows = [row for row in store.answers() if options.id in (row["id"], row["problem"])]
         if not rows:
             known = [row["id"] for row in store.answers()]
             raise UserError(f"No answer has the id {options.id!r}.{nearest(options.id, known)}")
         wanted = {row["id"] for row in rows}
-        verdicts = [verdict for verdict in store.verdicts if verdict["id"] in wanted]
+        verdicts = [verdict for verdict in store.verdicts if verdict.get("id") in wanted]
     for row in rows:
         benchmark, problems = chosen[row["benchmark"]]
         problem = next(problem for problem in problems if problem.id == row["problem"])

@@ -4,7 +4,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,23 @@ class VerdictCache:
     """An SQLite file; safe for several processes at once."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=30)
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS verdicts "
                 "(key TEXT PRIMARY KEY, judge TEXT, verdict TEXT, reply TEXT, time REAL)"
             )
-        except sqlite3.DatabaseError as error:
+            self._database.execute("SELECT key, judge, verdict, reply, time FROM verdicts LIMIT 1")
+        except (sqlite3.Error, OSError) as error:
             raise UserError(
                 f"Cannot use the judge's cache {path}: {error}. Delete it; verdicts in runs are kept."
             ) from None
 
     @staticmethod
-    def key(judge: str, messages: Sequence[dict[str, Any]]) -> str:
-        """Hash of the judge that is served and of all it is told: prompt, question, golds and prediction."""
-        return hashlib.sha256(json.dumps([judge, messages]).encode()).hexdigest()
+    def key(judge: str, body: Mapping[str, Any]) -> str:
+        """Hash of the judge that is served and of the whole request: prompt, question, golds, prediction, settings."""
+        return hashlib.sha256(json.dumps([judge, body], sort_keys=True).encode()).hexdigest()
 
     def get(self, key: str) -> tuple[Verdict, str] | None:
         """Verdict and raw reply."""

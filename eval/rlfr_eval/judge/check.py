@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rlfr_eval.judge.judge import Judge, Judgement
 from rlfr_eval.judge.prompt import JudgeReason
 from rlfr_eval.together import together
+from rlfr_vlm.errors import printable
 from rlfr_vlm.grading import Verdict
 
 NEEDED = 10  # of twelve
@@ -85,9 +86,14 @@ class CheckResult:
         """A line per case."""
         return [
             f"{'ok' if _agrees(case, said) else 'NO'} {case.kind:<10} {case.gold[:24]!r:<27} {case.answer[:32]!r:<37}"
-            f" {said.verdict.value:<9} {said.seconds:5.1f} s  {said.reason}".rstrip()
+            f" {said.verdict.value:<9} {said.seconds:5.1f} s  {said.reason} {_why(said)}".rstrip()
             for case, said in zip(CASES, self.judgements, strict=True)
         ]
+
+
+def _why(said: Judgement) -> str:
+    """What the server said of a request that failed."""
+    return printable(" ".join(said.reply.split())[:160]) if said.reason.startswith(JudgeReason.FAILED) else ""
 
 
 def _agrees(case: Case, said: Judgement) -> bool:

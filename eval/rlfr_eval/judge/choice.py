@@ -94,7 +94,16 @@ def _only(settings: Settings, names: tuple[str, ...]) -> str:
 def _key(settings: Settings, name: str, url: str) -> str:
     """The key for a server: OPENAI_API_KEY does not go to one named JUDGE_BASE_URL, unless that is OpenAI's."""
     shared = name != "JUDGE_BASE_URL" or url == OPENAI
-    return settings["JUDGE_API_KEY"] or (settings["OPENAI_API_KEY"] if shared else "")
+    key = "JUDGE_API_KEY" if settings["JUDGE_API_KEY"] else "OPENAI_API_KEY" if shared else ""
+    if not key or not settings[key]:
+        return ""
+    if settings.origin(name) == RANK[0] != settings.origin(key):
+        # a key that lies beside the address of another server was meant for that one
+        known = [settings.below.get(other, settings.values[other]) for other in URL_NAMES]
+        beside = [value for value in known if value.text and value.origin == settings.origin(key)]
+        if beside and all(base_url(value.text, value.name) != url for value in beside):
+            return ""
+    return settings[key]
 
 
 def _named(settings: Settings) -> list[str]:

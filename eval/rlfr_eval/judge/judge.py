@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlfr_eval.answering import GIVE_UP
-from rlfr_eval.endpoint import Endpoint, Fault
+from rlfr_eval.endpoint import TOO_LONG, Endpoint, Fault
 from rlfr_eval.judge.budget import Budget
 from rlfr_eval.judge.cache import VerdictCache
 from rlfr_eval.judge.prompt import JudgeReason, judge_messages, read_verdict
@@ -16,7 +16,8 @@ from rlfr_eval.together import together
 from rlfr_vlm.grading import Verdict
 from rlfr_vlm.grading.extract import remove_reasoning
 
-CHARACTERS_PER_TOKEN = 2.5  # on the safe side for mathematics; only reserves, usage settles
+BYTES_PER_TOKEN = 2  # on the safe side for text, mathematics and other scripts; usage settles
+UNPAID = ("connection", "rate limit", "server error", "refused", TOO_LONG)
 
 
 @dataclass(frozen=True)
@@ -57,21 +58,27 @@ class Judge:
             UserError: the server refuses the key, or does not know the model.
         """
         messages = judge_messages(question, golds, prediction)
-        key = VerdictCache.key(self.identity, messages)
+        body = {"messages": messages, "temperature": 0.0, "max_tokens": self.max_tokens, "seed": 0,
+                "extra_body": dict(self.extra_body) or None}  # fmt: skip
+        key = VerdictCache.key(self.identity, body)
         if self.cache is not None and (kept := self.cache.get(key)):
             return Judgement(kept[0], "", kept[1], cached=True)
-        reserved = (int(sum(len(m["content"]) for m in messages) / CHARACTERS_PER_TOKEN), self.max_tokens)
+        reserved = (tokens_at_most(messages), self.max_tokens)
         if not self.budget.reserve(*reserved):
             return Judgement(Verdict.UNDECIDED, JudgeReason.BUDGET, "")
         used = (0, 0)
-        body = {"messages": messages, "temperature": 0.0, "max_tokens": self.max_tokens, "seed": 0,
-                "extra_body": dict(self.extra_body) or None}  # fmt: skip
+
+        def on_fault(fault: Fault) -> None:
+            nonlocal used
+            if fault.kind not in UNPAID:  # what was written and thrown away may still be on the bill
+                used = (used[0] + reserved[0], used[1] + reserved[1])
+
         try:
-            reply = await self.endpoint.ask(body)
+            reply = await self.endpoint.ask(body, on_fault)
             # a server that does not count is charged with the estimate
             used = (
-                reserved[0] if reply.prompt_tokens is None else reply.prompt_tokens,
-                reserved[1] if reply.completion_tokens is None else reply.completion_tokens,
+                used[0] + (reserved[0] if reply.prompt_tokens is None else reply.prompt_tokens),
+                used[1] + (reserved[1] if reply.completion_tokens is None else reply.completion_tokens),
             )
         except Fault as fault:
             return Judgement(Verdict.UNDECIDED, f"{JudgeReason.FAILED}: {fault.kind}", str(fault))
@@ -102,13 +109,18 @@ class Judge:
                     return
                 problem = problems[row["benchmark"], row["problem"]]
                 judgement = await self.judge(problem.question, problem.golds, prediction_of(row))
-                store.verdicts.append(verdict_row(row["id"], self.identity, judgement))
+                store.verdicts.append(verdict_row(row, self.identity, judgement))
                 on_judged(judgement)
                 in_a_row = in_a_row + 1 if judgement.reason.startswith(JudgeReason.FAILED) else 0
                 if in_a_row >= max(GIVE_UP, self.concurrency):
                     self.gone = f"{in_a_row} answers in a row could not be judged; the last: {judgement.reply}"
 
         await together(work() for _ in range(self.concurrency))
+
+
+def tokens_at_most(messages: Sequence[Mapping[str, Any]]) -> int:
+    """More tokens than the messages will have, without knowing the tokenizer."""
+    return sum(len(message["content"].encode(errors="replace")) for message in messages) // BYTES_PER_TOKEN
 
 
 def prediction_of(row: Mapping[str, Any]) -> str:
@@ -118,11 +130,12 @@ def prediction_of(row: Mapping[str, Any]) -> str:
     return row.get("visible", remove_reasoning(row["raw"])[0]).strip()
 
 
-def verdict_row(sample_id: str, identity: str, judgement: Judgement) -> dict[str, Any]:
-    """The line that is kept of a verdict."""
+def verdict_row(row: Mapping[str, Any], identity: str, judgement: Judgement) -> dict[str, Any]:
+    """The line that is kept of a verdict on an answer."""
     return {
-        "id": sample_id,
+        "id": row["id"],
         "by": "judge",
+        "answer": row["digest"],
         "judge": identity,
         "verdict": judgement.verdict.value,
         "reason": judgement.reason,

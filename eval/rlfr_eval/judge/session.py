@@ -1,5 +1,6 @@
 """Reach the judge in force: start it if it is ours, ask who it is, check it, hand it out, stop what was started."""
 
+import dataclasses
 import math
 import sys
 from collections.abc import AsyncIterator
@@ -102,6 +103,9 @@ def prepare(choice: JudgeChoice, settings: Settings, options: JudgeOptions) -> B
     settings.json_object("JUDGE_EXTRA_BODY")
     if choice.local:
         _command(choice, settings, 0)
+    for flag, value in (("tokens", options.budget_tokens), ("usd", options.budget_usd)):
+        if not value > 0:
+            raise UserError(f"--judge-budget-{flag} is {value:g}; it must be above 0.")
     prices = settings.number("JUDGE_PRICE_INPUT"), settings.number("JUDGE_PRICE_OUTPUT")
     if math.isfinite(options.budget_usd) and not any(prices):
         raise UserError("--judge-budget-usd needs prices: set JUDGE_PRICE_INPUT and JUDGE_PRICE_OUTPUT.")
@@ -109,7 +113,7 @@ def prepare(choice: JudgeChoice, settings: Settings, options: JudgeOptions) -> B
 
 
 async def _refuse_unfit(judge: Judge, force: bool) -> None:
-    result = await check_judge(judge)
+    result = await check_judge(dataclasses.replace(judge, cache=None))  # as it is now, not as it once was
     if result.over_budget:
         raise UserError(
             "The judge's budget is too small even to check it: a dozen requests, each of up to JUDGE_MAX_TOKENS "
@@ -142,11 +146,18 @@ def _command(choice: JudgeChoice, settings: Settings, port: int) -> list[str]:
     return fill(command, lmdeploy=str(lmdeploy), **values)
 
 
+def local_identity(choice: JudgeChoice) -> str:
+    """Name of a judge that is served here, with the weights behind it."""
+    folder = Path(choice.local).expanduser()
+    return f"{choice.local} ({fingerprint(folder)})" if folder.is_dir() else choice.local
+
+
 async def _identify(endpoint: Endpoint, choice: JudgeChoice) -> str:
     """Name the model that is served so that no other one has the name."""
     card = await endpoint.settle_model("JUDGE_MODEL")
     if choice.local:
-        folder = Path(choice.local).expanduser()
-        return f"{choice.local} ({fingerprint(folder)})" if folder.is_dir() else choice.local
-    root = card.get("root")  # vLLM: the weights behind the name
-    return endpoint.model if root in (None, endpoint.model) else f"{endpoint.model} ({root})"
+        return local_identity(choice)
+    root = card.get(
+        "root"
+    )  # vLLM: the weights behind the name; without it, the name means something only at its server
+    return f"{endpoint.model} ({endpoint.url if root in (None, endpoint.model) else root})"
