@@ -31,28 +31,32 @@ def files(folder):
 
 
 def test_the_math_suites_score_what_was_put_in(shared, serve, run_eval, scores, alone):
+    """Of eight problems one gets no answer, one a wrong one, six the gold answer."""
     data = shared / "data" / "math_suites"
-    golds, planned = {}, Counter()
+    answers, planned = {}, Counter()
     for benchmark in resolve(["math"]):
         for place, problem in enumerate(read_problems(benchmark, data).problems):
-            golds[problem.question] = problem.golds[-1] if place % 4 else None
-            planned[benchmark.name] += bool(place % 4)
+            kind = {0: "silent", 4: "wrong"}.get(place % 8, "right")
+            planned[benchmark.name, kind] += 1
+            answers[problem.question] = {
+                "silent": "I do not know.",
+                "wrong": "Therefore the answer is \\boxed{-987654321}.",
+                "right": f"Therefore the answer is \\boxed{{{problem.golds[-1]}}}.",
+            }[kind]
 
     def script(body, n):
-        question = re.search(
-            r"<\|im_start\|>user\n(.*)<\|im_end\|>\n<\|im_start\|>assistant\n$", body["prompt"], re.S
-        )[1]
-        gold = golds[question]
-        return "I do not know." if gold is None else f"Therefore the answer is \\boxed{{{gold}}}."
+        return answers[body["prompt"].split("<|im_start|>user\n")[1].split("<|im_end|>\n<|im_start|>assistant\n")[0]]
 
     server = serve(script)
     code, out, _ = run_eval("lm", "--base-url", server.url, "--suite", "math", "--data-dir", str(data), "--out", "run")
-    assert code == 0 and len(server.requests) == 1590 and "PARTIAL" not in out
+    assert code == 0 and len(server.requests) == 1590 and "PARTIAL" not in out and "mean over 6 benchmarks" in out
     found = scores(alone / "run")["benchmarks"]
     for name, one in found.items():
-        assert (one["right"], one["undecided"], one["answered"]) == (planned[name], 0, one["problems"]), name
-        assert one["accuracy"] == planned[name] / one["problems"] and one["headline"]
-        assert one["no_answer_found"] == pytest.approx(1 - planned[name] / one["problems"])
+        right, silent = planned[name, "right"], planned[name, "silent"]
+        assert (one["right"], one["undecided"], one["answered"]) == (right, 0, one["problems"]), name
+        assert one["wrong"] == planned[name, "wrong"] + silent
+        assert one["accuracy"] == right / one["problems"] and one["headline"]
+        assert one["no_answer_found"] == pytest.approx(silent / one["problems"])
     assert sum(one["problems"] for one in found.values()) == 1590
     assert server.requests[0]["temperature"] == 0 and server.requests[0]["max_tokens"] == 8192
 
