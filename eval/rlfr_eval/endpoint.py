@@ -19,6 +19,7 @@ from rlfr_vlm.errors import UserError
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds
 LONGEST_RETRY_AFTER = 600.0
+SHORT_LIMIT = 30.0  # seconds for what needs no model: listing models, counting tokens
 DATED = re.compile(r"-\d{4}(-?\d\d){0,2}")  # a version of what was asked, such as -2024-08-06
 ABORTED = ("abort", "error")  # reasons of vLLM and its like that are no end of an answer
 TOO_LONG = "too long"  # prompt and answer do not fit the context
@@ -103,7 +104,8 @@ class Endpoint:
         import openai
 
         try:
-            page = await self._within_limit(self._client.models.list(), missing=openai.NotFoundError)
+            listing = self._client.models.list()
+            page = await self._within_limit(listing, missing=openai.NotFoundError, limit=SHORT_LIMIT)
             cards = [card.model_dump() for card in page.data]
             return [card for card in cards if isinstance(card.get("id"), str) and card["id"]]
         except openai.NotFoundError:
@@ -143,9 +145,10 @@ class Endpoint:
 
         root = self.url.removesuffix("/v1")
         body = {key: body[key] for key in ("prompt", "messages") if key in body}
+        request = self._client.post(f"{root}/tokenize", body={"model": self.model, **body}, cast_to=object)
         try:
-            reply = await self._client.post(f"{root}/tokenize", body={"model": self.model, **body}, cast_to=object)
-        except (openai.OpenAIError, ValueError):
+            reply = await asyncio.wait_for(request, SHORT_LIMIT)
+        except (openai.OpenAIError, ValueError, TimeoutError):
             return None
         count = reply.get("count") if isinstance(reply, dict) else None
         return count if isinstance(count, int) else None
@@ -181,16 +184,19 @@ class Endpoint:
         except (AttributeError, TypeError, LookupError, ValueError):  # valid JSON of another shape
             raise Fault("not JSON", "the reply is no completion") from None
 
-    async def _within_limit(self, request: Any, missing: type[Exception] | tuple[()] = ()) -> Any:
+    async def _within_limit(
+        self, request: Any, missing: type[Exception] | tuple[()] = (), limit: float | None = None
+    ) -> Any:
         """Await a request; whatever goes wrong, but what the caller expects, becomes a Fault or a UserError."""
         import openai
 
+        limit = min(self.time_limit, limit or self.time_limit)
         try:
-            return await asyncio.wait_for(request, self.time_limit)
+            return await asyncio.wait_for(request, limit)
         except missing:
             raise
         except (TimeoutError, openai.APITimeoutError):
-            raise Fault("time-out", f"no whole reply within {self.time_limit:g} s") from None
+            raise Fault("time-out", f"no whole reply within {limit:g} s") from None
         except openai.APIConnectionError as error:
             reason = error.__cause__ or error
             raise Fault("connection", self._message(f"connection lost ({type(reason).__name__})")) from None

@@ -31,7 +31,7 @@ def report_text(run: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
         *(f"- {note}" for note in notes(scores)),
         "## Cost",
         markdown([
-            ("benchmark", "answers", "prompt tokens", "answer tokens", "mean", "longest", "seconds, first to last"),
+            ("benchmark", "answers", "prompt tokens", "answer tokens", "mean", "longest", "seconds", "answers/s"),
             *(_cost(name, one) for name, one in scores["benchmarks"].items()),
         ]),
         "## Published values",
@@ -64,8 +64,9 @@ def _cost(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
     tokens = one["completion_tokens"]
     mean = "-" if tokens["mean"] is None else f"{tokens['mean']:.0f}"
     longest = "-" if tokens["max"] is None else str(tokens["max"])
-    span = f"{one['first_to_last_answer']:.0f}"
-    return (name, str(one["answered"]), str(one["prompt_tokens_total"]), str(tokens["total"]), mean, longest, span)
+    speed = "-" if one["answers_per_second"] is None else f"{one['answers_per_second']:.2f}"
+    return (name, str(one["answered"]), str(one["prompt_tokens_total"]), str(tokens["total"]), mean, longest,
+            f"{one['active_seconds']:.0f}", speed)  # fmt: skip
 
 
 def _published(scores: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from rlfr_eval.benchmarks import Benchmark
@@ -10,6 +11,8 @@ from rlfr_eval.store import SCORES_FILE, RunStore
 from rlfr_eval.verdicts import Chosen, Standing, standings
 from rlfr_vlm.files import write_json
 from rlfr_vlm.grading import grader_version
+
+PAUSE = 60.0  # seconds without an answer, beyond the longest answer's own, after which a run was paused
 
 
 def score_run(
@@ -114,8 +117,7 @@ def _lengths(rows: list[dict[str, Any]]) -> dict[str, Any]:
     count = len(rows)
     lengths = [row["completion_tokens"] for row in rows if row["completion_tokens"] is not None]
     seconds = [row["seconds"] for row in rows]
-    starts = [row["time"] - row["seconds"] for row in rows]
-    span = max(row["time"] for row in rows) - min(starts) if rows else 0.0
+    active = _active_seconds(rows)
     return {
         "truncated": sum(row["finish_reason"] == "length" for row in rows) / count if count else 0.0,
         "no_answer_found": sum(row["extracted"] is None for row in rows) / count if count else 0.0,
@@ -126,5 +128,20 @@ def _lengths(rows: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "prompt_tokens_total": sum(row["prompt_tokens"] or 0 for row in rows),
         "latency_mean": sum(seconds) / count if count else None,
-        "first_to_last_answer": span,
+        "active_seconds": active,
+        "answers_per_second": count / active if active else None,
     }
+
+
+def _active_seconds(rows: Iterable[Mapping[str, Any]]) -> float:
+    """Wall-clock time in which answers came, without the pauses between a run and its resumption.
+
+    Gaps that no answer's own duration explains are pauses.
+    """
+    ordered = sorted(rows, key=lambda row: row["time"])
+    if not ordered:
+        return 0.0
+    longest = max(row["seconds"] for row in ordered) + PAUSE
+    times = [row["time"] for row in ordered]
+    gaps = (after - before for before, after in pairwise(times))
+    return ordered[0]["seconds"] + sum(gap for gap in gaps if gap <= longest)

@@ -91,13 +91,14 @@ def over_samples_lines(scores: Mapping[str, Any], show_undecided: bool = False) 
     """pass@k and maj@k, a line per benchmark that has several samples and may be quoted."""
     lines = []
     for name, one in scores["benchmarks"].items():
-        values = [
-            f"{key} {percent(value)}"
-            + (f" ({left} problems left out)" if (left := one.get(f"{key}{LEFT_OUT}")) else "")
-            for key, value in one.items()
-            if key.startswith(("pass@", "maj@")) and not key.endswith(LEFT_OUT)
-        ]
-        if values and (one["headline"] or show_undecided):
+        if not (one["headline"] or show_undecided):
+            continue
+        values = []
+        for key, value in one.items():
+            if key.startswith(("pass@", "maj@")) and not key.endswith(LEFT_OUT):
+                left_out = one.get(f"{key}{LEFT_OUT}", 0)
+                values.append(f"{key} {percent(value)}{f' ({left_out} problems left out)' if left_out else ''}")
+        if values:
             lines.append(f"{name}: {', '.join(values)}")
     return lines
 

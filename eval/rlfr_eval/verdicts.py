@@ -13,6 +13,7 @@ from rlfr_vlm.grading import Grade, Reason, Verdict, grade_many, grader_version
 
 BATCH = 512
 PROVE_WRONG = ("number", "option")  # paths of the grader that hold for free text, too
+NEEDED = {by: {"id", "answer", "verdict", "reason", more} for by, more in (("rules", "grading"), ("judge", "judge"))}
 Chosen = Mapping[str, tuple[Benchmark, tuple[Problem, ...]]]
 
 
@@ -42,7 +43,7 @@ def grading_key(benchmark: Benchmark) -> str:
 def grade_by_rules(store: RunStore, chosen: Chosen, on_graded: Callable[[int], None] = lambda count: None) -> int:
     """Append the rules' verdict for every answer that has none by this grader and these settings; returns how many."""
     keys = {name: grading_key(benchmark) for name, (benchmark, _) in chosen.items()}
-    graded = {(row["id"], row["answer"], row["grading"]) for row in store.verdicts if row.get("by") == "rules"}
+    graded = {(row["id"], row["answer"], row["grading"]) for row in _lines(store, "rules")}
     problems = {(name, problem.id): problem for name, (_, all_problems) in chosen.items() for problem in all_problems}
     rows = (
         row
@@ -67,6 +68,12 @@ def grade_by_rules(store: RunStore, chosen: Chosen, on_graded: Callable[[int], N
         count += len(batch)
         on_graded(len(batch))
     return count
+
+
+def _lines(store: RunStore, by: str) -> Iterator[dict[str, Any]]:
+    """Verdict lines of the rules or of judges; a line that lacks something is passed over."""
+    needed = NEEDED[by]
+    return (row for row in store.verdicts if row.get("by") == by and needed <= row.keys())
 
 
 def _line(row: Mapping[str, Any], benchmark: Benchmark, grade: Grade) -> dict[str, Any]:
@@ -99,15 +106,15 @@ def standings(store: RunStore, chosen: Chosen, judges: Mapping[str, str | None])
     keys = {name: grading_key(benchmark) for name, (benchmark, _) in chosen.items()}
     answers = {row["id"]: (row["digest"], row["benchmark"]) for row in store.answers() if row["benchmark"] in chosen}
     found: dict[str, Standing] = {}
-    for row in store.verdicts:
-        answer, name = answers.get(row.get("id", ""), ("", ""))
-        if name and row.get("by") == "rules" and (row["answer"], row["grading"]) == (answer, keys[name]):
+    for row in _lines(store, "rules"):
+        answer, name = answers.get(row["id"], ("", ""))
+        if name and (row["answer"], row["grading"]) == (answer, keys[name]):
             verdict = Verdict(row["verdict"])
             found[row["id"]] = Standing(verdict, verdict, row["reason"])
-    for row in store.verdicts:
-        answer, name = answers.get(row.get("id", ""), ("", ""))
-        standing = found.get(row.get("id", ""))
-        if standing is None or standing.rules is not Verdict.UNDECIDED or row.get("by") != "judge":
+    for row in _lines(store, "judge"):
+        answer, name = answers.get(row["id"], ("", ""))
+        standing = found.get(row["id"])
+        if standing is None or standing.rules is not Verdict.UNDECIDED:
             continue
         if row["answer"] != answer or row["judge"] != judges.get(name):
             continue

@@ -45,6 +45,15 @@ def test_a_verdict_belongs_to_its_answer(measure, serve, alone):
     assert (found["toy"]["right"], found["toy"]["wrong"]) == (2, 2)
 
 
+def test_a_broken_verdict_line_blocks_nothing(measure, serve, alone):
+    server = serve(right)
+    measure(server.url)
+    with (alone / "run" / "verdicts.jsonl").open("a") as stream:
+        stream.write('{"id": "toy/p0/0", "by": "rules"}\n{"by": "judge"}\nnoise\n')
+    code, _, found = measure(server.url)
+    assert code == 0 and found["toy"]["right"] == 4 and "1 stored lines were damaged" in measure.shown
+
+
 def test_changed_grading_settings_grade_anew(measure, serve, toy):
     server = serve(lambda body, n: f"\\boxed{{{2 * number_in(body) * 1.05 + 0.001}}}")
     assert measure(server.url)[2]["toy"]["right"] == 0

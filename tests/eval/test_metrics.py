@@ -129,3 +129,12 @@ def test_bootstrap_p():
     assert bootstrap_p([0.5] * 40) == pytest.approx(1 / 10_001)  # no resample of the centred values moves
     # 60 better, 40 worse: sd .98, z = .2 / (.98 / 10) = 2.04, p = .041 by the normal approximation
     assert bootstrap_p([1.0] * 60 + [-1.0] * 40) == pytest.approx(0.046, abs=0.015)
+
+
+def test_speed_leaves_pauses_between_sessions_out():
+    from rlfr_eval.scores import _active_seconds
+
+    # answers at 10, 11, 12 s and, a day later, two more; the longest took 4 s, so gaps up to 64 s belong to the work
+    rows = [{"time": time, "seconds": 4.0} for time in (10.0, 11.0, 12.0, 86412.0, 86475.0)]
+    assert _active_seconds(rows) == 4.0 + 1 + 1 + 63
+    assert _active_seconds([]) == 0.0

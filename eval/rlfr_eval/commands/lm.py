@@ -13,7 +13,7 @@ from rlfr_eval.commands.arguments import (
     parser,
     read_judge,
     read_settings,
-)  # fmt: skip
+)
 from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rlfr_eval.evaluation import Evaluation
 
 SUMMARY = "measure a model on text benchmarks"
+OMITTABLE = ("temperature", "top_p", "max_tokens", "seed", "stop")
 # of a request, that --extra-body must not change behind the record's back
 OWN_FIELDS = {"model", "messages", "prompt", "temperature", "top_p", "top_k", "max_tokens", "seed", "stream", "n"}
 OVERRIDES = ("prompt", "samples", "temperature", "top_p", "top_k", "max_tokens", "seed", "system_prompt")
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         "--omit",
         nargs="+",
         default=[],
-        metavar="FIELD",
+        choices=OMITTABLE,
         help="left out of each request, for servers that refuse it, such as seed or top_p",
     )
     asking.add_argument("--concurrency", type=int, default=64, help="requests at a time (default: %(default)s)")
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--adapter", choices=["native", "merged"], default="native", help="how LoRA is served")
     serving.add_argument("--base-model", default="", help="of an adapter, instead of the one it names")
     add_judge_options(given)
-    return given  # fmt: skip
+    return given
 
 
 def help_text() -> str:

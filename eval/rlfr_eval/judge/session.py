@@ -153,11 +153,9 @@ def local_identity(choice: JudgeChoice) -> str:
 
 
 async def _identify(endpoint: Endpoint, choice: JudgeChoice) -> str:
-    """Name the model that is served so that no other one has the name."""
+    """A name for the model that is served, with its weights or its server, without which names mean little."""
     card = await endpoint.settle_model("JUDGE_MODEL")
     if choice.local:
         return local_identity(choice)
-    root = card.get(
-        "root"
-    )  # vLLM: the weights behind the name; without it, the name means something only at its server
+    root = card.get("root")  # vLLM: the weights behind the name
     return f"{endpoint.model} ({endpoint.url if root in (None, endpoint.model) else root})"
