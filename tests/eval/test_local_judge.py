@@ -134,4 +134,4 @@ def test_a_real_policy_and_a_real_judge_on_vllm(make_policy, processor, toy, run
     assert judged and all(row["verdict"] == "undecided" and row["reply"] for row in judged)
     assert one["right"] == 0 and not one["headline"] and code in (0, 3)
     run = json.loads((alone / "run" / "run.json").read_text())
-    assert run["context"] == 512 and run["judge"].startswith(str(alone / "policy"))
+    assert run["context"] == 512 and run["judges"]["toy"].startswith(str(alone / "policy"))
