@@ -11,6 +11,7 @@ METHOD_PARTS = ("rlvr", "rlfr", "entropy", "rlpr")  # any of them may be joined 
 ACCEPT_METRICS = ("correct", "entropy")
 LONG_PROMPT_RULES = ("drop", "downscale", "stop")
 GROUP_FILTERS = ("none", "mixed", "spread")
+ROLLOUTS = ("hf", "vllm-colocate")
 
 
 @dataclass
@@ -105,6 +106,24 @@ class TrainOptions:
     )
     entropy_kappa: float = field(
         default=2.0, metadata={"help": "With entropy in the method: the bonus is at most |advantage| / kappa."}
+    )
+
+
+@dataclass
+class RolloutOptions:
+    """Who generates. TRL's --vllm_gpu_memory_utilization, --vllm_max_model_length and their like apply as well."""
+
+    rollout: str = field(
+        default="hf",
+        metadata={"help": "hf: transformers. vllm-colocate: vLLM in the trainer's process."},
+    )
+    rollout_check: bool = field(
+        default=True,
+        metadata={"help": "Compare the first prompts and image tokens, and each rollout's log-probs, with vLLM's."},
+    )
+    rollout_gap_limit: float = field(
+        default=0.5,
+        metadata={"help": "Stop when vLLM's and the trainer's log-probs differ by more per token, on average."},
     )
 
 

@@ -17,13 +17,14 @@ SUMMARY = "train a policy: rlvr, rlfr (flow rewards), entropy, rlpr, or several 
 
 def help_text() -> str:
     from rlfr_vlm.commands.option_help import describe_options
-    from rlfr_vlm.options import FlowOptions, GroupOptions, RewardOptions, TrainOptions
+    from rlfr_vlm.options import FlowOptions, GroupOptions, RewardOptions, RolloutOptions, TrainOptions
 
     return describe_options(
         "rlfr train --config FILE.yaml [--key value ...] [--resume CHECKPOINT|auto]",
         "Train a policy. Settings come from the YAML file; the command line overrides them.",
         RunOptions,
         TrainOptions,
+        RolloutOptions,
         RewardOptions,
         GroupOptions,
         FlowOptions,

@@ -11,9 +11,11 @@ from rlfr_vlm.options import (
     GROUP_FILTERS,
     METHOD_PARTS,
     METHODS,
+    ROLLOUTS,
     FlowOptions,
     GroupOptions,
     RewardOptions,
+    RolloutOptions,
     TrainOptions,
 )
 
@@ -21,12 +23,12 @@ RANGES = (
     ("undecided_limit", 0, 1), ("undecided_window", 1, math.inf), ("spread_decay", 0, 1), ("spread_beta", 0, math.inf),
     ("spread_record_from", 1, math.inf), ("spread_filter_from", 1, math.inf), ("rlpr_max_tokens", 0, math.inf),
     ("rlpr_batch_size", 0, math.inf), ("overlong_buffer", 0, math.inf), ("flow_accept_threshold", -math.inf, math.inf),
-    ("grading_tolerance", 0, 1),
+    ("grading_tolerance", 0, 1), ("rollout_gap_limit", 0, math.inf),
 )  # fmt: skip
 
 
 @dataclass
-class RLFRConfig(FlowOptions, GroupOptions, RewardOptions, TrainOptions, GRPOConfig):
+class RLFRConfig(FlowOptions, GroupOptions, RewardOptions, RolloutOptions, TrainOptions, GRPOConfig):
     """Settings of `RLFRTrainer`. Everything TRL offers is inherited; below is what RLFR's recipes set otherwise."""
 
     learning_rate: float = field(default=1e-6, metadata={"help": "Initial learning rate of the policy."})
@@ -41,6 +43,7 @@ class RLFRConfig(FlowOptions, GroupOptions, RewardOptions, TrainOptions, GRPOCon
     def __post_init__(self) -> None:
         parts = method_parts(self.method)
         _check_groups(self)
+        _check_rollout(self)
         _check_switches(self, parts)
         _check_flow(self, "rlfr" in parts)
         if "rlfr" not in parts:
@@ -110,6 +113,23 @@ def _check_groups(config: RLFRConfig) -> None:
         if not low <= value <= high:  # also refuses NaN
             limit = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
             raise UserError(f"{name} is {value}; it must be {limit}.")
+
+
+def _check_rollout(config: RLFRConfig) -> None:
+    """One setting says who generates; TRL's own pair follows it."""
+    if config.use_vllm and config.rollout == "hf":
+        config.rollout = f"vllm-{config.vllm_mode}"
+    if config.rollout == "vllm-server":
+        raise UserError(
+            "rollout is vllm-server, which has not been tried yet: TRL sends weights to a server through CUDA's NCCL. "
+            "Set rollout: vllm-colocate."
+        )
+    if config.rollout not in ROLLOUTS:
+        raise UserError(
+            f"rollout is {config.rollout!r}; choose one of {', '.join(ROLLOUTS)}.{nearest(config.rollout, ROLLOUTS)}"
+        )
+    if config.rollout == "vllm-colocate":
+        config.use_vllm, config.vllm_mode = True, "colocate"
 
 
 def _check_shaping(config: RLFRConfig) -> None:

@@ -33,6 +33,14 @@ from rlfr_vlm.trainer.answer_probability import PolicyProbabilities
 from rlfr_vlm.trainer.callbacks import FlowStep
 from rlfr_vlm.trainer.capture import ScoreCapture, UpdateCapture
 from rlfr_vlm.trainer.config import RLFRConfig
+from rlfr_vlm.trainer.engine import (
+    check_image_tokens,
+    gap_metrics,
+    gap_rows,
+    guard_engine,
+    prepare_engine,
+    refuse_gap,
+)
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.metrics import RowStatistics, flow_metrics, outcome_metrics
 from rlfr_vlm.trainer.online_flow import OnlineFlow
@@ -91,10 +99,7 @@ class RLFRTrainer(GRPOTrainer):
                 "flow_path to its folder, or set flow_coef: 0 (or method: rlvr)."
             )
         if args.use_vllm:
-            raise UserError(
-                "use_vllm is not supported yet: vLLM would sample vision tokens, which the policy's own ban cannot "
-                "reach there. Set use_vllm: false."
-            )
+            prepare_engine()
         if flow is not None and args.uses_flow:
             tower = find_language_tower(model)
             name = str(getattr(model, "name_or_path", "the policy"))
@@ -110,6 +115,10 @@ class RLFRTrainer(GRPOTrainer):
             self.flow = OnlineFlow(*flow, args, self.accelerator, args.seed)
             self.add_callback(FlowStep(self))
         self._guard_vision(args)
+        self._first_rollout = args.rollout_check
+        if args.use_vllm:
+            guard_engine(self.vllm_generation, self.model, self._tokenizer, ban=args.ban_vision_tokens,
+                         check_prompts=args.rollout_check)  # fmt: skip
         self.selector = GroupSelector(
             args, self.num_generations, args.flow_accept_threshold, len(self.train_dataset), args.seed
         )
@@ -228,6 +237,7 @@ class RLFRTrainer(GRPOTrainer):
         if self._old_logps_pass_runs():
             self._capture = capture
         output = super()._generate_and_score_completions(inputs)
+        self._check_rollout(output)
         if capture is not None and not self._old_logps_pass_runs():
             with self._times.timed("flow_forward"):
                 self._run_shortened_pass(capture, output)
@@ -245,6 +255,18 @@ class RLFRTrainer(GRPOTrainer):
             advantages = shape_advantages(advantages, rewards, output["completion_mask"], self.args.flow_gamma)
         output["advantages"] = advantages * output["keep"].view(-1, *[1] * (advantages.dim() - 1))
         return output
+
+    def _check_rollout(self, output: dict[str, Any]) -> None:
+        """Image tokens of the first rollout; with vLLM, its log-probs against the trainer's in every rollout."""
+        if self._first_rollout and "image_grid_thw" in output:
+            check_image_tokens(output, self._image_pad_token_id, self.processing_class.image_processor.merge_size)
+        self._first_rollout = False
+        if self.use_vllm and "sampling_per_token_logps" in output and "old_per_token_logps" in output:
+            rows = gap_rows(output["sampling_per_token_logps"], output["old_per_token_logps"], _response_mask(output))
+            metrics = gap_metrics(self.accelerator.gather(rows))
+            self._log_values(metrics)
+            if self.args.rollout_check:
+                refuse_gap(metrics, self.args.rollout_gap_limit)
 
     def _local(self, values: Tensor, output: dict[str, Any]) -> Tensor:
         """This process's part of values of all processes."""

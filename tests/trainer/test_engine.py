@@ -1,0 +1,168 @@
+"""vLLM as rollout engine: the checks by hand, and two steps of RLFR with images on a real engine."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.trainer.engine import check_image_tokens, gap_metrics, gap_rows, refuse_gap, refuse_other_prompts
+
+TRAIN = """
+import json, sys
+import torch
+from rlfr_vlm.commands.train import build_trainer
+from rlfr_vlm.config import parse_config
+from rlfr_vlm.data.prompts import VISION_TOKENS
+from rlfr_vlm.options import RunOptions
+from rlfr_vlm.trainer.config import RLFRConfig
+
+options, args = parse_config((RunOptions, RLFRConfig), sys.argv[2:])
+trainer = build_trainer(options, args)
+generation, seen = trainer.vllm_generation, []
+generate = generation.generate
+
+def record(*arguments, **settings):
+    result = generate(*arguments, **settings)
+    seen.append(result[1])
+    return result
+
+generation.generate = record
+trainer.train()
+vocabulary = trainer.processing_class.tokenizer.get_vocab()
+logged = trainer.state.log_history
+json.dump({
+    "gap": [h["rollout/logp_gap_mean"] for h in logged if "rollout/logp_gap_mean" in h],
+    "share": [h["rollout/effective_share"] for h in logged if "rollout/effective_share" in h],
+    "deviation": [h["flow/deviation_wrong"] for h in logged if "flow/deviation_wrong" in h],
+    "tokens": sum(len(response) for responses in seen for response in responses),
+    "sampled": sorted({token for responses in seen for response in responses for token in response}),
+    "vision": [vocabulary[token] for token in VISION_TOKENS if token in vocabulary],
+    "rollouts": len(seen),
+}, open(sys.argv[1], "w"))
+"""
+
+
+def train(folder, *arguments):
+    command = [sys.executable, "-c", TRAIN, str(folder / "result.json"), "--output_dir", str(folder / "run"),
+               "--dataset_name", "digits", "--dataset_limit", "32", "--rollout", "vllm-colocate",
+               "--model_name_or_path", str(folder / "policy"), "--per_device_train_batch_size", "8",
+               "--steps_per_generation", "1", "--num_generations", "8", "--max_steps", "2", "--save_strategy", "no",
+               "--max_completion_length", "32", "--learning_rate", "1e-2", "--lr_scheduler_type", "constant",
+               "--bf16", "false", "--report_to", "none", "--vllm_max_model_length", "256",
+               "--vllm_gpu_memory_utilization", "0.3", *arguments]  # fmt: skip
+    if not torch.cuda.is_available():
+        command += ["--use_cpu", "true"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=os.environ)
+
+
+@pytest.fixture
+def policy_folder(make_policy, processor, tmp_path):
+    """A policy with random weights, which would sample a vision token every sixty tokens, and a flow field for it."""
+    from rlfr_vlm.flow import FlowSpec, build_field, save_field
+
+    policy = make_policy(hidden_size=128, num_heads=4, num_layers=4)  # vLLM's CPU attention wants heads of 32 or more
+    policy.save_pretrained(tmp_path / "policy")
+    processor.save_pretrained(tmp_path / "policy")
+    spec = FlowSpec.for_policy(policy.config.get_text_config(), "tiny", 1, (0.25, 0.5))
+    save_field(tmp_path / "flow", build_field(spec), spec)
+    return tmp_path
+
+
+def test_rlfr_with_images_on_a_real_engine(policy_folder):
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    done = train(
+        policy_folder, "--method", "rlfr", "--flow_path", str(policy_folder / "flow"), "--dataset_limit", "64"
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads((policy_folder / "result.json").read_text())
+    assert result["rollouts"] == 2 and len(result["deviation"]) == 2
+    # The second rollout is of updated weights: a large step, and still the same log-probs but for bfloat16's rounding.
+    # Prompts expanded twice gave 0.026 in the first, a head that kept its old weights 0.050 in the second.
+    assert len(result["gap"]) == 2 and max(result["gap"]) < 0.015
+    assert min(result["share"]) > 0.99
+    assert result["tokens"] > 400 and not set(result["sampled"]) & set(result["vision"])
+
+
+def test_gap_by_hand():
+    engine = torch.tensor([[-1.0, -2.0, 0.0], [-1.0, torch.nan, 0.0]])
+    trainer = torch.tensor([[-1.5, -1.0, 9.0], [-1.0, -3.0, 9.0]])
+    mask = torch.tensor([[1, 1, 0], [1, 1, 0]])
+    rows = gap_rows(engine, trainer, mask)
+    assert rows.tolist() == [[1.5, 2.0, 1.0, 0.5], [0.0, 1.0, 0.0, 0.0]]
+    metrics = gap_metrics(rows)
+    assert metrics["rollout/logp_gap_mean"] == pytest.approx(1.5 / 3)
+    assert metrics["rollout/logp_gap_max"] == 1.0
+    weights = torch.tensor([0.5, 0.0]).exp()
+    assert metrics["rollout/effective_share"] == pytest.approx((weights.sum() ** 2 / (2 * (weights**2).sum())).item())
+    with pytest.raises(UserError, match=r"differ from the trainer's by 0\.500 on average"):
+        refuse_gap(metrics, 0.4)
+    refuse_gap(metrics, 0.5)
+    with pytest.raises(UserError, match="by nan"):
+        refuse_gap({"rollout/logp_gap_mean": float("nan")}, 0.5)
+
+
+def test_other_prompts_are_refused_with_what_differs():
+    refuse_other_prompts([[1, 2], [3]], [[1, 2], [3]])
+    with pytest.raises(UserError, match=r"Prompt 1 has 3 tokens .* and 4 in vLLM, and differs from token 2 on"):
+        refuse_other_prompts([[1], [1, 7, 2]], [[1], [1, 7, 7, 2]])
+
+
+def test_image_tokens_by_hand():
+    batch = {
+        "prompt_ids": torch.tensor([[9, 7, 7, 1], [7, 7, 7, 1], [1, 1, 1, 1]]),
+        "image_grid_thw": torch.tensor([[1, 2, 4], [1, 2, 2], [1, 4, 2]]),  # 2, 1 and 2 merged patches
+        "num_images": [1, 2, 0],
+    }
+    check_image_tokens(batch, 7, 2)
+    batch["prompt_ids"][1, 3] = 7
+    with pytest.raises(UserError, match="Row 1 of the first rollout has 4 image tokens for 3 merged patches"):
+        check_image_tokens(batch, 7, 2)
+    check_image_tokens({"prompt_ids": batch["prompt_ids"]}, 7, 2)  # text only
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rollout": "vllm"}, "rollout is 'vllm'; choose one of hf, vllm-colocate"),
+        ({"rollout": "vllm-server"}, "which has not been tried yet"),
+        ({"use_vllm": True, "vllm_mode": "server"}, "which has not been tried yet"),
+        ({"rollout_gap_limit": -1.0}, "rollout_gap_limit is -1.0"),
+    ],
+)
+def test_settings_that_cannot_work(arguments, changes, message):
+    from rlfr_vlm.trainer.config import RLFRConfig
+
+    with pytest.raises(UserError, match=message):
+        RLFRConfig(**arguments(method="rlvr", **changes))
+
+
+def test_one_setting_says_who_generates(arguments):
+    from rlfr_vlm.trainer.config import RLFRConfig
+
+    args = RLFRConfig(**arguments(method="rlvr", rollout="vllm-colocate"))
+    assert (args.use_vllm, args.vllm_mode) == (True, "colocate")
+    assert RLFRConfig(**arguments(method="rlvr", use_vllm=True)).rollout == "vllm-colocate"
+    assert RLFRConfig(**arguments(method="rlvr")).use_vllm is False
+
+
+def test_names_of_trl_and_vllm_that_the_engine_leans_on():
+    """Read in TRL 1.16.0 and vLLM 0.31.0."""
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    source = inspect.getsource(VLLMGeneration)
+    assert "generation_kwargs.update(self.generation_kwargs)" in source
+    assert "self.llm.llm_engine.model_executor.driver_worker.model_runner.model.load_weights" in source
+    assert "return prompt_ids, completion_ids, logprobs, logprob_token_ids" in source
+    assert list(inspect.signature(VLLMGeneration.generate).parameters)[:3] == ["self", "prompts", "images"]
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    from vllm import LLM, LLMEngine
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    assert "weights_iterator" in inspect.signature(GPUModelRunner.reload_weights).parameters
+    assert callable(LLM.reset_mm_cache) and callable(LLM.reset_prefix_cache)
+    assert callable(LLMEngine.reset_encoder_cache)
