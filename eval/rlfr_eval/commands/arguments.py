@@ -1,9 +1,11 @@
 """Options that several commands have, and what they become."""
 
 import argparse
+import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rlfr_eval.judge.choice import JudgeChoice, choose_judge
 from rlfr_eval.settings import Settings, load_settings
@@ -30,6 +32,24 @@ def add_judge_options(given: argparse.ArgumentParser) -> None:
     group.add_argument("--judge-budget-tokens", type=float, default=math.inf, help="stop judging at so many tokens")
     group.add_argument("--judge-budget-usd", type=float, default=math.inf, help="stop judging at so many dollars")
     group.add_argument("--no-judge-cache", action="store_true", help="ask anew, and keep nothing for other runs")
+
+
+def add_output_options(given: argparse.ArgumentParser) -> None:
+    given.add_argument("--json", action="store_true", help="print scores.json instead of a table")
+    given.add_argument("--show-undecided", action="store_true", help="print numbers above 1 %% undecided all the same")
+
+
+def deliver(options: argparse.Namespace, folder: Path, run: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
+    """Write report.md into the run folder and print the scores, as the options say."""
+    from rlfr_eval.report import write_report
+    from rlfr_eval.table import summary
+
+    report = write_report(folder, run, scores)
+    if options.json:
+        print(json.dumps(scores))
+    else:
+        print(summary(run, scores, options.show_undecided))
+        print(f"report: {report}")
 
 
 def read_settings(options: argparse.Namespace, more: Mapping[str, str | None] | None = None) -> Settings:

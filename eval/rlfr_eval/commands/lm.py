@@ -1,7 +1,6 @@
 """`rlfr-eval lm`: text benchmarks: answer, grade by rules, ask the judge about the rest, score."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,8 @@ from typing import TYPE_CHECKING
 from rlfr_eval.commands.arguments import (
     EXIT_INCOMPLETE,
     add_judge_options,
+    add_output_options,
+    deliver,
     judge_options,
     parser,
     read_judge,
@@ -46,8 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     given.add_argument("--limit", type=int, help="only the first N problems of each; marks results as partial")
     given.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs; do nothing")
-    given.add_argument("--json", action="store_true", help="print scores.json instead of a table")
-    given.add_argument("--show-undecided", action="store_true", help="print numbers above 1 %% undecided all the same")
+    add_output_options(given)
     asking = given.add_argument_group("asking (defaults: the benchmark's own)")
     asking.add_argument("--prompt", help="preset: qwen-box, qwen-tag, llama3-box, r1, r1-nothink, chat, none")
     asking.add_argument("--samples", type=int, help="answers to each problem")
@@ -92,13 +92,7 @@ def run(arguments: Sequence[str]) -> int:
         print(evaluation.plan())
         return 0
     scores, complete = evaluation.run()
-    from rlfr_eval.report import write_report
-    from rlfr_eval.table import summary
-
-    report = write_report(evaluation.folder, evaluation.record, scores)
-    print(json.dumps(scores) if options.json else summary(evaluation.record, scores, options.show_undecided))
-    if not options.json:
-        print(f"report: {report}")
+    deliver(options, evaluation.folder, evaluation.record, scores)
     return 0 if complete else EXIT_INCOMPLETE
 
 

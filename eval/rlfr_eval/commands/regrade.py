@@ -1,13 +1,14 @@
 """`rlfr-eval regrade`: new verdicts for stored answers, by today's grader or another judge; nothing is asked again."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from rlfr_eval.commands.arguments import (
     EXIT_INCOMPLETE,
     add_judge_options,
+    add_output_options,
+    deliver,
     judge_options,
     parser,
     read_judge,
@@ -22,8 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     given.add_argument("run_dir", type=Path)
     given.add_argument("--data-dir", type=Path, help="where the benchmark's file is now (default: where it was)")
     given.add_argument("--dry-run", action="store_true", help="count what the judge would be asked, and its cost")
-    given.add_argument("--json", action="store_true", help="print scores.json instead of a table")
-    given.add_argument("--show-undecided", action="store_true", help="print numbers above 1 %% undecided all the same")
+    add_output_options(given)
     add_judge_options(given)
     return given
 
@@ -36,11 +36,9 @@ def run(arguments: Sequence[str]) -> int:
     """Regrade. Returns 3 when answers are missing, or the judge could not say all it was asked."""
     options = _parser().parse_args(list(arguments))
     from rlfr_eval.judging import expected_cost, judge_undecided
-    from rlfr_eval.report import write_report
     from rlfr_eval.runs import restore
     from rlfr_eval.scores import score_run
     from rlfr_eval.store import RunStore
-    from rlfr_eval.table import summary
     from rlfr_eval.verdicts import grade_by_rules
 
     settings = read_settings(options)
@@ -54,7 +52,6 @@ def run(arguments: Sequence[str]) -> int:
         grade_by_rules(store, chosen)
         report = judge_undecided(store, chosen, choice, settings, judge_options(options))
         scores = score_run(store, chosen, store.run.get("judges", {}), planned)
-        write_report(store.folder, store.run, scores)
-        print(json.dumps(scores) if options.json else summary(store.run, scores, options.show_undecided))
+        deliver(options, store.folder, store.run, scores)
     missing = any(one["missing"] for one in scores["benchmarks"].values())
     return EXIT_INCOMPLETE if report.unfinished or missing else 0

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlfr_eval.commands.arguments import parser
+from rlfr_eval.commands.arguments import add_output_options, deliver, parser
 from rlfr_vlm.errors import UserError
 
 SUMMARY = "print the scores of a run and write report.md"
@@ -14,8 +14,7 @@ SUMMARY = "print the scores of a run and write report.md"
 def _parser() -> argparse.ArgumentParser:
     given = parser("report", SUMMARY)
     given.add_argument("run_dir", type=Path)
-    given.add_argument("--json", action="store_true", help="print scores.json instead of a table")
-    given.add_argument("--show-undecided", action="store_true", help="print numbers above 1 %% undecided all the same")
+    add_output_options(given)
     return given
 
 
@@ -26,9 +25,7 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> int:
     """Print and write."""
     options = _parser().parse_args(list(arguments))
-    from rlfr_eval.report import write_report
     from rlfr_eval.store import SCORES_FILE, RunStore
-    from rlfr_eval.table import summary
 
     with RunStore(options.run_dir, read_only=True) as store:
         try:
@@ -38,9 +35,5 @@ def run(arguments: Sequence[str]) -> int:
                 f"{options.run_dir} has no readable {SCORES_FILE}: its run has not ended. Run it again to go on, or "
                 f"`rlfr-eval regrade {options.run_dir}` to score what is there."
             ) from None
-        if options.json:
-            print(json.dumps(scores))
-            return 0
-        print(summary(store.run, scores, options.show_undecided))
-        print(f"report: {write_report(options.run_dir, store.run, scores)}")
+        deliver(options, options.run_dir, store.run, scores)
     return 0
