@@ -89,7 +89,7 @@ def test_rlvr_needs_no_field(policy_folder, tmp_path):
         (["--flow_cof", "1"], "Did you mean 'flow_coef'?"),
         (["--num_generations", "1"], "num_generations is 1"),
         (["--method", "rlvr", "--resume", "nothing"], "No complete checkpoint at nothing"),
-        (["--method", "rlvr", "--use_vllm", "true"], "use_vllm is not supported yet"),
+        (["--method", "rlvr", "--rollout", "vllm-server"], "which has not been tried yet"),
         (["--method", "rlvr", "--eval_strategy", "steps"], "eval_dataset"),
         (["--method", "rlvr", "--attn_implementation", "flash_attention_2"], "Cannot load the model"),
         (["--method", "rlvr", "--config", "nothing.yaml"], "No configuration file at nothing.yaml"),

@@ -57,7 +57,9 @@ def train(folder, *arguments):
                "--vllm_gpu_memory_utilization", "0.3", *arguments]  # fmt: skip
     if not torch.cuda.is_available():
         command += ["--use_cpu", "true"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=os.environ)
+    launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # of some other run, if at all
+    environment = {name: value for name, value in os.environ.items() if name not in launched}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
 
 
 @pytest.fixture
