@@ -31,15 +31,6 @@ class Task:
         return f"{self.benchmark.name}/{self.problem.id}/{self.number}"
 
 
-@dataclass
-class Outcome:
-    """What became of the tasks of one call. `gone`: the server is not there, and the rest was not asked."""
-
-    answered: int = 0
-    failed: int = 0
-    gone: str = ""
-
-
 def tasks(chosen: Mapping[str, tuple[Benchmark, tuple[Problem, ...]]]) -> Iterator[Task]:
     """All tasks: first samples of every problem before second ones, so that a stopped run is even."""
     for benchmark, problems in chosen.values():
@@ -114,11 +105,11 @@ class Answering:
     ) -> None:
         self.endpoint, self.store, self.concurrency = endpoint, store, concurrency
         self.extra_body, self.omit, self.on_answer, self.alive = extra_body, omit, on_answer, alive
-        self.outcome = Outcome()
+        self.gone = ""
         self._failed_in_a_row = 0
 
-    async def run(self, todo: Iterator[Task]) -> Outcome:
-        """Work through the tasks; ends early when the server is gone.
+    async def run(self, todo: Iterator[Task]) -> str:
+        """Work through the tasks. Returns "", or why the server is gone and the rest was not asked.
 
         Raises:
             UserError: what no further request could mend, such as a refused key.
@@ -129,27 +120,24 @@ class Answering:
         try:
             await asyncio.gather(*workers)
         except asyncio.CancelledError:
-            if not self.outcome.gone:
+            if not self.gone:
                 raise  # Ctrl-C
         finally:
             for task in (*workers, watch):
                 task.cancel()
             await asyncio.gather(*workers, watch, return_exceptions=True)
-        return self.outcome
+        return self.gone
 
     async def _watch(self, workers: list["asyncio.Task[None]"]) -> None:
         while self.alive():
             await asyncio.sleep(WATCH)
-        self._give_up("it ended", workers)
-
-    def _give_up(self, reason: str, workers: list["asyncio.Task[None]"]) -> None:
-        self.outcome.gone = reason
+        self.gone = "it ended"
         for worker in workers:
             worker.cancel()
 
     async def _work(self, todo: Iterator[Task]) -> None:
         for task in todo:
-            if self.outcome.gone:
+            if self.gone:
                 return
             try:
                 reply = await self.endpoint.ask(
@@ -165,7 +153,6 @@ class Answering:
                 continue
             self._failed_in_a_row = 0
             self.store.samples.append(sample_row(task, reply, self._configs[task.benchmark.name]))
-            self.outcome.answered += 1
             self.on_answer()
 
     def _note(self, task: Task, fault: Fault) -> None:
@@ -174,7 +161,6 @@ class Answering:
         )
 
     def _give_task_up(self, fault: Fault) -> None:
-        self.outcome.failed += 1
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= max(GIVE_UP, self.concurrency):
-            self.outcome.gone = f"{self._failed_in_a_row} requests in a row failed after all tries; the last: {fault}"
+            self.gone = f"{self._failed_in_a_row} requests in a row failed after all tries; the last: {fault}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlfr_eval.answering import Answering, Outcome, Task, tasks
+from rlfr_eval.answering import Answering, Task, tasks
 from rlfr_eval.benchmarks import Benchmark
 from rlfr_eval.context import check_lengths, check_prompts
 from rlfr_eval.endpoint import Endpoint
@@ -92,7 +92,7 @@ class Evaluation:
         checked = None
         if self.judge is not None and self.judge.url and any(one.judge == "undecided" for one in self.benchmarks):
             checked = asyncio.run(check_first(self.judge, self.settings, self.folder, self.judge_options))
-        outcome = Outcome() if self._answered_already() else self._answer()
+        gone = "" if self._answered_already() else self._answer()
         with RunStore(self.folder) as store:
             everything, planned = restore(store)  # with what earlier calls measured
             total = sum(len(problems) * one.sampling.samples for one, problems in everything.values())
@@ -105,8 +105,8 @@ class Evaluation:
             scores = score_run(store, everything, store.run.get("judges", {}), planned)
             self.record = store.run
         missing = sum(scores["benchmarks"][name]["missing"] for name in self._data)
-        if outcome.gone:
-            print(f"the model's server is gone: {outcome.gone}", file=sys.stderr)
+        if gone:
+            print(f"the model's server is gone: {gone}", file=sys.stderr)
         return scores, not missing and not report.unfinished
 
     def _answered_already(self) -> bool:
@@ -121,18 +121,18 @@ class Evaluation:
         done = {row["id"] for row in store.answers()}
         return [task for task in tasks(self.chosen) if task.id not in done]
 
-    def _answer(self) -> Outcome:
-        """Get the answers that are missing; a server of our own that dies is started once more."""
-        outcome = Outcome()
+    def _answer(self) -> str:
+        """Get what is missing; a server of our own that dies is started once more. Returns "", or why it is gone."""
+        gone = ""
         for _ in range(2):
             with served(self.serving, self.folder) as place:
-                outcome = asyncio.run(self._ask(place))
-                if not outcome.gone or place.server is None:
+                gone = asyncio.run(self._ask(place))
+                if not gone or place.server is None:
                     break
-                print(f"the model's server is gone ({outcome.gone}). {place.server.log_end()}", file=sys.stderr)
-        return outcome
+                print(f"the model's server is gone ({gone}). {place.server.log_end()}", file=sys.stderr)
+        return gone
 
-    async def _ask(self, place: Served) -> Outcome:
+    async def _ask(self, place: Served) -> str:
         key = "" if place.server else self.settings["RLFR_EVAL_API_KEY"]
         async with Endpoint(place.url, place.name, key, self.time_limit, self.max_tries) as endpoint:
             card = await endpoint.settle_model("--model")
@@ -143,7 +143,7 @@ class Evaluation:
                 self._begin(store, model, place.url, context, session())
                 todo = self._missing(store)
                 if not todo:
-                    return Outcome()
+                    return ""
                 await check_prompts(endpoint, self.chosen, context)
                 total = sum(len(problems) * one.sampling.samples for one, problems in self.chosen.values())
                 with bar(total, "answers", total - len(todo)) as shown:

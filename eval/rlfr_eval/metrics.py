@@ -83,7 +83,9 @@ def bootstrap_means(values: Sequence[float]) -> Any:
     import numpy as np
 
     data, random = np.asarray(values, dtype=float), np.random.default_rng(BOOTSTRAP_SEED)
-    chunks = [data[random.integers(0, len(data), (CHUNK, len(data)))].mean(axis=1) for _ in range(RESAMPLES // CHUNK)]
+    size = max(1, min(CHUNK, CHUNK_VALUES // len(data)))
+    sizes = [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
+    chunks = [data[random.integers(0, len(data), (count, len(data)))].mean(axis=1) for count in sizes]
     return np.sort(np.concatenate(chunks))
 
 

@@ -141,6 +141,18 @@ def test_compare_says_what_is_not_comparable_apart_from_its_json(measure, serve,
     assert "toy was asked differently: prompt.name: 'chat' -> 'r1'" in run_eval("compare", "a", "c")[2]
 
 
+def test_compare_pools_and_corrects(measure, serve, toy, run_eval):
+    names = toy(6, name="x"), toy(4, name="y")
+    measure(serve(wrong).url, *names, out="a")
+    measure(serve(right).url, *names, out="b")
+    found = {one["name"]: one for one in json.loads(run_eval("compare", "a", "b", "--json")[1])["b"]}
+    # all problems flip: McNemar 2 / 2^n; Holm doubles the smaller p
+    assert (found["x"]["p"], found["y"]["p"]) == (2 / 64, 2 / 16)
+    assert (found["x"]["p_holm"], found["y"]["p_holm"]) == (4 / 64, 2 / 16)
+    assert (found["all together"]["pairs"], found["all together"]["p"]) == (10, 2 / 1024)
+    assert "p (Holm) allows for 2 comparisons" in run_eval("compare", "a", "b")[1]
+
+
 def test_requests_that_are_all_refused_stop_early_and_say_why(measure, serve, make_reaction, toy):
     server = serve(lambda body, n: make_reaction("Unsupported parameter: seed", status=400))
     code, err, _ = measure(server.url, toy(200), more=("--concurrency", "4"))

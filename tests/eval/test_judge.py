@@ -177,6 +177,17 @@ def test_replies_that_are_thrown_away_are_charged(serve, make_reaction, settings
     assert budget.reserve(1, 1) and budget._reserved == (1, 1)  # nothing stays set aside
 
 
+def test_tries_that_are_thrown_away_stop_at_the_limit(serve, make_reaction):
+    async def work(judge):
+        return await judge.judge(Q, GOLDS, ANSWER), judge.budget
+
+    cost = tokens_at_most(judge_messages(Q, GOLDS, ANSWER)) + 100
+    server = serve(lambda body, n: make_reaction("VERDICT: CORRECT", model="other"))
+    said, budget = with_judge(server, work, max_tokens=100, budget=Budget(tokens=1.5 * cost))
+    assert (said.verdict, said.reason) == (U, JudgeReason.BUDGET)
+    assert len(server.requests) == 1 and budget.input_tokens + budget.output_tokens == cost  # not a second try
+
+
 def test_other_scripts_reserve_enough():
     assert tokens_at_most([{"content": "解" * 100}]) >= 100
 

@@ -127,6 +127,7 @@ def test_an_unfit_judge_is_refused_unless_forced(start, serve, scores, alone):
     assert (
         code == 2 and "is not fit" in err and "2 fooled by an injected instruction" in err and "--judge-force" in err
     )
+    assert start.server.requests == []  # found out before the model is asked anything
     assert start("--judge-base-url", server.url, "--judge-force")[0] == 0
     assert scores(alone / "run")["benchmarks"]["toy"]["accuracy"] == 1.0
 

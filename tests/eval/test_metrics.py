@@ -12,6 +12,7 @@ from rlfr_eval.metrics import (
     ProblemResult,
     accuracy,
     bootstrap_interval,
+    bootstrap_means,
     clustered_error,
     collect,
     interval,
@@ -90,6 +91,12 @@ def test_bootstrap_agrees_with_the_normal_approximation_and_is_seeded():
     assert bootstrap_interval(values) == (low, high)
     assert interval([0.25] * 9, 2) == (0.25, 0.25)
     assert clustered_error([1.0]) is None
+
+
+def test_bootstrap_takes_few_resamples_at_a_time_for_many_problems(monkeypatch):
+    monkeypatch.setattr("rlfr_eval.metrics.CHUNK_VALUES", 1200)
+    means = bootstrap_means([0.0, 1.0] * 200)  # three resamples of 400 values at a time; 10,000 is no multiple of 3
+    assert len(means) == 10_000 and float(means.mean()) == pytest.approx(0.5, abs=0.005)
 
 
 def test_collect_leaves_missing_answers_undecided():

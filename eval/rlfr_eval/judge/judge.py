@@ -20,6 +20,10 @@ BYTES_PER_TOKEN = 2  # on the safe side for text, mathematics and other scripts;
 UNPAID = ("connection", "rate limit", "server error", "refused", TOO_LONG)
 
 
+class OverBudget(Exception):
+    """Another try could pass the limit."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """What a judge said of one answer."""
@@ -70,9 +74,15 @@ class Judge:
 
         def on_fault(fault: Fault) -> None:
             nonlocal used
-            if fault.kind not in UNPAID:  # what was written and thrown away may still be on the bill
-                used = (used[0] + reserved[0], used[1] + reserved[1])
+            if fault.kind in UNPAID:
+                return
+            # what was written and thrown away may still be on the bill, and so may the next try
+            used = (used[0] + reserved[0], used[1] + reserved[1])
+            if not self.budget.reserve(*reserved):
+                raise OverBudget
+            held.append(reserved)
 
+        held = [reserved]
         try:
             reply = await self.endpoint.ask(body, on_fault)
             # a server that does not count is charged with the estimate
@@ -82,8 +92,10 @@ class Judge:
             )
         except Fault as fault:
             return Judgement(Verdict.UNDECIDED, f"{JudgeReason.FAILED}: {fault.kind}", str(fault))
+        except OverBudget:
+            return Judgement(Verdict.UNDECIDED, JudgeReason.BUDGET, "")
         finally:
-            self.budget.settle(reserved, used)
+            self.budget.settle((sum(one[0] for one in held), sum(one[1] for one in held)), used)
         decision = read_verdict(reply.text, reply.finish_reason, question, golds, prediction)
         if self.cache is not None and decision.verdict is not Verdict.UNDECIDED:
             self.cache.put(key, self.identity, decision.verdict, reply.text)
