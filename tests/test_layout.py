@@ -20,7 +20,7 @@ LAYERS = (
     {"errors", "files", "stats", "options", "terminal", "compat", "command_line"},
     {"grading", "flow", "latents", "shaping"},
     {"rewards", "data", "vision", "policy"},
-    {"config", "evaluate", "flow.fit"},
+    {"config", "evaluate", "checkpoint", "flow.fit"},
     {"deviation", "trainer"},
     {"quickstart", "commands", "cli"},
 )

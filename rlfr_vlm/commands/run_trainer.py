@@ -4,15 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_vlm.errors import EXIT_INTERRUPTED, UserError
+from rlfr_vlm.errors import EXIT_INTERRUPTED
 from rlfr_vlm.options import RunOptions
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from rlfr_vlm.data.load import Rows
-
-STATE_FILE = "trainer_state.json"
 
 
 def run_trainer(
@@ -70,18 +68,18 @@ def training_dataset(rows: "Rows", options: RunOptions, processing_class: Any) -
 
 def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
     """The checkpoint to resume from: none, the newest complete one (`auto`), or the one named."""
+    from rlfr_vlm.checkpoint import check_complete, newest_complete, other_grader
+    from rlfr_vlm.grading.version import grader_version
+
     if resume is None:
         return None
     if resume == "auto":
-        found = newest_checkpoint(Path(output_dir))
+        found = newest_complete(Path(output_dir))
         print(f"resuming from {found}" if found else f"no complete checkpoint in {output_dir}: starting anew")
-        return found
-    if not (Path(resume) / STATE_FILE).is_file():
-        raise UserError(f"No complete checkpoint at {resume}: {STATE_FILE} is missing. Try --resume auto.")
-    return resume
-
-
-def newest_checkpoint(output_dir: Path) -> str | None:
-    """The newest complete checkpoint. transformers writes the state file last, so one without it was cut off."""
-    complete = {int(p.parent.name.split("-")[-1]): p.parent for p in output_dir.glob(f"checkpoint-*/{STATE_FILE}")}
-    return str(complete[max(complete)]) if complete else None
+    else:
+        found = Path(resume)
+        check_complete(found)
+    if found is not None and (grader := other_grader(found)):
+        print(f"the checkpoint's rewards are of grader {grader}, this program's of {grader_version()}: answers may be "
+              "judged otherwise from here on")  # fmt: skip
+    return None if found is None else str(found)

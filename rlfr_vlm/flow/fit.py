@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
+from rlfr_vlm.checkpoint import CompleteCheckpoints
 from rlfr_vlm.data.encode import Encoded, encode_examples
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow.context import FlowInputs, context_lead
@@ -77,7 +78,7 @@ def empty_inputs(spec: FlowSpec, device: torch.device) -> FlowInputs:
     return spec.inputs(hidden, torch.zeros(1, 1, device=device), 1, image)
 
 
-class FlowFitTrainer(Trainer):
+class FlowFitTrainer(CompleteCheckpoints):
     """Fits a field. Overrides the loss, `evaluate`, and how weights are saved and loaded; the rest is inherited.
 
     Args:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow import (
@@ -50,8 +51,8 @@ class OnlineFlow:
         self.options = options
         self.accelerator = accelerator
         self.lead = context_lead(spec.context_mode, spec.shift)
-        self.optimizer = torch.optim.AdamW(
-            self.field.parameters(), lr=options.flow_learning_rate, weight_decay=options.flow_weight_decay
+        self.optimizer = sharded_adamw(
+            self.field, lr=options.flow_learning_rate, weight_decay=options.flow_weight_decay
         )
         self.generator = torch.Generator(device=accelerator.device)
         self.generator.manual_seed(seed + accelerator.process_index)
@@ -112,6 +113,8 @@ class OnlineFlow:
     def save(self, directory: Path) -> None:
         """Write field and optimiser, the same on all processes, and this process's generator into a checkpoint."""
         directory.mkdir(parents=True, exist_ok=True)
+        if isinstance(self.optimizer, ZeroRedundancyOptimizer):
+            self.optimizer.consolidate_state_dict(to=0)
         if self.accelerator.is_main_process:
             save_field(directory / FIELD_FOLDER, self.field, self.spec)
             torch.save(self.optimizer.state_dict(), directory / OPTIMIZER_FILE)
@@ -154,6 +157,13 @@ class OnlineFlow:
         for parameter in self.field.parameters():
             parameter.grad = gradients[start : start + parameter.numel()].view_as(parameter)
             start += parameter.numel()
+
+
+def sharded_adamw(field: torch.nn.Module, **settings: Any) -> torch.optim.Optimizer:
+    """AdamW whose two moments per parameter are spread over the processes; each steps its share and broadcasts it."""
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        return ZeroRedundancyOptimizer(field.parameters(), torch.optim.AdamW, **settings)
+    return torch.optim.AdamW(field.parameters(), **settings)
 
 
 def _load(path: Path) -> Any:

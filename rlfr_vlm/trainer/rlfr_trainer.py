@@ -12,17 +12,18 @@
 
 import json
 import logging
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import FusedCausalLMOutput
 
+from rlfr_vlm.checkpoint import CompleteCheckpoints, SaveBetweenRollouts
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import write_json
 from rlfr_vlm.flow import FlowSpec, VelocityField, check_context, check_fits_policy
@@ -73,7 +74,7 @@ logging.getLogger("trl.trainer.grpo_trainer").addFilter(
 )
 
 
-class RLFRTrainer(GRPOTrainer):
+class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
     """TRL's `GRPOTrainer` with flow rewards.
 
     Overrides `train` (initial probabilities), `_generate` and `_calculate_rewards` (timing, outcome),
@@ -114,6 +115,8 @@ class RLFRTrainer(GRPOTrainer):
         if flow is not None and args.uses_flow:
             self.flow = OnlineFlow(*flow, args, self.accelerator, args.seed)
             self.add_callback(FlowStep(self))
+        between = args.steps_per_generation * args.num_iterations
+        self.add_callback(SaveBetweenRollouts(between // math.gcd(between, args.gradient_accumulation_steps)))
         self._guard_vision(args)
         self._first_rollout = args.rollout_check
         if args.use_vllm:
@@ -364,13 +367,12 @@ class RLFRTrainer(GRPOTrainer):
             self._micro_batches = 0
         super().log(logs, start_time)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+    def save_extra_state(self, folder: Path) -> None:
+        """Flow field and filter state, into a checkpoint."""
         if self.flow is not None:
             self.flow.save(folder)
         if self.accelerator.is_main_process:
             write_json(folder / GROUPS_FILE, self.selector.state_dict())
-        super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if is_plain(self.model, self.accelerator):

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from rlfr_vlm.cli import main
+from rlfr_vlm.errors import UserError
 
 QUICK = ["--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
 
@@ -88,7 +89,7 @@ def test_rlvr_needs_no_field(policy_folder, tmp_path):
         (["--method", "rlvr", "--rewards", "speed"], "Unknown reward 'speed'"),
         (["--flow_cof", "1"], "Did you mean 'flow_coef'?"),
         (["--num_generations", "1"], "num_generations is 1"),
-        (["--method", "rlvr", "--resume", "nothing"], "No complete checkpoint at nothing"),
+        (["--method", "rlvr", "--resume", "nothing"], "No checkpoint at nothing"),
         (["--method", "rlvr", "--rollout", "vllm-server"], "which has not been tried yet"),
         (["--method", "rlvr", "--eval_strategy", "steps"], "eval_dataset"),
         (["--method", "rlvr", "--attn_implementation", "flash_attention_2"], "Cannot load the model"),
@@ -175,15 +176,20 @@ def test_interrupt_keeps_a_checkpoint_and_resume_goes_on(policy_folder, tmp_path
     assert [s["step"] for s in steps if "outcome/accuracy" in s] == list(range(1, step + 2))
 
 
-def test_resume_skips_a_checkpoint_that_was_cut_off(tmp_path):
-    from rlfr_vlm.commands.run_trainer import newest_checkpoint
+def test_resume_skips_a_checkpoint_that_was_cut_off(tmp_path, capsys):
+    from rlfr_vlm.checkpoint import mark_complete
+    from rlfr_vlm.commands.run_trainer import find_checkpoint
 
     for step in (2, 10, 9):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    assert newest_checkpoint(tmp_path) is None
-    for step in (2, 9):
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
+    assert find_checkpoint("auto", str(tmp_path)) is None
+    for step in (2, 9):
+        mark_complete(tmp_path / f"checkpoint-{step}", processes=1)
+    assert find_checkpoint("auto", str(tmp_path)) == str(tmp_path / "checkpoint-9")
+    assert "skipping" in (said := capsys.readouterr().out) and "checkpoint-10: complete.json is missing" in said
+    with pytest.raises(UserError, match=r"is not complete: complete\.json is missing"):
+        find_checkpoint(str(tmp_path / "checkpoint-10"), str(tmp_path))
 
 
 def test_text_only_policy_fits_and_trains(make_text_policy, text_tokenizer, tmp_path, capsys):

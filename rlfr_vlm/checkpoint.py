@@ -1,0 +1,213 @@
+"""Checkpoints that are complete or absent: written aside, marked, renamed last; old ones go only then.
+
+`checkpoint-N` appears by one rename, with a mark that lists its files. A run that is killed while saving leaves the
+folder `.saving`, which the next save empties.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from rlfr_vlm.config import RESOLVED_FILE
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import write_json
+from rlfr_vlm.grading.version import grader_version
+
+logger = logging.getLogger(__name__)
+
+MARK_FILE = "complete.json"
+STATE_FILE = "trainer_state.json"
+STAGING_FOLDER = ".saving"
+LEAVING_FOLDER = ".removing"
+# Files are compared by size and by these many bytes at either end: cut and overwritten ones show, and checking a
+# checkpoint of hundreds of gigabytes takes no minutes.
+SAMPLED_BYTES = 1 << 20
+
+
+class CompleteCheckpoints(Trainer):
+    """A `Trainer` whose checkpoints are complete or absent. Put it before the trainer it extends.
+
+    Overrides `_get_output_dir` and `_save_checkpoint`. A subclass adds its own state in `save_extra_state`.
+    """
+
+    _staging: Path | None = None
+
+    def save_extra_state(self, folder: Path) -> None:
+        """Write what transformers does not know into a checkpoint; called on every process."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        run_folder = Path(self._get_output_dir(trial))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        self._staging = run_folder / STAGING_FOLDER
+        try:
+            if self.accelerator.is_main_process:
+                shutil.rmtree(self._staging, ignore_errors=True)
+                (self._staging / name).mkdir(parents=True)
+            self.accelerator.wait_for_everyone()
+            self.save_extra_state(self._staging / name)
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                self._finish(self._staging / name, run_folder)
+            self.accelerator.wait_for_everyone()
+        finally:
+            self._staging = None
+        if self.state.best_global_step and (best := run_folder / _name(self.state.best_global_step)).is_dir():
+            self.state.best_model_checkpoint = str(best)
+        if self.accelerator.is_main_process:
+            prune(run_folder, self.args.save_total_limit, keep=self.state.best_model_checkpoint)
+
+    def _finish(self, folder: Path, run_folder: Path) -> None:
+        if self.state.best_global_step == self.state.global_step:  # transformers has put down the folder aside
+            self.state.best_model_checkpoint = str(run_folder / folder.name)
+            self.state.save_to_json(str(folder / STATE_FILE))
+        if (run_folder / RESOLVED_FILE).is_file():
+            shutil.copy2(run_folder / RESOLVED_FILE, folder)
+        mark_complete(folder, self.args.world_size)
+        remove(run_folder / folder.name)  # of an earlier run, or a damaged one
+        os.replace(folder, run_folder / folder.name)
+
+
+class SaveBetweenRollouts(TrainerCallback):
+    """Put off saving and stopping until all updates of a rollout are done.
+
+    Responses that still wait for their update are in no checkpoint; one taken between would go on with others.
+
+    Args:
+        updates: optimiser steps of one rollout.
+    """
+
+    def __init__(self, updates: int) -> None:
+        self.updates = updates
+        self.save = self.stop = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            return
+        self.save |= control.should_save
+        self.stop |= control.should_training_stop
+        between = state.global_step % self.updates == 0
+        control.should_save, control.should_training_stop = self.save and between, self.stop and between
+        if between:
+            self.save = self.stop = False
+
+
+def mark_complete(folder: Path, processes: int) -> None:
+    """Write the mark: every file with its size and a digest of its ends, and who wrote it."""
+    from rlfr_vlm import __version__
+
+    files = {str(path.relative_to(folder)): _fingerprint(path) for path in sorted(_files(folder))}
+    write_json(
+        folder / MARK_FILE,
+        {"rlfr_vlm": __version__, "torch": torch.__version__, "grader": grader_version(), "processes": processes,
+         "files": files},
+    )  # fmt: skip
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None when it is complete."""
+    try:
+        mark = json.loads((folder / MARK_FILE).read_text(encoding="utf-8"))
+        files = dict(mark["files"])
+    except FileNotFoundError:
+        return f"{MARK_FILE} is missing: it was cut off while being written, or written by another program"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"{MARK_FILE} cannot be read ({type(error).__name__})"
+    for name, wanted in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != wanted["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {wanted['bytes']}"
+        if _fingerprint(path) != wanted:
+            return f"{name} has been changed"
+    return None
+
+
+def newest_complete(run_folder: Path) -> Path | None:
+    """The newest complete checkpoint of a run; damaged ones are skipped with a message."""
+    for folder in reversed(checkpoints(run_folder)):
+        problem = damage(folder)
+        if problem is None:
+            return folder
+        print(f"skipping {folder}: {problem}")
+    return None
+
+
+def check_complete(folder: Path) -> None:
+    """Refuse a checkpoint that is not complete.
+
+    Raises:
+        UserError: what is wrong with it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"No checkpoint at {folder}. Name a checkpoint-N folder, or use --resume auto.")
+    if problem := damage(folder):
+        raise UserError(f"The checkpoint {folder} is not complete: {problem}. Name another, or use --resume auto.")
+
+
+def other_grader(folder: Path) -> str | None:
+    """The grader of a complete checkpoint, if it is not the one in force."""
+    grader = json.loads((folder / MARK_FILE).read_text(encoding="utf-8")).get("grader")
+    return None if grader == grader_version() else str(grader)
+
+
+def checkpoints(run_folder: Path) -> list[Path]:
+    """Checkpoint folders of a run, oldest first."""
+    numbered = [(path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-"), path) for path in
+                run_folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.is_dir()]  # fmt: skip
+    return [path for _, path in sorted((int(number), path) for number, path in numbered if number.isdigit())]
+
+
+def prune(run_folder: Path, limit: int | None, keep: str | None = None) -> None:
+    """Remove the oldest checkpoints beyond the limit, never the newest one nor the one to keep (the best)."""
+    folders = checkpoints(run_folder)
+    if not limit or limit < 0:
+        return
+    kept = {folders[-1], Path(keep)} if keep and folders else set(folders[-1:])
+    for folder in folders:
+        if len(folders) <= max(limit, len(kept)):
+            return
+        if folder not in kept:
+            remove(folder)
+            folders = [path for path in folders if path != folder]
+
+
+def remove(folder: Path) -> None:
+    """Remove a checkpoint: out of sight by one rename, then piece by piece."""
+    if not folder.exists():
+        return
+    leaving = folder.with_name(LEAVING_FOLDER)
+    shutil.rmtree(leaving, ignore_errors=True)
+    os.replace(folder, leaving)
+    shutil.rmtree(leaving, ignore_errors=True)
+
+
+def _name(step: int) -> str:
+    return f"{PREFIX_CHECKPOINT_DIR}-{step}"
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file() and path.name != MARK_FILE)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        digest.update(stream.read(SAMPLED_BYTES))
+        stream.seek(max(size - SAMPLED_BYTES, 0))
+        digest.update(stream.read())
+    return {"bytes": size, "ends": digest.hexdigest()[:16]}
