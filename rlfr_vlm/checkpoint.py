@@ -33,6 +33,19 @@ LEAVING_FOLDER = ".removing"
 SAMPLED_BYTES = 1 << 20
 
 
+class ResumableArguments:
+    """A mixin for training arguments: their CPU is plain `cpu`.
+
+    With several processes accelerate calls it `cpu:0`, a place that `torch.load` cannot restore to: the resume of
+    transformers 5.17 dies of it.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = super().device  # type: ignore[misc]
+        return torch.device("cpu") if device.type == "cpu" else device
+
+
 class CompleteCheckpoints(Trainer):
     """A `Trainer` whose checkpoints are complete or absent. Put it before the trainer it extends.
 

@@ -66,3 +66,15 @@ def ban_tokens(model: nn.Module, token_ids: list[int]) -> None:
     bias[token_ids] = BANNED_LOGIT
     del head.bias  # registered as an absent parameter, which a buffer cannot replace
     head.register_buffer("bias", bias, persistent=False)
+
+
+def mark_ban_as_gathered(model: nn.Module) -> None:
+    """Tell TRL under ZeRO-3 that the ban needs no gathering: it looks for DeepSpeed's mark on the head's bias.
+
+    Read in TRL 1.16.0 (`maybe_gather_lm_head_ctx`), DeepSpeed 0.19.8. Call it after DeepSpeed has moved the model.
+    """
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    head = unwrap(model).get_output_embeddings()  # type: ignore[operator]
+    if (bias := dict(head.named_buffers()).get("bias")) is not None:
+        bias.ds_status = ZeroParamStatus.AVAILABLE

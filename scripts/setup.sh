@@ -52,6 +52,7 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
   exit 0
 fi
 
+export DS_BUILD_OPS=0  # DeepSpeed compiles what it needs when it is first used
 pip() { "$python" -m pip --disable-pip-version-check "$@"; }
 reachable() {
   "$python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)' "$1/" >/dev/null 2>&1

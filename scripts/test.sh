@@ -4,9 +4,9 @@
 #   bash scripts/test.sh [pytest options]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-if ! bash scripts/setup.sh --extras dev,vllm; then
+if ! bash scripts/setup.sh --extras dev,vllm,deepspeed; then
   [ "${CI:-}" != true ] || exit 2
-  echo "test: going on without vLLM, which could not be installed here; its tests skip" >&2
+  echo "test: going on without vLLM and DeepSpeed, which could not be installed here; their tests skip" >&2
   bash scripts/setup.sh --extras dev
 fi
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false

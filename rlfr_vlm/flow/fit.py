@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import TrainingArguments
 
-from rlfr_vlm.checkpoint import CompleteCheckpoints
+from rlfr_vlm.checkpoint import CompleteCheckpoints, ResumableArguments
 from rlfr_vlm.data.encode import Encoded, encode_examples
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow.context import FlowInputs, context_lead
@@ -31,7 +31,7 @@ STATISTICS_ROWS = 256
 
 
 @dataclass
-class FitConfig(FitOptions, TrainingArguments):
+class FitConfig(FitOptions, ResumableArguments, TrainingArguments):
     """Settings of `rlfr fit-flow`: transformers' `TrainingArguments` with RLFR's values, plus `FitOptions`."""
 
     learning_rate: float = field(default=1e-4, metadata={"help": "AdamW learning rate."})

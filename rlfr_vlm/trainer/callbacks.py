@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from rlfr_vlm.vision import mark_ban_as_gathered
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -101,3 +103,10 @@ def quiet(trainer: Any) -> None:
     """Leave the terminal to `ProgressLine`: transformers' own bars print every metric of every step."""
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
+
+
+class MarkBan(TrainerCallback):
+    """Under ZeRO-3, once DeepSpeed has taken the policy over, mark the ban of vision tokens as gathered."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        mark_ban_as_gathered(model)

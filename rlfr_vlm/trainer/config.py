@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
+from rlfr_vlm.checkpoint import ResumableArguments
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.options import (
     ACCEPT_METRICS,
@@ -28,7 +29,9 @@ RANGES = (
 
 
 @dataclass
-class RLFRConfig(FlowOptions, GroupOptions, RewardOptions, RolloutOptions, TrainOptions, GRPOConfig):
+class RLFRConfig(
+    FlowOptions, GroupOptions, RewardOptions, RolloutOptions, TrainOptions, ResumableArguments, GRPOConfig
+):
     """Settings of `RLFRTrainer`. Everything TRL offers is inherited; below is what RLFR's recipes set otherwise."""
 
     learning_rate: float = field(default=1e-6, metadata={"help": "Initial learning rate of the policy."})
@@ -38,6 +41,9 @@ class RLFRConfig(FlowOptions, GroupOptions, RewardOptions, RolloutOptions, Train
     max_completion_length: int | None = field(default=1024, metadata={"help": "Response tokens."})
     # None stands first as in transformers, whose parser depends on the order.
     report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where metrics go."})  # noqa: RUF036
+    log_multimodal: bool = field(
+        default=False, metadata={"help": "TRL's own log of images; it sends all of them to one process every rollout."}
+    )
     logging_steps: float = field(default=1, metadata={"help": "Log every so many updates."})
 
     def __post_init__(self) -> None:

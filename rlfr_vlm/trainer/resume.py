@@ -28,8 +28,18 @@ def load_policy_weights(policy: PreTrainedModel, checkpoint: str | Path) -> None
         raise UserError(f"{checkpoint} does not hold this policy's weights: {reason}") from None
 
 
+def is_zero3(accelerator: Any) -> bool:
+    """Whether DeepSpeed keeps only a shard of each weight on a process."""
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    return plugin is not None and plugin.zero_stage == 3
+
+
+def is_sharded(accelerator: Any) -> bool:
+    """Whether a process holds only a shard of each weight: under ZeRO-3 or FSDP."""
+    return is_zero3(accelerator) or getattr(accelerator.state, "fsdp_plugin", None) is not None
+
+
 def is_plain(model: nn.Module, accelerator: Any) -> bool:
-    """Whether `model` is a whole transformers model, neither an adapter nor sharded."""
-    plugins = ("fsdp_plugin", "deepspeed_plugin")
-    sharded = any(getattr(accelerator.state, plugin, None) is not None for plugin in plugins)
-    return isinstance(model, PreTrainedModel) and not sharded
+    """Whether `model` is a whole transformers model, neither an adapter nor in DeepSpeed's or FSDP's hands."""
+    managed = getattr(accelerator.state, "deepspeed_plugin", None) is not None or is_sharded(accelerator)
+    return isinstance(model, PreTrainedModel) and not managed

@@ -13,6 +13,7 @@
 import json
 import logging
 import math
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,20 +21,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from trl import GRPOTrainer
-from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import FusedCausalLMOutput
 
 from rlfr_vlm.checkpoint import CompleteCheckpoints, SaveBetweenRollouts
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import write_json
 from rlfr_vlm.flow import FlowSpec, VelocityField, check_context, check_fits_policy
-from rlfr_vlm.latents import capture_latents, find_language_tower, only_first_blocks
+from rlfr_vlm.latents import capture_latents, find_language_tower
 from rlfr_vlm.rewards import ReferenceProbability
 from rlfr_vlm.shaping import entropy_bonus, flow_rewards, shape_advantages
 from rlfr_vlm.trainer.answer_probability import PolicyProbabilities
-from rlfr_vlm.trainer.callbacks import FlowStep
+from rlfr_vlm.trainer.callbacks import FlowStep, MarkBan
 from rlfr_vlm.trainer.capture import ScoreCapture, UpdateCapture
 from rlfr_vlm.trainer.config import RLFRConfig
+from rlfr_vlm.trainer.dummy_image import every_pass_sees
 from rlfr_vlm.trainer.engine import (
     check_image_tokens,
     gap_metrics,
@@ -43,29 +43,18 @@ from rlfr_vlm.trainer.engine import (
     refuse_gap,
 )
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
+from rlfr_vlm.trainer.latent_pass import run_latent_pass
 from rlfr_vlm.trainer.metrics import RowStatistics, flow_metrics, outcome_metrics
 from rlfr_vlm.trainer.online_flow import OnlineFlow
 from rlfr_vlm.trainer.refill import refill_groups
-from rlfr_vlm.trainer.resume import is_plain, load_policy_weights
+from rlfr_vlm.trainer.resume import is_plain, is_sharded, is_zero3, load_policy_weights
 from rlfr_vlm.trainer.reward_rows import own_token_rewards, rows_for_rewards
 from rlfr_vlm.trainer.shared_images import images_processed_once
 from rlfr_vlm.trainer.timing import PartTimes
 from rlfr_vlm.vision import ban_tokens, find_vision_tower, freeze_vision_tower, vision_token_ids
 
+IMAGES = 6  # their place in what TRL's `_generate` returns
 GROUPS_FILE = "groups.json"
-# What TRL's log-prob pass takes besides tokens (read in 1.16.0).
-IMAGE_KEYS = (
-    "pixel_values",
-    "image_grid_thw",
-    "num_images",
-    "mm_token_type_ids",
-    "token_type_ids",
-    "pixel_attention_mask",
-    "image_sizes",
-    "spatial_shapes",
-    "num_tiles",
-    "image_position_ids",
-)
 
 
 # TRL prints the whole row, images and all, for each rollout with an undecided answer; we count them instead.
@@ -156,6 +145,13 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
             for model in (self.model, self.ref_model):
                 if model is not None:
                     ban_tokens(model, banned)
+            if is_zero3(self.accelerator):
+                self.add_callback(MarkBan())
+
+    def _seeing(self) -> AbstractContextManager[None]:
+        """Where one process without images would stop the others, each runs the vision tower in every pass."""
+        waits = is_sharded(self.accelerator) or not self.args.freeze_vision
+        return every_pass_sees(self.model) if self.accelerator.num_processes > 1 and waits else nullcontext()
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Time what is neither rollout nor field update: the policy's loss and its backward pass."""
@@ -170,7 +166,10 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
 
     def _generate(self, prompts: list[Any]) -> Any:
         with self._times.timed("generate"):
-            return super()._generate(prompts)
+            result = super()._generate(prompts)
+        # TRL 1.16.0 gives rows without images None here, of which the processor dies when other rows have some.
+        images = None if result[IMAGES] is None else [own or [] for own in result[IMAGES]]
+        return *result[:IMAGES], images, *result[IMAGES + 1 :]
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
@@ -194,13 +193,17 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
         capture, self._capture = self._capture, None
         forward = super()._get_per_token_logps_and_entropies
         if capture is None or self.flow is None:
-            return self._note(forward(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs))
+            with self._seeing():
+                return self._note(forward(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs))
         spec = self.flow.spec
         image_mask = input_ids == self._image_pad_token_id if spec.image_context else None
         capture.begin(attention_mask, logits_to_keep)
         last = logits_to_keep + self.flow.lead
-        with capture_latents(
-            self.model, spec.layer_indices, last, rows=capture.rows, image_mask=image_mask, consume=capture
+        with (
+            self._seeing(),
+            capture_latents(
+                self.model, spec.layer_indices, last, rows=capture.rows, image_mask=image_mask, consume=capture
+            ),
         ):
             result = forward(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
         return self._note(result)
@@ -243,7 +246,8 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
         self._check_rollout(output)
         if capture is not None and not self._old_logps_pass_runs():
             with self._times.timed("flow_forward"):
-                self._run_shortened_pass(capture, output)
+                self._capture = capture
+                run_latent_pass(self, output, max(capture.flow.spec.layer_indices))
         keep, flat, metrics = self.selector.judge(self._outcome, self._totals, record)
         self._log_values(metrics)
         output["keep"] = self._local(keep, output)
@@ -282,30 +286,6 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
         every = self.args.steps_per_generation * self.num_iterations
         corrects_vllm = self.use_vllm and self.vllm_importance_sampling_correction
         return self.args.gradient_accumulation_steps % every != 0 or corrects_vllm
-
-    def _run_shortened_pass(self, capture: ScoreCapture, output: dict[str, Any]) -> None:
-        """Capture the rollout's latents in a pass that ends at the deepest hooked block, without an LM head.
-
-        TRL's own batching does the slicing of images; the "model" it calls is the shortened backbone.
-        """
-        assert self.flow is not None
-        checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
-        deepest = max(self.flow.spec.layer_indices)
-        with torch.no_grad(), checkpointing, only_first_blocks(self.model, deepest) as backbone:
-
-            def shortened(labels: Tensor, fused_lm_head: bool, **model_inputs: Any) -> FusedCausalLMOutput:
-                backbone(**model_inputs, use_cache=False)
-                return FusedCausalLMOutput(log_probs=torch.zeros_like(labels[:, 1:], dtype=torch.float32))
-
-            self._capture = capture
-            self._get_per_token_logps_and_entropies(
-                shortened,
-                torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
-                torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
-                output["completion_ids"].shape[1],
-                batch_size=self.args.per_device_train_batch_size,
-                **{key: output[key] for key in IMAGE_KEYS if key in output},
-            )
 
     def _flow_rewards(self, output: dict[str, Any], deviation: Tensor, mask: Tensor) -> Tensor:
         """(B, T) flow rewards of a rollout; also marks the rows that the field is updated on."""

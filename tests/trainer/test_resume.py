@@ -1,10 +1,25 @@
-"""Checkpoints load back into the policy, by transformers' published names."""
+"""Checkpoints load back into the policy, by published names, in one process or two; no kill loses more than a step."""
+
+import importlib.util
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from rlfr_vlm.checkpoint import checkpoints, damage
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.trainer.resume import load_policy_weights
+from tests.trainer.launching import environment, launch, options, torchrun, zero
+
+RUN = Path(__file__).with_name("resume_run.py")
 
 
 def test_published_names_are_translated_and_nothing_is_left_out(make_policy, tmp_path):
@@ -21,3 +36,92 @@ def test_checkpoint_of_another_policy_is_refused(make_policy, tmp_path):
         load_policy_weights(make_policy(), tmp_path)
     with pytest.raises(UserError, match="does not hold"):
         load_policy_weights(make_policy(), tmp_path / "nothing")
+
+
+@pytest.fixture
+def folders(make_policy, processor, tmp_path):
+    """A policy and a flow field for it."""
+    from rlfr_vlm.flow import FlowSpec, build_field, save_field
+
+    policy = make_policy()
+    policy.save_pretrained(tmp_path / "policy")
+    processor.save_pretrained(tmp_path / "policy")
+    spec = FlowSpec.for_policy(policy.config.get_text_config(), "tiny", 1, (0.25, 0.5))
+    save_field(tmp_path / "flow", build_field(spec), spec)
+    (tmp_path / "mine.py").write_text(
+        "def even(completion_ids, **kwargs):\n    return [float(sum(ids) % 2 == 0) for ids in completion_ids]\n"
+    )
+    return tmp_path
+
+
+def settings(folders: Path, **changes: object) -> dict[str, object]:
+    flow = {"method": "rlfr", "flow_path": folders / "flow", "flow_accept": "entropy"}
+    return flow | {
+        "model_name_or_path": folders / "policy", "dataset_name": "digits", "dataset_limit": 32, "bf16": "false",
+        "report_to": "none", "save_strategy": "steps", "per_device_train_batch_size": 4, "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant", "num_generations": 4, "max_completion_length": 8,
+        "rewards": f"{folders}/mine.py:even",
+    } | changes  # fmt: skip
+
+
+def numbers(folder: Path) -> str:
+    """The logged metrics without times, as text, for NaN."""
+    timed = ("seconds", "time", "runtime", "per_second", "memory")
+    log = json.loads((folder / "log.json").read_text())
+    steps = [{k: v for k, v in h.items() if not any(w in k for w in timed)} for h in log if "loss" in h]
+    return json.dumps(steps, sort_keys=True)
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = load_file(one), load_file(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("how", ["rlvr", "rlfr", "zero3"])
+def test_four_steps_are_two_and_two_on_two_processes(folders, how):
+    if how == "zero3" and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed")
+    changes = {"ddp_backend": "gloo"} if how == "zero3" else {"use_cpu": "true"}
+    if how == "rlvr":
+        changes |= {"method": "rlvr"}
+    launch(zero(3) if how == "zero3" else torchrun(), [str(RUN), str(folders)], settings(folders, **changes))
+    whole, parts = folders / "whole", folders / "parts"
+    assert same_weights(whole / "model.safetensors", parts / "model.safetensors")
+    assert not same_weights(whole / "model.safetensors", folders / "half" / "model.safetensors")
+    assert numbers(whole) == numbers(parts)
+    for rank in (0, 1) if how != "rlvr" else ():
+        field = [folder / f"field-{rank}" / "flow.safetensors" for folder in (whole, parts, folders / "half")]
+        assert same_weights(field[0], field[1]) and not same_weights(field[0], field[2])
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_ends_with_the_same_weights(folders):
+    """kill -9 at 20 random moments, some of them while a checkpoint is written."""
+    common = settings(folders, use_cpu="true", max_steps=30, save_steps=1, save_total_limit=2)
+    command = [sys.executable, "-m", "rlfr_vlm.cli", "train", *options(common)]
+    whole, killed = folders / "whole", folders / "killed"
+    subprocess.run([*command, "--output_dir", str(whole)], env=environment(), check=True, capture_output=True)
+    chance, kills, saving, done = random.Random(0), 0, 0, None
+    while done is None:
+        process = subprocess.Popen([*command, "--output_dir", str(killed), "--resume", "auto"], env=environment(),
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+        before = len(checkpoints(killed)) and checkpoints(killed)[-1]
+        while process.poll() is None and (checkpoints(killed)[-1:] or [0])[0] == before:
+            time.sleep(0.01)  # it has begun once there is a new checkpoint
+        if kills < 20 and process.poll() is None:
+            deadline = time.monotonic() + chance.uniform(0, 0.5)
+            while time.monotonic() < deadline and not (kills % 2 and (killed / ".saving").exists()):
+                time.sleep(0.001)
+            saving += (killed / ".saving").exists()
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+            process.wait()
+            assert damage(checkpoints(killed)[-1]) is None
+        else:
+            done = process.communicate()[1]
+            assert process.returncode == 0, done.decode()[-3000:]
+    assert kills >= 20 and saving >= 3
+    for name in ("model.safetensors", "flow/flow.safetensors"):
+        assert same_weights(whole / name, killed / name)
+    assert len(checkpoints(killed)) == 2
+    shutil.rmtree(killed)

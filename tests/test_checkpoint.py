@@ -1,0 +1,91 @@
+"""Marks, damage and pruning of checkpoint folders."""
+
+import json
+
+import pytest
+
+from rlfr_vlm.checkpoint import (
+    MARK_FILE,
+    check_complete,
+    checkpoints,
+    damage,
+    mark_complete,
+    newest_complete,
+    other_grader,
+    prune,
+)
+from rlfr_vlm.errors import UserError
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Three complete checkpoints."""
+    for step in (2, 4, 10):
+        folder = tmp_path / f"checkpoint-{step}"
+        (folder / "flow").mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(bytes(range(256)) * 40_000)  # 10 MB
+        (folder / "flow" / "flow.json").write_text("{}")
+        mark_complete(folder, processes=2)
+    (tmp_path / "checkpoint-best").mkdir()  # not one of ours
+    return tmp_path
+
+
+def names(folder):
+    return [path.name for path in checkpoints(folder)]
+
+
+def test_a_mark_lists_every_file(run):
+    mark = json.loads((run / "checkpoint-2" / MARK_FILE).read_text())
+    assert set(mark["files"]) == {"model.safetensors", "flow/flow.json"} and mark["processes"] == 2
+    assert damage(run / "checkpoint-2") is None and other_grader(run / "checkpoint-2") is None
+    mark["grader"] = "0123"
+    (run / "checkpoint-2" / MARK_FILE).write_text(json.dumps(mark))
+    assert other_grader(run / "checkpoint-2") == "0123"
+
+
+def cut(folder):
+    with (folder / "model.safetensors").open("r+b") as stream:
+        stream.truncate(9_000_000)
+
+
+def overwrite(folder):
+    with (folder / "model.safetensors").open("r+b") as stream:
+        stream.seek(-10, 2)
+        stream.write(b"x")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda f: (f / MARK_FILE).unlink(), "complete.json is missing"),
+        (lambda f: (f / MARK_FILE).write_text("{"), "complete.json cannot be read"),
+        (lambda f: (f / MARK_FILE).write_text("[]"), "complete.json cannot be read"),
+        (lambda f: (f / "flow" / "flow.json").unlink(), "flow/flow.json is missing"),
+        (cut, "model.safetensors has 9000000 bytes instead of 10240000"),
+        (overwrite, "model.safetensors has been changed"),
+    ],
+)
+def test_damaged_ones_are_skipped_with_a_message_or_refused(run, capsys, harm, message):
+    harm(run / "checkpoint-10")
+    assert newest_complete(run) == run / "checkpoint-4"
+    assert f"skipping {run / 'checkpoint-10'}: {message}" in capsys.readouterr().out
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+        check_complete(run / "checkpoint-10")
+    check_complete(run / "checkpoint-4")
+
+
+def test_newest_of_nothing(tmp_path):
+    assert newest_complete(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "keep", "left"),
+    [
+        (None, None, [2, 4, 10]), (3, None, [2, 4, 10]), (2, None, [4, 10]), (1, None, [10]), (0, None, [2, 4, 10]),
+        (1, 2, [2, 10]), (2, 2, [2, 10]), (1, 10, [10]),
+    ],
+)  # fmt: skip
+def test_pruning_keeps_the_newest_and_the_best(run, limit, keep, left):
+    prune(run, limit, keep and str(run / f"checkpoint-{keep}"))
+    assert names(run) == [f"checkpoint-{step}" for step in left]
+    assert (run / "checkpoint-best").is_dir()

@@ -1,0 +1,37 @@
+"""Starts training scripts in one process or several."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+CONFIGS = Path(__file__).resolve().parents[2] / "scripts" / "configs" / "accelerate"
+
+
+def torchrun(processes: int = 2) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+
+
+def zero(stage: int) -> list[str]:
+    """The shipped configuration of DeepSpeed, on two processes."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+    return [*launcher, "--config_file", str(CONFIGS / f"zero{stage}.yaml"), "--num_processes", "2"]
+
+
+def options(settings: Mapping[str, object]) -> list[str]:
+    return [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+
+
+def environment() -> dict[str, str]:
+    """Ours, without what a launcher set for some other run."""
+    launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    kept = {key: value for key, value in os.environ.items() if key not in launched}
+    return kept | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+
+
+def launch(launcher: Sequence[str], command: Sequence[str], settings: Mapping[str, object]) -> None:
+    """Run to the end; the test fails with what was said if it fails."""
+    done = subprocess.run([*launcher, *command, *options(settings)], env=environment(), timeout=400,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]

@@ -1,0 +1,54 @@
+"""Trains in one process or several with the same responses and noise, so that the results can be compared.
+
+Run by test_many_processes.py: `parity_run.py RESULT_FOLDER [settings of rlfr train]`. Sampling takes its random
+numbers by a response's place in the global batch; the flow's noise and times are constants.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+import rlfr_vlm.flow.path as path
+from rlfr_vlm.commands.train import build_trainer
+from rlfr_vlm.config import parse_config
+from rlfr_vlm.flow import save_field
+from rlfr_vlm.options import RunOptions
+from rlfr_vlm.trainer.config import RLFRConfig
+
+calls = {"rollout": 0, "token": 0}
+rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def multinomial(probabilities: torch.Tensor, num_samples: int = 1, **_: object) -> torch.Tensor:
+    rows, vocabulary = probabilities.shape
+    generator = torch.Generator().manual_seed(1000 * calls["rollout"] + calls["token"])
+    uniform = torch.rand(rows * world, vocabulary, generator=generator)[rank * rows : (rank + 1) * rows]
+    calls["token"] += 1
+    return (probabilities.log() - (-uniform.log()).log()).argmax(dim=1, keepdim=True)
+
+
+torch.multinomial = multinomial
+path.standard_normal = lambda shape, device, generator=None: torch.linspace(-1.5, 1.5, shape[-1]).expand(shape)
+path.logit_normal = lambda shape, device, generator=None: torch.full(shape, 0.6)
+
+options, args = parse_config((RunOptions, RLFRConfig), sys.argv[2:])
+trainer = build_trainer(options, args)
+generate = trainer._generate
+
+
+def counted(prompts: list) -> object:
+    calls["rollout"], calls["token"] = calls["rollout"] + 1, 0
+    return generate(prompts)
+
+
+trainer._generate = counted
+trainer.train()
+folder = Path(sys.argv[1])
+trainer.save_model(str(folder))
+if trainer.flow is not None:
+    save_field(folder / f"field-{rank}", trainer.flow.field, trainer.flow.spec)
+if rank == 0:
+    (folder / "log.json").write_text(json.dumps(trainer.state.log_history))

@@ -1,0 +1,114 @@
+"""Two real processes under DDP, ZeRO-2 and ZeRO-3 train as one process does with the same global batch.
+
+One rank's rows are all text in every step, the other's have images, and they change places.
+"""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from tests.trainer.launching import launch, torchrun, zero
+
+SCRIPT = Path(__file__).with_name("parity_run.py")
+REWARD = """
+def even(completion_ids, **kwargs):
+    return [float(sum(ids) % 2 == 0) for ids in completion_ids]
+"""
+SETTINGS = {
+    "bf16": "false", "report_to": "none", "save_strategy": "no", "learning_rate": 0.3, "lr_scheduler_type": "constant",
+    "optim": "sgd", "max_steps": 4, "num_generations": 4, "max_completion_length": 8, "flow_accept": "entropy",
+    "flow_coef": 0.1, "flow_learning_rate": 1e-3, "shuffle_dataset": "false", "num_train_epochs": 4,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory, processor):
+    """A policy, a field for it, and rows of which every second prompt has no image."""
+    from rlfr_vlm.data.digits import digit_rows
+    from rlfr_vlm.flow import FlowSpec, build_field, save_field
+    from rlfr_vlm.quickstart.small_policy import PolicySize, build_policy
+
+    folder = tmp_path_factory.mktemp("parity")
+    # large enough for ZeRO-3, which leaves weights of fewer than 100,000 numbers whole on every process
+    size = PolicySize(hidden_size=384, num_layers=4, num_heads=4, intermediate_size=384, vision_hidden_size=96)
+    policy = build_policy(processor, size, 0)
+    policy.save_pretrained(folder / "policy")
+    processor.save_pretrained(folder / "policy")
+    spec = FlowSpec.for_policy(policy.config.get_text_config(), "tiny", 1, (0.25, 0.5))
+    torch.manual_seed(5)
+    save_field(folder / "flow", build_field(spec), spec)
+    (folder / "mine.py").write_text(REWARD)
+    lines = []
+    for number, row in enumerate(digit_rows("train", 8, 0)):
+        row["images"][0].save(folder / f"{number}.png")
+        seen = number % 4 in (0, 3)  # image, text, text, image: the ranks change places
+        lines.append({"prompt": row["prompt"] if seen else "sum?", "answer": row["answer"],
+                      "images": [f"{number}.png"] if seen else []})  # fmt: skip
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def train(work: Path, name: str, launcher: list[str], processes: int, **changes: object) -> Path:
+    """Train and return the folder of the result."""
+    settings = SETTINGS | {
+        "model_name_or_path": work / "policy", "dataset_name": work / "rows.jsonl", "flow_path": work / "flow",
+        "output_dir": work / f"{name}-run", "per_device_train_batch_size": 8 // processes,
+        "rewards": f"{work}/mine.py:even",
+    } | changes  # fmt: skip
+    launch(launcher, [str(SCRIPT), str(work / name)], settings)
+    return work / name
+
+
+@pytest.fixture(scope="module")
+def alone(work):
+    return train(work, "alone", [sys.executable], 1, use_cpu="true")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict()
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return sum((one[name] - other[name]).square().sum().item() for name in one) ** 0.5
+
+
+def check_same(work: Path, alone: Path, together: Path) -> None:
+    """Policy and field went the same way, to a thousandth of the way they went; metrics are the global ones."""
+    start, lone, joint = (weights(folder) for folder in (work / "policy", alone, together))
+    way = distance(start, lone)
+    assert way > 1e-2
+    assert distance(lone, joint) < 1e-3 * way
+    field = [load_file(folder / "flow.safetensors") for folder in
+             (work / "flow", alone / "field-0", together / "field-0", together / "field-1")]  # fmt: skip
+    assert distance(field[0], field[1]) > 1e-2
+    assert distance(field[1], field[2]) < 1e-3 * distance(field[0], field[1])
+    assert distance(field[2], field[3]) == 0  # the same on all ranks, bit for bit
+    logs = [json.loads((folder / "log.json").read_text()) for folder in (alone, together)]
+    for one, other in zip(*logs, strict=True):
+        for name in (
+            "outcome/mean",
+            "flow/loss",
+            "flow/deviation_wrong",
+            "flow/share_rewarded",
+            "completions/mean_length",
+        ):
+            if name in one:
+                assert other[name] == pytest.approx(one[name], rel=1e-3), name
+
+
+def test_ddp_trains_as_one_process(work, alone):
+    check_same(work, alone, train(work, "ddp", torchrun(), 2, use_cpu="true"))
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero_trains_as_one_process(work, alone, stage):
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed")
+    check_same(work, alone, train(work, f"zero{stage}", zero(stage), 2, ddp_backend="gloo"))
