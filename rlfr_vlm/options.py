@@ -11,7 +11,7 @@ METHOD_PARTS = ("rlvr", "rlfr", "entropy", "rlpr")  # any of them may be joined 
 ACCEPT_METRICS = ("correct", "entropy")
 LONG_PROMPT_RULES = ("drop", "downscale", "stop")
 GROUP_FILTERS = ("none", "mixed", "spread")
-ROLLOUTS = ("hf", "vllm-colocate")
+ROLLOUTS = ("hf", "vllm-colocate", "vllm-server")
 
 
 @dataclass
@@ -29,6 +29,13 @@ class ModelOptions:
     )
     attn_implementation: str | None = field(
         default=None, metadata={"help": "Attention: sdpa, flash_attention_2 or eager; the model's default if unset."}
+    )
+    use_peft: bool = field(default=False, metadata={"help": "Train LoRA adapters of the language tower only."})
+    lora_r: int = field(default=16, metadata={"help": "LoRA: rank."})
+    lora_alpha: int = field(default=32, metadata={"help": "LoRA: scale, as alpha / rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "LoRA: dropout."})
+    lora_target_modules: list[str] = field(
+        default_factory=list, metadata={"help": "LoRA: last names of linear layers, such as q_proj; unset: all."}
     )
 
 
@@ -115,11 +122,17 @@ class RolloutOptions:
 
     rollout: str = field(
         default="hf",
-        metadata={"help": "hf: transformers. vllm-colocate: vLLM in the trainer's process."},
+        metadata={
+            "help": "hf: transformers. vllm-colocate: vLLM in the trainer's process. vllm-server: a server started "
+            "with scripts/serve_policy.sh (needs CUDA)."
+        },
     )
     rollout_check: bool = field(
         default=True,
-        metadata={"help": "Compare the first prompts and image tokens, and each rollout's log-probs, with vLLM's."},
+        metadata={
+            "help": "Compare the first prompts and image tokens, and each rollout's log-probs, with vLLM's, and see "
+            "that it follows the policy's first change."
+        },
     )
     rollout_gap_limit: float = field(
         default=0.5,

@@ -58,6 +58,7 @@ def build_trainer(options: RunOptions, args: "RLFRConfig") -> "RLFRTrainer":
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards
     from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine
+    from rlfr_vlm.trainer.lora import lora_config
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
     refuse_data_parallel(args)
@@ -74,6 +75,7 @@ def build_trainer(options: RunOptions, args: "RLFRConfig") -> "RLFRTrainer":
     }
     rows = read_rows(options, ("prompt", "answer"), args.seed)  # a wrong name is found before a large policy is loaded
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
+    settings["peft_config"] = lora_config(policy, options)
     dataset = training_dataset(rows, options, processing_class)
     settings["train_dataset"] = dataset
     try:

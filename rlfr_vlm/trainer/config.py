@@ -125,17 +125,12 @@ def _check_rollout(config: RLFRConfig) -> None:
     """One setting says who generates; TRL's own pair follows it."""
     if config.use_vllm and config.rollout == "hf":
         config.rollout = f"vllm-{config.vllm_mode}"
-    if config.rollout == "vllm-server":
-        raise UserError(
-            "rollout is vllm-server, which has not been tried yet: TRL sends weights to a server through CUDA's NCCL. "
-            "Set rollout: vllm-colocate."
-        )
     if config.rollout not in ROLLOUTS:
         raise UserError(
             f"rollout is {config.rollout!r}; choose one of {', '.join(ROLLOUTS)}.{nearest(config.rollout, ROLLOUTS)}"
         )
-    if config.rollout == "vllm-colocate":
-        config.use_vllm, config.vllm_mode = True, "colocate"
+    if config.rollout != "hf":
+        config.use_vllm, config.vllm_mode = True, config.rollout.removeprefix("vllm-")
 
 
 def _check_shaping(config: RLFRConfig) -> None:

@@ -34,14 +34,7 @@ from rlfr_vlm.trainer.callbacks import FlowStep, MarkBan
 from rlfr_vlm.trainer.capture import ScoreCapture, UpdateCapture
 from rlfr_vlm.trainer.config import RLFRConfig
 from rlfr_vlm.trainer.dummy_image import every_pass_sees
-from rlfr_vlm.trainer.engine import (
-    check_image_tokens,
-    gap_metrics,
-    gap_rows,
-    guard_engine,
-    prepare_engine,
-    refuse_gap,
-)
+from rlfr_vlm.trainer.engine import guard_engine, prepare_engine
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.latent_pass import run_latent_pass
 from rlfr_vlm.trainer.metrics import RowStatistics, flow_metrics, outcome_metrics
@@ -49,6 +42,7 @@ from rlfr_vlm.trainer.online_flow import OnlineFlow
 from rlfr_vlm.trainer.refill import refill_groups
 from rlfr_vlm.trainer.resume import is_plain, is_sharded, is_zero3, load_policy_weights
 from rlfr_vlm.trainer.reward_rows import own_token_rewards, rows_for_rewards
+from rlfr_vlm.trainer.rollout_checks import check_image_tokens, gap_metrics, gap_rows, refuse_gap
 from rlfr_vlm.trainer.shared_images import images_processed_once
 from rlfr_vlm.trainer.timing import PartTimes
 from rlfr_vlm.vision import ban_tokens, find_vision_tower, freeze_vision_tower, vision_token_ids
@@ -89,7 +83,7 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
                 "flow_path to its folder, or set flow_coef: 0 (or method: rlvr)."
             )
         if args.use_vllm:
-            prepare_engine()
+            prepare_engine(args.vllm_mode, args.freeze_vision)
         if flow is not None and args.uses_flow:
             tower = find_language_tower(model)
             name = str(getattr(model, "name_or_path", "the policy"))
@@ -110,7 +104,7 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
         self._first_rollout = args.rollout_check
         if args.use_vllm:
             guard_engine(self.vllm_generation, self.model, self._tokenizer, ban=args.ban_vision_tokens,
-                         check_prompts=args.rollout_check)  # fmt: skip
+                         check=args.rollout_check)  # fmt: skip
         self.selector = GroupSelector(
             args, self.num_generations, args.flow_accept_threshold, len(self.train_dataset), args.seed
         )

@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.trainer.engine import check_image_tokens, gap_metrics, gap_rows, refuse_gap, refuse_other_prompts
+from rlfr_vlm.trainer.engine_follows import refuse_standstill
+from rlfr_vlm.trainer.rollout_checks import (
+    check_image_tokens,
+    gap_metrics,
+    gap_rows,
+    refuse_gap,
+    refuse_other_prompts,
+)
 
 TRAIN = """
 import json, sys
@@ -23,7 +30,20 @@ from rlfr_vlm.trainer.config import RLFRConfig
 
 options, args = parse_config((RunOptions, RLFRConfig), sys.argv[2:])
 trainer = build_trainer(options, args)
-generation, seen = trainer.vllm_generation, []
+from rlfr_vlm.trainer import engine_follows
+generation, seen, moved = trainer.vllm_generation, [], []
+refuse = engine_follows.refuse_standstill
+engine_follows.refuse_standstill = lambda before, after: moved.append(before != after) or refuse(before, after)
+if "stale" in sys.argv[1]:  # an engine that is never sent anything after the first time
+    sync = generation.sync_weights
+    def once():
+        if sync is not None and not seen:
+            sync()
+        elif seen:
+            for _ in generation._iter_named_params():
+                pass
+    generation.sync_weights = once
+base = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if not p.requires_grad}
 generate = generation.generate
 
 def record(*arguments, **settings):
@@ -42,13 +62,15 @@ json.dump({
     "tokens": sum(len(response) for responses in seen for response in responses),
     "sampled": sorted({token for responses in seen for response in responses for token in response}),
     "vision": [vocabulary[token] for token in VISION_TOKENS if token in vocabulary],
-    "rollouts": len(seen),
+    "rollouts": len(seen), "moved": moved, "steps": trainer.state.global_step,
+    "base_kept": all(torch.equal(p, base[n]) for n, p in trainer.model.named_parameters() if n in base),
+    "adapters": sum(p.requires_grad for n, p in trainer.model.named_parameters() if "lora_" in n),
 }, open(sys.argv[1], "w"))
 """
 
 
-def train(folder, *arguments):
-    command = [sys.executable, "-c", TRAIN, str(folder / "result.json"), "--output_dir", str(folder / "run"),
+def train(folder, *arguments, result="result"):
+    command = [sys.executable, "-c", TRAIN, str(folder / f"{result}.json"), "--output_dir", str(folder / "run"),
                "--dataset_name", "digits", "--dataset_limit", "32", "--rollout", "vllm-colocate",
                "--model_name_or_path", str(folder / "policy"), "--per_device_train_batch_size", "8",
                "--steps_per_generation", "1", "--num_generations", "8", "--max_steps", "2", "--save_strategy", "no",
@@ -87,7 +109,27 @@ def test_rlfr_with_images_on_a_real_engine(policy_folder):
     # Prompts expanded twice gave 0.026 in the first, a head that kept its old weights 0.050 in the second.
     assert len(result["gap"]) == 2 and max(result["gap"]) < 0.015
     assert min(result["share"]) > 0.99
+    assert result["moved"] == [True]  # the engine followed the first update
     assert result["tokens"] > 400 and not set(result["sampled"]) & set(result["vision"])
+
+
+def test_lora_on_a_real_engine_and_one_that_does_not_follow(policy_folder):
+    """Adapters reach the engine added to the base weights, which stay as they were, bit for bit."""
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    lora = ("--method", "rlfr", "--flow_path", str(policy_folder / "flow"), "--flow_coef", "1", "--use_peft", "true")
+    done = train(policy_folder, *lora, "--lora_r", "4", "--dtype", "bfloat16")
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads((policy_folder / "result.json").read_text())
+    assert result["adapters"] == 2 * 7 * 4 and result["base_kept"] and result["moved"] == [True]
+    assert max(result["gap"]) < 0.03  # bfloat16 on both sides
+    done = train(policy_folder, *lora, result="stale")
+    assert done.returncode != 0 and "the new weights never reached it" in done.stderr.replace("\n", " ")
+
+
+def test_an_engine_that_stands_still_by_hand():
+    refuse_standstill([{1: -0.5, 2: -1.0}], [{1: -0.5, 2: -1.0001}])
+    with pytest.raises(UserError, match="log-probs of 1 prompts are exactly what they were"):
+        refuse_standstill([{1: -0.5}], [{1: -0.5}])
 
 
 def test_gap_by_hand():
@@ -131,8 +173,6 @@ def test_image_tokens_by_hand():
     ("changes", "message"),
     [
         ({"rollout": "vllm"}, "rollout is 'vllm'; choose one of hf, vllm-colocate"),
-        ({"rollout": "vllm-server"}, "which has not been tried yet"),
-        ({"use_vllm": True, "vllm_mode": "server"}, "which has not been tried yet"),
         ({"rollout_gap_limit": -1.0}, "rollout_gap_limit is -1.0"),
     ],
 )
@@ -149,6 +189,9 @@ def test_one_setting_says_who_generates(arguments):
     args = RLFRConfig(**arguments(method="rlvr", rollout="vllm-colocate"))
     assert (args.use_vllm, args.vllm_mode) == (True, "colocate")
     assert RLFRConfig(**arguments(method="rlvr", use_vllm=True)).rollout == "vllm-colocate"
+    args = RLFRConfig(**arguments(method="rlvr", rollout="vllm-server"))
+    assert (args.use_vllm, args.vllm_mode) == (True, "server")
+    assert RLFRConfig(**arguments(method="rlvr", use_vllm=True, vllm_mode="server")).rollout == "vllm-server"
     assert RLFRConfig(**arguments(method="rlvr")).use_vllm is False
 
 
