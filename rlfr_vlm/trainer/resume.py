@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -43,3 +44,14 @@ def is_plain(model: nn.Module, accelerator: Any) -> bool:
     """Whether `model` is a whole transformers model, neither an adapter nor in DeepSpeed's or FSDP's hands."""
     managed = getattr(accelerator.state, "deepspeed_plugin", None) is not None or is_sharded(accelerator)
     return isinstance(model, PreTrainedModel) and not managed
+
+
+def skip_epochs(sampler: Any, epochs: int) -> None:
+    """Let TRL's `RepeatSampler` draw the orders of the epochs that are done.
+
+    It draws one from its own generator at each epoch, and starts with the first one again when a run is resumed: a run
+    resumed in its second epoch would see the prompts in the first one's order (seen in TRL 1.16.0).
+    """
+    generator = getattr(sampler, "generator", None)
+    for _ in range(epochs if generator is not None else 0):
+        torch.randperm(sampler.num_samples, generator=generator)

@@ -40,7 +40,7 @@ from rlfr_vlm.trainer.latent_pass import run_latent_pass
 from rlfr_vlm.trainer.metrics import RowStatistics, flow_metrics, outcome_metrics
 from rlfr_vlm.trainer.online_flow import OnlineFlow
 from rlfr_vlm.trainer.refill import refill_groups
-from rlfr_vlm.trainer.resume import is_plain, is_sharded, is_zero3, load_policy_weights
+from rlfr_vlm.trainer.resume import is_plain, is_sharded, is_zero3, load_policy_weights, skip_epochs
 from rlfr_vlm.trainer.reward_rows import own_token_rewards, rows_for_rewards
 from rlfr_vlm.trainer.rollout_checks import check_image_tokens, gap_metrics, gap_rows, refuse_gap
 from rlfr_vlm.trainer.shared_images import images_processed_once
@@ -347,6 +347,16 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
             self.flow.save(folder)
         if self.accelerator.is_main_process:
             write_json(folder / GROUPS_FILE, self.selector.state_dict())
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        self._sampler = super()._get_train_sampler(*args, **kwargs)
+        return self._sampler
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """Bring the order of prompts to the epoch that a resumed run is in."""
+        epochs, steps = super()._init_training_state(*args, **kwargs)
+        skip_epochs(self._sampler, epochs)
+        return epochs, steps
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if is_plain(self.model, self.accelerator):

@@ -355,6 +355,27 @@ def test_train_four_equals_train_two_and_resume_two(make_trainer, make_policy, t
         assert same(weights_of(second.flow.field), weights_of(whole.flow.field))
 
 
+def test_a_run_resumed_in_its_second_epoch_sees_the_prompts_in_that_epochs_order(make_trainer, make_policy, digits):
+    """Eight prompts, one a step: step 12 is in the middle of the second epoch, step 16 at its end."""
+
+    def seen(steps, resume=None):
+        settings = {"steps_per_generation": 1, "max_steps": steps, "save_strategy": "steps", "save_steps": 4}
+        trainer = make_trainer(make_policy(), dataset=digits.select(range(8)), **settings)
+        order, generate = [], trainer._generate
+        trainer._generate = lambda prompts: (
+            order.append(prompts[0][0]["content"][0]["image"].tobytes()) or generate(prompts)
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return order, trainer
+
+    whole, trainer = seen(20)
+    assert whole[:8] != whole[8:16]
+    for step in (12, 16):
+        order, resumed = seen(20, f"{trainer.args.output_dir}/checkpoint-{step}")
+        assert order == whole[step:]
+        assert same(weights_of(resumed.model), weights_of(trainer.model))
+
+
 def test_saving_waits_for_the_end_of_a_rollout(make_trainer, make_policy, tmp_path):
     """Two updates a rollout: what is asked for after the first update is saved after the second."""
     trainer = make_trainer(make_policy(), flow="new", max_steps=5, save_strategy="steps", save_steps=3)

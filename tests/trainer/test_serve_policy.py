@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rlfr_vlm.cli import main
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.trainer.engine import prepare_engine
 
@@ -27,10 +28,12 @@ def free_port() -> int:
 
 @pytest.fixture
 def server(make_policy, processor, tmp_path):
-    """A served policy: its address and its folder."""
+    """A policy that was exported and is served: its address and its folder."""
     pytest.importorskip("vllm", reason="vLLM is not installed")
-    make_policy(hidden_size=128, num_heads=4).save_pretrained(tmp_path)  # vLLM's CPU attention wants heads of 32
-    processor.save_pretrained(tmp_path)
+    trained, tmp_path = tmp_path / "trained", tmp_path / "exported"
+    make_policy(hidden_size=128, num_heads=4).save_pretrained(trained)  # vLLM's CPU attention wants heads of 32
+    processor.save_pretrained(trained)
+    assert main(["export", str(trained), "--to", str(tmp_path)]) == 0
     port = free_port()
     command = ["bash", str(SCRIPT), str(tmp_path), "--port", str(port), "--max-model-len", "256", "--dtype", "float32",
                "--enforce-eager"]  # fmt: skip
