@@ -94,9 +94,10 @@ class CompleteCheckpoints(Trainer):
 
 
 class SaveBetweenRollouts(TrainerCallback):
-    """Put off saving and stopping until all updates of a rollout are done.
+    """Put off evaluating, saving and stopping until all updates of a rollout are done.
 
-    Responses that still wait for their update are in no checkpoint; one taken between would go on with others.
+    Responses that still wait for their update are in no checkpoint; one taken between would go on with others. What is
+    evaluated is what is saved, so evaluation waits too.
 
     Args:
         updates: optimiser steps of one rollout.
@@ -104,17 +105,19 @@ class SaveBetweenRollouts(TrainerCallback):
 
     def __init__(self, updates: int) -> None:
         self.updates = updates
-        self.save = self.stop = False
+        self.evaluate = self.save = self.stop = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:
             return
+        self.evaluate |= control.should_evaluate
         self.save |= control.should_save
         self.stop |= control.should_training_stop
         between = state.global_step % self.updates == 0
+        control.should_evaluate = self.evaluate and between
         control.should_save, control.should_training_stop = self.save and between, self.stop and between
         if between:
-            self.save = self.stop = False
+            self.evaluate = self.save = self.stop = False
 
 
 def mark_complete(folder: Path, processes: int) -> None:

@@ -108,6 +108,9 @@ class TrainOptions:
     ban_vision_tokens: bool = field(
         default=True, metadata={"help": "Never sample vision tokens, and mask them in the log-probs alike."}
     )
+    pack_by_length: bool = field(
+        default=False, metadata={"help": "Put responses of like length into the same micro-batch; less padding."}
+    )
     entropy_alpha: float = field(
         default=0.4, metadata={"help": "With entropy in the method: weight of a token's entropy in its advantage."}
     )
@@ -138,6 +141,24 @@ class RolloutOptions:
         default=0.5,
         metadata={"help": "Stop when vLLM's and the trainer's log-probs differ by more per token, on average."},
     )
+
+
+@dataclass
+class RecordOptions:
+    """What a run writes down, and when it measures itself; --eval_strategy, --eval_steps are transformers'."""
+
+    rollout_log_groups: int = field(
+        default=8, metadata={"help": "Groups of each rollout that a process writes to rollouts/; 0 writes none."}
+    )
+    rollout_log_mb: float = field(
+        default=200.0, metadata={"help": "Size of a process's file; beyond it, every second rollout is dropped."}
+    )
+    eval_dataset_name: str | None = field(
+        default=None, metadata={"help": "Held-out rows, read as the training rows are; unset: dataset_name."}
+    )
+    eval_dataset_split: str = field(default="test", metadata={"help": "Their split."})
+    eval_rows: int = field(default=256, metadata={"help": "A fixed subset of so many of them is used."})
+    watch: bool = field(default=True, metadata={"help": "Say in plain words when a run goes wrong."})
 
 
 @dataclass

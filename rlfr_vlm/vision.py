@@ -68,13 +68,18 @@ def ban_tokens(model: nn.Module, token_ids: list[int]) -> None:
     head.register_buffer("bias", bias, persistent=False)
 
 
-def mark_ban_as_gathered(model: nn.Module) -> None:
-    """Tell TRL under ZeRO-3 that the ban needs no gathering: it looks for DeepSpeed's mark on the head's bias.
+def mark_ban_as_whole(model: nn.Module) -> None:
+    """Tell TRL, which gathers the head's weight and bias from all processes, that the ban is whole on each.
 
-    Read in TRL 1.16.0 (`maybe_gather_lm_head_ctx`), DeepSpeed 0.19.8. Call it after DeepSpeed has moved the model.
+    It looks for DeepSpeed's mark under ZeRO-3 and asks for `full_tensor` under FSDP2 (read in TRL 1.16.0,
+    `maybe_gather_lm_head_ctx` and `_fused_forward`). Call it when the model has its place.
     """
-    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+    head: Any = unwrap(model).get_output_embeddings()  # type: ignore[operator]
+    bias: Any = dict(head.named_buffers()).get("bias")
+    if bias is None:
+        return
+    bias.full_tensor = lambda: bias
+    if hasattr(head.weight, "ds_status"):
+        from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
-    head = unwrap(model).get_output_embeddings()  # type: ignore[operator]
-    if (bias := dict(head.named_buffers()).get("bias")) is not None:
         bias.ds_status = ZeroParamStatus.AVAILABLE

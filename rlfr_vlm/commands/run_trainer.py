@@ -18,6 +18,7 @@ def run_trainer(
     config_class: type,
     build: Callable[[RunOptions, Any], Any],
     finish: Callable[[Any], None],
+    instead: Callable[[Any, str | None], None] | None = None,
 ) -> int:
     """Parse, build the trainer, write the configuration, train, finish.
 
@@ -26,6 +27,7 @@ def run_trainer(
         config_class: dataclass of the trainer's own settings.
         build: makes the trainer; its callbacks hold a `StopOnInterrupt`.
         finish: saves and reports, unless training was interrupted.
+        instead: done instead of training, with the checkpoint to resume from.
 
     Returns:
         The exit code.
@@ -33,6 +35,7 @@ def run_trainer(
     from rlfr_vlm.config import parse_config, take_option, write_resolved
     from rlfr_vlm.terminal import calm
     from rlfr_vlm.trainer.callbacks import StopOnInterrupt, quiet
+    from rlfr_vlm.trainer.run_record import program_arguments, write_run_record
 
     calm()
     resume, rest = take_option(arguments, "--resume")
@@ -43,7 +46,15 @@ def run_trainer(
     trainer.add_callback(interrupt)
     if trainer.accelerator.is_main_process:
         write_resolved(args.output_dir, options, args)
-    trainer.train(resume_from_checkpoint=find_checkpoint(resume, args.output_dir))
+    checkpoint = find_checkpoint(resume, args.output_dir)
+    if instead is not None:
+        instead(trainer, checkpoint)
+        return 0
+    if trainer.accelerator.is_main_process:
+        data = {"name": options.dataset_name, "split": options.dataset_split, "rows": len(trainer.train_dataset),
+                "fingerprint": trainer.train_dataset._fingerprint}  # fmt: skip
+        write_run_record(Path(args.output_dir), program_arguments(), args, data, resumed=checkpoint is not None)
+    trainer.train(resume_from_checkpoint=checkpoint)
     if interrupt.interrupted:
         print(f"stopped; a checkpoint is in {args.output_dir}; go on with `--resume auto`")
         return EXIT_INTERRUPTED

@@ -1,5 +1,6 @@
 """`rlfr train`: reinforcement learning of any policy on any dataset."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import RunOptions
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from rlfr_vlm.trainer.config import RLFRConfig
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
@@ -17,17 +20,19 @@ SUMMARY = "train a policy: rlvr, rlfr (flow rewards), entropy, rlpr, or several 
 
 def help_text() -> str:
     from rlfr_vlm.commands.option_help import describe_options
-    from rlfr_vlm.options import FlowOptions, GroupOptions, RewardOptions, RolloutOptions, TrainOptions
+    from rlfr_vlm.options import FlowOptions, GroupOptions, RecordOptions, RewardOptions, RolloutOptions, TrainOptions
 
     return describe_options(
-        "rlfr train --config FILE.yaml [--key value ...] [--resume CHECKPOINT|auto]",
-        "Train a policy. Settings come from the YAML file; the command line overrides them.",
+        "rlfr train --config FILE.yaml [--key value ...] [--resume CHECKPOINT|auto] [--eval-only]",
+        "Train a policy. Settings come from the YAML file; the command line overrides them. --eval-only measures "
+        "it on the held-out rows instead.",
         RunOptions,
         TrainOptions,
         RolloutOptions,
         RewardOptions,
         GroupOptions,
         FlowOptions,
+        RecordOptions,
         inherited="Every setting of TRL's GRPOConfig is accepted as well, such as --output_dir, --learning_rate, "
         "--num_generations, --per_device_train_batch_size, --max_steps; see TRL's documentation.",
     )
@@ -37,7 +42,27 @@ def run(arguments: Sequence[str]) -> int:
     """Train and save. Returns the exit code."""
     from rlfr_vlm.trainer.config import RLFRConfig
 
-    return run_trainer(arguments, RLFRConfig, build_trainer, _save)
+    only = "--eval-only" in arguments or "--eval_only" in arguments
+    rest = [argument for argument in arguments if argument not in ("--eval-only", "--eval_only")]
+    if only:
+        return run_trainer([*rest, "--eval_strategy", "steps"], RLFRConfig, build_trainer, _save, instead=_evaluate)
+    return run_trainer(rest, RLFRConfig, build_trainer, _save)
+
+
+def _evaluate(trainer: "RLFRTrainer", checkpoint: str | None) -> None:
+    """Measure the policy, or a checkpoint of it, on the held-out rows; print and write `evaluation.json`."""
+    import math
+
+    from rlfr_vlm.files import write_json
+    from rlfr_vlm.trainer.callbacks import describe_evaluation
+
+    if checkpoint is not None:
+        trainer._load_from_checkpoint(checkpoint)
+    metrics = trainer.evaluate()
+    if trainer.accelerator.is_main_process:
+        known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        write_json(Path(trainer.args.output_dir) / "evaluation.json", {"checkpoint": checkpoint} | known)
+        print(describe_evaluation(metrics))
 
 
 def _save(trainer: "RLFRTrainer") -> None:
@@ -49,6 +74,9 @@ def _save(trainer: "RLFRTrainer") -> None:
         if trainer.flow is not None:
             save_field(Path(output_dir) / FIELD_FOLDER, trainer.flow.field, trainer.flow.spec)
         print(f"trained policy in {output_dir}")
+        if trainer.state.best_model_checkpoint is not None:
+            print(f"best on held-out rows: {trainer.state.best_metric:.3f} ({trainer.args.metric_for_best_model}) in "
+                  f"{trainer.state.best_model_checkpoint}")  # fmt: skip
 
 
 def build_trainer(options: RunOptions, args: "RLFRConfig") -> "RLFRTrainer":
@@ -57,7 +85,7 @@ def build_trainer(options: RunOptions, args: "RLFRConfig") -> "RLFRTrainer":
     from rlfr_vlm.flow import load_field
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards
-    from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine
+    from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine, Watch
     from rlfr_vlm.trainer.lora import lora_config
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
@@ -71,14 +99,39 @@ def build_trainer(options: RunOptions, args: "RLFRConfig") -> "RLFRTrainer":
         "args": args,
         "flow": load_field(args.flow_path) if args.uses_flow and args.flow_path else None,
         "reward_funcs": build_rewards(args.rewards or [], args, args.max_completion_length or 0),
-        "callbacks": [MetricsFile(args.output_dir), ProgressLine(args.method)],
+        "callbacks": [MetricsFile(args.output_dir), ProgressLine(args.method)]
+        + ([Watch(args.output_dir)] if args.watch else []),
     }
     rows = read_rows(options, ("prompt", "answer"), args.seed)  # a wrong name is found before a large policy is loaded
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
     settings["peft_config"] = lora_config(policy, options)
     dataset = training_dataset(rows, options, processing_class)
     settings["train_dataset"] = dataset
+    if args.eval_strategy != "no":
+        settings["eval_dataset"] = held_out_rows(options, args, processing_class)
     try:
         return RLFRTrainer(policy, processing_class=processing_class, **settings)
     except ValueError as error:  # TRL's and transformers' way to refuse settings
         raise UserError(str(error)) from None
+
+
+def held_out_rows(options: RunOptions, args: "RLFRConfig", processing_class: Any) -> "Dataset":
+    """A fixed subset of the held-out rows, read and built as the training rows are.
+
+    Raises:
+        UserError: the training rows would be their own held-out rows.
+    """
+    import random
+
+    from rlfr_vlm.data.load import read_rows
+
+    name, split = args.eval_dataset_name or options.dataset_name, args.eval_dataset_split
+    if (name, split) == (options.dataset_name, options.dataset_split):
+        raise UserError(
+            f"The held-out rows are the training rows ({name}, split {split}). Name others with eval_dataset_name or "
+            "eval_dataset_split."
+        )
+    own = dataclasses.replace(options, dataset_name=name, dataset_split=split, dataset_limit=None, long_prompts="drop")
+    dataset = training_dataset(read_rows(own, ("prompt", "answer"), args.seed), own, processing_class)
+    numbers = random.Random(0).sample(range(len(dataset)), min(args.eval_rows, len(dataset)))
+    return dataset.select(sorted(numbers))

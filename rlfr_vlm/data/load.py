@@ -73,6 +73,10 @@ class Rows:
         """
         row = self.described(number)
         cache = {} if cache is None else cache
+        row["row_number"] = number
+        row["image_paths"] = [
+            value if isinstance(value, str) and len(value) < 300 else None for value in row["images"]
+        ]
         for place, value in enumerate(row["images"]):
             key = (number, place)
             if key not in cache:

@@ -5,6 +5,7 @@ import math
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
@@ -12,9 +13,12 @@ from typing import Any, ClassVar
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from rlfr_vlm.vision import mark_ban_as_gathered
+from rlfr_vlm.files import write_text
+from rlfr_vlm.trainer.watchdogs import Watchdogs
+from rlfr_vlm.vision import mark_ban_as_whole
 
 METRICS_FILE = "metrics.jsonl"
+WATCHDOGS_FILE = "watchdogs.jsonl"
 
 
 class FlowStep(TrainerCallback):
@@ -62,8 +66,11 @@ class MetricsFile(TrainerCallback):
         self.path = Path(directory) / METRICS_FILE
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero and state.global_step == 0:  # a new run, not a resumed one
-            self.path.unlink(missing_ok=True)
+        if not state.is_world_process_zero or not self.path.exists():
+            return
+        # of a resumed run, what was logged up to its checkpoint; of a new one, nothing
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_text(self.path, "".join(line for line in lines if 0 < _step(line) <= state.global_step))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or logs is None:
@@ -72,6 +79,35 @@ class MetricsFile(TrainerCallback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": state.global_step, **finite}) + "\n")
+
+
+def _step(line: str) -> int:
+    """The step of a line; 0 of one that was cut off."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return 0
+
+
+class Watch(TrainerCallback):
+    """Let the watch-dogs look at each logged step; what they say is printed and kept in `watchdogs.jsonl`."""
+
+    def __init__(self, directory: str) -> None:
+        self.path = Path(directory) / WATCHDOGS_FILE
+        self.dogs = Watchdogs()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero and state.global_step == 0:
+            self.path.unlink(missing_ok=True)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or logs is None:
+            return
+        for dog, message in self.dogs.observe(logs):
+            tqdm.write(f"step {state.global_step}: {message}", file=sys.stderr)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"step": state.global_step, "dog": dog, "message": message}) + "\n")
 
 
 class ProgressLine(TrainerCallback):
@@ -106,7 +142,17 @@ def quiet(trainer: Any) -> None:
 
 
 class MarkBan(TrainerCallback):
-    """Under ZeRO-3, once DeepSpeed has taken the policy over, mark the ban of vision tokens as gathered."""
+    """Once DeepSpeed or FSDP has taken the policy over, mark the ban of vision tokens as whole."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        mark_ban_as_gathered(model)
+        mark_ban_as_whole(model)
+
+
+def describe_evaluation(metrics: Mapping[str, float], prefix: str = "eval") -> str:
+    """Held-out accuracy in one line; undecided answers are counted apart."""
+    parts = []
+    for mode in ("greedy", "sampled"):
+        value, low, high, undecided = (metrics[f"{prefix}_{mode}{end}"] for end in ("", "_low", "_high", "_undecided"))
+        shown = "nothing decided" if math.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        parts.append(f"{mode} {shown}" + (f", {undecided:.1%} undecided" if undecided else ""))
+    return f"held-out accuracy (n = {metrics[f'{prefix}_rows']:.0f}): {'; '.join(parts)}"

@@ -15,6 +15,7 @@ from rlfr_vlm.options import (
     ROLLOUTS,
     FlowOptions,
     GroupOptions,
+    RecordOptions,
     RewardOptions,
     RolloutOptions,
     TrainOptions,
@@ -24,13 +25,21 @@ RANGES = (
     ("undecided_limit", 0, 1), ("undecided_window", 1, math.inf), ("spread_decay", 0, 1), ("spread_beta", 0, math.inf),
     ("spread_record_from", 1, math.inf), ("spread_filter_from", 1, math.inf), ("rlpr_max_tokens", 0, math.inf),
     ("rlpr_batch_size", 0, math.inf), ("overlong_buffer", 0, math.inf), ("flow_accept_threshold", -math.inf, math.inf),
-    ("grading_tolerance", 0, 1), ("rollout_gap_limit", 0, math.inf),
+    ("grading_tolerance", 0, 1), ("rollout_gap_limit", 0, math.inf), ("rollout_log_groups", 0, math.inf),
+    ("rollout_log_mb", 0.01, math.inf), ("eval_rows", 1, math.inf),
 )  # fmt: skip
 
 
 @dataclass
 class RLFRConfig(
-    FlowOptions, GroupOptions, RewardOptions, RolloutOptions, TrainOptions, ResumableArguments, GRPOConfig
+    FlowOptions,
+    GroupOptions,
+    RecordOptions,
+    RewardOptions,
+    RolloutOptions,
+    TrainOptions,
+    ResumableArguments,
+    GRPOConfig,
 ):
     """Settings of `RLFRTrainer`. Everything TRL offers is inherited; below is what RLFR's recipes set otherwise."""
 
@@ -66,6 +75,8 @@ class RLFRConfig(
                 "reference_probability. Put it first, or unset rewards."
             )
         _check_shaping(self)
+        if self.eval_strategy != "no":
+            self.metric_for_best_model: str | None = self.metric_for_best_model or "eval_greedy"
         super().__post_init__()
 
     @property

@@ -30,11 +30,15 @@ def smallest_image(config: Any, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def every_pass_sees(policy: nn.Module) -> Iterator[None]:
-    """Inside, forward passes without images run the vision tower on a black image and add nothing of it.
+def without_missing_images(policy: nn.Module, dummy: bool) -> Iterator[None]:
+    """Inside, forward passes of rows that are all text do not look for images.
 
-    The tower runs right after the embedding, where it runs for images too, so that all processes gather weights in
-    the same order. Chunks of a batch whose images all belong to other rows count as without.
+    Of a batch of which only other rows have images, TRL hands on none of the patches instead of no patches.
+
+    Args:
+        policy: any; nothing is done to one without a vision tower of the Qwen2-VL kind.
+        dummy: run the tower on a black image instead, and add nothing of it. It runs right after the embedding, where
+            it runs for images too, so that all processes gather weights in the same order.
     """
     tower: Any = find_vision_tower(policy)
     model: Any = unwrap(policy)
@@ -45,14 +49,15 @@ def every_pass_sees(policy: nn.Module) -> Iterator[None]:
 
     def note(_module: nn.Module, arguments: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
         nonlocal without
-        pixels = inputs.get("pixel_values")
-        without = pixels is None or len(pixels) == 0
+        pixels, past = inputs.get("pixel_values"), inputs.get("past_key_values")
+        decoding = past is not None and past.get_seq_length() > 0  # one more token: nobody looks at images again
+        without = (pixels is None or len(pixels) == 0) and not decoding
         if without:
             inputs = {**inputs, "pixel_values": None, "image_grid_thw": None}
         return arguments, inputs
 
     def look(_module: nn.Module, _inputs: Any, embedded: Tensor) -> Tensor | None:
-        if not without:
+        if not (without and dummy):
             return None
         pixels, grid = smallest_image(tower.config, embedded)
         seen = tower(pixels.to(next(tower.parameters()).dtype), grid_thw=grid)

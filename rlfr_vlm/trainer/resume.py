@@ -1,13 +1,70 @@
-"""Load a checkpoint's policy weights into a policy that is already built."""
+"""What a resumed run needs beyond TRL's: all weights, the field, the filter's state, the order of prompts, the log."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from trl import GRPOTrainer
 
+from rlfr_vlm.checkpoint import CompleteCheckpoints
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import write_json
+from rlfr_vlm.trainer.groups import GroupSelector
+from rlfr_vlm.trainer.online_flow import OnlineFlow
+from rlfr_vlm.trainer.rollout_log import RolloutLog
+
+GROUPS_FILE = "groups.json"
+
+
+class ResumableGRPO(CompleteCheckpoints, GRPOTrainer):
+    """`GRPOTrainer` that goes on from a checkpoint exactly where the run was.
+
+    Attributes:
+        flow: the field, or None.
+        selector: which groups teach.
+        rollout_log: what is written of rollouts, or None.
+    """
+
+    flow: OnlineFlow | None = None
+    rollout_log: RolloutLog | None = None
+    selector: GroupSelector
+
+    def save_extra_state(self, folder: Path) -> None:
+        """Flow field and filter state, into a checkpoint."""
+        if self.flow is not None:
+            self.flow.save(folder)
+        if self.accelerator.is_main_process:
+            write_json(folder / GROUPS_FILE, self.selector.state_dict())
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        self._sampler = super()._get_train_sampler(*args, **kwargs)
+        return self._sampler
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """Bring the order of prompts to the epoch that a resumed run is in."""
+        epochs, steps = super()._init_training_state(*args, **kwargs)
+        if self.rollout_log is not None:
+            self.rollout_log.begin(self.state.global_step)
+        skip_epochs(self._sampler, epochs)
+        return epochs, steps
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if is_plain(self.model, self.accelerator):
+            load_policy_weights(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        if self.flow is not None:
+            self.flow.load(Path(checkpoint))
+        if (Path(checkpoint) / GROUPS_FILE).exists():
+            self.selector.load_state_dict(json.loads((Path(checkpoint) / GROUPS_FILE).read_text()))
 
 
 def load_policy_weights(policy: PreTrainedModel, checkpoint: str | Path) -> None:

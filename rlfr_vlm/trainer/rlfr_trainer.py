@@ -10,7 +10,6 @@
 6. The policy cannot sample vision tokens, and its vision tower is frozen, unless asked otherwise.
 """
 
-import json
 import logging
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -20,35 +19,37 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from trl import GRPOTrainer
 
-from rlfr_vlm.checkpoint import CompleteCheckpoints, SaveBetweenRollouts
+from rlfr_vlm.checkpoint import SaveBetweenRollouts
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.files import write_json
 from rlfr_vlm.flow import FlowSpec, VelocityField, check_context, check_fits_policy
 from rlfr_vlm.latents import capture_latents, find_language_tower
 from rlfr_vlm.rewards import ReferenceProbability
+from rlfr_vlm.rewards.completion import completion_text
+from rlfr_vlm.rewards.repetition import is_repetitive
 from rlfr_vlm.shaping import entropy_bonus, flow_rewards, shape_advantages
 from rlfr_vlm.trainer.answer_probability import PolicyProbabilities
 from rlfr_vlm.trainer.callbacks import FlowStep, MarkBan
 from rlfr_vlm.trainer.capture import ScoreCapture, UpdateCapture
 from rlfr_vlm.trainer.config import RLFRConfig
-from rlfr_vlm.trainer.dummy_image import every_pass_sees
+from rlfr_vlm.trainer.dummy_image import without_missing_images
 from rlfr_vlm.trainer.engine import guard_engine, prepare_engine
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
+from rlfr_vlm.trainer.held_out import evaluate_held_out
 from rlfr_vlm.trainer.latent_pass import run_latent_pass
 from rlfr_vlm.trainer.metrics import RowStatistics, flow_metrics, outcome_metrics
 from rlfr_vlm.trainer.online_flow import OnlineFlow
+from rlfr_vlm.trainer.packing import pack_by_length, padding_share
 from rlfr_vlm.trainer.refill import refill_groups
-from rlfr_vlm.trainer.resume import is_plain, is_sharded, is_zero3, load_policy_weights, skip_epochs
+from rlfr_vlm.trainer.resume import ResumableGRPO, is_sharded
 from rlfr_vlm.trainer.reward_rows import own_token_rewards, rows_for_rewards
 from rlfr_vlm.trainer.rollout_checks import check_image_tokens, gap_metrics, gap_rows, refuse_gap
+from rlfr_vlm.trainer.rollout_log import RolloutLog, ScoredRows, describe_groups
 from rlfr_vlm.trainer.shared_images import images_processed_once
 from rlfr_vlm.trainer.timing import PartTimes
 from rlfr_vlm.vision import ban_tokens, find_vision_tower, freeze_vision_tower, vision_token_ids
 
 IMAGES = 6  # their place in what TRL's `_generate` returns
-GROUPS_FILE = "groups.json"
 
 
 # TRL prints the whole row, images and all, for each rollout with an undecided answer; we count them instead.
@@ -57,15 +58,16 @@ logging.getLogger("trl.trainer.grpo_trainer").addFilter(
 )
 
 
-class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
+class RLFRTrainer(ResumableGRPO):
     """TRL's `GRPOTrainer` with flow rewards.
 
     Overrides `train` (initial probabilities), `_generate` and `_calculate_rewards` (timing, outcome),
     `_get_per_token_logps_and_entropies` (captures latents, adds the entropy bonus), `_generate_and_score_completions`
-    (scores, shapes, selects groups), `_compute_loss` (updates the field), `training_step` and `log` (seconds of each
-    part), and three checkpoint methods. Everything else is inherited. With method rlvr the losses are TRL's, bit for
-    bit, but for groups flatter than `group_min_spread`; for a vision-language policy that is so when TRL's is given
-    the same frozen tower and ban, or ours is told `freeze_vision` and `ban_vision_tokens` false.
+    (scores, shapes, selects groups), `_compute_loss` (updates the field), `evaluate` (accuracy alone), `training_step`
+    and `log` (seconds of each part); resume.py adds what a resume needs. Everything else is inherited. With method
+    rlvr the losses are TRL's, bit for bit, but for groups flatter than `group_min_spread`; for a vision-language
+    policy that is so when TRL's is given the same frozen tower and ban, or ours is told `freeze_vision` and
+    `ban_vision_tokens` false.
 
     Args:
         flow: the field and its spec; needed when `args.flow_coef` is not 0.
@@ -94,7 +96,6 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
         self._times = PartTimes(args.device)
         self._micro_batches = 0
         super().__init__(model, args=args, **others)
-        self.flow: OnlineFlow | None = None
         if flow is not None and args.uses_flow:
             self.flow = OnlineFlow(*flow, args, self.accelerator, args.seed)
             self.add_callback(FlowStep(self))
@@ -113,6 +114,9 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
         self._rollout_logps: Tensor | None = None
         self._wants_rollout_logps = False
         self.probabilities = self._bind_probabilities()
+        if args.rollout_log_groups:
+            self.rollout_log = RolloutLog(Path(args.output_dir), self.accelerator.process_index,
+                                          args.rollout_log_groups, args.rollout_log_mb)  # fmt: skip
 
     def _bind_probabilities(self) -> PolicyProbabilities | None:
         asking = [reward for reward in self.reward_funcs if isinstance(reward, ReferenceProbability)]
@@ -129,7 +133,19 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
             evaluation = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
             for dataset in [self.train_dataset, *(own for own in evaluation if own is not None)]:
                 self.probabilities.prepare(dataset, 4 * self.args.per_device_train_batch_size)
-        return super().train(*args, **kwargs)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            if self.rollout_log is not None:
+                self.rollout_log.flush()
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Greedy and sampled accuracy on held-out rows (see held_out.py), logged and given to the callbacks."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        metrics = evaluate_held_out(self, dataset, metric_key_prefix)
+        self.log(dict(metrics))
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def _guard_vision(self, args: RLFRConfig) -> None:
         if args.freeze_vision and (frozen := freeze_vision_tower(self.model)) and self.accelerator.is_main_process:
@@ -139,27 +155,28 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
             for model in (self.model, self.ref_model):
                 if model is not None:
                     ban_tokens(model, banned)
-            if is_zero3(self.accelerator):
+            if is_sharded(self.accelerator):
                 self.add_callback(MarkBan())
 
     def _seeing(self) -> AbstractContextManager[None]:
         """Where one process without images would stop the others, each runs the vision tower in every pass."""
         waits = is_sharded(self.accelerator) or not self.args.freeze_vision
-        return every_pass_sees(self.model) if self.accelerator.num_processes > 1 and waits else nullcontext()
+        return without_missing_images(self.model, dummy=self.accelerator.num_processes > 1 and waits)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Time what is neither rollout nor field update: the policy's loss and its backward pass."""
         seconds = self._times.seconds
         before = seconds["rollout"] + seconds["flow_update"]
-        start = self._times.now()
-        loss = super().training_step(*args, **kwargs)
-        elsewhere = seconds["rollout"] + seconds["flow_update"] - before
-        seconds["loss"] += self._times.now() - start - elsewhere
+        with self._times.timed("loss"):
+            loss = super().training_step(*args, **kwargs)
+        seconds["loss"] -= seconds["rollout"] + seconds["flow_update"] - before
         self._micro_batches += 1
         return loss
 
     def _generate(self, prompts: list[Any]) -> Any:
-        with self._times.timed("generate"):
+        # Under ZeRO-3 the weights are whole in generation; under FSDP they are gathered block by block there too.
+        seeing = self._seeing() if self.is_fsdp_enabled and not self.use_vllm else nullcontext()
+        with self._times.timed("generate"), seeing:
             result = super()._generate(prompts)
         # TRL 1.16.0 gives rows without images None here, of which the processor dies when other rows have some.
         images = None if result[IMAGES] is None else [own or [] for own in result[IMAGES]]
@@ -171,6 +188,9 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
         with self._times.timed("reward"):
             rewards = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
         self._outcome = rewards[:, 0]  # of all processes
+        self._scored = ScoredRows(rows, completions, rewards.clone())
+        repetitive = torch.tensor([is_repetitive(completion_text(own)) for own in completions], device=rewards.device)
+        self._log_values({"completions/repetitive": self.accelerator.gather(repetitive).float().mean().item()})
         # An undecided answer is masked whole: no format point may make it a good or a bad answer of its group.
         rewards[self._outcome.isnan()] = torch.nan
         weights = self.reward_weights.to(rewards.device)
@@ -212,17 +232,30 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
         inputs, self._loss_inputs = self._loss_inputs, None
         if inputs is not None and result[1] is not None:
             self._entropies = result[1].detach()
+            if self.rollout_log is not None and self.model.training:
+                self.rollout_log.add_entropies(inputs["log_row"], self._entropies, _response_mask(inputs))
             if self.args.uses_entropy and self.model.training:
                 inputs["advantages"] = entropy_bonus(
                     inputs["advantages"], result[1], alpha=self.args.entropy_alpha, kappa=self.args.entropy_kappa
                 )
         return result
 
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """After a rollout, put rows of like length together."""
+        inputs = super()._prepare_inputs(generation_batch)
+        every = self.args.steps_per_generation
+        if self._step % (every * self.num_iterations) == 0 and self.model.training:
+            if self.args.pack_by_length:
+                together = min(self.args.gradient_accumulation_steps, every)
+                self._buffered_inputs: Any = pack_by_length(
+                    self._buffered_inputs, together, self._tokenizer.pad_token_id
+                )
+                inputs = self._buffered_inputs[self._step % every]
+            self._log_values({"padding": padding_share(self._buffered_inputs)})
+        return inputs
+
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         with self._times.timed("rollout"), images_processed_once(self.processing_class):
-            if not self.model.training:
-                self._rollout_logps = None  # those of the last rollout are not these rows'
-                return super()._generate_and_score_completions(inputs)
             batch = self._rollout(inputs)
             if self.args.refill_rounds:
                 return refill_groups(self, batch, partial(self._rollout, record=False))
@@ -247,15 +280,31 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
         output["keep"] = self._local(keep, output)
         advantages = output["advantages"] * ~self._local(flat, output)
         mask = _response_mask(output)
+        tokens = {"advantage": output["advantages"]}
         rewards = own_token_rewards(self.reward_funcs, self.reward_weights, mask)
         if rewards is not None:
             rewards = rewards * mask * ~self._local(self._outcome, output).isnan().unsqueeze(1)
         if capture is not None:
-            rewards = self._flow_rewards(output, *capture.result()) + (0.0 if rewards is None else rewards)
+            deviation, flow_mask = capture.result()
+            flow = self._flow_rewards(output, deviation, flow_mask)
+            tokens |= {"flow_reward": flow, "deviation": deviation * flow_mask}
+            rewards = flow if rewards is None else flow + rewards
         if rewards is not None:
             advantages = shape_advantages(advantages, rewards, output["completion_mask"], self.args.flow_gamma)
         output["advantages"] = advantages * output["keep"].view(-1, *[1] * (advantages.dim() - 1))
+        if self.rollout_log is not None:
+            output["log_row"] = self._log_rollout(output, tokens)
         return output
+
+    def _log_rollout(self, output: dict[str, Any], tokens: dict[str, Tensor]) -> Tensor:
+        """Note the rollout; returns (B,) marks of the rows that are noted."""
+        assert self.rollout_log is not None
+        if "sampling_per_token_logps" in output:
+            tokens["engine_logp"] = output["sampling_per_token_logps"].nan_to_num()
+        local = self._local(self._scored.rewards, output)
+        rewards = {name: local[:, column].tolist() for column, name in enumerate(self.reward_func_names)}
+        groups = describe_groups(self._scored.rows, output, self._scored.texts, rewards, self.num_generations, tokens)
+        return self.rollout_log.take(groups, self.state.global_step, len(local)).to(local.device)
 
     def _check_rollout(self, output: dict[str, Any]) -> None:
         """Image tokens of the first rollout; with vLLM, its log-probs against the trainer's in every rollout."""
@@ -340,38 +389,6 @@ class RLFRTrainer(CompleteCheckpoints, GRPOTrainer):
             self._log_values(self._times.take(updates))
             self._micro_batches = 0
         super().log(logs, start_time)
-
-    def save_extra_state(self, folder: Path) -> None:
-        """Flow field and filter state, into a checkpoint."""
-        if self.flow is not None:
-            self.flow.save(folder)
-        if self.accelerator.is_main_process:
-            write_json(folder / GROUPS_FILE, self.selector.state_dict())
-
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        self._sampler = super()._get_train_sampler(*args, **kwargs)
-        return self._sampler
-
-    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        """Bring the order of prompts to the epoch that a resumed run is in."""
-        epochs, steps = super()._init_training_state(*args, **kwargs)
-        skip_epochs(self._sampler, epochs)
-        return epochs, steps
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if is_plain(self.model, self.accelerator):
-            load_policy_weights(self.model, resume_from_checkpoint)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
-            return
-        if self.flow is not None:
-            self.flow.load(Path(checkpoint))
-        if (Path(checkpoint) / GROUPS_FILE).exists():
-            self.selector.load_state_dict(json.loads((Path(checkpoint) / GROUPS_FILE).read_text()))
 
 
 def _response_mask(batch: dict[str, Any]) -> Tensor:

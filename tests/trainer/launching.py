@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import yaml
+
 CONFIGS = Path(__file__).resolve().parents[2] / "scripts" / "configs" / "accelerate"
 
 
@@ -19,6 +21,15 @@ def zero(stage: int) -> list[str]:
     return [*launcher, "--config_file", str(CONFIGS / f"zero{stage}.yaml"), "--num_processes", "2"]
 
 
+def fsdp() -> dict[str, str]:
+    """What accelerate's launcher makes of the shipped configuration of FSDP2, as its processes are told."""
+    settings = yaml.safe_load((CONFIGS / "fsdp2.yaml").read_text())["fsdp_config"]
+    named = {
+        name.upper(): str(value).lower() if isinstance(value, bool) else str(value) for name, value in settings.items()
+    }
+    return named | {"ACCELERATE_USE_FSDP": "true"}
+
+
 def options(settings: Mapping[str, object]) -> list[str]:
     return [part for key, value in settings.items() for part in (f"--{key}", str(value))]
 
@@ -30,8 +41,8 @@ def environment() -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 
 
-def launch(launcher: Sequence[str], command: Sequence[str], settings: Mapping[str, object]) -> None:
+def launch(launcher: Sequence[str], command: Sequence[str], settings: Mapping[str, object], **more: str) -> None:
     """Run to the end; the test fails with what was said if it fails."""
-    done = subprocess.run([*launcher, *command, *options(settings)], env=environment(), timeout=400,
+    done = subprocess.run([*launcher, *command, *options(settings)], env=environment() | more, timeout=400,
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]

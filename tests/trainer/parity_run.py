@@ -9,7 +9,9 @@ import os
 import sys
 from pathlib import Path
 
+import accelerate.state
 import torch
+from accelerate.utils import DistributedType
 
 import rlfr_vlm.flow.path as path
 from rlfr_vlm.commands.train import build_trainer
@@ -17,6 +19,15 @@ from rlfr_vlm.config import parse_config
 from rlfr_vlm.flow import save_field
 from rlfr_vlm.options import RunOptions
 from rlfr_vlm.trainer.config import RLFRConfig
+
+if os.environ.get("ACCELERATE_USE_FSDP"):  # which accelerate uses only on accelerators: tell it that it is on one
+    started = accelerate.state.PartialState.__init__
+
+    def start(self: object, *arguments: object, **settings: object) -> None:
+        started(self, *arguments, **settings)
+        self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+    accelerate.state.PartialState.__init__ = start
 
 calls = {"rollout": 0, "token": 0}
 rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

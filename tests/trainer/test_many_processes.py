@@ -1,4 +1,4 @@
-"""Two real processes under DDP, ZeRO-2 and ZeRO-3 train as one process does with the same global batch.
+"""Two real processes under DDP, FSDP2, ZeRO-2 and ZeRO-3 train as one process does with the same global batch.
 
 One rank's rows are all text in every step, the other's have images, and they change places.
 """
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from tests.trainer.launching import launch, torchrun, zero
+from tests.trainer.launching import fsdp, launch, torchrun, zero
 
 SCRIPT = Path(__file__).with_name("parity_run.py")
 REWARD = """
@@ -61,7 +61,7 @@ def train(work: Path, name: str, launcher: list[str], processes: int, **changes:
         "output_dir": work / f"{name}-run", "per_device_train_batch_size": 8 // processes,
         "rewards": f"{work}/mine.py:even",
     } | changes  # fmt: skip
-    launch(launcher, [str(SCRIPT), str(work / name)], settings)
+    launch(launcher, [str(SCRIPT), str(work / name)], settings, **(fsdp() if name == "fsdp2" else {}))
     return work / name
 
 
@@ -103,8 +103,9 @@ def check_same(work: Path, alone: Path, together: Path) -> None:
                 assert other[name] == pytest.approx(one[name], rel=1e-3), name
 
 
-def test_ddp_trains_as_one_process(work, alone):
-    check_same(work, alone, train(work, "ddp", torchrun(), 2, use_cpu="true"))
+@pytest.mark.parametrize("how", ["ddp", "fsdp2"])
+def test_ddp_and_fsdp_train_as_one_process(work, alone, how):
+    check_same(work, alone, train(work, how, torchrun(), 2, use_cpu="true"))
 
 
 @pytest.mark.parametrize("stage", [2, 3])

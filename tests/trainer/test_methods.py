@@ -132,16 +132,28 @@ def test_a_run_of_undecided_answers_is_stopped(make_trainer, make_policy):
 
 
 def test_evaluation_beside_training(make_trainer, make_policy, digits):
-    """Evaluation batches have rows of their own: no log-probs of the last rollout, no bonus, no filter."""
+    """Evaluation has rows of its own, no bonus and no filter, and leaves training as it would be without."""
     seen = []
-    reward = wrap(lambda **k: seen.append(k["per_token_logps"]) or [0.0] * len(k["completions"]), "mine")
-    trainer = make_trainer(
-        make_policy(), reward=reward, method="entropy", max_steps=1, eval_dataset=digits, eval_strategy="steps",
-        eval_steps=1, per_device_eval_batch_size=16,
-    )  # fmt: skip
-    trainer.train()
-    assert seen[0][0] is not None and seen[-1][0] is None
-    assert any("eval_loss" in entry for entry in trainer.state.log_history)
+    reward = wrap(
+        lambda **k: seen.append(k["per_token_logps"]) or [float(sum(i) % 2) for i in k["completion_ids"]], "m"
+    )
+    runs = []
+    for changes in ({"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 16}, {}):
+        held_out = digits.select(range(20)) if changes else None
+        trainer = make_trainer(make_policy(), reward=reward, method="entropy", max_steps=4, eval_dataset=held_out,
+                               **changes)  # fmt: skip
+        trainer.train()
+        runs.append(trainer)
+        if changes:
+            assert seen[0][0] is not None and seen[-1][0] is None
+    measured = [entry for entry in runs[0].state.log_history if "eval_greedy" in entry]
+    assert [entry["step"] for entry in measured] == [2, 4] and measured[0]["eval_rows"] == 20
+    for entry in measured:
+        assert entry["eval_greedy_low"] <= entry["eval_greedy"] <= entry["eval_greedy_high"]
+        assert entry["eval_sampled"] * 20 == pytest.approx(round(entry["eval_sampled"] * 20))  # all 20 judged, once
+    assert runs[0].state.best_metric == max(entry["eval_greedy"] for entry in measured)
+    weights = [dict(trainer.model.named_parameters()) for trainer in runs]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def by_group(outcomes):

@@ -38,6 +38,64 @@ def test_checkpoint_of_another_policy_is_refused(make_policy, tmp_path):
         load_policy_weights(make_policy(), tmp_path / "nothing")
 
 
+def weights_of(model) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def metrics_of(trainer) -> list[dict]:
+    timed = ("seconds", "time", "runtime", "per_second", "memory")
+    return [{k: v for k, v in entry.items() if not any(word in k for word in timed)}
+            for entry in trainer.state.log_history if "loss" in entry]  # fmt: skip
+
+
+@pytest.mark.parametrize("flow", [None, "new"])
+def test_train_four_equals_train_two_and_resume_two(make_trainer, make_policy, tmp_path, flow):
+    whole = make_trainer(make_policy(), flow=flow, max_steps=4, output_dir=str(tmp_path / "whole"))
+    whole.train()
+    saving = {"output_dir": str(tmp_path / "parts"), "save_strategy": "steps", "save_steps": 2}
+    first = make_trainer(make_policy(), flow=flow, max_steps=2, **saving)
+    first.train()
+    second = make_trainer(make_policy(), flow=flow, max_steps=4, **saving)
+    second.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
+    assert equal(weights_of(second.model), weights_of(whole.model))
+    assert len(metrics_of(whole)) == 4
+    assert json.dumps(metrics_of(second), sort_keys=True) == json.dumps(metrics_of(whole), sort_keys=True)  # with NaN
+    if flow:
+        assert equal(weights_of(second.flow.field), weights_of(whole.flow.field))
+
+
+def test_a_run_resumed_in_its_second_epoch_sees_the_prompts_in_that_epochs_order(make_trainer, make_policy, digits):
+    """Eight prompts, one a step: step 12 is in the middle of the second epoch, step 16 at its end."""
+
+    def seen(steps, resume=None):
+        settings = {"steps_per_generation": 1, "max_steps": steps, "save_strategy": "steps", "save_steps": 4}
+        trainer = make_trainer(make_policy(), dataset=digits.select(range(8)), **settings)
+        order, generate = [], trainer._generate
+        trainer._generate = lambda prompts: (
+            order.append(prompts[0][0]["content"][0]["image"].tobytes()) or generate(prompts)
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return order, trainer
+
+    whole, trainer = seen(20)
+    assert whole[:8] != whole[8:16]
+    for step in (12, 16):
+        order, resumed = seen(20, f"{trainer.args.output_dir}/checkpoint-{step}")
+        assert order == whole[step:]
+        assert equal(weights_of(resumed.model), weights_of(trainer.model))
+
+
+def test_saving_waits_for_the_end_of_a_rollout(make_trainer, make_policy, tmp_path):
+    """Two updates a rollout: what is asked for after the first update is saved after the second."""
+    trainer = make_trainer(make_policy(), flow="new", max_steps=5, save_strategy="steps", save_steps=3)
+    trainer.train()
+    assert sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-5"]
+
+
 @pytest.fixture
 def folders(make_policy, processor, tmp_path):
     """A policy and a flow field for it."""

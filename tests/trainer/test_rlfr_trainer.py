@@ -1,6 +1,5 @@
 """The trainer on tiny policies: equal to TRL without flow, right with it."""
 
-import json
 import math
 
 import pytest
@@ -331,56 +330,6 @@ def test_field_stays_outside_the_policy(make_trainer, make_policy):
     assert not policy_parameters & {id(p) for p in trainer.flow.field.parameters()}
     assert not any("flow" in name or "banned" in name for name in trainer.model.state_dict())
     assert "lm_head.bias" not in trainer.model.state_dict()
-
-
-def metrics_of(trainer) -> list[dict]:
-    timed = ("seconds", "time", "runtime", "per_second", "memory")
-    return [{k: v for k, v in entry.items() if not any(word in k for word in timed)}
-            for entry in trainer.state.log_history if "loss" in entry]  # fmt: skip
-
-
-@pytest.mark.parametrize("flow", [None, "new"])
-def test_train_four_equals_train_two_and_resume_two(make_trainer, make_policy, tmp_path, flow):
-    whole = make_trainer(make_policy(), flow=flow, max_steps=4, output_dir=str(tmp_path / "whole"))
-    whole.train()
-    saving = {"output_dir": str(tmp_path / "parts"), "save_strategy": "steps", "save_steps": 2}
-    first = make_trainer(make_policy(), flow=flow, max_steps=2, **saving)
-    first.train()
-    second = make_trainer(make_policy(), flow=flow, max_steps=4, **saving)
-    second.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
-    assert same(weights_of(second.model), weights_of(whole.model))
-    assert len(metrics_of(whole)) == 4
-    assert json.dumps(metrics_of(second), sort_keys=True) == json.dumps(metrics_of(whole), sort_keys=True)  # with NaN
-    if flow:
-        assert same(weights_of(second.flow.field), weights_of(whole.flow.field))
-
-
-def test_a_run_resumed_in_its_second_epoch_sees_the_prompts_in_that_epochs_order(make_trainer, make_policy, digits):
-    """Eight prompts, one a step: step 12 is in the middle of the second epoch, step 16 at its end."""
-
-    def seen(steps, resume=None):
-        settings = {"steps_per_generation": 1, "max_steps": steps, "save_strategy": "steps", "save_steps": 4}
-        trainer = make_trainer(make_policy(), dataset=digits.select(range(8)), **settings)
-        order, generate = [], trainer._generate
-        trainer._generate = lambda prompts: (
-            order.append(prompts[0][0]["content"][0]["image"].tobytes()) or generate(prompts)
-        )
-        trainer.train(resume_from_checkpoint=resume)
-        return order, trainer
-
-    whole, trainer = seen(20)
-    assert whole[:8] != whole[8:16]
-    for step in (12, 16):
-        order, resumed = seen(20, f"{trainer.args.output_dir}/checkpoint-{step}")
-        assert order == whole[step:]
-        assert same(weights_of(resumed.model), weights_of(trainer.model))
-
-
-def test_saving_waits_for_the_end_of_a_rollout(make_trainer, make_policy, tmp_path):
-    """Two updates a rollout: what is asked for after the first update is saved after the second."""
-    trainer = make_trainer(make_policy(), flow="new", max_steps=5, save_strategy="steps", save_steps=3)
-    trainer.train()
-    assert sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-5"]
 
 
 def test_field_saved_in_rl_loads_back(make_trainer, make_policy, tmp_path):

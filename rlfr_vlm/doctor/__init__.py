@@ -1,0 +1,1 @@
+"""What usually goes wrong before training starts, one topic per file."""

@@ -1,0 +1,103 @@
+"""Accuracy on held-out rows during training: greedy and sampled, with the trainer's own prompts, engine and grader.
+
+Sampling is seeded and leaves the run's random state as it was, so a run with evaluations trains as one without.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from trl.data_utils import prepare_multimodal_messages
+
+from rlfr_vlm.stats import wilson_interval
+
+MODES = ("greedy", "sampled")
+
+
+def evaluate_held_out(trainer: Any, dataset: Any, prefix: str = "eval") -> dict[str, float]:
+    """Accuracy of the policy, in all processes together.
+
+    Args:
+        trainer: an `RLFRTrainer`; its first reward judges.
+        dataset: rows as the trainer takes them.
+        prefix: of the metrics' names.
+
+    Returns:
+        For each mode `<prefix>_<mode>` (accuracy among decided answers), `_low` and `_high` of its 95 % Wilson
+        interval and `_undecided` (share); `<prefix>_rows`. An accuracy of nothing decided is NaN.
+    """
+    training = trainer.model.training
+    trainer.model.eval()
+    metrics: dict[str, float] = {f"{prefix}_rows": float(len(dataset))}
+    try:
+        for mode in MODES:
+            with _sampling(trainer, greedy=mode == "greedy"):
+                right, wrong, undecided = _judge(trainer, dataset)
+            low, high = wilson_interval(right, right + wrong) if right + wrong else (math.nan, math.nan)
+            metrics |= {
+                f"{prefix}_{mode}": right / (right + wrong) if right + wrong else math.nan,
+                f"{prefix}_{mode}_low": low,
+                f"{prefix}_{mode}_high": high,
+                f"{prefix}_{mode}_undecided": undecided / max(len(dataset), 1),
+            }
+    finally:
+        trainer.model.train(training)
+        trainer._metrics["eval"].clear()  # what TRL has noted of these rollouts
+    return metrics
+
+
+def _judge(trainer: Any, dataset: Any) -> tuple[int, int, int]:
+    """Right, wrong and undecided answers. All processes generate equally often; repeated rows do not count."""
+    accelerator, size = trainer.accelerator, trainer.args.per_device_eval_batch_size
+    share = math.ceil(len(dataset) / accelerator.num_processes)
+    start = accelerator.process_index * share
+    right = wrong = undecided = 0
+    for first in range(0, share, size):
+        places = range(first, min(first + size, share))
+        rows = dataset.__getitems__([min(start + place, len(dataset) - 1) for place in places])
+        outcome = _outcome(trainer, rows)
+        counts = torch.tensor([rank * share + place < len(dataset) for rank in range(accelerator.num_processes)
+                               for place in places], device=outcome.device)  # fmt: skip
+        decided = counts & ~outcome.isnan()
+        right += int((decided & (outcome > trainer.args.flow_accept_threshold)).sum())
+        wrong += int((decided & (outcome <= trainer.args.flow_accept_threshold)).sum())
+        undecided += int((counts & outcome.isnan()).sum())
+    return right, wrong, undecided
+
+
+def _outcome(trainer: Any, rows: Sequence[dict[str, Any]]) -> torch.Tensor:
+    """The first reward of one response to each row, of all processes in their order; NaN where undecided."""
+    prompts = [prepare_multimodal_messages(row["prompt"], images=row.get("images") or []) if trainer._is_vlm
+               else row["prompt"] for row in rows]  # fmt: skip
+    _, completion_ids, _, completions, *_ = trainer._generate(prompts)
+    trainer._rollout_logps = None
+    return trainer._calculate_rewards(list(rows), prompts, completions, completion_ids)[:, 0]
+
+
+@contextmanager
+def _sampling(trainer: Any, greedy: bool) -> Iterator[None]:
+    """Decode greedily, or sample with a seed of its own at the run's temperature."""
+    seed = trainer.args.seed + trainer.accelerator.process_index
+    if trainer.use_vllm:
+        generation = trainer.vllm_generation
+        kept = generation.temperature, generation.generation_kwargs
+        generation.generation_kwargs = {**generation.generation_kwargs, "seed": seed}
+        if greedy:
+            generation.temperature = 0.0
+        try:
+            yield
+        finally:
+            generation.temperature, generation.generation_kwargs = kept
+        return
+    kept_config = trainer.generation_config
+    if greedy:
+        trainer.generation_config = type(kept_config)(**(kept_config.to_diff_dict() | {"do_sample": False}))
+    cuda = [trainer.accelerator.device] if trainer.accelerator.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        trainer.generation_config = kept_config

@@ -1,0 +1,204 @@
+"""Every rollout in the run folder, within a size: `rollouts/rank<N>.jsonl`, one line per group of responses.
+
+A line has the prompt, where its images are, the gold answer and, for each response, text, token ids, finish reason,
+each reward, advantage, and per token the flow reward, its deviation, the entropy and the engine's log-prob. Numbers
+per token are packed as float16 in base64; `unpack` reads them. Entropies are known only in the update, so a group is
+written when its responses have had theirs. When a file has reached its size, every second rollout of it is dropped
+and from then on only every second (fourth, eighth ...) is kept: what is left is spread evenly over the run.
+
+Letters: B responses of this process, T response tokens.
+"""
+
+import base64
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlfr_vlm.files import write_text
+from rlfr_vlm.rewards.completion import completion_text
+
+FOLDER = "rollouts"
+UNLOGGED = -1
+
+
+def pack(values: Sequence[float] | Tensor) -> str:
+    """Numbers as float16 in base64; what float16 cannot hold becomes its largest.
+
+    >>> unpack(pack([0.5, -2.0]))
+    [0.5, -2.0]
+    """
+    array = np.asarray(values, dtype=np.float32)
+    return base64.b64encode(np.clip(array, -65504, 65504).astype("<f2").tobytes()).decode("ascii")
+
+
+def unpack(text: str) -> list[float]:
+    """The numbers that `pack` took."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f2").astype(float).tolist()
+
+
+@dataclass
+class ScoredRows:
+    """The last responses that were scored: this process's rows and texts, all processes' rewards (N, functions)."""
+
+    rows: Sequence[dict[str, Any]]
+    texts: Sequence[Any]
+    rewards: Tensor
+
+
+class RolloutLog:
+    """Collects groups of one process and writes them.
+
+    Args:
+        folder: of the run.
+        rank: of this process.
+        groups: how many groups of each rollout are kept.
+        megabytes: size of this process's file.
+    """
+
+    def __init__(self, folder: Path, rank: int, groups: int, megabytes: float) -> None:
+        self.path = folder / FOLDER / f"rank{rank}.jsonl"
+        self.groups, self.limit = groups, megabytes * 1e6
+        self.stride, self.rollouts = 1, 0
+        self._waiting: dict[int, dict[str, Any]] = {}  # by row number: the response that waits for its entropies
+        self._open: list[dict[str, Any]] = []
+        self._next = 0
+
+    def begin(self, step: int) -> None:
+        """Of a run that starts or resumes after `step` updates: what a killed run wrote beyond is dropped."""
+        if not self.path.exists():
+            return
+        kept = [line for line in self._lines() if line["step"] < step]
+        self.stride = max([line.get("stride", 1) for line in kept], default=1)
+        self.rollouts = max([line["rollout"] for line in kept], default=-1) + 1
+        self._rewrite(kept)
+
+    def take(self, groups: Sequence[dict[str, Any]], step: int, rows: int) -> Tensor:
+        """Note a rollout's groups; returns (B,) numbers that mark the rows whose entropies are awaited.
+
+        Args:
+            groups: as `describe_groups` makes them; only the first ones are kept.
+            rows: B.
+        """
+        if self._open and self._open[-1]["step"] != step:
+            self.flush()
+        numbers = torch.full((rows,), UNLOGGED, dtype=torch.long)
+        rollout, self.rollouts = self.rollouts, self.rollouts + 1
+        if rollout % self.stride:
+            return numbers
+        for group in groups[: self.groups]:
+            group |= {"step": step, "rollout": rollout, "stride": self.stride}
+            for response in group["responses"]:
+                self._waiting[self._next] = response
+                numbers[response.pop("row")] = self._next
+                self._next += 1
+            self._open.append(group)
+        return numbers
+
+    def add_entropies(self, numbers: Tensor, entropies: Tensor, mask: Tensor) -> None:
+        """Entropies (B, T) of marked rows in an update; the first ones of a row count.
+
+        Args:
+            numbers: (B,) from `take`.
+            mask: (B, T) of response tokens.
+        """
+        for row in (numbers != UNLOGGED).nonzero().flatten().tolist():
+            response = self._waiting.pop(int(numbers[row]), None)
+            if response is not None:
+                response["entropy"] = pack(entropies[row][mask[row].bool()].float().cpu())
+        if self._open and not self._waiting:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was noted; responses that never came to an update stay without entropies."""
+        if self._open:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write("".join(json.dumps(group, allow_nan=False) + "\n" for group in self._open))
+        self._open, self._waiting = [], {}
+        while self.path.exists() and self.path.stat().st_size > self.limit and self.rollouts > self.stride:
+            self.stride *= 2
+            self._rewrite(
+                [line | {"stride": self.stride} for line in self._lines() if not line["rollout"] % self.stride]
+            )
+
+    def _lines(self) -> list[dict[str, Any]]:
+        lines = []
+        for text in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:  # cut off by a kill
+                continue
+        return lines
+
+    def _rewrite(self, lines: Sequence[dict[str, Any]]) -> None:
+        write_text(self.path, "".join(json.dumps(line, allow_nan=False) + os.linesep for line in lines))
+
+
+def describe_groups(
+    inputs: Sequence[dict[str, Any]],
+    output: dict[str, Any],
+    texts: Sequence[Any],
+    rewards: Mapping[str, Sequence[float | None]],
+    size: int,
+    tokens: dict[str, Tensor],
+) -> list[dict[str, Any]]:
+    """The groups of one process's rollout.
+
+    Args:
+        inputs: the rows of the data set, one per response.
+        output: the batch: completion_ids, completion_mask and `keep`.
+        texts: responses, as rewards see them.
+        rewards: by name, one value per response; None is undecided.
+        size: responses of a group.
+        tokens: by name, (B, T) numbers, or (B,) for `advantage`.
+    """
+    lengths = output["completion_mask"].sum(dim=1).tolist()
+    groups = []
+    for first in range(0, len(inputs), size):
+        row = inputs[first]
+        group: dict[str, Any] = {
+            "prompt": row["prompt"] if isinstance(row["prompt"], str) else _messages(row["prompt"]),
+            "row_number": row.get("row_number"),
+            "images": row.get("image_paths") or [None] * len(row.get("images") or []),
+            "gold": row.get("answer"),
+            "responses": [],
+        }
+        for number in range(first, min(first + size, len(inputs))):
+            length = int(lengths[number])
+            response = {
+                "row": number,
+                "text": completion_text(texts[number]),
+                "token_ids": output["completion_ids"][number, :length].tolist(),
+                "finish": "length" if inputs[number].get("truncated") else "stop",
+                "rewards": {name: _number(values[number]) for name, values in rewards.items()},
+                "kept": bool(output["keep"][number]),
+            }
+            for name, values in tokens.items():
+                own = values[number]
+                response[name] = _number(own.item()) if own.dim() == 0 else pack(own[:length].float().cpu())
+            group["responses"].append(response)
+        groups.append(group)
+    return groups
+
+
+def _messages(prompt: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Messages with `<image>` where their images are."""
+    flat = []
+    for message in prompt:
+        content = message["content"]
+        if not isinstance(content, str):
+            content = "".join("<image>" if part["type"] == "image" else part.get("text", "") for part in content)
+        flat.append({"role": message["role"], "content": content})
+    return flat
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Train a policy with a recipe of scripts/configs on the GPUs of this machine.
+# Hardware and memory: see the head of the recipe. Hours: see `rlfr plan --config scripts/configs/RECIPE.yaml`.
+#
+#   bash scripts/train.sh --recipe train_rlfr_qwen2.5-vl-3b --model DIR --data FILE --flow DIR
+#   bash scripts/train.sh --recipe train_rlfr_lora_qwen2.5-vl-3b --model DIR --data FILE --flow DIR   # one 24 GB GPU
+#
+#   --recipe NAME       a train_*.yaml of scripts/configs, without its ending: the method and the model
+#   --model DIR         the policy's folder
+#   --data FILE         rows with prompt, answer and images, a file or a folder
+#   --flow DIR          the fitted field, for recipes with flow rewards
+#   --out DIR           where results go (default: outputs/NAME)
+#   --gpus N            processes, one a GPU (default: what the recipe is made for). The batch of an update stays:
+#                       gradient_accumulation_steps changes instead
+#   --accelerate NAME   zero2, zero3, ddp or fsdp2 (default: zero3 for 7B and 8B, zero2 below, ddp on one GPU)
+#   --resume            go on from the newest complete checkpoint in --out
+#   --dry-run           print the command, start nothing
+#   -- OPTIONS          further options of `rlfr train`; they win
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib/launch.sh"
+launch train 1 "$@"

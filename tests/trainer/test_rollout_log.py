@@ -1,0 +1,80 @@
+"""What is written of rollouts: whole groups, numbers per token, a bounded size, nothing twice after a resume."""
+
+import json
+
+import pytest
+import torch
+
+from rlfr_vlm.trainer.rollout_log import RolloutLog, pack, unpack
+
+
+def lines(folder, rank=0):
+    return [json.loads(line) for line in (folder / "rollouts" / f"rank{rank}.jsonl").read_text().splitlines()]
+
+
+def test_numbers_per_token_survive_packing():
+    assert unpack(pack([1.0, -0.25, 1e9, -1e9])) == [1.0, -0.25, 65504.0, -65504.0]
+    assert unpack(pack(torch.tensor([0.1])))[0] == pytest.approx(0.1, rel=1e-3)
+
+
+def group(text):
+    return {"prompt": "p", "responses": [{"row": row, "text": text} for row in (0, 1)]}
+
+
+def test_groups_wait_for_their_entropies(tmp_path):
+    log = RolloutLog(tmp_path, 0, groups=1, megabytes=1)
+    marks = log.take([group("a"), {"responses": []}], step=3, rows=4)
+    assert marks.tolist() == [0, 1, -1, -1] and not (tmp_path / "rollouts").exists()
+    entropies, mask = torch.tensor([[0.5, 9.0], [1.5, 2.5]]), torch.tensor([[1, 0], [1, 1]])
+    log.add_entropies(torch.tensor([1, -1]), entropies[[1, 0]], mask[[1, 0]])
+    log.add_entropies(torch.tensor([0, 1]), entropies, mask)  # a second update of row 1 does not count
+    written = lines(tmp_path)
+    assert len(written) == 1 and written[0]["step"] == 3
+    assert [unpack(own["entropy"]) for own in written[0]["responses"]] == [[0.5], [1.5, 2.5]]
+
+
+def test_a_full_file_is_thinned_evenly(tmp_path):
+    log = RolloutLog(tmp_path, 0, groups=1, megabytes=0.05)  # 50 kB, a rollout has 2 kB
+    for step in range(100):
+        log.take([group("x" * 1000)], step, rows=2)
+        log.flush()
+    kept = [line["rollout"] for line in lines(tmp_path)]
+    assert (tmp_path / "rollouts" / "rank0.jsonl").stat().st_size < 50_000
+    assert kept == list(range(0, 100, log.stride)) and log.stride == 8
+    again = RolloutLog(tmp_path, 0, groups=1, megabytes=0.05)
+    again.begin(step=50)  # resumed from step 50: what came after is redone
+    assert [line["rollout"] for line in lines(tmp_path)] == list(range(0, 50, 8))
+    assert again.stride == 8 and again.rollouts == 49
+
+
+def test_a_line_that_was_cut_off_is_dropped_at_resume(tmp_path):
+    log = RolloutLog(tmp_path, 0, groups=1, megabytes=1)
+    log.take([group("a")], 0, rows=2)
+    log.flush()
+    with log.path.open("a") as stream:
+        stream.write('{"step": 1, "resp')
+    log.begin(step=5)
+    assert [line["step"] for line in lines(tmp_path)] == [0]
+
+
+def test_a_run_writes_what_it_trained_on(make_trainer, make_policy, processor, tmp_path):
+    trainer = make_trainer(make_policy(), flow="new", max_steps=4, rollout_log_groups=1)
+    seen = []
+    flow_rewards = trainer._flow_rewards
+    trainer._flow_rewards = lambda *a: seen.append(flow_rewards(*a)) or seen[-1]
+    trainer.train()
+    written = lines(tmp_path / "run")
+    assert [line["step"] for line in written] == [0, 2]  # two updates a rollout
+    for line, flow in zip(written, seen, strict=True):
+        assert line["prompt"][0]["content"].startswith("<image>") and isinstance(line["row_number"], int)
+        assert len(line["responses"]) == 4
+        outcomes = [own["rewards"]["last_digit_reward"] for own in line["responses"]]
+        mean = sum(outcomes) / 4
+        for row, own in enumerate(line["responses"]):
+            ids = own["token_ids"]
+            assert own["text"] == processor.tokenizer.decode(ids, skip_special_tokens=True)
+            assert own["finish"] == ("stop" if ids[-1] == processor.tokenizer.eos_token_id else "length")
+            assert (own["advantage"] > 0) == (own["rewards"]["last_digit_reward"] > mean)
+            assert unpack(own["flow_reward"]) == pytest.approx(flow[row, : len(ids)].tolist(), abs=1e-4)
+            assert len(unpack(own["entropy"])) == len(unpack(own["deviation"])) == len(ids)
+            assert max(unpack(own["entropy"])) <= 5.68  # the logarithm of 290 tokens
