@@ -13,6 +13,7 @@ COMMANDS = {
     "check-data": "rlfr_vlm.commands.check_data",
     "check-overlap": "rlfr_vlm.commands.check_overlap",
     "preview": "rlfr_vlm.commands.preview",
+    "plan": "rlfr_vlm.commands.plan",
     "export": "rlfr_vlm.commands.export",
     "doctor": "rlfr_vlm.commands.doctor",
 }

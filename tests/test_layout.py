@@ -20,7 +20,7 @@ LAYERS = (
     {"errors", "files", "stats", "options", "terminal", "compat", "command_line"},
     {"grading", "flow", "latents", "shaping", "doctor"},
     {"rewards", "data", "vision", "policy"},
-    {"config", "evaluate", "checkpoint", "export", "model_card", "flow.fit"},
+    {"config", "evaluate", "checkpoint", "export", "model_card", "plan", "flow.fit"},
     {"deviation", "trainer"},
     {"quickstart", "commands", "cli"},
 )

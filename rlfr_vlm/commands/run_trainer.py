@@ -44,13 +44,12 @@ def run_trainer(
     quiet(trainer)
     interrupt = StopOnInterrupt()
     trainer.add_callback(interrupt)
-    if trainer.accelerator.is_main_process:
-        write_resolved(args.output_dir, options, args)
     checkpoint = find_checkpoint(resume, args.output_dir)
     if instead is not None:
         instead(trainer, checkpoint)
         return 0
     if trainer.accelerator.is_main_process:
+        write_resolved(args.output_dir, options, args)
         data = {"name": options.dataset_name, "split": options.dataset_split, "rows": len(trainer.train_dataset),
                 "fingerprint": trainer.train_dataset._fingerprint}  # fmt: skip
         write_run_record(Path(args.output_dir), program_arguments(), args, data, resumed=checkpoint is not None)

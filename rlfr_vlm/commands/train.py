@@ -54,8 +54,9 @@ def _evaluate(trainer: "RLFRTrainer", checkpoint: str | None) -> None:
     import math
 
     from rlfr_vlm.files import write_json
-    from rlfr_vlm.trainer.callbacks import describe_evaluation
+    from rlfr_vlm.trainer.callbacks import MetricsFile, describe_evaluation
 
+    trainer.remove_callback(MetricsFile)  # the folder may be a run's, whose metrics are its own
     if checkpoint is not None:
         trainer._load_from_checkpoint(checkpoint)
     metrics = trainer.evaluate()

@@ -51,7 +51,7 @@ def load_field(path: str | Path, spec: FlowSpec | None = None) -> tuple[Velocity
     if (path / FIELD_FOLDER / SPEC_FILE).exists():
         path = path / FIELD_FOLDER
     if path.is_dir():
-        spec = spec or _read_spec(path / SPEC_FILE)
+        spec = spec or read_spec(path / SPEC_FILE)
         released = path / RELEASED_FILE
         path = released if released.exists() and not (path / WEIGHTS_FILE).exists() else path / WEIGHTS_FILE
     if spec is None:
@@ -64,7 +64,7 @@ def load_field(path: str | Path, spec: FlowSpec | None = None) -> tuple[Velocity
     return field, spec
 
 
-def _read_spec(path: Path) -> FlowSpec:
+def read_spec(path: Path) -> FlowSpec:
     if not path.is_file():
         raise UserError(f"{path.parent} is no flow field: {path.name} is missing.")
     try:

@@ -196,6 +196,29 @@ def test_resume_skips_a_checkpoint_that_was_cut_off(tmp_path, capsys):
         find_checkpoint(str(tmp_path / "checkpoint-10"), str(tmp_path))
 
 
+def test_eval_only_measures_and_trains_nothing(policy_folder, tmp_path, capsys):
+    run = tmp_path / "run"
+    arguments = train_arguments(policy_folder, str(run), "--method", "rlvr", "--eval_rows", "10", "--eval-only")
+    assert main(arguments) == 0
+    assert "held-out accuracy (n = 10): greedy 0.000 [0.000, 0.278]; sampled" in capsys.readouterr().out
+    written = json.loads((run / "evaluation.json").read_text())
+    assert written["eval_rows"] == 10 and written["checkpoint"] is None
+    assert not (run / "model.safetensors").exists() and not (run / "metrics.jsonl").exists()
+
+
+def test_a_resumed_run_logs_no_step_twice(tmp_path):
+    from types import SimpleNamespace
+
+    from rlfr_vlm.trainer.callbacks import MetricsFile
+
+    lines = "".join(json.dumps({"step": step, "loss": 0.0}) + "\n" for step in range(1, 6)) + '{"step": 6, "lo'
+    (tmp_path / "metrics.jsonl").write_text(lines)
+    state = SimpleNamespace(is_world_process_zero=True, global_step=4)
+    MetricsFile(str(tmp_path)).on_train_begin(None, state, None)
+    kept = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert kept == [1, 2, 3, 4]
+
+
 def test_text_only_policy_fits_and_trains(make_text_policy, text_tokenizer, tmp_path, capsys):
     """From files to trained weights with a plain tokenizer that has no pad token, as Llama's has none."""
     text_tokenizer.pad_token = None

@@ -25,7 +25,8 @@ if os.environ.get("ACCELERATE_USE_FSDP"):  # which accelerate uses only on accel
 
     def start(self: object, *arguments: object, **settings: object) -> None:
         started(self, *arguments, **settings)
-        self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        if self._shared_state["distributed_type"] == DistributedType.MULTI_CPU:
+            self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
     accelerate.state.PartialState.__init__ = start
 

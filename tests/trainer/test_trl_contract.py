@@ -106,3 +106,40 @@ def test_an_undecided_row_is_left_out_of_its_groups_mean():
     code = source("_generate_and_score_completions")
     assert "unscorable_mask = torch.isnan(rewards_per_func).all(dim=1)" in code
     assert "advantages = torch.nan_to_num(advantages, nan=0.0)" in code
+
+
+def test_names_that_resuming_leans_on():
+    """checkpoint.py writes aside by giving TRL and transformers another folder; resume.py brings epochs in order."""
+    from transformers import Trainer
+    from trl.trainer.utils import RepeatSampler
+
+    for cls in (GRPOTrainer, Trainer):
+        code = inspect.getsource(cls._save_checkpoint)
+        assert "self._get_output_dir(trial=trial)" in code
+    assert "epochs_trained = int(self.state.global_step // num_update_steps_per_epoch)" in inspect.getsource(
+        Trainer._init_training_state
+    )
+    assert "torch.randperm(self.num_samples, generator=self.generator)" in inspect.getsource(RepeatSampler.__iter__)
+    assert "self._step = 0" in inspect.getsource(GRPOTrainer.__init__)  # a resumed run begins with a rollout
+
+
+def test_names_that_rollouts_and_evaluation_lean_on():
+    assert (
+        "return prompt_ids, completion_ids, tool_mask, completions, logprobs, extra_fields, images, tool_images"
+        in (source("_generate"))
+    )
+    assert "images.append(prompt_images if prompt_images else None)" in source("_tokenize_prompts")
+    assert "self._buffered_inputs[self._step % self.args.steps_per_generation]" in source("_prepare_inputs")
+    assert "if images is not None and self.log_multimodal:" in source("_generate_and_score_completions")
+
+
+def test_names_that_lora_and_sharded_heads_lean_on():
+    from trl.generation.vllm_generation import VLLMGeneration
+    from trl.trainer import utils
+
+    code = inspect.getsource(VLLMGeneration._iter_named_params)
+    assert 'name.removeprefix("base_model.model.").replace(".base_layer", "")' in code
+    assert "if model.prefix in name:" in code and 'if "original_module" in name:' in code
+    assert "p.ds_status != ZeroParamStatus.AVAILABLE" in inspect.getsource(utils.maybe_gather_lm_head_ctx)
+    assert "bias = bias.full_tensor()" in inspect.getsource(utils.add_fused_lm_head)
+    assert utils._CHUNKED_LOGPROB_CHUNK_SIZE == 32768

@@ -1,0 +1,148 @@
+"""The plan's arithmetic against a run's, and its memory against what a run on the small policy really holds."""
+
+import math
+
+import pytest
+import torch
+
+from rlfr_vlm.cli import main
+from rlfr_vlm.plan import Setting, _kept_by_blocks, estimate_memory
+
+
+def numel_bytes(tensors):
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class _Kept(torch.autograd.graph.saved_tensors_hooks):
+    """Counts what autograd keeps, by storage, but for what is there anyway; of nested ones the inner one counts."""
+
+    def __init__(self, there):
+        self.there, self.kept = {t.untyped_storage()._cdata for t in there}, {}
+        super().__init__(self.pack, lambda tensor: tensor)
+
+    def pack(self, tensor):
+        if tensor.untyped_storage()._cdata not in self.there:
+            self.kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    def __enter__(self):
+        super().__enter__()
+        return self
+
+    def __exit__(self, *arguments):
+        super().__exit__(*arguments)
+        self.bytes = sum(tensor.untyped_storage().nbytes() for tensor in self.kept.values())
+        self.kept.clear()
+
+
+def measured(trainer):
+    """Train one step; bytes of each part as they are right before the optimiser steps."""
+    found = {}
+    loss, step, update = trainer._compute_loss, trainer.step_flow, trainer.flow.accumulate
+
+    def compute_loss(model, inputs):
+        field = _Kept(trainer.flow.field.parameters())
+
+        def accumulate(*arguments):
+            with field:
+                update(*arguments)
+
+        trainer.flow.accumulate = accumulate
+        given = [t for t in inputs.values() if isinstance(t, torch.Tensor)]
+        with _Kept([*trainer.model.parameters(), *given]) as policy:
+            result = loss(model, inputs)
+        found["activations"], found["flow_update"] = policy.bytes, field.bytes
+        found["shape"] = [
+            len(inputs["prompt_ids"]),
+            *(inputs[key].shape[1] for key in ("prompt_ids", "completion_ids")),
+        ]
+        return result
+
+    def step_flow():
+        found["gradients"] = numel_bytes(p.grad for p in trainer.model.parameters() if p.grad is not None)
+        field = list(trainer.flow.field.parameters())
+        # its gradients lie in one bucket, and were summed up in tensors of their own before
+        found["flow"] = 3 * numel_bytes(field) + found.pop("flow_update")
+        step()
+        found["flow"] += numel_bytes(t for state in trainer.flow.optimizer.state.values() for t in state.values())
+
+    trainer._compute_loss, trainer.step_flow = compute_loss, step_flow
+    trainer.train()
+    found["weights"] = numel_bytes(trainer.model.parameters())
+    states = trainer.optimizer.state.values()
+    found["optimiser"] = numel_bytes(t for state in states for t in state.values() if isinstance(t, torch.Tensor))
+    return found
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_memory_is_within_a_fifth_of_a_measured_run(make_trainer, make_policy, checkpointing):
+    policy = make_policy(hidden_size=128, num_heads=4, intermediate_size=256)
+    trainer = make_trainer(
+        policy, flow="new", flow_accept="entropy", flow_soft_weight=1, max_steps=1, steps_per_generation=1,
+        gradient_checkpointing=checkpointing, max_completion_length=48,
+    )  # fmt: skip
+    found = measured(trainer)
+    rows, prompt, response = found.pop("shape")
+    setting = Setting(checkpointing=checkpointing, rows=rows, positions=prompt + response, response=response,
+                      flow=trainer.flow.spec)  # fmt: skip
+    estimated = estimate_memory(trainer.model, setting)
+    if checkpointing:  # the block that is computed again is not there when the loss has been computed
+        one, two = (_kept_by_blocks(policy, number, setting) for number in (1, 2))
+        found["activations"] += two - one
+    for part, size in found.items():
+        assert getattr(estimated, part) == pytest.approx(size, rel=0.2), part
+    total = sum(found.values())
+    assert sum(getattr(estimated, part) for part in found) == pytest.approx(total, rel=0.2)
+
+
+def test_sharing_by_hand(make_text_policy):
+    """P weights of 4 bytes on 4 processes."""
+    policy = make_text_policy()
+    count = sum(p.numel() for p in policy.parameters())
+    parts = {}
+    for sharding in ("none", "zero1", "zero2", "zero3", "fsdp2"):
+        memory = estimate_memory(policy, Setting(processes=4, sharding=sharding, rows=1, positions=8))
+        parts[sharding] = [round(size / count) for size in (memory.weights, memory.gradients, memory.optimiser)]
+    assert parts == {"none": [4, 4, 8], "zero1": [4, 4, 2], "zero2": [4, 1, 2], "zero3": [1, 1, 2], "fsdp2": [1, 1, 2]}
+    memory = estimate_memory(policy, Setting(processes=4, sharding="zero2", bf16=True, rows=1, positions=8))
+    assert memory.weights == 2 * count and memory.gradients == 0.5 * count and memory.optimiser == 3 * count
+    policy.requires_grad_(False)
+    memory = estimate_memory(policy, Setting(rows=1, positions=8))
+    assert (memory.gradients, memory.optimiser) == (0, 0)
+
+
+def test_the_command_counts_as_the_run_does(make_trainer, make_policy, processor, tmp_path, capsys):
+    make_policy().save_pretrained(tmp_path / "policy")
+    settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "steps_per_generation": 4,
+                "num_generations": 4, "num_train_epochs": 2, "max_completion_length": 8}  # fmt: skip
+    arguments = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    arguments += ["--method", "rlvr", "--bf16", "false", "--gradient_checkpointing", "false"]
+    command = ["plan", "--processes", "1", "--sharding", "none", "--gpu-memory", "1", "--prompt-tokens", "20"]
+    data = ["--dataset_name", "digits", "--dataset_limit", "32"]
+    assert main([*command, *arguments, *data, "--model_name_or_path", str(tmp_path / "policy")]) == 0
+    said = capsys.readouterr().out
+    assert "4 prompts x 4 responses = 16" in said
+    assert "2 a rollout, of 8 responses each: 4 a process x 2 accumulation steps x 1 processes" in said
+    assert "at most 448 a rollout" in said  # 16 x 28
+    trainer = make_trainer(make_policy(), max_steps=-1, **settings)
+    trainer.train()
+    assert f"total         {trainer.state.max_steps} updates (32 rows x 2 epochs)" in said
+    assert trainer.state.global_step == trainer.state.max_steps == 32
+    assert "fits" in said and "does NOT" not in said and "hours" in said
+    assert math.isclose(float(said.split("weights")[1].split()[0]), 0.00, abs_tol=0.005)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sharding", "zero4"], "--sharding is 'zero4'"),
+        (["--processes", "0"], "--processes is 0"),
+        (["--model_name_or_path", "./nothing"], "Cannot read the model's configuration"),
+        (["--learning_rat", "1"], "Did you mean 'learning_rate'?"),
+        (["--generation_batch_size", "1000", "--processes", "3"], "must be divisible"),
+    ],
+)
+def test_mistakes_give_one_message(arguments, message, capsys):
+    assert main(["plan", "--method", "rlvr", "--bf16", "false", "--rows", "10", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
