@@ -100,7 +100,8 @@ class Setting:
         bf16: compute in bfloat16, by autocast or by DeepSpeed.
         checkpointing: gradient checkpointing.
         rows, positions: of one micro-batch; `response` of the positions are response tokens.
-        flow: the field's spec, or None; `flow_repeats` noise copies of each token are in its update.
+        flow: the field's spec, or None; `flow_repeats` noise copies of each token are in its update,
+            `flow_tokens` tokens at a time.
         engine: bytes that vLLM holds during an update.
     """
 
@@ -114,6 +115,7 @@ class Setting:
     response: int = 512
     flow: FlowSpec | None = None
     flow_repeats: int = 1
+    flow_tokens: int = 1024
     engine: float = 0.0
 
 
@@ -128,7 +130,7 @@ def estimate_memory(policy: nn.Module, setting: Setting) -> Memory:
     whole = setting.sharding in ("zero3", "fsdp2")
     stored = BFLOAT16 if deepspeed and setting.bf16 else setting.weight_bytes
     weights = count * stored * (share if whole else 1)
-    if setting.bf16 and not deepspeed:
+    if setting.bf16 and not deepspeed and setting.weight_bytes == FLOAT32:
         weights += count * BFLOAT16 * (share if whole else 1)  # autocast keeps its copies during a pass
     gradients = trained * stored * (share if setting.sharding in ("zero2", "zero3", "fsdp2") else 1)
     states = ADAM_MOMENTS * FLOAT32 + (FLOAT32 if deepspeed and setting.bf16 else 0)  # DeepSpeed's float32 copy
@@ -142,19 +144,23 @@ def estimate_memory(policy: nn.Module, setting: Setting) -> Memory:
 def _flow_bytes(setting: Setting) -> float:
     """Field, its gradients and their bucket whole on each process, its two moments sharded; and what its update keeps.
 
-    In an update it runs on the response tokens of a micro-batch, at most all of them, while the policy's graph lives.
+    The update runs on a few response tokens at a time, while the policy's graph lives.
     """
     if setting.flow is None:
         return 0.0
     with torch.device("meta"):
         field = build_field(setting.flow)
-        tokens = (setting.flow_repeats, len(setting.flow.layer_indices), setting.rows * setting.response)
+        chunk = min(setting.rows * setting.response, setting.flow_tokens)
+        tokens = (setting.flow_repeats, len(setting.flow.layer_indices), chunk)
         x_t, cond = (torch.zeros(*tokens, setting.flow.hidden_size) for _ in range(2))
         with _kept_tensors(field) as kept:
             velocity = field(x_t, torch.zeros(tokens), cond, torch.zeros(tokens[1]).unsqueeze(-1), None)
             (velocity - x_t).square().mean(dim=-1)
     numbers = sum(parameter.numel() for parameter in field.parameters())
-    return numbers * FLOAT32 * (3 + ADAM_MOMENTS / setting.processes) + _bytes_of(kept)
+    state = numbers * FLOAT32 * (3 + ADAM_MOMENTS / setting.processes)
+    if setting.bf16:  # autocast keeps a copy of the weights, and what autograd keeps is half as large
+        return state + numbers * BFLOAT16 + _bytes_of(kept) / 2
+    return state + _bytes_of(kept)
 
 
 def _head_bytes(policy: nn.Module, setting: Setting) -> float:

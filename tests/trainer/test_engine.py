@@ -100,8 +100,9 @@ def policy_folder(make_policy, processor, tmp_path):
 def test_rlfr_with_images_on_a_real_engine(policy_folder):
     pytest.importorskip("vllm", reason="vLLM is not installed")
     done = train(
-        policy_folder, "--method", "rlfr", "--flow_path", str(policy_folder / "flow"), "--dataset_limit", "64"
-    )
+        policy_folder, "--method", "rlfr", "--flow_path", str(policy_folder / "flow"), "--dataset_limit", "64",
+        "--freeze_vision", "false",  # what the engine remembers of images must go with every new policy
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((policy_folder / "result.json").read_text())
     assert result["rollouts"] == 2 and len(result["deviation"]) == 2

@@ -11,7 +11,7 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow import FlowSpec, build_field, token_flow_losses
 from rlfr_vlm.latents import Latents
 from rlfr_vlm.options import FlowOptions
-from rlfr_vlm.trainer.online_flow import OnlineFlow
+from rlfr_vlm.trainer.online_flow import OnlineFlow, token_chunks
 
 SPEC = FlowSpec(8, 1, 4, (0.25, 0.5), (1, 2), context_mode="identity")
 
@@ -128,3 +128,23 @@ def test_each_process_draws_its_own_noise():
         return torch.randn(3, generator=flow.generator)
 
     assert not torch.equal(noise(0), noise(1))
+
+
+def test_tokens_are_taken_in_chunks_that_add_up():
+    mask = torch.tensor([[1, 0, 1], [1, 1, 0]]).bool()
+    chunks = list(token_chunks(mask, 3))
+    assert [chunk.sum().item() for chunk in chunks] == [3, 1]
+    assert torch.equal(sum(chunk.int() for chunk in chunks), mask.int())
+    assert list(token_chunks(mask & False, 3)) == []
+
+
+def test_chunks_change_the_gradient_by_rounding_only(monkeypatch):
+    whole, parts = new_flow(), new_flow()
+    steady = lambda shape, device, generator=None: torch.full(shape, 0.7)  # noqa: E731
+    monkeypatch.setattr("rlfr_vlm.flow.path.standard_normal", steady)
+    whole.accumulate(*batch())
+    monkeypatch.setattr("rlfr_vlm.trainer.online_flow.UPDATE_TOKENS", 2)
+    parts.accumulate(*batch())
+    for one, other in zip(gradients(whole), gradients(parts), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert any(gradient.abs().sum() > 0 for gradient in gradients(parts))
