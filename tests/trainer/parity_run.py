@@ -20,16 +20,6 @@ from rlfr_vlm.flow import save_field
 from rlfr_vlm.options import RunOptions
 from rlfr_vlm.trainer.config import RLFRConfig
 
-if os.environ.get("ACCELERATE_USE_FSDP"):  # which accelerate uses only on accelerators: tell it that it is on one
-    started = accelerate.state.PartialState.__init__
-
-    def start(self: object, *arguments: object, **settings: object) -> None:
-        started(self, *arguments, **settings)
-        if self._shared_state["distributed_type"] == DistributedType.MULTI_CPU:
-            self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-
-    accelerate.state.PartialState.__init__ = start
-
 calls = {"rollout": 0, "token": 0}
 rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
@@ -42,25 +32,42 @@ def multinomial(probabilities: torch.Tensor, num_samples: int = 1, **_: object) 
     return (probabilities.log() - (-uniform.log()).log()).argmax(dim=1, keepdim=True)
 
 
-torch.multinomial = multinomial
-path.standard_normal = lambda shape, device, generator=None: torch.linspace(-1.5, 1.5, shape[-1]).expand(shape)
-path.logit_normal = lambda shape, device, generator=None: torch.full(shape, 0.6)
+def pretend_accelerator() -> None:
+    """Accelerate uses FSDP only on accelerators: tell it that it is on one."""
+    started = accelerate.state.PartialState.__init__
 
-options, args = parse_config((RunOptions, RLFRConfig), sys.argv[2:])
-trainer = build_trainer(options, args)
-generate = trainer._generate
+    def start(self: object, *arguments: object, **settings: object) -> None:
+        started(self, *arguments, **settings)
+        if self._shared_state["distributed_type"] == DistributedType.MULTI_CPU:
+            self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
-
-def counted(prompts: list) -> object:
-    calls["rollout"], calls["token"] = calls["rollout"] + 1, 0
-    return generate(prompts)
+    accelerate.state.PartialState.__init__ = start
 
 
-trainer._generate = counted
-trainer.train()
-folder = Path(sys.argv[1])
-trainer.save_model(str(folder))
-if trainer.flow is not None:
-    save_field(folder / f"field-{rank}", trainer.flow.field, trainer.flow.spec)
-if rank == 0:
-    (folder / "log.json").write_text(json.dumps(trainer.state.log_history))
+def main() -> None:
+    if os.environ.get("ACCELERATE_USE_FSDP"):
+        pretend_accelerator()
+    torch.multinomial = multinomial
+    path.standard_normal = lambda shape, device, generator=None: torch.linspace(-1.5, 1.5, shape[-1]).expand(shape)
+    path.logit_normal = lambda shape, device, generator=None: torch.full(shape, 0.6)
+
+    options, args = parse_config((RunOptions, RLFRConfig), sys.argv[2:])
+    trainer = build_trainer(options, args)
+    generate = trainer._generate
+
+    def counted(prompts: list) -> object:
+        calls["rollout"], calls["token"] = calls["rollout"] + 1, 0
+        return generate(prompts)
+
+    trainer._generate = counted
+    trainer.train()
+    folder = Path(sys.argv[1])
+    trainer.save_model(str(folder))
+    if trainer.flow is not None:
+        save_field(folder / f"field-{rank}", trainer.flow.field, trainer.flow.spec)
+    if rank == 0:
+        (folder / "log.json").write_text(json.dumps(trainer.state.log_history))
+
+
+if __name__ == "__main__":
+    main()

@@ -14,10 +14,8 @@ from rlfr_vlm.flow import save_field
 from rlfr_vlm.options import RunOptions
 from rlfr_vlm.trainer.config import RLFRConfig
 
-folder = Path(sys.argv[1])
 
-
-def train(name: str, run: str, steps: int, resume: str | None = None) -> None:
+def train(folder: Path, name: str, run: str, steps: int, resume: str | None = None) -> None:
     arguments = [*sys.argv[2:], "--output_dir", str(folder / run), "--max_steps", str(steps), "--save_steps", "2"]
     options, args = parse_config((RunOptions, RLFRConfig), arguments)
     trainer = build_trainer(options, args)
@@ -30,6 +28,8 @@ def train(name: str, run: str, steps: int, resume: str | None = None) -> None:
     trainer.accelerator.free_memory()
 
 
-train("whole", "whole-run", 4)
-train("half", "parts-run", 2)
-train("parts", "parts-run", 4, resume="auto")
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    train(place, "whole", "whole-run", 4)
+    train(place, "half", "parts-run", 2)
+    train(place, "parts", "parts-run", 4, resume="auto")

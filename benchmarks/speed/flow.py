@@ -1,0 +1,138 @@
+"""Scoring with the flow field and its update, against the shape of the rows; beside it a scorer of whole rows.
+
+    .venv/bin/python benchmarks/speed/flow.py [--quick] [--width 512] [--depth 4] [--rounds 5] [--json FILE]
+
+The yardstick does what the released code does, once: latents of prompt, image, response and padding positions are kept
+and scored layer by layer. Ours keeps and scores response positions, all layers in one call.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import alternate, matmul_peak, peak_bytes, same_round_ratio, spread, table, write_results
+
+from rlfr_vlm.flow import FlowSpec, VelocityField, build_field, token_flow_losses, velocity_deviation
+
+LAYERS = (0.25, 0.5, 0.75)
+PROMPTS, RESPONSES = (0, 256, 1024), (128, 512, 2048)
+QUICK_PROMPTS, QUICK_RESPONSES = (0, 1024), (128, 512)
+T = 0.8
+
+
+def new_field(width: int, depth: int, device: str) -> tuple[VelocityField, FlowSpec]:
+    spec = FlowSpec(width, depth, 36, LAYERS, (9, 18, 27), context_mode="token_pre")
+    field = build_field(spec).to(device)
+    for parameter in field.parameters():  # a field that was fitted, so that nothing is multiplied by zero
+        torch.nn.init.normal_(parameter, std=0.02)
+    return field, spec
+
+
+def flops(tokens: int, width: int, depth: int) -> float:
+    """Of one evaluation at all layers: 2 (5N + 7) D^2 a token and layer."""
+    return 2.0 * (5 * depth + 7) * width**2 * tokens * len(LAYERS)
+
+
+@torch.no_grad()
+def score_response(field: VelocityField, spec: FlowSpec, rows: torch.Tensor, response: int) -> torch.Tensor:
+    """Ours: slice, then score the response's tokens of all layers at once."""
+    hidden = rows[:, :, -response:].clone()
+    inputs = spec.inputs(hidden, torch.ones(rows.shape[1], response, device=rows.device), response)
+    return velocity_deviation(field, inputs, [T])
+
+
+@torch.no_grad()
+def score_whole_rows(field: VelocityField, spec: FlowSpec, rows: torch.Tensor, response: int) -> torch.Tensor:
+    """The yardstick: all positions of a kept copy of the rows, one layer after the other."""
+    kept = rows.clone()
+    scores = []
+    for number, layer in enumerate(spec.layer_indices):
+        target, cond = kept[number], kept[number].roll(-1, dims=1)
+        noise = torch.randn_like(target)
+        x_t = T * target + (1 - T) * noise
+        time = torch.full(target.shape[:-1], T, device=target.device)
+        place = torch.full(target.shape[:-1], layer / spec.num_layers, device=target.device)
+        velocity = field(x_t, time, cond, place, None)
+        scores.append((velocity - (target - noise)).square().mean(dim=-1) * T / (1 - T))
+    return torch.stack(scores).mean(dim=0)[:, -response:]
+
+
+def update(field: VelocityField, spec: FlowSpec, rows: torch.Tensor, response: int) -> None:
+    """Loss and gradients of an update on the response's tokens."""
+    hidden = rows[:, :, -response:].clone()
+    inputs = spec.inputs(hidden, torch.ones(rows.shape[1], response, device=rows.device), response)
+    token_flow_losses(field, inputs, noise_repeats=1).mean().backward()
+    field.zero_grad()
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    field, spec = new_field(options.width, options.depth, device)
+    peak = matmul_peak(torch.float32, max(options.width, 1024))
+    prompts, responses = (QUICK_PROMPTS, QUICK_RESPONSES) if options.quick else (PROMPTS, RESPONSES)
+    results = []
+    for prompt in prompts:
+        for response in responses:
+            rows = torch.randn(len(LAYERS), options.rows, prompt + response, options.width, device=device)
+            arguments = (field, spec, rows, response)
+            works: dict[str, Callable[[], object]] = {
+                "ours": partial(score_response, *arguments),
+                "whole rows": partial(score_whole_rows, *arguments),
+                "update": partial(update, *arguments),
+            }
+            seconds = alternate(works, options.rounds)
+            memory = {name: peak_bytes(work) for name, work in works.items()}
+            work = flops(options.rows * response, options.width, options.depth)
+            results.append({
+                "prompt": prompt, "response": response, "seconds": {n: spread(v) for n, v in seconds.items()},
+                "peak_bytes": memory, "times_faster": same_round_ratio(seconds["whole rows"], seconds["ours"]),
+                "memory_share": memory["ours"] / max(memory["whole rows"], 1.0),
+                "share_of_matmul_peak": work / spread(seconds["ours"])["min"] / peak,
+            })  # fmt: skip
+    return {"width": options.width, "depth": options.depth, "rows": options.rows, "device": device,
+            "matmul_peak_flops": peak, "shapes": results, "exponent": exponent(results)}  # fmt: skip
+
+
+def exponent(results: list[dict[str, Any]]) -> float:
+    """Of cost over response tokens, by least squares on logarithms; 1 is linear."""
+    points = [(math.log(r["response"]), math.log(r["seconds"]["ours"]["min"])) for r in results]
+    x_mean, y_mean = (sum(values) / len(points) for values in zip(*points, strict=True))
+    return sum((x - x_mean) * (y - y_mean) for x, y in points) / sum((x - x_mean) ** 2 for x, _ in points)
+
+
+HEAD = ("prompt", "response", "ours, ms", "whole rows, ms", "times faster", "memory", "update, ms", "of matmul peak")
+
+
+def _row(shape: dict[str, Any]) -> list[object]:
+    ours, whole, update_ms = (
+        f"{1e3 * shape['seconds'][name]['median']:.1f}" for name in ("ours", "whole rows", "update")
+    )
+    return [shape["prompt"], shape["response"], ours, whole, f"{shape['times_faster']:.2f}",
+            f"{shape['memory_share']:.2f}", update_ms, f"{shape['share_of_matmul_peak']:.0%}"]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--rows", type=int, default=4, help="responses of one batch")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="fewer shapes")
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    options = parser.parse_args()
+    result = measure(options)
+    print(table(HEAD, [_row(shape) for shape in result["shapes"]]))
+    print(
+        f"\nwidth {options.width}, depth {options.depth}, {options.rows} rows, {len(LAYERS)} layers, "
+        f"{result['device']}; matmul peak {result['matmul_peak_flops'] / 1e9:.0f} GFLOP/s; "
+        f"cost ~ (response tokens)^{result['exponent']:.2f}"
+    )
+    write_results(options.json, "flow", result)
+
+
+if __name__ == "__main__":
+    main()
