@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measuring import write_results
 from PIL import Image
 
 from rlfr_vlm.data.check import check_rows
-from rlfr_vlm.files import write_json
 from rlfr_vlm.options import DataOptions
 
 SIZE = (256, 192)
@@ -65,8 +65,7 @@ def main() -> None:
     print(f"{options.rows} rows, {len(report.kept)} kept, in {seconds:.1f} s: {options.rows / seconds:.0f} rows/s")
     print(f"peak memory: own {result['own_peak_mb']:.0f} MB, {workers} workers of at most "
           f"{result['worker_peak_mb']:.0f} MB: at most {total:.0f} MB together")  # fmt: skip
-    if options.json:
-        write_json(options.json, result)
+    write_results(options.json, "check_data", result)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rlfr_vlm.files import write_json
+from measuring import write_results
+
 from rlfr_vlm.grading import Item, Verdict, grade_many, shared_pool
 
 TEMPLATES = (
@@ -76,8 +77,7 @@ def main() -> None:
     for name, value in results.items():
         print(f"{name:<20} {value['median']:8.0f} [{value['min']:.0f}, {value['max']:.0f}]")
     print(f"first 700 LaTeX pairs, start of the workers included: {cold:.1f} s; not graded right: {len(unexpected)}")
-    if options.json:
-        write_json(options.json, results | {"cold_seconds": cold, "not_right": unexpected})
+    write_results(options.json, "grading", results | {"cold_seconds": cold, "not_right": unexpected})
 
 
 if __name__ == "__main__":

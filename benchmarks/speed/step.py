@@ -1,24 +1,20 @@
 """Seconds of a training step: TRL's GRPOTrainer, our rlvr and our rlfr, on the same policy, prompts and seeds.
 
-The three trainers take turns, so that a noisy machine disturbs all alike. Prints a table and, with --json, writes the
-numbers with the machine and the versions.
+    .venv/bin/python benchmarks/speed/step.py [--quick] [--rounds 5] [--json FILE]
 
-    python benchmarks/speed/step.py [--rounds N] [--json FILE]
+The trainers take turns, so that a noisy machine disturbs all alike. Of ours the seconds of each part are shown too.
 """
 
 import argparse
-import json
-import os
-import platform
-import resource
 import statistics
 import tempfile
-import time
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-KINDS = ("trl", "rlvr", "rlfr")
-TOKENS_PER_SCORE = 1000
+from measuring import now, same_round_ratio, spread, table, write_results
+
+KINDS = ("trl", "rlvr", "rlfr", "rlfr, no update")
+PARTS = ("generate", "reward", "flow_forward", "flow_score", "loss", "flow_update")
 
 
 def build(kind: str, folder: str, policy_folder: str, updates: int) -> Any:
@@ -36,7 +32,7 @@ def build(kind: str, folder: str, policy_folder: str, updates: int) -> Any:
     from rlfr_vlm.vision import freeze_vision_tower
 
     policy = Qwen2_5_VLForConditionalGeneration.from_pretrained(policy_folder)
-    arguments = QuickstartRecipe().rl_arguments(folder, "rlfr" if kind == "rlfr" else "rlvr", seed=1)
+    arguments = QuickstartRecipe().rl_arguments(folder, "rlfr" if kind.startswith("rlfr") else "rlvr", seed=1)
     arguments |= {"max_steps": updates, "report_to": []}
     common: dict[str, Any] = {
         "reward_funcs": [accuracy],
@@ -49,51 +45,46 @@ def build(kind: str, folder: str, policy_folder: str, updates: int) -> Any:
         trainer = GRPOTrainer(policy, args=GRPOConfig(**arguments, loss_type="grpo"), **common)
     else:
         spec = FlowSpec.for_policy(policy.config.get_text_config(), "small", 4, (0.25, 0.5, 0.75))
-        flow = (build_field(spec), spec) if kind == "rlfr" else None
+        flow = (build_field(spec), spec) if kind.startswith("rlfr") else None
+        arguments["flow_update"] = kind == "rlfr"
         trainer = RLFRTrainer(policy, args=RLFRConfig(**arguments), flow=flow, **common)
     quiet(trainer)
     return trainer
 
 
-def measure_steps(policy_folder: str, rounds: int, updates: int) -> dict[str, list[float]]:
-    """Seconds per update, one number per round and kind; the first round warms up and is dropped."""
+def measure(
+    policy_folder: str, rounds: int, updates: int
+) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
+    """Seconds per update, one number per round and kind, and medians of the parts; the first round is dropped."""
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for round_number in range(rounds + 1):
+    parts: dict[str, dict[str, list[float]]] = {kind: {part: [] for part in PARTS} for kind in KINDS}
+    for number in range(rounds + 1):
         for kind in KINDS:
             with tempfile.TemporaryDirectory() as folder:
                 trainer = build(kind, folder, policy_folder, updates)
-                start = time.perf_counter()
+                start = now()
                 trainer.train()
-                elapsed = (time.perf_counter() - start) / updates
-            if round_number:
+                elapsed = (now() - start) / updates
+            if number:
                 seconds[kind].append(elapsed)
-                print(f"round {round_number} {kind}: {elapsed:.3f} s", flush=True)
-    return seconds
-
-
-def measure_scoring(rounds: int) -> list[float]:
-    """Seconds to score 1,000 response tokens at three layers with the quick start's field."""
-    import torch
-
-    from rlfr_vlm.flow import FlowSpec, build_field, velocity_deviation
-
-    spec = FlowSpec(128, 4, 4, (0.25, 0.5, 0.75), (1, 2, 3), context_mode="identity")
-    field = build_field(spec)
-    inputs = spec.inputs(torch.randn(3, 10, TOKENS_PER_SCORE // 10, 128), torch.ones(10, TOKENS_PER_SCORE // 10), 100)
-    times = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        velocity_deviation(field, inputs, [0.8])
-        times.append(time.perf_counter() - start)
-    return times[1:]
+                for part in PARTS:
+                    logged = [
+                        entry.get(f"seconds/{part}", 0.0) for entry in trainer.state.log_history if "loss" in entry
+                    ]
+                    parts[kind][part].append(sum(logged) / updates)
+                print(f"round {number} {kind}: {elapsed:.3f} s", flush=True)
+    return seconds, {kind: {part: statistics.median(v) for part, v in own.items()} for kind, own in parts.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=6, help="updates per round and kind")
-    parser.add_argument("--json", help="also write the numbers here")
+    parser.add_argument("--quick", action="store_true", help="two rounds of four updates")
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.updates = 2, 4
 
     from rlfr_vlm.quickstart.recipe import QuickstartRecipe
     from rlfr_vlm.quickstart.warm_start import cached_policy
@@ -101,27 +92,15 @@ def main() -> None:
 
     calm()
     policy_folder = str(cached_policy(QuickstartRecipe().warm_start)[0])
-    seconds = measure_steps(policy_folder, options.rounds, options.updates)
-    scoring = measure_scoring(options.rounds)
-    medians = {kind: statistics.median(values) for kind, values in seconds.items()}
-    print("\n| step | min | median | max | over TRL, same round |\n|---|---|---|---|---|")
-    for kind, values in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(values, seconds["trl"], strict=True))
-        print(f"| {kind} | {min(values):.3f} s | {medians[kind]:.3f} s | {max(values):.3f} s | {ratio:.2f} |")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"\nflow scoring, 1,000 response tokens: {statistics.median(scoring) * 1000:.1f} ms; peak memory {peak:.0f} MB"
-    )
-    if options.json:
-        result = {
-            "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
-            "versions": {name: version(name) for name in ("torch", "transformers", "trl", "rlfr-vlm")},
-            "seconds_per_update": seconds,
-            "seconds_per_1000_scored_tokens": scoring,
-            "peak_rss_mb": round(peak),
-        }
-        with open(options.json, "w", encoding="utf-8") as stream:
-            json.dump(result, stream, indent=2)
+    seconds, parts = measure(policy_folder, options.rounds, options.updates)
+    ratios = {kind: same_round_ratio(values, seconds["trl"]) for kind, values in seconds.items()}
+    rows = [(kind, *(f"{value:.3f}" for value in spread(values).values()), f"{ratios[kind]:.2f}",
+             f"{min(values) / min(seconds['trl']):.2f}") for kind, values in seconds.items()]  # fmt: skip
+    print("\n" + table(("step, s", "min", "median", "max", "over TRL, same round", "over TRL, minima"), rows))
+    print("\n" + table(("seconds of a part", *PARTS), [
+        (kind, *(f"{parts[kind][part]:.3f}" for part in PARTS)) for kind in KINDS if kind != "trl"]))  # fmt: skip
+    write_results(options.json, "step", {"updates": options.updates, "seconds_per_update": seconds, "parts": parts,
+                                         "over_trl": ratios})  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ identity: target and condition are both h_k.
 Letters: L hooked layers, B samples, T response tokens, S = T + lead captured positions, D hidden width, M kept tokens.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,6 +36,14 @@ class FlowInputs:
     mask: Tensor
     layer_positions: Tensor
     image: Tensor | None = None
+
+    def chunks(self, size: int) -> Iterator["FlowInputs"]:
+        """The same inputs with at most `size` kept tokens each, in row-major order; nothing is copied."""
+        places = self.mask.flatten().nonzero().flatten()
+        for own in places.split(size) if len(places) else ():
+            mask = torch.zeros_like(self.mask).flatten()
+            mask[own] = True
+            yield replace(self, mask=mask.view_as(self.mask))
 
     def packed(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Target (L, M, D), condition (L, M, D) and image (L, M, D) or None of the kept tokens: float32 constants."""

@@ -13,6 +13,8 @@ from torch import Tensor
 from rlfr_vlm.flow.context import FlowInputs
 
 Field = Callable[..., Tensor]
+# Tokens that are scored together: enough for a matrix product, few enough that memory and caches hold them.
+SCORE_TOKENS = 256
 
 
 def linear_path(x_1: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -87,6 +89,7 @@ def layer_deviations(
     *,
     generator: torch.Generator | None = None,
     noise: Tensor | None = None,
+    tokens_at_once: int = SCORE_TOKENS,
 ) -> Tensor:
     """Weighted deviation of each token from the flow, per timestep and layer.
 
@@ -96,22 +99,38 @@ def layer_deviations(
     Args:
         timesteps: rewarding timesteps in [0, 1); RLFR uses 0.8.
         noise: (L, M, D), instead of drawing.
+        tokens_at_once: of all layers; memory is that of so many, whatever the number of tokens.
 
     Returns:
         (number of timesteps, L, B, T) float32, 0 at tokens outside `inputs.mask`.
     """
     if not timesteps or any(not 0 <= t < 1 for t in timesteps):
         raise ValueError(f"timesteps must lie in [0, 1), got {list(timesteps)}")
+    shape = (len(timesteps), inputs.target.shape[0], *inputs.mask.shape)
+    deviations = inputs.target.new_zeros(shape, dtype=torch.float32)
+    for number, part in enumerate(inputs.chunks(tokens_at_once)):
+        own = None if noise is None else noise[:, number * tokens_at_once :][:, :tokens_at_once]
+        deviations[:, :, part.mask] = _chunk_deviations(field, part, timesteps, generator, own)
+    return deviations
+
+
+def _chunk_deviations(
+    field: Field,
+    inputs: FlowInputs,
+    timesteps: Sequence[float],
+    generator: torch.Generator | None,
+    noise: Tensor | None,
+) -> Tensor:
+    """(number of timesteps, L, M) of the M kept tokens."""
     target, cond, image = inputs.packed()
     noise = standard_normal(target.shape, target.device, generator) if noise is None else noise
     velocity_true = target_velocity(target, noise)
-    deviations = target.new_zeros(len(timesteps), target.shape[0], *inputs.mask.shape)
-    for row, step in enumerate(timesteps):
+    rows = []
+    for step in timesteps:
         t = torch.tensor(step, device=target.device)
         velocity = field(linear_path(target, noise, t), t, cond, inputs.layer_positions.unsqueeze(-1), image)
-        error = (velocity.float() - velocity_true).square().mean(dim=-1)
-        deviations[row, :, inputs.mask] = step / (1 - step) * error
-    return deviations
+        rows.append(step / (1 - step) * (velocity.float() - velocity_true).square().mean(dim=-1))
+    return torch.stack(rows)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ own optimiser and its own random generator, so neither the policy's gradients no
 Letters: L hooked layers, B samples, S captured positions, T response tokens, D hidden width.
 """
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -85,15 +84,15 @@ class OnlineFlow:
             weights: (B, T), 1 for accepted tokens, `flow_soft_weight` for others, 0 at padding.
         """
         inputs = self.spec.inputs(latents.hidden, valid, weights.shape[1], latents.image)
+        inputs.mask = inputs.mask & (weights > 0)
         # Latents and the loss are made here, outside any checkpointed region, with gradients on.
-        for mask in token_chunks(inputs.mask & (weights > 0), UPDATE_TOKENS):
-            inputs.mask = mask
+        for part in inputs.chunks(UPDATE_TOKENS):
             with torch.enable_grad():
                 with self._autocast():
                     losses = token_flow_losses(
-                        self.field, inputs, noise_repeats=self.options.flow_noise_repeats, generator=self.generator
+                        self.field, part, noise_repeats=self.options.flow_noise_repeats, generator=self.generator
                     )
-                token_weights = weights[mask]
+                token_weights = weights[part.mask]
                 loss = (losses.mean(dim=(0, 1)) * token_weights).sum()
                 loss.backward()
             self._loss_sum += loss.detach()
@@ -159,15 +158,6 @@ class OnlineFlow:
         for parameter in self.field.parameters():
             parameter.grad = gradients[start : start + parameter.numel()].view_as(parameter)
             start += parameter.numel()
-
-
-def token_chunks(mask: Tensor, size: int) -> Iterator[Tensor]:
-    """Masks of at most `size` tokens each that together are `mask`, in row-major order."""
-    places = mask.flatten().nonzero().flatten()
-    for own in places.split(size) if len(places) else ():
-        chunk = torch.zeros_like(mask).flatten()
-        chunk[own] = True
-        yield chunk.view_as(mask)
 
 
 def sharded_adamw(field: torch.nn.Module, **settings: Any) -> torch.optim.Optimizer:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlfr_vlm.flow import FlowSpec, pair_tokens
+from rlfr_vlm.flow import FlowInputs, FlowSpec, pair_tokens
 
 
 def latents(values: list[float]) -> torch.Tensor:
@@ -75,3 +75,13 @@ def test_packed_image_context_follows_its_row():
     image = torch.tensor([7.0, 8.0]).view(1, 2, 1)
     inputs = spec.inputs(torch.zeros(1, 2, 2, 1), torch.tensor([[1, 1], [1, 0]]), 2, image)
     assert inputs.packed()[2].flatten().tolist() == [7.0, 7.0, 8.0]
+
+
+def test_chunks_are_the_same_inputs_a_few_tokens_at_a_time():
+    hidden = torch.arange(24.0).view(1, 2, 3, 4)
+    mask = torch.tensor([[True, False, True], [True, True, False]])
+    inputs = FlowInputs(hidden, hidden + 1, mask, torch.ones(1))
+    chunks = list(inputs.chunks(3))
+    assert [chunk.mask.sum().item() for chunk in chunks] == [3, 1]
+    assert torch.equal(torch.cat([chunk.packed()[0] for chunk in chunks], dim=1), inputs.packed()[0])
+    assert list(FlowInputs(hidden, hidden, mask & False, torch.ones(1)).chunks(3)) == []

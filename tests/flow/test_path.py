@@ -116,3 +116,17 @@ def test_no_kept_token_gives_zero_and_not_nan():
 def test_timesteps_outside_the_path_are_refused(timesteps):
     with pytest.raises(ValueError, match="timesteps"):
         velocity_deviation(zero_field, inputs_of([[1.0, 1.0]], [True]), timesteps)
+
+
+def test_scores_do_not_depend_on_how_many_tokens_are_scored_together():
+    hidden = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    inputs = FlowInputs(hidden, hidden.roll(1, 2), mask, torch.tensor([0.25, 0.5]))
+    noise = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(1))
+    mixing = lambda x_t, t, cond, layer, image: (x_t * cond + t) * layer.unsqueeze(-1)  # noqa: E731
+    whole = layer_deviations(mixing, inputs, [0.8, 0.5], noise=noise)
+    for size in (1, 2, 4, 9, 100):
+        torch.testing.assert_close(
+            layer_deviations(mixing, inputs, [0.8, 0.5], noise=noise, tokens_at_once=size), whole
+        )
+    assert (whole[:, :, ~mask] == 0).all() and (whole[:, :, mask] > 0).all()

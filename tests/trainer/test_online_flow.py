@@ -11,7 +11,7 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow import FlowSpec, build_field, token_flow_losses
 from rlfr_vlm.latents import Latents
 from rlfr_vlm.options import FlowOptions
-from rlfr_vlm.trainer.online_flow import OnlineFlow, token_chunks
+from rlfr_vlm.trainer.online_flow import OnlineFlow
 
 SPEC = FlowSpec(8, 1, 4, (0.25, 0.5), (1, 2), context_mode="identity")
 
@@ -128,14 +128,6 @@ def test_each_process_draws_its_own_noise():
         return torch.randn(3, generator=flow.generator)
 
     assert not torch.equal(noise(0), noise(1))
-
-
-def test_tokens_are_taken_in_chunks_that_add_up():
-    mask = torch.tensor([[1, 0, 1], [1, 1, 0]]).bool()
-    chunks = list(token_chunks(mask, 3))
-    assert [chunk.sum().item() for chunk in chunks] == [3, 1]
-    assert torch.equal(sum(chunk.int() for chunk in chunks), mask.int())
-    assert list(token_chunks(mask & False, 3)) == []
 
 
 def test_chunks_change_the_gradient_by_rounding_only(monkeypatch):

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Run the speed scripts that this machine can run, one after the other on an otherwise quiet machine, and write
+# benchmarks/speed/results/MACHINE.json. Ten to twenty minutes on two cores; `--quick` takes a few.
+#
+#   bash benchmarks/speed/all.sh [--quick]
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+python="$here/../../.venv/bin/python"
+[ -x "$python" ] || { echo "all: no environment yet; run bash scripts/setup.sh" >&2; exit 2; }
+quick=()
+case "${1:-}" in
+  --quick) quick=(--quick) ;;
+  "") ;;
+  *) echo "all: unknown option $1; there is --quick" >&2; exit 2 ;;
+esac
+
+cd "$here"
+mkdir -p results
+name="$("$python" -c 'import re, torch, measuring
+print(re.sub("[^a-z0-9]+", "-", (torch.cuda.get_device_name(0) if torch.cuda.is_available() else
+      f"{measuring.processor()} {torch.get_num_threads()} threads").lower()).strip("-"))')"
+file="results/$name.json"
+run() { echo; echo "== $*"; "$python" "$@" --json "$file"; }
+
+run import_time.py
+run grading.py ${quick:+--rounds 2}
+run eval_overhead.py
+run flow.py "${quick[@]}"
+if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  run fit.py --widths 2048 3584 --tokens 2048
+else
+  run fit.py ${quick:+--rounds 2}
+fi
+run step.py "${quick[@]}"
+echo
+echo "written to benchmarks/speed/$file"
