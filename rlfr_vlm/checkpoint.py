@@ -53,6 +53,15 @@ class CompleteCheckpoints(Trainer):
     """
 
     _staging: Path | None = None
+    _limit: int | None = None
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, with the number of checkpoints in our hands alone: transformers prunes by other rules at the end."""
+        self._limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = self._limit
 
     def save_extra_state(self, folder: Path) -> None:
         """Write what transformers does not know into a checkpoint; called on every process."""
@@ -80,7 +89,7 @@ class CompleteCheckpoints(Trainer):
         if self.state.best_global_step and (best := run_folder / _name(self.state.best_global_step)).is_dir():
             self.state.best_model_checkpoint = str(best)
         if self.accelerator.is_main_process:
-            prune(run_folder, self.args.save_total_limit, keep=self.state.best_model_checkpoint)
+            prune(run_folder, self._limit, run_folder / name, self.state.best_model_checkpoint)
 
     def _finish(self, folder: Path, run_folder: Path) -> None:
         if self.state.best_global_step == self.state.global_step:  # transformers has put down the folder aside
@@ -89,8 +98,9 @@ class CompleteCheckpoints(Trainer):
         if (run_folder / RESOLVED_FILE).is_file():
             shutil.copy2(run_folder / RESOLVED_FILE, folder)
         mark_complete(folder, self.args.world_size)
-        remove(run_folder / folder.name)  # of an earlier run, or a damaged one
+        remove(run_folder / folder.name)  # a damaged one
         os.replace(folder, run_folder / folder.name)
+        _to_disk(run_folder)
 
 
 class SaveBetweenRollouts(TrainerCallback):
@@ -106,6 +116,14 @@ class SaveBetweenRollouts(TrainerCallback):
     def __init__(self, updates: int) -> None:
         self.updates = updates
         self.evaluate = self.save = self.stop = False
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        """Save what is the best so far, or it could not be kept."""
+        value = (metrics or {}).get(str(args.metric_for_best_model))
+        if value is not None and str(getattr(args.save_strategy, "value", args.save_strategy)) != "no":
+            control.should_save |= state.best_metric is None or value > state.best_metric
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:
@@ -124,7 +142,10 @@ def mark_complete(folder: Path, processes: int) -> None:
     """Write the mark: every file with its size and a digest of its ends, and who wrote it."""
     from rlfr_vlm import __version__
 
-    files = {str(path.relative_to(folder)): _fingerprint(path) for path in sorted(_files(folder))}
+    files = {}
+    for path in sorted(_files(folder)):
+        _to_disk(path)  # before the mark says so
+        files[str(path.relative_to(folder))] = _fingerprint(path)
     write_json(
         folder / MARK_FILE,
         {"rlfr_vlm": __version__, "torch": torch.__version__, "grader": grader_version(), "processes": processes,
@@ -158,8 +179,14 @@ def newest_complete(run_folder: Path) -> Path | None:
         problem = damage(folder)
         if problem is None:
             return folder
-        print(f"skipping {folder}: {problem}")
+        if is_first_process():
+            print(f"skipping {folder}: {problem}")
     return None
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for all; known before any process group is."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def check_complete(folder: Path) -> None:
@@ -180,6 +207,11 @@ def other_grader(folder: Path) -> str | None:
     return None if grader == grader_version() else str(grader)
 
 
+def written_by(folder: Path) -> int:
+    """How many processes wrote a complete checkpoint."""
+    return int(json.loads((folder / MARK_FILE).read_text(encoding="utf-8")).get("processes", 1))
+
+
 def checkpoints(run_folder: Path) -> list[Path]:
     """Checkpoint folders of a run, oldest first."""
     numbered = [(path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-"), path) for path in
@@ -187,12 +219,21 @@ def checkpoints(run_folder: Path) -> list[Path]:
     return [path for _, path in sorted((int(number), path) for number, path in numbered if number.isdigit())]
 
 
-def prune(run_folder: Path, limit: int | None, keep: str | None = None) -> None:
-    """Remove the oldest checkpoints beyond the limit, never the newest one nor the one to keep (the best)."""
+def _to_disk(path: Path) -> None:
+    """Wait until a file or folder is on the disk, and not only in the machine's memory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def prune(run_folder: Path, limit: int | None, *keep: Path | str | None) -> None:
+    """Remove the oldest checkpoints beyond the limit, never the newest one nor those to keep (just saved, best)."""
     folders = checkpoints(run_folder)
     if not limit or limit < 0:
         return
-    kept = {folders[-1], Path(keep)} if keep and folders else set(folders[-1:])
+    kept = set(folders[-1:]) | {Path(path) for path in keep if path}
     for folder in folders:
         if len(folders) <= max(limit, len(kept)):
             return

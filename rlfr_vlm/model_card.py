@@ -14,6 +14,7 @@ SHOWN_SETTINGS = (
     "flow_threshold", "flow_top_k", "entropy_alpha", "rlpr_mode", "group_filter", "freeze_vision", "use_peft",
     "lora_r", "seed",
 )  # fmt: skip
+PREFIXES = {"rlfr": "flow_", "entropy": "entropy_", "rlpr": "rlpr_"}  # settings that only this method reads
 METHOD_NAMES = {"rlvr": "GRPO with verifiable rewards", "rlfr": "GRPO with flow rewards (arXiv 2510.10201)",
                 "entropy": "GRPO with entropy-advantage shaping (arXiv 2506.14758)",
                 "rlpr": "GRPO with reference-probability rewards (arXiv 2506.18254)"}  # fmt: skip
@@ -48,7 +49,11 @@ def model_card(
         f"- Updates: {steps if steps is not None else 'not recorded'}",
         f"- Licence: {licence or 'see the base model; no licence was found beside it'}", "",
     ]  # fmt: skip
-    shown = [(name, settings[name]) for name in SHOWN_SETTINGS if settings.get(name) is not None]
+    parts = str(settings.get("method", "")).split("+")
+    unused = {name for part, prefix in PREFIXES.items() if part not in parts for name in SHOWN_SETTINGS
+              if name.startswith(prefix)}  # fmt: skip
+    unused |= set() if settings.get("use_peft") else {"use_peft", "lora_r"}
+    shown = [(n, settings[n]) for n in SHOWN_SETTINGS if settings.get(n) is not None and n not in unused]
     if shown:
         lines += ["## Settings", "", "| setting | value |", "|---|---|"]
         lines += [f"| `{name}` | {_cell(value)} |" for name, value in shown] + [""]

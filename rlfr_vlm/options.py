@@ -133,7 +133,7 @@ class RolloutOptions:
     rollout_check: bool = field(
         default=True,
         metadata={
-            "help": "Compare the first prompts and image tokens, and each rollout's log-probs, with vLLM's, and see "
+            "help": "Compare each rollout's prompts and log-probs, and the first image tokens, with vLLM's, and see "
             "that it follows the policy's first change."
         },
     )

@@ -78,6 +78,7 @@ def mark_ban_as_whole(model: nn.Module) -> None:
     bias: Any = dict(head.named_buffers()).get("bias")
     if bias is None:
         return
+    bias.data = bias.data.to(head.weight.dtype)  # DeepSpeed casts parameters and leaves buffers
     bias.full_tensor = lambda: bias
     if hasattr(head.weight, "ds_status"):
         from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus

@@ -86,6 +86,11 @@ def test_newest_of_nothing(tmp_path):
     ],
 )  # fmt: skip
 def test_pruning_keeps_the_newest_and_the_best(run, limit, keep, left):
-    prune(run, limit, keep and str(run / f"checkpoint-{keep}"))
+    prune(run, limit, None, keep and str(run / f"checkpoint-{keep}"))
     assert names(run) == [f"checkpoint-{step}" for step in left]
     assert (run / "checkpoint-best").is_dir()
+
+
+def test_the_one_just_saved_is_kept_even_below_others(run):
+    prune(run, 1, run / "checkpoint-4", None)
+    assert names(run) == ["checkpoint-4", "checkpoint-10"]

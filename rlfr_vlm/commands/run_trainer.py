@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_vlm.errors import EXIT_INTERRUPTED
+from rlfr_vlm.errors import EXIT_INTERRUPTED, UserError
 from rlfr_vlm.options import RunOptions
 
 if TYPE_CHECKING:
@@ -40,11 +40,13 @@ def run_trainer(
     calm()
     resume, rest = take_option(arguments, "--resume")
     options, args = parse_config((RunOptions, config_class), rest)
+    if resume is None and instead is None:
+        refuse_other_run(Path(args.output_dir))
+    checkpoint = find_checkpoint(resume, args.output_dir, args.world_size)
     trainer = build(options, args)
     quiet(trainer)
     interrupt = StopOnInterrupt()
     trainer.add_callback(interrupt)
-    checkpoint = find_checkpoint(resume, args.output_dir)
     if instead is not None:
         instead(trainer, checkpoint)
         return 0
@@ -76,20 +78,68 @@ def training_dataset(rows: "Rows", options: RunOptions, processing_class: Any) -
     return as_dataset(rows, plan.kept)
 
 
-def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
-    """The checkpoint to resume from: none, the newest complete one (`auto`), or the one named."""
-    from rlfr_vlm.checkpoint import check_complete, newest_complete, other_grader
+def refuse_other_run(output_dir: Path) -> None:
+    """A folder holds one run: a new one would mix with its checkpoints and erase its logs.
+
+    Raises:
+        UserError: there is one.
+    """
+    from rlfr_vlm.checkpoint import checkpoints
+    from rlfr_vlm.trainer.callbacks import METRICS_FILE
+
+    if checkpoints(output_dir) or (output_dir / METRICS_FILE).exists():
+        raise UserError(
+            f"{output_dir} holds a run already. Go on with it by `--resume auto`, name another --output_dir, or "
+            "remove it."
+        )
+
+
+def find_checkpoint(resume: str | None, output_dir: str, processes: int) -> str | None:
+    """The checkpoint to resume from: none, the newest complete one (`auto`), or the one named.
+
+    Raises:
+        UserError: it is damaged, of another number of processes, or not the last one of its run.
+    """
+    from rlfr_vlm.checkpoint import (
+        check_complete,
+        checkpoints,
+        is_first_process,
+        newest_complete,
+        other_grader,
+        written_by,
+    )
     from rlfr_vlm.grading.version import grader_version
 
     if resume is None:
         return None
+    say = print if is_first_process() else lambda _: None
     if resume == "auto":
         found = newest_complete(Path(output_dir))
-        print(f"resuming from {found}" if found else f"no complete checkpoint in {output_dir}: starting anew")
+        if found is None and checkpoints(Path(output_dir)):
+            raise UserError(f"No checkpoint in {output_dir} is complete. Name another --output_dir to start anew.")
+        say(f"resuming from {found}" if found else f"no checkpoint in {output_dir}: starting anew")
     else:
         found = Path(resume)
         check_complete(found)
-    if found is not None and (grader := other_grader(found)):
-        print(f"the checkpoint's rewards are of grader {grader}, this program's of {grader_version()}: answers may be "
-              "judged otherwise from here on")  # fmt: skip
-    return None if found is None else str(found)
+        later = [path for path in checkpoints(found.parent) if _step(path) > _step(found)]
+        if later and found.parent.resolve() == Path(output_dir).resolve():
+            raise UserError(
+                f"{output_dir} has later checkpoints, such as {later[-1].name}, which a run from {found.name} would "
+                "mix with. Give it another --output_dir, or remove the later ones."
+            )
+    if found is None:
+        return None
+    if (saved := written_by(found)) != processes:
+        raise UserError(
+            f"{found} was written by {saved} process(es), and this run has {processes}: each has its own random state "
+            "and rows. Start as many."
+        )
+    if grader := other_grader(found):
+        say(f"the checkpoint's rewards are of grader {grader}, this program's of {grader_version()}: answers may be "
+            "judged otherwise from here on")  # fmt: skip
+    return str(found)
+
+
+def _step(folder: Path) -> int:
+    number = folder.name.rpartition("-")[2]
+    return int(number) if number.isdigit() else 0

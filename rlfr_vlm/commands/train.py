@@ -56,6 +56,11 @@ def _evaluate(trainer: "RLFRTrainer", checkpoint: str | None) -> None:
     from rlfr_vlm.files import write_json
     from rlfr_vlm.trainer.callbacks import MetricsFile, describe_evaluation
 
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        raise UserError(
+            "--eval-only needs whole weights on each process, and DeepSpeed or FSDP is on. Launch it with the "
+            "configuration ddp (scripts/configs/accelerate/ddp.yaml), or on one process."
+        )
     trainer.remove_callback(MetricsFile)  # the folder may be a run's, whose metrics are its own
     if checkpoint is not None:
         trainer._load_from_checkpoint(checkpoint)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from PIL.Image import Image, Resampling
 from tqdm import tqdm
 
 from rlfr_vlm.data.encode import is_text_only, render_prompt, tokenizer_of
@@ -40,6 +41,19 @@ class ImageGrid:
 
         rows, columns = smart_resize(height, width, self.side, self.min_pixels, self.max_pixels)
         return (rows // self.side) * (columns // self.side)
+
+    def resized(self, image: Image) -> Image:
+        """The image in the size that the processor would give it; another processor then leaves its size alone.
+
+        Images so thin that their new size would be resized again are left as they are.
+        """
+        from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+        limits = (self.side, self.min_pixels, self.max_pixels)
+        rows, columns = smart_resize(image.height, image.width, *limits)
+        if image.size == (columns, rows) or smart_resize(rows, columns, *limits) != (rows, columns):
+            return image
+        return image.resize((columns, rows), Resampling.BICUBIC)
 
 
 def image_grid(processing_class: Any) -> ImageGrid | None:

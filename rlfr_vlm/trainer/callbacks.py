@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
+import torch
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
@@ -50,6 +51,10 @@ class StopOnInterrupt(TrainerCallback):
               file=sys.stderr)  # fmt: skip
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if torch.distributed.is_initialized():  # the signal may reach processes on either side of a step's end
+            told = torch.tensor(float(self.interrupted), device=args.device)
+            torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
+            self.interrupted = bool(told)
         if self.interrupted:
             control.should_save = True
             control.should_training_stop = True
@@ -97,8 +102,14 @@ class Watch(TrainerCallback):
         self.dogs = Watchdogs()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero and state.global_step == 0:
-            self.path.unlink(missing_ok=True)
+        if not state.is_world_process_zero:
+            return
+        metrics = self.path.with_name(METRICS_FILE)
+        for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else ():
+            self.dogs.observe(json.loads(line))  # what they have seen of a resumed run; `MetricsFile` has cut it
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_text(self.path, "".join(line for line in lines if 0 < _step(line) <= state.global_step))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or logs is None:

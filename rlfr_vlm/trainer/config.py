@@ -136,6 +136,11 @@ def _check_rollout(config: RLFRConfig) -> None:
     """One setting says who generates; TRL's own pair follows it."""
     if config.use_vllm and config.rollout == "hf":
         config.rollout = f"vllm-{config.vllm_mode}"
+    if config.sync_ref_model:
+        raise UserError(
+            "sync_ref_model is true, but a moving reference model is in no checkpoint, so a resumed run would go on "
+            "with another one. Unset it; beta with the initial policy as reference works."
+        )
     if config.rollout not in ROLLOUTS:
         raise UserError(
             f"rollout is {config.rollout!r}; choose one of {', '.join(ROLLOUTS)}.{nearest(config.rollout, ROLLOUTS)}"

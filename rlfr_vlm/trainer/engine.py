@@ -4,8 +4,9 @@
 2. On a CPU, weights go through vLLM's own reloading: its CPU build packs weights away, and TRL's way finds none.
 3. When the vision tower trains, features that the engine kept of images are dropped with each new policy.
 4. A colocated engine gets prompts that are not expanded yet, so that it does not expand them twice.
-5. The first prompts must be the same on both sides, and the engine must follow the policy's first change.
-6. LoRA adapters are added in tensors of their own, so that no sync wears the base weights.
+5. It gets images in the trainer's size: it knows nothing of the trainer's pixel limits.
+6. Prompts must be the same on both sides, and the engine must follow the policy's first change.
+7. LoRA adapters are added in tensors of their own, so that no sync wears the base weights.
 
 Private names of TRL 1.16.0 and vLLM 0.31.0 used here stand under tests/trainer/test_engine.py.
 """
@@ -18,7 +19,9 @@ from typing import Any
 
 import torch
 
+from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.data.prompts import VISION_TOKENS
+from rlfr_vlm.data.tokens import ImageGrid, image_grid
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.latents import unwrap
 from rlfr_vlm.trainer.engine_follows import FollowCheck
@@ -58,23 +61,28 @@ def prepare_engine(mode: str, freeze_vision: bool) -> None:
             os.environ.setdefault(name, value)
 
 
-def guard_engine(generation: Any, policy: Any, tokenizer: Any, *, ban: bool, check: bool) -> None:
+def guard_engine(generation: Any, policy: Any, processing_class: Any, *, ban: bool, check: bool) -> None:
     """Make TRL's `VLLMGeneration` do what the policy does.
 
     Args:
         generation: the trainer's, after TRL has started or reached the engine.
         policy: the model whose weights it gets.
-        tokenizer: knows which vision tokens there are.
+        processing_class: knows which vision tokens there are and how large images may be.
         ban: never sample vision tokens.
-        check: compare the first prompts with what the engine made of them, and see that it follows the policy.
+        check: compare prompts with what the engine made of them, and see that it follows the policy.
     """
     tower = find_vision_tower(policy)
     if ban and tower is not None:
-        vocabulary = tokenizer.get_vocab()
+        vocabulary = tokenizer_of(processing_class).get_vocab()
         banned = [token for token in VISION_TOKENS if token in vocabulary]
         # as words, not as a bias: vLLM bounds a bias at 100 nats, and a policy may prefer a token by more
         generation.generation_kwargs = {**generation.generation_kwargs, "bad_words": banned}
-    if hasattr(generation.model, "peft_config") and not generation._dist.is_fsdp:
+    if hasattr(generation.model, "peft_config"):
+        if generation._dist.is_fsdp:
+            raise UserError(
+                "LoRA with vLLM under FSDP is not supported: TRL merges adapters into the sharded base weights there "
+                "and wears them. Use zero2 or ddp, or set rollout: hf."
+            )
         generation._iter_named_params = partial(merged_parameters, generation)
     colocated = generation.mode == "colocate"
     if colocated:
@@ -82,8 +90,9 @@ def guard_engine(generation: Any, policy: Any, tokenizer: Any, *, ban: bool, che
         generation.sync_weights = _syncing(generation, generation.sync_weights, drop_features=sees)
         if check:
             FollowCheck(generation)
+    grid = image_grid(processing_class) if tower is not None else None
     image_token_id = getattr(unwrap(policy).config, "image_token_id", None) if colocated else None
-    generation.generate = _giving_prompts(generation.generate, image_token_id, check)
+    generation.generate = _giving_prompts(generation.generate, image_token_id, grid, check)
 
 
 def _syncing(generation: Any, sync: Callable[[], None], drop_features: bool) -> Callable[[], None]:
@@ -111,18 +120,19 @@ def _syncing(generation: Any, sync: Callable[[], None], drop_features: bool) -> 
     return synchronise
 
 
-def _giving_prompts(generate: Callable[..., Any], image_token_id: int | None, check: bool) -> Callable[..., Any]:
-    checked = not check
-
+def _giving_prompts(
+    generate: Callable[..., Any], image_token_id: int | None, grid: ImageGrid | None, check: bool
+) -> Callable[..., Any]:
     def give(prompts: list[list[int]], images: list[Any] | None, *args: Any, **kwargs: Any) -> Any:
-        nonlocal checked
         given = prompts
-        if images is not None and image_token_id is not None:
-            given = [single_placeholders(ids, image_token_id) for ids in prompts]
+        if images is not None:
+            if image_token_id is not None:
+                given = [single_placeholders(ids, image_token_id) for ids in prompts]
+            if grid is not None:
+                images = [own and [grid.resized(image) for image in own] for own in images]
         result = generate(given, images, *args, **kwargs)
-        if not checked:
+        if check:
             refuse_other_prompts(prompts, result[0])
-            checked = True
         return result
 
     return give

@@ -1,6 +1,7 @@
 """Accuracy on held-out rows during training: greedy and sampled, with the trainer's own prompts, engine and grader.
 
-Sampling is seeded and leaves the run's random state as it was, so a run with evaluations trains as one without.
+With rollout hf, sampling is seeded and leaves the run's random state as it was, so a run with evaluations trains as
+one without; vLLM's own random state goes on.
 """
 
 import math
@@ -28,8 +29,9 @@ def evaluate_held_out(trainer: Any, dataset: Any, prefix: str = "eval") -> dict[
         For each mode `<prefix>_<mode>` (accuracy among decided answers), `_low` and `_high` of its 95 % Wilson
         interval and `_undecided` (share); `<prefix>_rows`. An accuracy of nothing decided is NaN.
     """
-    training = trainer.model.training
+    training, per_prompt = trainer.model.training, trainer.num_generations_eval
     trainer.model.eval()
+    trainer.num_generations_eval = 1  # a server is asked once for so many equal prompts; here all are different
     metrics: dict[str, float] = {f"{prefix}_rows": float(len(dataset))}
     try:
         for mode in MODES:
@@ -42,9 +44,11 @@ def evaluate_held_out(trainer: Any, dataset: Any, prefix: str = "eval") -> dict[
                 f"{prefix}_{mode}_high": high,
                 f"{prefix}_{mode}_undecided": undecided / max(len(dataset), 1),
             }
+        trainer._metrics["eval"].clear()  # what TRL has noted of these rollouts
+        trainer.log(dict(metrics))  # still in evaluation: the training metrics wait for their own step
     finally:
         trainer.model.train(training)
-        trainer._metrics["eval"].clear()  # what TRL has noted of these rollouts
+        trainer.num_generations_eval = per_prompt
     return metrics
 
 
@@ -78,18 +82,16 @@ def _outcome(trainer: Any, rows: Sequence[dict[str, Any]]) -> torch.Tensor:
 
 @contextmanager
 def _sampling(trainer: Any, greedy: bool) -> Iterator[None]:
-    """Decode greedily, or sample with a seed of its own at the run's temperature."""
-    seed = trainer.args.seed + trainer.accelerator.process_index
+    """Decode greedily, or sample at the run's temperature."""
     if trainer.use_vllm:
         generation = trainer.vllm_generation
-        kept = generation.temperature, generation.generation_kwargs
-        generation.generation_kwargs = {**generation.generation_kwargs, "seed": seed}
+        temperature = generation.temperature
         if greedy:
             generation.temperature = 0.0
         try:
             yield
         finally:
-            generation.temperature, generation.generation_kwargs = kept
+            generation.temperature = temperature
         return
     kept_config = trainer.generation_config
     if greedy:
@@ -97,7 +99,7 @@ def _sampling(trainer: Any, greedy: bool) -> Iterator[None]:
     cuda = [trainer.accelerator.device] if trainer.accelerator.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seed)
+            torch.manual_seed(trainer.args.seed + trainer.accelerator.process_index)
             yield
     finally:
         trainer.generation_config = kept_config

@@ -18,6 +18,8 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow import (
     FlowSpec,
     VelocityField,
+    check_context,
+    check_fits_policy,
     check_same_field,
     context_lead,
     load_field,
@@ -26,8 +28,9 @@ from rlfr_vlm.flow import (
     velocity_deviation,
 )
 from rlfr_vlm.flow.storage import FIELD_FOLDER
-from rlfr_vlm.latents import Latents
+from rlfr_vlm.latents import Latents, find_language_tower
 from rlfr_vlm.options import FlowOptions
+from rlfr_vlm.vision import find_vision_tower
 
 OPTIMIZER_FILE = "flow_optimizer.pt"
 # Tokens of one backward pass of the field: while the policy's own graph lives, the field's must not be large.
@@ -158,6 +161,23 @@ class OnlineFlow:
         for parameter in self.field.parameters():
             parameter.grad = gradients[start : start + parameter.numel()].view_as(parameter)
             start += parameter.numel()
+
+
+def check_flow(flow: tuple[VelocityField, FlowSpec] | None, options: FlowOptions, policy: torch.nn.Module) -> None:
+    """Refuse a field that is not there, or was fitted in another mode or for another policy.
+
+    Raises:
+        UserError: which, and what to do.
+    """
+    if flow is None:
+        raise UserError(
+            f"flow_coef is {options.flow_coef} but there is no flow field. Fit one with `rlfr fit-flow` and set "
+            "flow_path to its folder, or set flow_coef: 0 (or method: rlvr)."
+        )
+    check_context(flow[1], options.flow_context_mode, options.flow_shift)
+    name = str(getattr(policy, "name_or_path", "the policy"))
+    sees = find_vision_tower(policy) is not None
+    check_fits_policy(flow[1], find_language_tower(policy).config, name, has_vision=sees)
 
 
 def sharded_adamw(field: torch.nn.Module, **settings: Any) -> torch.optim.Optimizer:

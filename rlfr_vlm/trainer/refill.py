@@ -40,7 +40,7 @@ def refill_groups(trainer: Any, batch: Batch, rollout: Callable[[list[dict[str, 
         fresh = rollout(inputs)
         batch = _replace(batch, fresh, dropped, _groups(fresh, size, keep=True), size, trainer)
     left = len(_groups(batch, size, keep=False)) / (rows // size)
-    trainer._log_values({"groups/refill_rounds": float(rounds), "groups/not_refilled": left})
+    trainer._log_values({"groups/refill_rounds": float(rounds), "groups/not_refilled": trainer._mean(left)})
     batch["num_items_in_batch"] = accelerator.gather(_loss_tokens(batch)).sum()
     return batch
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from rlfr_vlm.checkpoint import SaveBetweenRollouts
-from rlfr_vlm.errors import UserError
-from rlfr_vlm.flow import FlowSpec, VelocityField, check_context, check_fits_policy
-from rlfr_vlm.latents import capture_latents, find_language_tower
+from rlfr_vlm.flow import FlowSpec, VelocityField
+from rlfr_vlm.latents import capture_latents
 from rlfr_vlm.rewards import ReferenceProbability
 from rlfr_vlm.rewards.completion import completion_text
 from rlfr_vlm.rewards.repetition import is_repetitive
@@ -38,7 +38,7 @@ from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.held_out import evaluate_held_out
 from rlfr_vlm.trainer.latent_pass import run_latent_pass
 from rlfr_vlm.trainer.metrics import RowStatistics, flow_metrics, outcome_metrics
-from rlfr_vlm.trainer.online_flow import OnlineFlow
+from rlfr_vlm.trainer.online_flow import OnlineFlow, check_flow
 from rlfr_vlm.trainer.packing import pack_by_length, padding_share
 from rlfr_vlm.trainer.refill import refill_groups
 from rlfr_vlm.trainer.resume import ResumableGRPO, is_sharded
@@ -46,8 +46,8 @@ from rlfr_vlm.trainer.reward_rows import own_token_rewards, rows_for_rewards
 from rlfr_vlm.trainer.rollout_checks import check_image_tokens, gap_metrics, gap_rows, refuse_gap
 from rlfr_vlm.trainer.rollout_log import RolloutLog, ScoredRows, describe_groups
 from rlfr_vlm.trainer.shared_images import images_processed_once
-from rlfr_vlm.trainer.timing import PartTimes
-from rlfr_vlm.vision import ban_tokens, find_vision_tower, freeze_vision_tower, vision_token_ids
+from rlfr_vlm.trainer.timing import PartTimes, largest
+from rlfr_vlm.vision import ban_tokens, freeze_vision_tower, vision_token_ids
 
 IMAGES = 6  # their place in what TRL's `_generate` returns
 
@@ -79,18 +79,10 @@ class RLFRTrainer(ResumableGRPO):
     def __init__(
         self, model: Any, *, args: RLFRConfig, flow: tuple[VelocityField, FlowSpec] | None = None, **others: Any
     ) -> None:
-        if args.uses_flow and flow is None:
-            raise UserError(
-                f"flow_coef is {args.flow_coef} but there is no flow field. Fit one with `rlfr fit-flow` and set "
-                "flow_path to its folder, or set flow_coef: 0 (or method: rlvr)."
-            )
+        if args.uses_flow:
+            check_flow(flow, args, model)
         if args.use_vllm:
             prepare_engine(args.vllm_mode, args.freeze_vision)
-        if flow is not None and args.uses_flow:
-            tower = find_language_tower(model)
-            name = str(getattr(model, "name_or_path", "the policy"))
-            check_context(flow[1], args.flow_context_mode, args.flow_shift)
-            check_fits_policy(flow[1], tower.config, name, has_vision=find_vision_tower(model) is not None)
         self._capture: ScoreCapture | UpdateCapture | None = None
         self._entropies: Tensor | None = None
         self._times = PartTimes(args.device)
@@ -99,12 +91,10 @@ class RLFRTrainer(ResumableGRPO):
         if flow is not None and args.uses_flow:
             self.flow = OnlineFlow(*flow, args, self.accelerator, args.seed)
             self.add_callback(FlowStep(self))
-        between = args.steps_per_generation * args.num_iterations
-        self.add_callback(SaveBetweenRollouts(between // math.gcd(between, args.gradient_accumulation_steps)))
         self._guard_vision(args)
         self._first_rollout = args.rollout_check
         if args.use_vllm:
-            guard_engine(self.vllm_generation, self.model, self._tokenizer, ban=args.ban_vision_tokens,
+            guard_engine(self.vllm_generation, self.model, self.processing_class, ban=args.ban_vision_tokens,
                          check=args.rollout_check)  # fmt: skip
         self.selector = GroupSelector(
             args, self.num_generations, args.flow_accept_threshold, len(self.train_dataset), args.seed
@@ -133,6 +123,10 @@ class RLFRTrainer(ResumableGRPO):
             evaluation = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
             for dataset in [self.train_dataset, *(own for own in evaluation if own is not None)]:
                 self.probabilities.prepare(dataset, 4 * self.args.per_device_train_batch_size)
+        # the last callback, so that it has the last word on saving and stopping
+        between = self.args.steps_per_generation * self.args.num_iterations
+        self.remove_callback(SaveBetweenRollouts)
+        self.add_callback(SaveBetweenRollouts(between // math.gcd(between, self.args.gradient_accumulation_steps)))
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -143,7 +137,6 @@ class RLFRTrainer(ResumableGRPO):
         """Greedy and sampled accuracy on held-out rows (see held_out.py), logged and given to the callbacks."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         metrics = evaluate_held_out(self, dataset, metric_key_prefix)
-        self.log(dict(metrics))
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -155,7 +148,7 @@ class RLFRTrainer(ResumableGRPO):
             for model in (self.model, self.ref_model):
                 if model is not None:
                     ban_tokens(model, banned)
-            if is_sharded(self.accelerator):
+            if self.is_deepspeed_enabled or self.is_fsdp_enabled:
                 self.add_callback(MarkBan())
 
     def _seeing(self) -> AbstractContextManager[None]:
@@ -251,7 +244,7 @@ class RLFRTrainer(ResumableGRPO):
                     self._buffered_inputs, together, self._tokenizer.pad_token_id
                 )
                 inputs = self._buffered_inputs[self._step % every]
-            self._log_values({"padding": padding_share(self._buffered_inputs)})
+            self._log_values({"padding": self._mean(padding_share(self._buffered_inputs))})
         return inputs
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -264,8 +257,8 @@ class RLFRTrainer(ResumableGRPO):
     def _rollout(self, inputs: list[dict[str, Any]], record: bool = True) -> dict[str, Any]:
         """Generate, score and shape; `keep` (B,) marks the rows of groups that may teach."""
         capture = None if self.flow is None else ScoreCapture(self.flow, self._times)
-        self._log_values({"data/replaced_rows": sum("replaced_row" in row and bool(row["replaced_row"])
-                                                    for row in inputs) / len(inputs)})  # fmt: skip
+        replaced = [bool(row.get("replaced_row")) for row in inputs]
+        self._log_values({"data/replaced_rows": self._mean(sum(replaced) / len(replaced))})
         self._rollout_logps, self._wants_rollout_logps = None, self._old_logps_pass_runs()
         if self._old_logps_pass_runs():
             self._capture = capture
@@ -378,6 +371,10 @@ class RLFRTrainer(ResumableGRPO):
         if loss is not None:
             self._log_values({"flow/loss": loss})
 
+    def _mean(self, value: float) -> float:
+        """Mean of a number over the processes."""
+        return self.accelerator.gather(torch.tensor([value], device=self.accelerator.device)).mean().item()
+
     def _log_values(self, values: dict[str, float]) -> None:
         for name, value in values.items():
             self._metrics["train" if self.model.training else "eval"][name].append(value)
@@ -386,7 +383,7 @@ class RLFRTrainer(ResumableGRPO):
         """Add the seconds each part took per update since the last log."""
         if self.model.training and self._micro_batches:
             updates = self._micro_batches / self.args.gradient_accumulation_steps
-            self._log_values(self._times.take(updates))
+            self._log_values(largest(gather_object([self._times.take(updates)])))
             self._micro_batches = 0
         super().log(logs, start_time)
 

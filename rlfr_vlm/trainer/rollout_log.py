@@ -13,6 +13,7 @@ import base64
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,11 +119,19 @@ class RolloutLog:
 
     def flush(self) -> None:
         """Write what was noted; responses that never came to an update stay without entropies."""
-        if self._open:
+        groups, self._open, self._waiting = self._open, [], {}
+        try:
+            self._append(groups)
+        except OSError as error:  # a full disk must not end the run for the sake of its log
+            if self.groups:
+                print(f"rollouts are not written any more: {error.strerror}: {self.path}", file=sys.stderr)
+            self.groups = 0
+
+    def _append(self, groups: Sequence[dict[str, Any]]) -> None:
+        if groups:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write("".join(json.dumps(group, allow_nan=False) + "\n" for group in self._open))
-        self._open, self._waiting = [], {}
+                stream.write("".join(json.dumps(group, allow_nan=False) + "\n" for group in groups))
         while self.path.exists() and self.path.stat().st_size > self.limit and self.rollouts > self.stride:
             self.stride *= 2
             self._rewrite(
@@ -162,7 +171,7 @@ def describe_groups(
     """
     lengths = output["completion_mask"].sum(dim=1).tolist()
     groups = []
-    for first in range(0, len(inputs), size):
+    for first, last in _group_bounds(inputs, size):
         row = inputs[first]
         group: dict[str, Any] = {
             "prompt": row["prompt"] if isinstance(row["prompt"], str) else _messages(row["prompt"]),
@@ -171,7 +180,7 @@ def describe_groups(
             "gold": row.get("answer"),
             "responses": [],
         }
-        for number in range(first, min(first + size, len(inputs))):
+        for number in range(first, last):
             length = int(lengths[number])
             response = {
                 "row": number,
@@ -187,6 +196,22 @@ def describe_groups(
             group["responses"].append(response)
         groups.append(group)
     return groups
+
+
+def _group_bounds(inputs: Sequence[dict[str, Any]], size: int) -> list[tuple[int, int]]:
+    """(first, last + 1) rows of each group; the first and last group of a process may be parts of larger ones.
+
+    >>> _group_bounds([{"row_number": n} for n in (7, 7, 8, 8, 8, 8)], 4)
+    [(0, 2), (2, 6)]
+    """
+    bounds: list[tuple[int, int]] = []
+    start = 0
+    for number in range(1, len(inputs) + 1):
+        ends = number == len(inputs) or number - start == size
+        if ends or inputs[number].get("row_number") != inputs[start].get("row_number"):
+            bounds.append((start, number))
+            start = number
+    return bounds
 
 
 def _messages(prompt: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

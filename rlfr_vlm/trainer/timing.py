@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -56,6 +56,12 @@ class PartTimes:
             reached = host_memory()
         for part in self._running:
             self.peaks[part] = max(self.peaks[part], reached)
+
+
+def largest(taken: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of what all processes took, the slowest and fullest."""
+    names = dict.fromkeys(name for own in taken for name in own)
+    return {name: max(own.get(name, 0.0) for own in taken) for name in names}
 
 
 def host_memory() -> float:

@@ -184,16 +184,33 @@ def test_resume_skips_a_checkpoint_that_was_cut_off(tmp_path, capsys):
     from rlfr_vlm.checkpoint import mark_complete
     from rlfr_vlm.commands.run_trainer import find_checkpoint
 
+    run = str(tmp_path)
+    assert find_checkpoint("auto", run, 1) is None  # a run that was killed before its first checkpoint
     for step in (2, 10, 9):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-    assert find_checkpoint("auto", str(tmp_path)) is None
+    with pytest.raises(UserError, match=r"No checkpoint in .* is complete"):
+        find_checkpoint("auto", run, 1)
     for step in (2, 9):
         mark_complete(tmp_path / f"checkpoint-{step}", processes=1)
-    assert find_checkpoint("auto", str(tmp_path)) == str(tmp_path / "checkpoint-9")
+    assert find_checkpoint("auto", run, 1) == str(tmp_path / "checkpoint-9")
     assert "skipping" in (said := capsys.readouterr().out) and "checkpoint-10: complete.json is missing" in said
     with pytest.raises(UserError, match=r"is not complete: complete\.json is missing"):
-        find_checkpoint(str(tmp_path / "checkpoint-10"), str(tmp_path))
+        find_checkpoint(str(tmp_path / "checkpoint-10"), run, 1)
+    with pytest.raises(UserError, match=r"written by 1 process\(es\), and this run has 2"):
+        find_checkpoint("auto", run, 2)
+    with pytest.raises(UserError, match="has later checkpoints, such as checkpoint-10"):
+        find_checkpoint(str(tmp_path / "checkpoint-2"), run, 1)
+    assert find_checkpoint(str(tmp_path / "checkpoint-2"), str(tmp_path / "other"), 1)
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(policy_folder, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"step": 1}\n')
+    assert main(train_arguments(policy_folder, str(run), "--method", "rlvr")) == 2
+    assert "holds a run already. Go on with it by `--resume auto`" in capsys.readouterr().err
+    assert (run / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
 def test_eval_only_measures_and_trains_nothing(policy_folder, tmp_path, capsys):
@@ -230,7 +247,7 @@ def test_text_only_policy_fits_and_trains(make_text_policy, text_tokenizer, tmp_
     policy, flow, run = str(tmp_path / "policy"), str(tmp_path / "flow"), str(tmp_path / "run")
     assert main(fit_arguments(policy, flow, *data)) == 0
     assert main(train_arguments(policy, run, *data, "--flow_path", flow)) == 0
-    assert main(train_arguments(policy, run, "--flow_path", flow)) == 2
+    assert main(train_arguments(policy, run + "-2", "--flow_path", flow)) == 2
     assert "the policy is text-only and cannot look at it" in capsys.readouterr().err
 
 

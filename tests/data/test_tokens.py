@@ -94,3 +94,19 @@ def test_text_policies(text_tokenizer, tmp_path):
     rows = read_rows(DataOptions(dataset_name=str(tmp_path / "rows.jsonl")))
     (count,) = TokenCounter(text_tokenizer).count([rows.described(0)], [[]])
     assert plan_lengths(rows, text_tokenizer, count, "drop").kept == [0]
+
+
+def test_images_are_given_the_processors_size(processor):
+    """3 pixels of 28 at least, 12 at most; what has its size is left alone."""
+    from PIL import Image
+
+    from rlfr_vlm.data.tokens import ImageGrid
+
+    grid = ImageGrid(patch=14, merge=2, min_pixels=3 * 28**2, max_pixels=12 * 28**2)
+    thin = Image.new("RGB", (1000, 40))
+    assert grid.resized(thin) is thin
+    for size in ((28, 28), (56, 56), (500, 300), (300, 200)):
+        resized = grid.resized(Image.new("RGB", size))
+        assert grid.tokens(*size) == (resized.width // 28) * (resized.height // 28)
+        assert resized.width * resized.height >= grid.min_pixels
+        assert grid.resized(resized) is resized

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import accelerate.state
 import torch
+import transformers.training_args
 from accelerate.utils import DistributedType
 
 import rlfr_vlm.flow.path as path
@@ -51,6 +52,7 @@ def main() -> None:
     path.standard_normal = lambda shape, device, generator=None: torch.linspace(-1.5, 1.5, shape[-1]).expand(shape)
     path.logit_normal = lambda shape, device, generator=None: torch.full(shape, 0.6)
 
+    transformers.training_args.is_torch_bf16_gpu_available = lambda: True  # asked for bf16 without --use_cpu
     options, args = parse_config((RunOptions, RLFRConfig), sys.argv[2:])
     trainer = build_trainer(options, args)
     generate = trainer._generate

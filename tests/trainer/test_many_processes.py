@@ -91,6 +91,7 @@ def check_same(work: Path, alone: Path, together: Path) -> None:
     assert distance(field[1], field[2]) < 1e-3 * distance(field[0], field[1])
     assert distance(field[2], field[3]) == 0  # the same on all ranks, bit for bit
     logs = [json.loads((folder / "log.json").read_text()) for folder in (alone, together)]
+    assert {"outcome/mean", "flow/loss", "flow/deviation_wrong"} <= set(logs[0][0]) == set(logs[1][0])
     for one, other in zip(*logs, strict=True):
         for name in (
             "outcome/mean",
@@ -108,8 +109,18 @@ def test_ddp_and_fsdp_train_as_one_process(work, alone, how):
     check_same(work, alone, train(work, how, torchrun(), 2, use_cpu="true"))
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_zero_trains_as_one_process(work, alone, stage):
     if importlib.util.find_spec("deepspeed") is None:
         pytest.skip("DeepSpeed is not installed")
     check_same(work, alone, train(work, f"zero{stage}", zero(stage), 2, ddp_backend="gloo"))
+
+
+def test_bfloat16_under_deepspeed_with_the_ban(work):
+    """DeepSpeed casts weights to bfloat16; the ban, which is no weight, must follow. Images, text and flow rewards."""
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed")
+    launcher = [*zero(2)[:-1], "1"]
+    folder = train(work, "bf16", launcher, 1, ddp_backend="gloo", bf16="true", max_steps=2)
+    log = json.loads((folder / "log.json").read_text())
+    assert sum("loss" in entry for entry in log) == 2

@@ -156,6 +156,16 @@ def test_evaluation_beside_training(make_trainer, make_policy, digits):
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_a_server_is_asked_for_each_held_out_prompt(make_trainer, make_policy, digits):
+    """TRL asks a server once for as many equal prompts as an evaluation has responses of each: here one."""
+    trainer = make_trainer(make_policy(), eval_dataset=digits.select(range(5)), eval_strategy="steps")
+    seen, generate = [], trainer._generate
+    trainer._generate = lambda prompts: seen.append(trainer.num_generations_eval) or generate(prompts)
+    before = trainer.num_generations_eval
+    trainer.evaluate()
+    assert set(seen) == {1} and trainer.num_generations_eval == before != 1
+
+
 def by_group(outcomes):
     """A reward that gives the groups of each rollout, in order, these outcomes of four responses."""
     queue = [list(map(float, group)) for group in outcomes]

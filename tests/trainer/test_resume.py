@@ -96,6 +96,33 @@ def test_saving_waits_for_the_end_of_a_rollout(make_trainer, make_policy, tmp_pa
     assert sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-5"]
 
 
+def test_an_interrupt_waits_for_the_end_of_the_rollout(make_trainer, make_policy, tmp_path):
+    """Callbacks that are added later do not get past it: two updates a rollout, interrupted after the first."""
+    from rlfr_vlm.trainer.callbacks import StopOnInterrupt
+
+    trainer = make_trainer(make_policy(), max_steps=8, save_strategy="steps", save_steps=100)
+    interrupt = StopOnInterrupt()
+    trainer.add_callback(interrupt)
+    interrupt.interrupted = True
+    trainer.train()
+    assert trainer.state.global_step == 2
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-2"]
+
+
+def test_the_best_is_saved_named_and_kept(make_trainer, make_policy, digits, monkeypatch, tmp_path):
+    """Evaluated after every update, saved at the end: the best at step 2 is there, although nobody asked for it."""
+    scores = iter([0.1, 0.9, 0.3, 0.2, 0.1, 0.0])
+    trainer = make_trainer(
+        make_policy(), max_steps=6, steps_per_generation=1, eval_dataset=digits, eval_strategy="steps", eval_steps=1,
+        save_strategy="steps", save_steps=3, save_total_limit=1,
+    )  # fmt: skip
+    monkeypatch.setattr("rlfr_vlm.trainer.rlfr_trainer.evaluate_held_out", lambda *_: {"eval_greedy": next(scores)})
+    trainer.train()
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "run" / "checkpoint-2")
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-2", "checkpoint-6"]
+    assert trainer.args.save_total_limit == 1
+
+
 @pytest.fixture
 def folders(make_policy, processor, tmp_path):
     """A policy and a flow field for it."""
