@@ -20,6 +20,8 @@ from rlfr_vlm.files import write_text
 
 RESOLVED_FILE = "config.yaml"
 SCALARS = (int, float, bool, str, types.NoneType)
+# Settings that may differ between the starts of one run without changing what it is.
+OWN_OF_A_START = ("output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "report_to", "local_rank")
 SECRET_WORDS = ("token", "key", "secret", "password")
 
 
@@ -111,12 +113,28 @@ def _check_type(name: str, value: Any, annotation: Any, path: str | None) -> Non
         raise UserError(f"{name} in {path} is {value!r}, but must be {wanted}.")
 
 
-def write_resolved(directory: str | Path, *configs: Any) -> None:
-    """Write every setting in force to `config.yaml` in `directory`; secrets are masked."""
+def resolved(*configs: Any) -> dict[str, Any]:
+    """Every setting in force, as plain values; secrets are masked."""
     merged: dict[str, Any] = {}
     for config in configs:
         values = config.to_dict() if hasattr(config, "to_dict") else dataclasses.asdict(config)
         merged.update({name: _plain(name, value) for name, value in values.items()})
+    return merged
+
+
+def differences(directory: str | Path, *configs: Any) -> list[str]:
+    """How the settings in force differ from those written in `directory`; none when nothing is written there."""
+    path = Path(directory) / RESOLVED_FILE
+    if not path.is_file():
+        return []
+    written, now = yaml.safe_load(path.read_text(encoding="utf-8")) or {}, resolved(*configs)
+    names = sorted(name for name in written.keys() & now.keys() if written[name] != now[name])
+    return [f"{name}: {written[name]} -> {now[name]}" for name in names if name not in OWN_OF_A_START]
+
+
+def write_resolved(directory: str | Path, *configs: Any) -> None:
+    """Write every setting in force to `config.yaml` in `directory`; secrets are masked."""
+    merged = resolved(*configs)
     write_text(Path(directory) / RESOLVED_FILE, yaml.safe_dump(merged, sort_keys=True, allow_unicode=True))
 
 

@@ -73,3 +73,12 @@ def test_resolved_configuration_is_complete_parses_again_and_hides_secrets(tmp_p
     assert values["num_generations"] == 8
     assert "hf_verysecret" not in text
     assert set(vars(options)) <= set(values)
+
+
+def test_settings_that_differ_from_what_was_written_are_named(tmp_path):
+    from rlfr_vlm.config import differences, write_resolved
+    from rlfr_vlm.options import RunOptions
+
+    assert differences(tmp_path, RunOptions()) == []
+    write_resolved(tmp_path, RunOptions(dataset_name="a", dtype="float32"))
+    assert differences(tmp_path, RunOptions(dataset_name="b", dtype="float32")) == ["dataset_name: a -> b"]

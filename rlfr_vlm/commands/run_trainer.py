@@ -32,7 +32,8 @@ def run_trainer(
     Returns:
         The exit code.
     """
-    from rlfr_vlm.config import parse_config, take_option, write_resolved
+    from rlfr_vlm.checkpoint import is_first_process
+    from rlfr_vlm.config import differences, parse_config, take_option, write_resolved
     from rlfr_vlm.terminal import calm
     from rlfr_vlm.trainer.callbacks import StopOnInterrupt, quiet
     from rlfr_vlm.trainer.run_record import program_arguments, write_run_record
@@ -43,6 +44,9 @@ def run_trainer(
     if resume is None and instead is None:
         refuse_other_run(Path(args.output_dir))
     checkpoint = find_checkpoint(resume, args.output_dir, args.world_size)
+    if checkpoint is not None and is_first_process():
+        for line in differences(checkpoint, options, args):
+            print(f"other than when the checkpoint was written: {line}")
     trainer = build(options, args)
     quiet(trainer)
     interrupt = StopOnInterrupt()
