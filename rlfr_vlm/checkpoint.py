@@ -6,7 +6,7 @@ folder `.saving`, which the next save empties.
 
 import hashlib
 import json
-import logging
+import operator
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,8 +21,6 @@ from rlfr_vlm.config import RESOLVED_FILE
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import write_json
 from rlfr_vlm.grading.version import grader_version
-
-logger = logging.getLogger(__name__)
 
 MARK_FILE = "complete.json"
 STATE_FILE = "trainer_state.json"
@@ -49,7 +47,7 @@ class ResumableArguments:
 class CompleteCheckpoints(Trainer):
     """A `Trainer` whose checkpoints are complete or absent. Put it before the trainer it extends.
 
-    Overrides `_get_output_dir` and `_save_checkpoint`. A subclass adds its own state in `save_extra_state`.
+    Overrides `train`, `_get_output_dir` and `_save_checkpoint`. A subclass adds its own state in `save_extra_state`.
     """
 
     _staging: Path | None = None
@@ -71,7 +69,7 @@ class CompleteCheckpoints(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         run_folder = Path(self._get_output_dir(trial))
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        name = _name(self.state.global_step)
         self._staging = run_folder / STAGING_FOLDER
         try:
             if self.accelerator.is_main_process:
@@ -122,8 +120,10 @@ class SaveBetweenRollouts(TrainerCallback):
     ) -> None:
         """Save what is the best so far, or it could not be kept."""
         value = (metrics or {}).get(str(args.metric_for_best_model))
-        if value is not None and str(getattr(args.save_strategy, "value", args.save_strategy)) != "no":
-            control.should_save |= state.best_metric is None or value > state.best_metric
+        if value is None or args.save_strategy == "no":
+            return
+        better = operator.gt if args.greater_is_better else operator.lt
+        control.should_save |= state.best_metric is None or better(value, state.best_metric)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:
@@ -156,8 +156,7 @@ def mark_complete(folder: Path, processes: int) -> None:
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None when it is complete."""
     try:
-        mark = json.loads((folder / MARK_FILE).read_text(encoding="utf-8"))
-        files = dict(mark["files"])
+        files = dict(read_mark(folder)["files"])
     except FileNotFoundError:
         return f"{MARK_FILE} is missing: it was cut off while being written, or written by another program"
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -201,15 +200,10 @@ def check_complete(folder: Path) -> None:
         raise UserError(f"The checkpoint {folder} is not complete: {problem}. Name another, or use --resume auto.")
 
 
-def other_grader(folder: Path) -> str | None:
-    """The grader of a complete checkpoint, if it is not the one in force."""
-    grader = json.loads((folder / MARK_FILE).read_text(encoding="utf-8")).get("grader")
-    return None if grader == grader_version() else str(grader)
-
-
-def written_by(folder: Path) -> int:
-    """How many processes wrote a complete checkpoint."""
-    return int(json.loads((folder / MARK_FILE).read_text(encoding="utf-8")).get("processes", 1))
+def read_mark(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's mark says: who wrote it, with how many processes, and every file's fingerprint."""
+    mark: dict[str, Any] = json.loads((folder / MARK_FILE).read_text(encoding="utf-8"))
+    return mark
 
 
 def checkpoints(run_folder: Path) -> list[Path]:

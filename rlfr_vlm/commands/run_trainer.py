@@ -43,7 +43,9 @@ def run_trainer(
     options, args = parse_config((RunOptions, config_class), rest)
     if resume is None and instead is None:
         refuse_other_run(Path(args.output_dir))
-    checkpoint = find_checkpoint(resume, args.output_dir, args.world_size)
+    checkpoint = find_checkpoint(resume, args.output_dir)
+    if checkpoint is not None and instead is None:
+        refuse_to_continue(Path(checkpoint), Path(args.output_dir), args.world_size)
     if checkpoint is not None and is_first_process():
         for line in differences(checkpoint, options, args):
             print(f"other than when the checkpoint was written: {line}")
@@ -98,20 +100,13 @@ def refuse_other_run(output_dir: Path) -> None:
         )
 
 
-def find_checkpoint(resume: str | None, output_dir: str, processes: int) -> str | None:
-    """The checkpoint to resume from: none, the newest complete one (`auto`), or the one named.
+def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
+    """The checkpoint that is meant: none, the newest complete one (`auto`), or the one named.
 
     Raises:
-        UserError: it is damaged, of another number of processes, or not the last one of its run.
+        UserError: it is damaged, or none of several is complete.
     """
-    from rlfr_vlm.checkpoint import (
-        check_complete,
-        checkpoints,
-        is_first_process,
-        newest_complete,
-        other_grader,
-        written_by,
-    )
+    from rlfr_vlm.checkpoint import check_complete, checkpoints, is_first_process, newest_complete, read_mark
     from rlfr_vlm.grading.version import grader_version
 
     if resume is None:
@@ -125,25 +120,31 @@ def find_checkpoint(resume: str | None, output_dir: str, processes: int) -> str 
     else:
         found = Path(resume)
         check_complete(found)
-        later = [path for path in checkpoints(found.parent) if _step(path) > _step(found)]
-        if later and found.parent.resolve() == Path(output_dir).resolve():
-            raise UserError(
-                f"{output_dir} has later checkpoints, such as {later[-1].name}, which a run from {found.name} would "
-                "mix with. Give it another --output_dir, or remove the later ones."
-            )
-    if found is None:
-        return None
-    if (saved := written_by(found)) != processes:
-        raise UserError(
-            f"{found} was written by {saved} process(es), and this run has {processes}: each has its own random state "
-            "and rows. Start as many."
-        )
-    if grader := other_grader(found):
+    if found is not None and (grader := read_mark(found)["grader"]) != grader_version():
         say(f"the checkpoint's rewards are of grader {grader}, this program's of {grader_version()}: answers may be "
             "judged otherwise from here on")  # fmt: skip
-    return str(found)
+    return None if found is None else str(found)
 
 
-def _step(folder: Path) -> int:
-    number = folder.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else 0
+def refuse_to_continue(checkpoint: Path, output_dir: Path, processes: int) -> None:
+    """Training can go on only with the checkpoint's own number of processes, and not beside later checkpoints.
+
+    Raises:
+        UserError: it cannot.
+    """
+    from rlfr_vlm.checkpoint import checkpoints, damage, read_mark
+
+    if (saved := read_mark(checkpoint)["processes"]) != processes:
+        raise UserError(
+            f"{checkpoint} was written by {saved} process(es), and this run has {processes}: each has its own random "
+            "state and rows. Start as many."
+        )
+    if checkpoint.parent.resolve() != output_dir.resolve():
+        return
+    folders = checkpoints(checkpoint.parent)
+    later = [path.name for path in folders[folders.index(checkpoint) + 1 :] if damage(path) is None]
+    if later:
+        raise UserError(
+            f"{output_dir} has later checkpoints, such as {later[-1]}, which a run from {checkpoint.name} would mix "
+            "with. Give it another --output_dir, or remove the later ones."
+        )

@@ -54,7 +54,8 @@ def _evaluate(trainer: "RLFRTrainer", checkpoint: str | None) -> None:
     import math
 
     from rlfr_vlm.files import write_json
-    from rlfr_vlm.trainer.callbacks import MetricsFile, describe_evaluation
+    from rlfr_vlm.trainer.callbacks import MetricsFile
+    from rlfr_vlm.trainer.held_out import describe_evaluation
 
     if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
         raise UserError(

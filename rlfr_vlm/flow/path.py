@@ -15,6 +15,8 @@ from rlfr_vlm.flow.context import FlowInputs
 Field = Callable[..., Tensor]
 # Tokens that are scored together: enough for a matrix product, few enough that memory and caches hold them.
 SCORE_TOKENS = 256
+# Tokens of one backward pass of an online update: while the policy's own graph lives, the field's must not be large.
+UPDATE_TOKENS = 1024
 
 
 def linear_path(x_1: Tensor, noise: Tensor, t: Tensor) -> Tensor:

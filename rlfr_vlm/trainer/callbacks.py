@@ -5,7 +5,6 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
@@ -157,13 +156,3 @@ class MarkBan(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         mark_ban_as_whole(model)
-
-
-def describe_evaluation(metrics: Mapping[str, float], prefix: str = "eval") -> str:
-    """Held-out accuracy in one line; undecided answers are counted apart."""
-    parts = []
-    for mode in ("greedy", "sampled"):
-        value, low, high, undecided = (metrics[f"{prefix}_{mode}{end}"] for end in ("", "_low", "_high", "_undecided"))
-        shown = "nothing decided" if math.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-        parts.append(f"{mode} {shown}" + (f", {undecided:.1%} undecided" if undecided else ""))
-    return f"held-out accuracy (n = {metrics[f'{prefix}_rows']:.0f}): {'; '.join(parts)}"

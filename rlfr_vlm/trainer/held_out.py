@@ -5,13 +5,14 @@ one without; vLLM's own random state goes on.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from trl.data_utils import prepare_multimodal_messages
 
+from rlfr_vlm.rewards import ReferenceProbability, build_rewards
 from rlfr_vlm.stats import wilson_interval
 
 MODES = ("greedy", "sampled")
@@ -21,7 +22,7 @@ def evaluate_held_out(trainer: Any, dataset: Any, prefix: str = "eval") -> dict[
     """Accuracy of the policy, in all processes together.
 
     Args:
-        trainer: an `RLFRTrainer`; its first reward judges.
+        trainer: an `RLFRTrainer`.
         dataset: rows as the trainer takes them.
         prefix: of the metrics' names.
 
@@ -52,6 +53,16 @@ def evaluate_held_out(trainer: Any, dataset: Any, prefix: str = "eval") -> dict[
     return metrics
 
 
+def describe_evaluation(metrics: Mapping[str, float], prefix: str = "eval") -> str:
+    """Held-out accuracy in one line; undecided answers are counted apart."""
+    parts = []
+    for mode in MODES:
+        value, low, high, undecided = (metrics[f"{prefix}_{mode}{end}"] for end in ("", "_low", "_high", "_undecided"))
+        shown = "nothing decided" if math.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        parts.append(f"{mode} {shown}" + (f", {undecided:.1%} undecided" if undecided else ""))
+    return f"held-out accuracy (n = {metrics[f'{prefix}_rows']:.0f}): {'; '.join(parts)}"
+
+
 def _judge(trainer: Any, dataset: Any) -> tuple[int, int, int]:
     """Right, wrong and undecided answers. All processes generate equally often; repeated rows do not count."""
     accelerator, size = trainer.accelerator, trainer.args.per_device_eval_batch_size
@@ -72,10 +83,19 @@ def _judge(trainer: Any, dataset: Any) -> tuple[int, int, int]:
 
 
 def _outcome(trainer: Any, rows: Sequence[dict[str, Any]]) -> torch.Tensor:
-    """The first reward of one response to each row, of all processes in their order; NaN where undecided."""
+    """The outcome of one response to each row, of all processes in their order; NaN where undecided.
+
+    That is the run's first reward; where it is the reference probability, which judges nothing, it is the grader's.
+    """
     prompts = [prepare_multimodal_messages(row["prompt"], images=row.get("images") or []) if trainer._is_vlm
                else row["prompt"] for row in rows]  # fmt: skip
     _, completion_ids, _, completions, *_ = trainer._generate(prompts)
+    if isinstance(trainer.reward_funcs[0], ReferenceProbability):
+        [grade] = build_rewards(["accuracy"], trainer.args, trainer.args.max_completion_length or 0)
+        columns = {name: [row.get(name) for row in rows] for name in rows[0]}
+        scores = grade(completions=completions, completion_ids=completion_ids, **columns)
+        local = [math.nan if score is None else score for score in scores]
+        return trainer.accelerator.gather(torch.tensor(local, device=trainer.accelerator.device))
     trainer._rollout_logps = None
     return trainer._calculate_rewards(list(rows), prompts, completions, completion_ids)[:, 0]
 

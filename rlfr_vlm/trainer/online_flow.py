@@ -27,14 +27,13 @@ from rlfr_vlm.flow import (
     token_flow_losses,
     velocity_deviation,
 )
+from rlfr_vlm.flow.path import UPDATE_TOKENS
 from rlfr_vlm.flow.storage import FIELD_FOLDER
 from rlfr_vlm.latents import Latents, find_language_tower
 from rlfr_vlm.options import FlowOptions
 from rlfr_vlm.vision import find_vision_tower
 
 OPTIMIZER_FILE = "flow_optimizer.pt"
-# Tokens of one backward pass of the field: while the policy's own graph lives, the field's must not be large.
-UPDATE_TOKENS = 1024
 GENERATOR_FILE = "flow_generator_rank{rank}.pt"
 
 

@@ -120,9 +120,7 @@ class RLFRTrainer(ResumableGRPO):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; before, while the policy still is the initial one, compute its reference probabilities."""
         if self.probabilities is not None and self.args.rlpr_debias:
-            evaluation = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
-            for dataset in [self.train_dataset, *(own for own in evaluation if own is not None)]:
-                self.probabilities.prepare(dataset, 4 * self.args.per_device_train_batch_size)
+            self.probabilities.prepare(self.train_dataset, 4 * self.args.per_device_train_batch_size)
         # the last callback, so that it has the last word on saving and stopping
         between = self.args.steps_per_generation * self.args.num_iterations
         self.remove_callback(SaveBetweenRollouts)
@@ -136,7 +134,8 @@ class RLFRTrainer(ResumableGRPO):
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """Greedy and sampled accuracy on held-out rows (see held_out.py), logged and given to the callbacks."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        metrics = evaluate_held_out(self, dataset, metric_key_prefix)
+        with self._times.paused():
+            metrics = evaluate_held_out(self, dataset, metric_key_prefix)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

@@ -12,7 +12,6 @@ Letters: B responses of this process, T response tokens.
 import base64
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -148,7 +147,7 @@ class RolloutLog:
         return lines
 
     def _rewrite(self, lines: Sequence[dict[str, Any]]) -> None:
-        write_text(self.path, "".join(json.dumps(line, allow_nan=False) + os.linesep for line in lines))
+        write_text(self.path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
 
 def describe_groups(

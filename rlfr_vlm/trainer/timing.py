@@ -22,6 +22,7 @@ class PartTimes:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.peaks: defaultdict[str, float] = defaultdict(float)
         self._running: list[str] = []
+        self._paused = False
 
     def now(self) -> float:
         if self.device.type == "cuda":
@@ -30,6 +31,9 @@ class PartTimes:
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
+        if self._paused:
+            yield
+            return
         start = self.now()
         self._note()
         self._running.append(part)
@@ -37,6 +41,15 @@ class PartTimes:
         self._note()
         self._running.remove(part)
         self.seconds[part] += self.now() - start
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, nothing counts: it is no part of a training step."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
 
     def take(self, updates: float) -> dict[str, float]:
         """Seconds per update of each part, and its peak memory in GB, since the last call; starts over."""

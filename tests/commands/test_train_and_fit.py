@@ -182,26 +182,28 @@ def test_interrupt_keeps_a_checkpoint_and_resume_goes_on(policy_folder, tmp_path
 
 def test_resume_skips_a_checkpoint_that_was_cut_off(tmp_path, capsys):
     from rlfr_vlm.checkpoint import mark_complete
-    from rlfr_vlm.commands.run_trainer import find_checkpoint
+    from rlfr_vlm.commands.run_trainer import find_checkpoint, refuse_to_continue
 
     run = str(tmp_path)
-    assert find_checkpoint("auto", run, 1) is None  # a run that was killed before its first checkpoint
+    assert find_checkpoint("auto", run) is None  # a run that was killed before its first checkpoint
     for step in (2, 10, 9):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
     with pytest.raises(UserError, match=r"No checkpoint in .* is complete"):
-        find_checkpoint("auto", run, 1)
+        find_checkpoint("auto", run)
     for step in (2, 9):
         mark_complete(tmp_path / f"checkpoint-{step}", processes=1)
-    assert find_checkpoint("auto", run, 1) == str(tmp_path / "checkpoint-9")
+    newest = find_checkpoint("auto", run)
+    assert newest == str(tmp_path / "checkpoint-9")
     assert "skipping" in (said := capsys.readouterr().out) and "checkpoint-10: complete.json is missing" in said
     with pytest.raises(UserError, match=r"is not complete: complete\.json is missing"):
-        find_checkpoint(str(tmp_path / "checkpoint-10"), run, 1)
+        find_checkpoint(str(tmp_path / "checkpoint-10"), run)
+    refuse_to_continue(tmp_path / "checkpoint-9", tmp_path, 1)  # the damaged one after it is no matter
     with pytest.raises(UserError, match=r"written by 1 process\(es\), and this run has 2"):
-        find_checkpoint("auto", run, 2)
-    with pytest.raises(UserError, match="has later checkpoints, such as checkpoint-10"):
-        find_checkpoint(str(tmp_path / "checkpoint-2"), run, 1)
-    assert find_checkpoint(str(tmp_path / "checkpoint-2"), str(tmp_path / "other"), 1)
+        refuse_to_continue(tmp_path / "checkpoint-9", tmp_path, 2)
+    with pytest.raises(UserError, match="has later checkpoints, such as checkpoint-9"):
+        refuse_to_continue(tmp_path / "checkpoint-2", tmp_path, 1)
+    refuse_to_continue(tmp_path / "checkpoint-2", tmp_path / "other", 1)
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(policy_folder, tmp_path, capsys):
@@ -221,6 +223,26 @@ def test_eval_only_measures_and_trains_nothing(policy_folder, tmp_path, capsys):
     written = json.loads((run / "evaluation.json").read_text())
     assert written["eval_rows"] == 10 and written["checkpoint"] is None
     assert not (run / "model.safetensors").exists() and not (run / "metrics.jsonl").exists()
+
+
+def test_eval_only_measures_the_checkpoint_that_is_named(policy_folder, make_policy, processor, tmp_path, monkeypatch):
+    """Any one, of a run with any number of processes, and beside later ones."""
+    import torch
+
+    from rlfr_vlm.checkpoint import mark_complete
+    from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
+
+    run, saved = tmp_path / "run", make_policy(seed=9)
+    for step in (2, 4):
+        saved.save_pretrained(run / f"checkpoint-{step}")
+        mark_complete(run / f"checkpoint-{step}", processes=8)
+    measured, evaluate = [], RLFRTrainer.evaluate
+    monkeypatch.setattr(RLFRTrainer, "evaluate", lambda self: measured.append(self.model) or evaluate(self))
+    arguments = train_arguments(policy_folder, str(run), "--method", "rlvr", "--eval_rows", "10", "--eval-only")
+    assert main([*arguments, "--resume", str(run / "checkpoint-2")]) == 0
+    weights = dict(measured[0].named_parameters())
+    assert all(torch.equal(weight, weights[name]) for name, weight in saved.named_parameters())
+    assert json.loads((run / "evaluation.json").read_text())["checkpoint"] == str(run / "checkpoint-2")
 
 
 def test_a_resumed_run_logs_no_step_twice(tmp_path):

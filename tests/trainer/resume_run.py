@@ -19,7 +19,7 @@ def train(folder: Path, name: str, run: str, steps: int, resume: str | None = No
     arguments = [*sys.argv[2:], "--output_dir", str(folder / run), "--max_steps", str(steps), "--save_steps", "2"]
     options, args = parse_config((RunOptions, RLFRConfig), arguments)
     trainer = build_trainer(options, args)
-    trainer.train(resume_from_checkpoint=find_checkpoint(resume, args.output_dir, args.world_size))
+    trainer.train(resume_from_checkpoint=find_checkpoint(resume, args.output_dir))
     trainer.save_model(str(folder / name))
     if trainer.flow is not None:
         save_field(folder / name / f"field-{trainer.accelerator.process_index}", trainer.flow.field, trainer.flow.spec)

@@ -109,7 +109,7 @@ def test_ddp_and_fsdp_train_as_one_process(work, alone, how):
     check_same(work, alone, train(work, how, torchrun(), 2, use_cpu="true"))
 
 
-@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("stage", [2, 3])
 def test_zero_trains_as_one_process(work, alone, stage):
     if importlib.util.find_spec("deepspeed") is None:
         pytest.skip("DeepSpeed is not installed")

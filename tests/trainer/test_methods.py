@@ -166,6 +166,27 @@ def test_a_server_is_asked_for_each_held_out_prompt(make_trainer, make_policy, d
     assert set(seen) == {1} and trainer.num_generations_eval == before != 1
 
 
+def test_without_a_verifier_in_training_held_out_answers_are_graded_all_the_same(make_trainer, make_policy, digits):
+    """RLPR's reward is a probability, which judges nothing."""
+    trainer = make_trainer(make_policy(), method="rlpr", reward=None, rlpr_mode="boxed", rlpr_debias=False,
+                           eval_dataset=digits.select(range(6)), eval_strategy="steps")  # fmt: skip
+    answers = [str(digits[number]["answer"]) for number in range(6)]
+    texts = [
+        rf"\\boxed{{{own if number % 3 else 'nothing'}}}".replace("\\\\", "\\") for number, own in enumerate(answers)
+    ]
+    generate = trainer._generate
+
+    def scripted(prompts):
+        result = list(generate(prompts))
+        result[3] = [[{"role": "assistant", "content": text}] for text in texts]
+        return tuple(result)
+
+    trainer._generate = scripted
+    metrics = trainer.evaluate()
+    assert metrics["eval_greedy"] == metrics["eval_sampled"] == pytest.approx(4 / 6)
+    assert not trainer._times.seconds  # no part of a training step
+
+
 def by_group(outcomes):
     """A reward that gives the groups of each rollout, in order, these outcomes of four responses."""
     queue = [list(map(float, group)) for group in outcomes]

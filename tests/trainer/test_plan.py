@@ -111,6 +111,22 @@ def test_sharing_by_hand(make_text_policy):
     assert (memory.gradients, memory.optimiser) == (0, 0)
 
 
+def test_an_adapter_keeps_the_inputs_of_its_layers_and_frozen_ones_do_not(make_policy):
+    """Whole training keeps every layer's input, a frozen tower almost nothing; adapters are between."""
+    from peft import get_peft_model
+
+    from rlfr_vlm.options import ModelOptions
+    from rlfr_vlm.trainer.lora import lora_config
+
+    setting = Setting(checkpointing=False, rows=2, positions=16)
+    whole = estimate_memory(make_policy(), setting)
+    frozen = estimate_memory(make_policy().requires_grad_(False), setting)
+    policy = make_policy()
+    adapted = estimate_memory(get_peft_model(policy, lora_config(policy, ModelOptions(use_peft=True))), setting)
+    assert frozen.activations < adapted.activations <= whole.activations
+    assert adapted.gradients < 0.5 * whole.gradients
+
+
 def test_the_command_counts_as_the_run_does(make_trainer, make_policy, processor, tmp_path, capsys):
     make_policy().save_pretrained(tmp_path / "policy")
     settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "steps_per_generation": 4,
