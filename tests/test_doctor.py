@@ -20,6 +20,7 @@ from rlfr_vlm.doctor.checks import FAIL, OK, WARN, Check
 from rlfr_vlm.doctor.place import Place, read_place
 from rlfr_vlm.doctor.vision_import import check_torchvision
 from rlfr_vlm.errors import UserError
+from tests.ports import free_port, held_port
 
 SECRET = "sk-0123456789abcdef"
 SECRETS = {name: f"{SECRET}{number}" for number, name in enumerate(keys.KEYS)}
@@ -36,16 +37,8 @@ def alone(monkeypatch):
 
 @pytest.fixture
 def listener():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        yield server.getsockname()[1]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    with held_port() as port:
+        yield port
 
 
 def place(**values) -> Place:

@@ -12,6 +12,7 @@ import pytest
 from rlfr_vlm.doctor import agreement, checks, collective
 from rlfr_vlm.doctor.checks import FAIL, OK, WARN, Check
 from rlfr_vlm.doctor.local import check_machine
+from tests.ports import held_port
 from tests.test_doctor import SECRET, SECRETS, free_port, place
 from tests.trainer.launching import environment, torchrun
 
@@ -43,10 +44,8 @@ def driver(tmp_path):
 
 @pytest.fixture
 def listener():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        yield server.getsockname()[1]
+    with held_port() as port:
+        yield port
 
 
 def start(command, **variables: str) -> subprocess.Popen:

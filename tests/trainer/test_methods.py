@@ -171,9 +171,7 @@ def test_without_a_verifier_in_training_held_out_answers_are_graded_all_the_same
     trainer = make_trainer(make_policy(), method="rlpr", reward=None, rlpr_mode="boxed", rlpr_debias=False,
                            eval_dataset=digits.select(range(6)), eval_strategy="steps")  # fmt: skip
     answers = [str(digits[number]["answer"]) for number in range(6)]
-    texts = [
-        rf"\\boxed{{{own if number % 3 else 'nothing'}}}".replace("\\\\", "\\") for number, own in enumerate(answers)
-    ]
+    texts = ["\\boxed{" + (own if number % 3 else "nothing") + "}" for number, own in enumerate(answers)]
     generate = trainer._generate
 
     def scripted(prompts):
