@@ -32,10 +32,11 @@ class FlowStep(TrainerCallback):
 
 
 class StopOnInterrupt(TrainerCallback):
-    """On the first Ctrl-C finish the step, save a checkpoint and stop; the second stops at once."""
+    """On the first Ctrl-C finish the step (in RL the rollout's updates), save and stop; the second stops at once."""
 
     def __init__(self) -> None:
-        self.interrupted = False
+        self.interrupted = False  # here, or in another process
+        self._signalled = False  # here
         self._previous: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -43,10 +44,10 @@ class StopOnInterrupt(TrainerCallback):
             self._previous = signal.signal(signal.SIGINT, self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.interrupted:
+        if self._signalled:
             raise KeyboardInterrupt
-        self.interrupted = True
-        print("\ninterrupted: finishing this step and saving a checkpoint; press Ctrl-C again to stop at once",
+        self._signalled = self.interrupted = True
+        print("\ninterrupted: finishing what is under way and saving a checkpoint; press Ctrl-C again to stop at once",
               file=sys.stderr)  # fmt: skip
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

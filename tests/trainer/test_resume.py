@@ -109,6 +109,16 @@ def test_an_interrupt_waits_for_the_end_of_the_rollout(make_trainer, make_policy
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-2"]
 
 
+def test_a_signal_that_comes_after_another_processs_is_the_first_here():
+    from rlfr_vlm.trainer.callbacks import StopOnInterrupt
+
+    interrupt = StopOnInterrupt()
+    interrupt.interrupted = True  # another process has told
+    interrupt._interrupt(2, None)
+    with pytest.raises(KeyboardInterrupt):
+        interrupt._interrupt(2, None)
+
+
 def test_the_best_is_saved_named_and_kept(make_trainer, make_policy, digits, monkeypatch, tmp_path):
     """Evaluated after every update, saved at the end: the best at step 2 is there, although nobody asked for it."""
     scores = iter([0.1, 0.9, 0.3, 0.2, 0.1, 0.0])
