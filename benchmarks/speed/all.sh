@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run the speed scripts that this machine can run, one after the other on an otherwise quiet machine, and write
-# benchmarks/speed/results/MACHINE.json. Ten to twenty minutes on two cores; `--quick` takes a few.
+# benchmarks/speed/results/MACHINE.json. `--quick` takes 4.5 minutes on two cores; without, more rounds and shapes.
 #
 #   bash benchmarks/speed/all.sh [--quick]
 set -euo pipefail
