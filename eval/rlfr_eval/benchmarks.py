@@ -3,13 +3,14 @@
 import dataclasses
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlfr_eval.prompts import Preset, preset
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.grading import Extraction, Item, extract_item
 
 BESIDE = Path(__file__).resolve().parent / "benchmarks"  # in a wheel
 IN_CHECKOUT = Path(__file__).resolve().parents[2] / "benchmarks" / "lm"
@@ -44,7 +45,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn; top_k -1 means all tokens. Sample number k has the seed `seed` + k."""
+    """How responses are drawn; top_k -1 means all tokens. Sample number k has the seed `seed` + k.
+
+    `max_tokens` 0 leaves an answer what the prompt leaves of the context; only chat servers know how.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -57,12 +61,12 @@ class Sampling:
         if (
             not 0 <= self.temperature < float("inf")
             or not 0 < self.top_p <= 1
-            or self.max_tokens < 1
+            or self.max_tokens < 0
             or self.samples < 1
         ):
             raise UserError(
                 f"temperature {self.temperature}, top_p {self.top_p}, max_tokens {self.max_tokens} and samples "
-                f"{self.samples} do not go together: temperature >= 0, 0 < top_p <= 1, the others at least 1."
+                f"{self.samples} do not go together: temperature >= 0, 0 < top_p <= 1, max_tokens >= 0, samples >= 1."
             )
         if self.samples > 1 and self.temperature == 0:
             raise UserError(
@@ -82,16 +86,77 @@ class Reference:
     metric: str = "pass@1"
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """One benchmark.
+@dataclass(frozen=True, kw_only=True)
+class AnyBenchmark:
+    """What every benchmark has, of text or of images.
 
     Attributes:
         n: problems it has; 0: not known before it is fetched, and kept by the lock file.
-        prompt: name of a preset, see `prompts.py`.
-        answer_type: `option`, `text`, or empty: the grader tells from the gold answer.
-        tolerance: relative, for numbers.
+        prompt: name of a preset.
         judge: `never`, or `undecided`: what rules leave undecided may be judged.
+        answer_type: `option`, `text`, or empty: the grader tells from the gold answer.
+    """
+
+    name: str
+    title: str
+    licence: str
+    n: int
+    prompt: str
+    sampling: Sampling = field(default_factory=Sampling)
+    judge: str = "undecided"
+    answer_type: str = ""
+    about: str = ""
+    reference: tuple[Reference, ...] = ()
+
+    def body(self, problem: Any) -> dict[str, Any]:
+        """The part of a request that holds the prompt of one problem."""
+        raise NotImplementedError
+
+    def asked(self, problem: Any) -> str:
+        """What is asked, for a person to read."""
+        raise NotImplementedError
+
+    def item(self, problem: Any, raw: str) -> Item:
+        """A response as the grader takes it."""
+        return Item(problem.golds, raw, None, problem.options, self.answer_type or None)
+
+    def extract(self, problem: Any, raw: str) -> Extraction:
+        """The answer in a response."""
+        return extract_item(self.item(problem, raw))
+
+    def how_asked(self) -> dict[str, Any]:
+        """Everything about the prompt that decides an answer: name, version and hash of the preset, and the like."""
+        raise NotImplementedError
+
+    def grading(self) -> list[Any]:
+        """Everything but the answer that decides a verdict of the rules."""
+        raise NotImplementedError
+
+    def more_scores(self, problems: Sequence[Any], results: Sequence[Any]) -> dict[str, Any]:
+        """Scores beside the accuracy, or instead of it: keys of scores.json. Results are in the problems' order."""
+        return {}
+
+    def check_common(self) -> None:
+        """Refuse values that no benchmark can have."""
+        if not NAME.fullmatch(self.name):
+            raise UserError(f"Benchmark name {self.name!r} must be letters, digits, `_`, `.` and `-`; it names files.")
+        for key, known in (("judge", JUDGE_POLICIES), ("answer_type", ANSWER_TYPES)):
+            self.check_choice(key, known)
+
+    def check_choice(self, key: str, known: tuple[str, ...]) -> None:
+        if getattr(self, key) not in known:
+            raise UserError(
+                f"Benchmark {self.name}: {key} is {getattr(self, key)!r}; it is {' or '.join(map(repr, known))}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(AnyBenchmark):
+    """A benchmark of text.
+
+    Attributes:
+        prompt: name of a preset, see `prompts.py`.
+        tolerance: relative, for numbers.
         free_text: whether answers may be words. Rules then call wrong only what numbers and options prove wrong; the
             rest is undecided, for a judge.
         no_answer: what a response without an answer is: `wrong`, or `undecided`.
@@ -99,21 +164,12 @@ class Benchmark:
         content_sha256: of the problems as `problems.content_hash` sees them, in the copy that this file was made with.
     """
 
-    name: str
-    title: str
-    licence: str
-    n: int
     source: Source
     prompt: str = "qwen-box"
-    sampling: Sampling = field(default_factory=Sampling)
-    answer_type: str = ""
     tolerance: float = 0.0
-    judge: str = "undecided"
     no_answer: str = "wrong"
     free_text: bool = False
     content_sha256: str = ""
-    about: str = ""
-    reference: tuple[Reference, ...] = ()
     system_prompt: str = ""
 
     @property
@@ -121,19 +177,28 @@ class Benchmark:
         """How it is asked."""
         return preset(self.prompt, self.system_prompt)
 
+    def body(self, problem: Any) -> dict[str, Any]:
+        return self.preset.body(problem.asked)
+
+    def asked(self, problem: Any) -> str:
+        return self.preset.text(problem.asked)
+
+    def how_asked(self) -> dict[str, Any]:
+        prompt = {"name": self.preset.name, "version": self.preset.version, "hash": self.preset.digest}
+        return {"prompt": prompt, "answer_type": self.answer_type}
+
+    def grading(self) -> list[Any]:
+        return [self.tolerance, self.no_answer, self.answer_type, self.free_text]
+
     def __post_init__(self) -> None:
-        _ = self.preset
-        if not NAME.fullmatch(self.name):
-            raise UserError(f"Benchmark name {self.name!r} must be letters, digits, `_`, `.` and `-`; it names files.")
+        self.check_common()
+        self.check_choice("no_answer", NO_ANSWER)
         if not 0 <= self.tolerance < 1:
             raise UserError(
                 f"Benchmark {self.name}: tolerance is {self.tolerance}; it is relative, from 0 to below 1."
             )
-        for key, known in (("judge", JUDGE_POLICIES), ("no_answer", NO_ANSWER), ("answer_type", ANSWER_TYPES)):
-            if getattr(self, key) not in known:
-                raise UserError(
-                    f"Benchmark {self.name}: {key} is {getattr(self, key)!r}; it is {' or '.join(map(repr, known))}."
-                )
+        if not self.preset.is_chat and not self.sampling.max_tokens:
+            raise UserError(f"Benchmark {self.name}: max_tokens 0 goes with chat presets only; {self.prompt} is raw.")
 
 
 def build(cls: type, table: Mapping[str, Any], where: str) -> Any:
@@ -151,7 +216,7 @@ def build(cls: type, table: Mapping[str, Any], where: str) -> Any:
     values = dict(table)
     nested = {"source": Source, "sampling": Sampling}
     for key, value in table.items():
-        if key in nested and cls is Benchmark:
+        if key in nested and issubclass(cls, AnyBenchmark):
             values[key] = build(nested[key], value, f"{where}, [{key}]")
         elif key == "reference" and isinstance(value, list | tuple):
             values[key] = tuple(build(Reference, row, f"{where}, [[reference]]") for row in value)
@@ -169,10 +234,10 @@ def build(cls: type, table: Mapping[str, Any], where: str) -> Any:
 
 def load_benchmark(path: Path) -> Benchmark:
     """Read one benchmark file."""
-    return build(Benchmark, _read_toml(path), str(path))
+    return build(Benchmark, read_toml(path), str(path))
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -192,7 +257,7 @@ def shipped() -> dict[str, Benchmark]:
 
 def suites() -> dict[str, dict[str, dict[str, Any]]]:
     """Suite -> benchmark -> what the suite sets differently: `prompt`, and keys of `Sampling`."""
-    return _read_toml(folder() / SUITES_FILE)
+    return read_toml(folder() / SUITES_FILE)
 
 
 def resolve(names: Iterable[str]) -> list[Benchmark]:
@@ -219,7 +284,7 @@ def resolve(names: Iterable[str]) -> list[Benchmark]:
     return list(found.values())
 
 
-def changed(benchmark: Benchmark, **changes: Any) -> Benchmark:
+def changed(benchmark: AnyBenchmark, **changes: Any) -> Any:
     """The benchmark with another prompt or sampling; None changes nothing."""
     changes = {key: value for key, value in changes.items() if value is not None}
     of_sampling = {option.name for option in dataclasses.fields(Sampling)} & set(changes)

@@ -6,6 +6,8 @@ from rlfr_vlm.command_line import Program
 
 COMMANDS = {
     "lm": "rlfr_eval.commands.lm",
+    "vlm": "rlfr_eval.commands.vlm",
+    "preview": "rlfr_eval.commands.preview",
     "list": "rlfr_eval.commands.list_benchmarks",
     "fetch": "rlfr_eval.commands.fetch",
     "judge": "rlfr_eval.commands.judge",

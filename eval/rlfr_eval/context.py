@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable
 
 from rlfr_eval.answering import Task, request_body
-from rlfr_eval.benchmarks import Benchmark
+from rlfr_eval.benchmarks import AnyBenchmark
 from rlfr_eval.endpoint import Endpoint
 from rlfr_eval.verdicts import Chosen
 from rlfr_vlm.errors import UserError
@@ -12,7 +12,7 @@ from rlfr_vlm.errors import UserError
 LONGEST_CHECKED = 3  # prompts of each benchmark whose tokens are counted
 
 
-def check_lengths(benchmarks: Iterable[Benchmark], context: int | None) -> None:
+def check_lengths(benchmarks: Iterable[AnyBenchmark], context: int | None) -> None:
     """Refuse answers that could not fit even without a prompt.
 
     Args:

@@ -2,27 +2,28 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlfr_eval.answering import Answering, Task, tasks
-from rlfr_eval.benchmarks import Benchmark
+from rlfr_eval.benchmarks import AnyBenchmark, Benchmark
 from rlfr_eval.context import check_lengths, check_prompts
 from rlfr_eval.endpoint import Endpoint
 from rlfr_eval.judge.choice import JudgeChoice
 from rlfr_eval.judge.judge import BYTES_PER_TOKEN
 from rlfr_eval.judge.session import JudgeOptions, prepare
 from rlfr_eval.judging import check_first, cost_line, expected_cost, judge_undecided
-from rlfr_eval.problems import Problem, ProblemSet, read_problems
+from rlfr_eval.problems import read_problems
 from rlfr_eval.progress import bar
 from rlfr_eval.runs import about, configuration, limited, restore, session
 from rlfr_eval.scores import score_run
 from rlfr_eval.serving import Served, ServingOptions, served
 from rlfr_eval.settings import Settings
 from rlfr_eval.store import RUN_FILE, RunStore
-from rlfr_eval.verdicts import grade_by_rules
+from rlfr_eval.verdicts import Chosen, grade_by_rules
 
 # vLLM takes what a request leaves out from the model's generation_config.json, unless it is told not to
 VLLM_NEUTRAL = {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": -1}
@@ -31,9 +32,13 @@ JUDGE_FRAME = 2000  # characters around the question in what a judge is told, wi
 
 @dataclass
 class Evaluation:
-    """Everything one `rlfr-eval lm` needs to know. `record` is run.json, once it is written."""
+    """Everything one `rlfr-eval lm` needs to know. `record` is run.json, once it is written.
 
-    benchmarks: list[Benchmark]
+    Attributes:
+        keep_servers: leave the model's server running while a judge judges, when both have a place.
+    """
+
+    benchmarks: Sequence[AnyBenchmark]
     serving: ServingOptions
     settings: Settings
     judge: JudgeChoice | None
@@ -46,17 +51,36 @@ class Evaluation:
     concurrency: int = 64
     time_limit: float = 1800.0
     max_tries: int = 6
+    keep_servers: bool = False
+    kind: str = "lm"
     record: dict[str, Any] = field(default_factory=dict)
-    _data: dict[str, ProblemSet] = field(default_factory=dict)
+    _data: dict[str, Any] = field(default_factory=dict)
+    _kept: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
-        self._data = {benchmark.name: read_problems(benchmark, self.data_dir) for benchmark in self.benchmarks}
+        self._data = self._read()
         check_lengths(self.benchmarks, self.serving.context())
         if self.judge is not None:
             prepare(self.judge, self.settings, self.judge_options)
 
+    def _read(self) -> dict[str, Any]:
+        """Problem sets by benchmark."""
+        return {one.name: read_problems(one, self.data_dir) for one in self.benchmarks if isinstance(one, Benchmark)}
+
+    def _restore(self, store: RunStore) -> tuple[Chosen, dict[str, int]]:
+        """What this and earlier calls measured."""
+        return restore(store)
+
+    def _grade(self, store: RunStore, chosen: Chosen, on_graded: Callable[[int], None]) -> None:
+        """Verdicts by rules on everything that has none."""
+        grade_by_rules(store, chosen, on_graded)
+
+    def _judging(self) -> dict[str, Any]:
+        """How a judge decides an answer, and the cases it is checked with, where those are not the common ones."""
+        return {"decide": None, "cases": None}
+
     @property
-    def chosen(self) -> dict[str, tuple[Benchmark, tuple[Problem, ...]]]:
+    def chosen(self) -> dict[str, tuple[AnyBenchmark, tuple[Any, ...]]]:
         """Benchmarks with the problems that are to be answered."""
         return {one.name: (one, limited(self._data[one.name], self.limit)) for one in self.benchmarks}
 
@@ -89,18 +113,23 @@ class Evaluation:
 
     def run(self) -> tuple[dict[str, Any], bool]:
         """Do it. Returns the scores, and whether nothing is left for another call."""
-        checked = None
+        with self._kept:
+            return self._run()
+
+    def _run(self) -> tuple[dict[str, Any], bool]:
+        checked, judging = None, self._judging()
         if self.judge is not None and self.judge.url and any(one.judge == "undecided" for one in self.benchmarks):
-            checked = asyncio.run(check_first(self.judge, self.settings, self.folder, self.judge_options))
+            first = check_first(self.judge, self.settings, self.folder, self.judge_options, judging["cases"])
+            checked = asyncio.run(first)
         gone = "" if self._answered_already() else self._answer()
         with RunStore(self.folder) as store:
-            everything, planned = restore(store)  # with what earlier calls measured
+            everything, planned = self._restore(store)
             total = sum(len(problems) * one.sampling.samples for one, problems in everything.values())
             with bar(total, "grading") as shown:
-                grade_by_rules(store, everything, shown.update)
+                self._grade(store, everything, shown.update)
             score_run(store, everything, {}, planned)  # stands until, and unless, a judge has said more
             report = judge_undecided(
-                store, self.chosen, self.judge, self.settings, self.judge_options, checked=checked
+                store, self.chosen, self.judge, self.settings, self.judge_options, checked=checked, **judging
             )
             scores = score_run(store, everything, store.run.get("judges", {}), planned)
             self.record = store.run
@@ -125,8 +154,11 @@ class Evaluation:
         """Get what is missing; a server of our own that dies is started once more. Returns "", or why it is gone."""
         gone = ""
         for _ in range(2):
-            with served(self.serving, self.folder) as place:
+            with ExitStack() as stack:
+                place = stack.enter_context(served(self.serving, self.folder))
                 gone = asyncio.run(self._ask(place))
+                if self.keep_servers and not gone:
+                    self._kept.push(stack.pop_all())
                 if not gone or place.server is None:
                     break
                 print(f"the model's server is gone ({gone}). {place.server.log_end()}", file=sys.stderr)
@@ -177,7 +209,7 @@ class Evaluation:
         configurations = {
             one.name: configuration(one, self._data[one.name], self.extra_body, self.omit) for one in self.benchmarks
         }
-        more = about(self.benchmarks, self.data_dir, self.limit, base_url=url, context=context)
+        more = about(self.benchmarks, self.data_dir, self.limit, base_url=url, context=context, kind=self.kind)
         store.begin(model, configurations, more, now)
         for lines in (store.samples, store.verdicts, store.failures):
             if lines.repaired:

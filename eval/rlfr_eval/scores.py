@@ -1,11 +1,11 @@
 """scores.json: everything that is known of a run, benchmark by benchmark."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from rlfr_eval.benchmarks import Benchmark
+from rlfr_eval.benchmarks import AnyBenchmark
 from rlfr_eval.metrics import HEADLINE_UNDECIDED, accuracy, collect, over_samples
 from rlfr_eval.store import SCORES_FILE, RunStore
 from rlfr_eval.verdicts import Chosen, Standing, standings
@@ -37,7 +37,7 @@ def score_run(
         "benchmarks": {
             name: {
                 "judge": judges.get(name),
-                **_score(benchmark, [problem.id for problem in problems], rows[name], standing, planned[name]),
+                **_score(benchmark, problems, rows[name], standing, planned[name]),
             }
             for name, (benchmark, problems) in chosen.items()
         },
@@ -66,13 +66,13 @@ def _light(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _score(
-    benchmark: Benchmark,
-    problem_ids: list[str],
+    benchmark: AnyBenchmark,
+    problems: Sequence[Any],
     rows: list[dict[str, Any]],
     standing: Mapping[str, Standing],
     planned: int,
 ) -> dict[str, Any]:
-    samples = benchmark.sampling.samples
+    samples, problem_ids = benchmark.sampling.samples, [problem.id for problem in problems]
     wanted = set(problem_ids)
     rows = [row for row in rows if row["problem"] in wanted and row["sample"] < samples]
     final, by_rules = collect(problem_ids, samples, rows, standing)
@@ -98,6 +98,7 @@ def _score(
         **over_samples(final, samples),
         **_lengths(rows),
         "reference": [vars(reference) for reference in benchmark.reference],
+        **benchmark.more_scores(problems, final),
     }
 
 

@@ -47,6 +47,8 @@ SETTINGS = {
         Setting("OPENAI_API_KEY", "another name for JUDGE_API_KEY", secret=True),
         Setting("USED_MODEL", "RLPR's name for JUDGE_MODEL; no_api: none"),
         Setting("RLFR_EVAL_DATA", "folder of benchmark files"),
+        Setting("LMUData", "VLMEvalKit's folder of TSV files (default: ~/LMUData)"),
+        Setting("VLMEVAL_PYTHON", "Python of an environment that has ms-vlmeval (default: .venv-vlmeval's)"),
         Setting("RLFR_EVAL_API_KEY", "key of the server under --base-url", secret=True),
         Setting("RLFR_EVAL_SERVER_CMD", "command that serves --model: {model}, {name}, {host}, {port} are filled in"),
     )

@@ -126,6 +126,8 @@ class RunStore:
             UserError: the folder holds answers of another model or configuration; says what differs.
         """
         known, about = self.run.get("benchmarks", {}), dict(about)
+        if self.run and self.run.get("kind", about.get("kind")) != about.get("kind"):
+            raise UserError(f"{self.folder} is a run of `rlfr-eval {self.run['kind']}`. Take another --out.")
         changed = differences(self.run["model"], model, "model.") if self.run else []
         for name, wanted in benchmarks.items():
             changed += differences(known[name], wanted, f"{name}.") if name in known else []

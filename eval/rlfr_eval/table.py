@@ -23,25 +23,38 @@ def score_rows(scores: Mapping[str, Any], show_undecided: bool = False) -> list[
     rows = []
     for name, one in scores["benchmarks"].items():
         score = percent(one["accuracy"])
-        if not one["headline"]:
+        if one.get("unscoreable"):
+            score = "-"
+        elif not one["headline"]:
             score = f"({score})" if show_undecided else "undecided"
-        label = f"{name} ({one['metric']})" if one["samples"] > 1 else name
+        label = name if one["metric"] == "pass@1" else f"{name} ({one['metric']})"
         if one["partial"]:
             label += f" PARTIAL {one['problems']}/{one['problems_planned']}"
-        low, high = one["ci95"]
-        shown = one["headline"] or show_undecided
+        shown = (one["headline"] or show_undecided) and not one.get("unscoreable")
         rows.append([
             label,
             str(one["answered"]) if not one["missing"] else f"{one['answered']}/{one['answers_expected']}",
             score,
-            f"[{percent(low)}, {percent(high)}]" if shown else "-",
+            _interval(one) if shown else "-",
             " / ".join(percent(share) for share in _decided_by(one)),
-            f"{percent(one['lower'])} to {percent(one['upper'])}",
-            f"{percent(one['rules_only']['accuracy'])} of {percent(one['rules_only']['coverage'])}",
+            "-" if one.get("unscoreable") else f"{percent(one['lower'])} to {percent(one['upper'])}",
+            _rules_only(one),
             percent(one["truncated"]),
             percent(one["no_answer_found"]),
         ])  # fmt: skip
     return rows
+
+
+def _interval(one: Mapping[str, Any]) -> str:
+    low, high = one["ci95"]
+    return f"[{percent(low)}, {percent(high)}]"
+
+
+def _rules_only(one: Mapping[str, Any]) -> str:
+    """What rules alone say; nothing where the score is not the share of right answers."""
+    if one.get("unscoreable") or "dimensions" in one:
+        return "-"
+    return f"{percent(one['rules_only']['accuracy'])} of {percent(one['rules_only']['coverage'])}"
 
 
 def _decided_by(one: Mapping[str, Any]) -> tuple[float, float, float]:
@@ -66,7 +79,9 @@ def notes(scores: Mapping[str, Any]) -> list[str]:
             found.append(f"{name}: PARTIAL, {one['problems']} of {one['problems_planned']} problems (--limit).")
         if one["missing"]:
             found.append(f"{name}: {one['missing']} answers are missing; run the same command again to get them.")
-        if not one["headline"]:
+        if one.get("unscoreable"):
+            found.append(f"{name}: no score: {one['unscoreable']}.")
+        elif not one["headline"]:
             reasons = ", ".join(f"{count} {reason}" for reason, count in one["undecided_reasons"].items())
             found.append(
                 f"{name}: {percent(1 - one['coverage'])} % undecided ({reasons}), more than 1 %: no single number "
@@ -91,9 +106,12 @@ def over_samples_lines(scores: Mapping[str, Any], show_undecided: bool = False) 
     """pass@k and maj@k, a line per benchmark that has several samples and may be quoted."""
     lines = []
     for name, one in scores["benchmarks"].items():
-        if not (one["headline"] or show_undecided):
+        if not (one["headline"] or show_undecided) or one.get("unscoreable"):
             continue
-        values = []
+        values = [
+            f"{key} {percent(more['accuracy'])} {_interval(more)} of {more['n']}"
+            for key, more in one.get("metrics", {}).items()
+        ]
         for key, value in one.items():
             if key.startswith(("pass@", "maj@")) and not key.endswith(LEFT_OUT):
                 left_out = one.get(f"{key}{LEFT_OUT}", 0)

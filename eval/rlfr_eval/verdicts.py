@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from rlfr_eval.answering import item
-from rlfr_eval.benchmarks import Benchmark
-from rlfr_eval.problems import Problem
+from rlfr_eval.benchmarks import AnyBenchmark, Benchmark
 from rlfr_eval.store import RunStore, digest
 from rlfr_vlm.grading import Grade, Reason, Verdict, grade_many, grader_version
 
 BATCH = 512
 PROVE_WRONG = ("number", "option")  # paths of the grader that hold for free text, too
 NEEDED = {by: {"id", "answer", "verdict", "reason", more} for by, more in (("rules", "grading"), ("judge", "judge"))}
-Chosen = Mapping[str, tuple[Benchmark, tuple[Problem, ...]]]
+Chosen = Mapping[str, tuple[Any, tuple[Any, ...]]]  # name -> benchmark and its problems, of text or of images
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +32,15 @@ class Standing:
     judged: bool = False
 
 
-def grading_key(benchmark: Benchmark) -> str:
+def grading_key(benchmark: AnyBenchmark) -> str:
     """Hash of everything but the answer that decides a verdict of the rules."""
-    settings = (benchmark.tolerance, benchmark.no_answer, benchmark.answer_type, benchmark.free_text)
-    return digest([grader_version(), *settings])
+    return digest([grader_version(), *benchmark.grading()])
 
 
 def grade_by_rules(store: RunStore, chosen: Chosen, on_graded: Callable[[int], None] = lambda count: None) -> int:
     """Append the rules' verdict for every answer that has none by this grader and these settings; returns how many."""
     keys = {name: grading_key(benchmark) for name, (benchmark, _) in chosen.items()}
-    graded = {(row["id"], row["answer"], row["grading"]) for row in _lines(store, "rules")}
+    graded = {(row["id"], row["answer"], row["grading"]) for row in rule_lines(store)}
     problems = {(name, problem.id): problem for name, (_, all_problems) in chosen.items() for problem in all_problems}
     rows = (
         row
@@ -57,7 +54,7 @@ def grade_by_rules(store: RunStore, chosen: Chosen, on_graded: Callable[[int], N
             same = [row for row in batch if chosen[row["benchmark"]][0].tolerance == tolerance]
             grades = grade_many(
                 [
-                    item(row["raw"], chosen[row["benchmark"]][0], problems[row["benchmark"], row["problem"]])
+                    chosen[row["benchmark"]][0].item(problems[row["benchmark"], row["problem"]], row["raw"])
                     for row in same
                 ],
                 tolerance=tolerance,
@@ -68,6 +65,11 @@ def grade_by_rules(store: RunStore, chosen: Chosen, on_graded: Callable[[int], N
         count += len(batch)
         on_graded(len(batch))
     return count
+
+
+def rule_lines(store: RunStore) -> Iterator[dict[str, Any]]:
+    """Verdicts by rules."""
+    return _lines(store, "rules")
 
 
 def _lines(store: RunStore, by: str) -> Iterator[dict[str, Any]]:

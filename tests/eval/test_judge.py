@@ -88,10 +88,10 @@ def test_cache_is_per_judge_and_per_everything_it_is_told(tmp_path):
         for judge in ("a", "b") for question in ("q", "r") for golds in (["1"], ["2"]) for answer in ("x", "y")
     }  # fmt: skip
     assert len(keys) == 16
-    cache.put(min(keys), "a", R, "why \ud800")
-    assert cache.get(min(keys)) == (R, "why ?") and cache.get(max(keys)) is None
+    cache.put(min(keys), "a", "right", "why \ud800")
+    assert cache.get(min(keys)) == ("right", "why ?") and cache.get(max(keys)) is None
     cache.close()
-    assert VerdictCache(tmp_path / "c" / "judge.sqlite").get(min(keys))[0] is R  # shared with later runs
+    assert VerdictCache(tmp_path / "c" / "judge.sqlite").get(min(keys))[0] == "right"  # shared with later runs
     (tmp_path / "broken").write_text("no database" * 100)
     with pytest.raises(UserError, match="Cannot use the judge's cache"):
         VerdictCache(tmp_path / "broken")

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 from rlfr_eval.judge.choice import JudgeChoice, choose_judge
 from rlfr_eval.settings import Settings, load_settings
 from rlfr_vlm.command_line import options_parser
+from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
     from rlfr_eval.judge.session import JudgeOptions
+    from rlfr_eval.serving import ServingOptions
 
 EXIT_INCOMPLETE = 3
+OMITTABLE = ("temperature", "top_p", "max_tokens", "seed", "stop")
+# of a request, that --extra-body must not change behind the record's back
+OWN_FIELDS = {"model", "messages", "prompt", "temperature", "top_p", "top_k", "max_tokens", "seed", "stream", "n"}
 
 
 def parser(command: str, summary: str) -> argparse.ArgumentParser:
@@ -32,6 +37,90 @@ def add_judge_options(given: argparse.ArgumentParser) -> None:
     group.add_argument("--judge-budget-tokens", type=float, default=math.inf, help="stop judging at so many tokens")
     group.add_argument("--judge-budget-usd", type=float, default=math.inf, help="stop judging at so many dollars")
     group.add_argument("--no-judge-cache", action="store_true", help="ask anew, and keep nothing for other runs")
+
+
+def add_model_options(given: argparse.ArgumentParser) -> None:
+    given.add_argument(
+        "--model", default="", metavar="PATH_OR_HUB_ID", help="a model, or a LoRA adapter, to serve here"
+    )
+    given.add_argument("--base-url", default="", help="a server that runs; --model then names what to ask there")
+    given.add_argument("--out", help="run folder (default: outputs/eval/MODEL); the same command again goes on")
+    given.add_argument("--limit", type=int, help="only the first N problems of each; marks results as partial")
+    given.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs; do nothing")
+
+
+def add_asking_options(asking: Any) -> None:
+    """Of a request. `asking` is a group of a parser."""
+    asking.add_argument("--temperature", type=float)
+    asking.add_argument("--top-p", type=float)
+    asking.add_argument("--top-k", type=int)
+    asking.add_argument("--max-tokens", type=int, help="length of an answer")
+    asking.add_argument("--seed", type=int, help="of the first sample; sample k has seed + k")
+    asking.add_argument("--system-prompt", help="of a chat preset, instead of its own")
+    asking.add_argument("--extra-body", default="{}", metavar="JSON", help="added to each request")
+    asking.add_argument(
+        "--omit",
+        nargs="+",
+        default=[],
+        choices=OMITTABLE,
+        help="left out of each request, for servers that refuse it, such as seed or top_p",
+    )
+    asking.add_argument("--concurrency", type=int, default=64, help="requests at a time (default: %(default)s)")
+    asking.add_argument(
+        "--time-limit", type=float, default=1800.0, help="seconds for a request (default: %(default)s)"
+    )
+    asking.add_argument("--max-tries", type=int, default=6, help="of a request (default: %(default)s)")
+
+
+def add_serving_options(given: argparse.ArgumentParser) -> None:
+    serving = given.add_argument_group("serving --model")
+    serving.add_argument("--server-cmd", help="command instead of vLLM: {model}, {name}, {host}, {port} are filled in")
+    serving.add_argument("--server-args", default="", help="more options for vLLM, as one text")
+    serving.add_argument("--server-port", type=int, default=0, help="default: a free one")
+    serving.add_argument("--adapter", choices=["native", "merged"], default="native", help="how LoRA is served")
+    serving.add_argument("--base-model", default="", help="of an adapter, instead of the one it names")
+
+
+def read_extra_body(options: argparse.Namespace) -> dict[str, Any]:
+    """--extra-body, with the numbers of the other options checked.
+
+    Raises:
+        UserError: a number out of range, no JSON object, or a field that has an option of its own.
+    """
+    from rlfr_eval.settings import json_object
+
+    for name in ("concurrency", "max_tries", "limit"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
+    if not 0 < options.time_limit < float("inf"):
+        raise UserError(f"--time-limit is {options.time_limit:g}; it must be above 0 seconds.")
+    extra_body = json_object(options.extra_body, "--extra-body")
+    if own := sorted(OWN_FIELDS & set(extra_body)):
+        raise UserError(
+            f"--extra-body holds {', '.join(own)}, which has an option of its own or is not to be changed."
+        )
+    return extra_body
+
+
+def read_serving(options: argparse.Namespace, settings: Settings, more: str = "") -> "ServingOptions":
+    """How the model is reached. `more` are options for vLLM in front of the user's."""
+    from rlfr_eval.server import fill
+    from rlfr_eval.serving import ServingOptions
+
+    command = "" if options.base_url else settings["RLFR_EVAL_SERVER_CMD"]
+    arguments = fill(options.server_args)
+    if (
+        more
+        and not options.base_url
+        and not command
+        and not any(word.startswith(more.split()[0]) for word in arguments)
+    ):
+        arguments = [*fill(more), *arguments]
+    return ServingOptions(
+        options.model, options.base_url, command, tuple(arguments), options.server_port, options.adapter,
+        options.base_model,
+    )  # fmt: skip
 
 
 def add_output_options(given: argparse.ArgumentParser) -> None:

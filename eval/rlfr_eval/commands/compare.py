@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
 def _load(folder: Path) -> dict[str, Any]:
     """Per benchmark: data hash, way of asking, samples, and mean of each problem."""
     from rlfr_eval.metrics import collect
-    from rlfr_eval.runs import specs
+    from rlfr_eval.runs import is_vlm, specs
     from rlfr_eval.store import RunStore
     from rlfr_eval.verdicts import standings
     from rlfr_vlm.grading import Verdict
@@ -83,7 +83,7 @@ def _load(folder: Path) -> dict[str, Any]:
                 "judge": judges.get(name),
                 "undecided": verdicts.count(Verdict.UNDECIDED) / max(1, len(verdicts)),
             }
-        return {"benchmarks": found, "folder": folder}
+        return {"benchmarks": found, "folder": folder, "vlm": is_vlm(store)}
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any]) -> "list[Difference]":
@@ -103,6 +103,12 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> "list[Difference]":
         left, right = a["benchmarks"][name], b["benchmarks"][name]
         if left["data"] != right["data"]:
             raise UserError(f"{name} has other problems in {b['folder']} than in {a['folder']}; none can be paired.")
+        presets = [run["benchmarks"][name]["made"]["prompt"]["name"] for run in (a, b)]
+        if a["vlm"] and presets[0] != presets[1]:
+            raise UserError(
+                f"{name} was asked with the preset {presets[0]} in {a['folder']} and with {presets[1]} in "
+                f"{b['folder']}; presets are not compared. Run both with the same one."
+            )
         for change in differences(left["made"], right["made"]):
             _note(f"{name} was asked differently: {change}")
         if left["judge"] != right["judge"]:

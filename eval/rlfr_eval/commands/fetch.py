@@ -3,7 +3,9 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
 from rlfr_eval.commands.arguments import parser
 from rlfr_vlm.errors import EXIT_USER_ERROR, UserError
@@ -14,7 +16,10 @@ SUMMARY = "download benchmark data at pinned revisions and write the lock file"
 def _parser() -> argparse.ArgumentParser:
     given = parser("fetch", SUMMARY)
     given.add_argument("names", nargs="+", metavar="NAME", help="suites, benchmarks or TOML files")
-    given.add_argument("--data-dir", help="where to (default: RLFR_EVAL_DATA, or the user's cache)")
+    given.add_argument("--vlm", action="store_true", help="names are multimodal benchmarks; files are VLMEvalKit's")
+    given.add_argument(
+        "--data-dir", help="where to (default: RLFR_EVAL_DATA, or the user's cache; with --vlm: LMUData, or ~/LMUData)"
+    )
     given.add_argument("--relock", action="store_true", help="accept files that are there, although they changed")
     given.add_argument("--json", action="store_true", help="print the lock's entries as JSON")
     return given
@@ -26,26 +31,45 @@ def help_text() -> str:
 
 def run(arguments: Sequence[str]) -> int:
     """Fetch each; one that fails does not stop the others. Returns 2 when one failed."""
-    from rlfr_eval.benchmarks import resolve
-    from rlfr_eval.fetch import fetch
-    from rlfr_eval.runs import data_folder
-    from rlfr_eval.settings import load_settings
-
     options = _parser().parse_args(list(arguments))
-    data_dir = data_folder(load_settings({"RLFR_EVAL_DATA": options.data_dir})["RLFR_EVAL_DATA"])
     failed, entries = 0, {}
-    for benchmark in resolve(options.names):
+    for benchmark, get in _vlm(options) if options.vlm else _text(options):
         try:
-            entry = entries[benchmark.name] = fetch(benchmark, data_dir, options.relock)
+            entry = entries[benchmark.name] = get()
         except UserError as error:
             print(f"{benchmark.name}: {error}", file=sys.stderr)
             failed += 1
             continue
         if not options.json:
-            pinned = benchmark.content_sha256
-            same = "" if not pinned or pinned == entry["content_sha256"] else " (not the copy its file was made with)"
-            print(f"{benchmark.name}: {entry['rows']} rows, hash {entry['content_sha256'][:12]}{same}, "
+            known = benchmark.md5 if options.vlm else benchmark.content_sha256
+            same = "" if not known or known == entry["content_sha256"] else " (not the copy its file was made with)"
+            rows = f"{entry['rows']} rows, " if "rows" in entry else ""
+            print(f"{benchmark.name}: {rows}hash {entry['content_sha256'][:12]}{same}, "
                   f"licence {entry['licence']}, from {entry['source']} {entry['revision'][:12]}".rstrip())  # fmt: skip
     if options.json:
         print(json.dumps(entries))
     return EXIT_USER_ERROR if failed else 0
+
+
+def _text(options: argparse.Namespace) -> Iterator[Any]:
+    from rlfr_eval.benchmarks import resolve
+    from rlfr_eval.fetch import fetch
+    from rlfr_eval.runs import data_folder
+    from rlfr_eval.settings import load_settings
+
+    data_dir = data_folder(load_settings({"RLFR_EVAL_DATA": options.data_dir})["RLFR_EVAL_DATA"])
+    for benchmark in resolve(options.names):
+        yield benchmark, partial(fetch, benchmark, data_dir, options.relock)
+
+
+def _vlm(options: argparse.Namespace) -> Iterator[Any]:
+    from rlfr_eval.commands.vlm import vlm_data_folder
+    from rlfr_eval.progress import bytes_bar
+    from rlfr_eval.settings import load_settings
+    from rlfr_eval.vlm.benchmarks import resolve_vlm
+    from rlfr_eval.vlm.fetch import fetch_vlm
+    from rlfr_eval.vlm.presets import vlm_preset
+
+    data_dir = vlm_data_folder(load_settings({"LMUData": options.data_dir}))
+    for benchmark in resolve_vlm(options.names, vlm_preset("official"), data_dir):
+        yield benchmark, partial(fetch_vlm, benchmark, data_dir, options.relock, bytes_bar(benchmark.name))

@@ -1,9 +1,10 @@
-"""`rlfr-eval judge check`: is the judge in force there, who is it, and can it be trusted?"""
+"""`rlfr-eval judge`: can the judge in force be trusted, and do the judges of a run agree?"""
 
 import argparse
 import asyncio
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlfr_eval.commands.arguments import add_judge_options, parser, read_judge, read_settings
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
     from rlfr_eval.judge.choice import JudgeChoice
     from rlfr_eval.settings import Settings
 
-SUMMARY = "judge check: put twelve known cases to the judge in force"
+SUMMARY = "judge check: put known cases to the judge in force; judge agreement: compare the judges of a run"
 
 
 def _parser() -> argparse.ArgumentParser:
     given = parser("judge", SUMMARY)
-    given.add_argument("action", choices=["check"])
+    given.add_argument("action", choices=["check", "agreement"])
+    given.add_argument(
+        "run_dir", type=Path, nargs="?", help="of agreement: a run that several judges were asked about"
+    )
     given.add_argument("--json", action="store_true", help="the result as JSON")
     add_judge_options(given)
     return given
@@ -32,6 +36,8 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> int:
     """Check, and print what the judge said. Returns 2 for a judge that fails."""
     options = _parser().parse_args(list(arguments))
+    if options.action == "agreement":
+        return _agreement(options)
     settings = read_settings(options)
     choice = read_judge(options, settings)
     if choice is None:
@@ -46,6 +52,29 @@ def run(arguments: Sequence[str]) -> int:
         print("\n".join(result.lines()))
         print(f"{result.summary()}; median latency {result.median_seconds:.1f} s{concerns}")
     return 0 if result.passed else EXIT_USER_ERROR
+
+
+def _agreement(options: argparse.Namespace) -> int:
+    from rlfr_eval.agreement import agreements, report
+    from rlfr_eval.store import RunStore
+
+    if options.run_dir is None:
+        raise UserError("judge agreement wants a run folder: rlfr-eval judge agreement RUN_DIR.")
+    with RunStore(options.run_dir, read_only=True) as store:
+        found = agreements(store)
+    if not found:
+        raise UserError(
+            f"Fewer than two judges were asked about {options.run_dir}. Ask another with "
+            f"`rlfr-eval regrade {options.run_dir} --judge-base-url URL`."
+        )
+    if options.json:
+        print(json.dumps(report(found)))
+        return 0
+    for one in found:
+        print(one.line())
+        for what, flipped in zip(("right for the first only", "right for the second only"), one.flipped, strict=True):
+            print(*(f"  {what}: {name}" for name in flipped), sep="\n", end="\n" if flipped else "")
+    return 0
 
 
 async def _check(choice: "JudgeChoice", settings: "Settings") -> "tuple[CheckResult, str, str]":

@@ -11,6 +11,7 @@ SUMMARY = "list benchmarks, suites and prompt presets"
 
 def _parser() -> argparse.ArgumentParser:
     given = parser("list", SUMMARY)
+    given.add_argument("--vlm", action="store_true", help="multimodal benchmarks, what is known of them, and presets")
     given.add_argument("--json", action="store_true", help="everything, as JSON")
     return given
 
@@ -28,6 +29,8 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_eval.table import aligned
 
     options = _parser().parse_args(list(arguments))
+    if options.vlm:
+        return _list_vlm(options.json)
     benchmarks = shipped()
     if options.json:
         print(json.dumps({
@@ -48,4 +51,30 @@ def run(arguments: Sequence[str]) -> int:
     print("\nprompt presets")
     for name, one in PRESETS.items():
         print(f"  {name:<12} v{one.version} {one.digest}  {one.about}")
+    return 0
+
+
+def _list_vlm(as_json: bool) -> int:
+    import dataclasses
+
+    from rlfr_eval.table import aligned
+    from rlfr_eval.vlm.benchmarks import shipped_vlm
+    from rlfr_eval.vlm.presets import PRESETS
+
+    benchmarks = shipped_vlm()
+    if as_json:
+        print(json.dumps({
+            "benchmarks": {name: dataclasses.asdict(one) for name, one in benchmarks.items()},
+            "presets": {name: dataclasses.asdict(one) for name, one in PRESETS.items()},
+        }))  # fmt: skip
+        return 0
+    rows = [(name, one.title, str(one.n), one.judge_calls, one.licence) for name, one in benchmarks.items()]
+    print(aligned([("benchmark", "title", "n", "judge calls per answer", "licence"), *rows]))
+    print("\nwhat to know")
+    for name, one in benchmarks.items():
+        for quirk in one.quirks:
+            print(f"  {name}: {quirk}")
+    print("\npresets")
+    for name, preset in PRESETS.items():
+        print(f"  {name:<9} v{preset.version}  {preset.about}")
     return 0

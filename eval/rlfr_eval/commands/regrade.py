@@ -1,8 +1,11 @@
 """`rlfr-eval regrade`: new verdicts for stored answers, by today's grader or another judge; nothing is asked again."""
 
 import argparse
+import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rlfr_eval.commands.arguments import (
     EXIT_INCOMPLETE,
@@ -14,6 +17,9 @@ from rlfr_eval.commands.arguments import (
     read_judge,
     read_settings,
 )
+
+if TYPE_CHECKING:
+    from rlfr_eval.verdicts import Chosen
 
 SUMMARY = "grade stored answers again, and judge what is undecided"
 
@@ -35,23 +41,31 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> int:
     """Regrade. Returns 3 when answers are missing, or the judge could not say all it was asked."""
     options = _parser().parse_args(list(arguments))
+    from rlfr_eval.agreement import agreements
     from rlfr_eval.judging import expected_cost, judge_undecided
-    from rlfr_eval.runs import restore
+    from rlfr_eval.reopened import reopen
     from rlfr_eval.scores import score_run
     from rlfr_eval.store import RunStore
-    from rlfr_eval.verdicts import grade_by_rules
 
     settings = read_settings(options)
     choice = read_judge(options, settings)
-    with RunStore(options.run_dir, read_only=True) as store:  # a folder that is no run gets no files of ours
-        chosen, planned = restore(store, options.data_dir)
+    # read first: a folder that is no run gets no files of ours
+    with RunStore(options.run_dir, read_only=True) as before, reopen(before, settings, options.data_dir) as run:
         if options.dry_run:
-            print(expected_cost(store, chosen, settings))
+            print(expected_cost(before, run.chosen, settings))
             return 0
-    with RunStore(options.run_dir) as store:
-        grade_by_rules(store, chosen)
-        report = judge_undecided(store, chosen, choice, settings, judge_options(options))
-        scores = score_run(store, chosen, store.run.get("judges", {}), planned)
-        deliver(options, store.folder, store.run, scores)
+        with RunStore(options.run_dir) as store:
+            store.save_run(specs={**store.run["specs"], **specs_of(run.chosen)})
+            run.grade(store)
+            report = judge_undecided(store, run.chosen, choice, settings, judge_options(options), **run.judging)
+            scores = score_run(store, run.chosen, store.run.get("judges", {}), run.planned)
+            deliver(options, store.folder, store.run, scores)
+            for agreement in agreements(store):
+                print(f"judges {agreement.line()}", file=sys.stderr)
     missing = any(one["missing"] for one in scores["benchmarks"].values())
     return EXIT_INCOMPLETE if report.unfinished or missing else 0
+
+
+def specs_of(chosen: "Chosen") -> dict[str, dict[str, Any]]:
+    """Benchmarks as the record has them; VLMEvalKit may have another version now."""
+    return {name: dataclasses.asdict(benchmark) for name, (benchmark, _) in chosen.items()}

@@ -28,11 +28,15 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> int:
     """Show every sample that the id names."""
     options = _parser().parse_args(list(arguments))
-    from rlfr_eval.runs import restore
+    from rlfr_eval.reopened import reopen
+    from rlfr_eval.settings import load_settings
     from rlfr_eval.store import RunStore
 
-    with RunStore(options.run_dir, read_only=True) as store:
-        chosen, _ = restore(store, options.data_dir, whole=True)
+    with (
+        RunStore(options.run_dir, read_only=True) as store,
+        reopen(store, load_settings(), options.data_dir, whole=True) as run,
+    ):
+        chosen = run.chosen
         rows = [row for row in store.answers() if options.id in (row["id"], row["problem"])]
         if not rows:
             known = [row["id"] for row in store.answers()]
@@ -44,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
         problem = next(problem for problem in problems if problem.id == row["problem"])
         own = [verdict for verdict in verdicts if verdict["id"] == row["id"]]
         if options.json:
-            print(json.dumps({**row, "golds": problem.golds, "question": problem.asked, "verdicts": own}))
+            print(json.dumps({**row, "golds": problem.golds, "question": benchmark.asked(problem), "verdicts": own}))
         else:
             print(_text(row, problem, benchmark, own))
     return 0
@@ -53,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
 def _text(row: dict[str, Any], problem: Any, benchmark: Any, verdicts: list[dict[str, Any]]) -> str:
     parts = [
         f"=== {row['id']}  finish: {row['finish_reason']}, {row['completion_tokens']} tokens, {row['seconds']} s",
-        f"--- prompt ({benchmark.prompt})\n{benchmark.preset.text(problem.asked)}",
+        f"--- prompt ({benchmark.prompt})\n{benchmark.asked(problem)}",
         f"--- gold\n{' | '.join(problem.golds)}",
         f"--- raw answer\n{row['raw']}",
         f"--- extracted ({row['how']})\n{row['extracted']}",

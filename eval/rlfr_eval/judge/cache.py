@@ -1,4 +1,4 @@
-"""Verdicts that were paid for once: shared across runs, never across judges. Undecided ones are not kept."""
+"""Replies that were paid for once: shared across runs, never across judges. What could not be read is not kept."""
 
 import hashlib
 import json
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.grading import Verdict
 
 
 class VerdictCache:
@@ -34,18 +33,17 @@ class VerdictCache:
         """Hash of the judge that is served and of the whole request: prompt, question, golds, prediction, settings."""
         return hashlib.sha256(json.dumps([judge, body], sort_keys=True).encode()).hexdigest()
 
-    def get(self, key: str) -> tuple[Verdict, str] | None:
-        """Verdict and raw reply."""
+    def get(self, key: str) -> tuple[str, str] | None:
+        """What was read from the reply (a verdict, an extracted answer), and the raw reply."""
         found = self._database.execute("SELECT verdict, reply FROM verdicts WHERE key = ?", (key,)).fetchone()
-        return (Verdict(found[0]), found[1]) if found else None
+        return (found[0], found[1]) if found else None
 
-    def put(self, key: str, judge: str, verdict: Verdict, reply: str) -> None:
-        """Keep a decided verdict."""
-        assert verdict is not Verdict.UNDECIDED
+    def put(self, key: str, judge: str, value: str, reply: str) -> None:
+        """Keep what was read from a reply."""
         with self._database:
             self._database.execute(
                 "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?)",
-                (key, judge, verdict.value, reply.encode(errors="replace").decode(), time.time()),
+                (key, judge, value, reply.encode(errors="replace").decode(), time.time()),
             )
 
     def close(self) -> None:

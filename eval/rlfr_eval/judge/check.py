@@ -1,7 +1,9 @@
-"""Twelve cases whose verdict is known, to see whether a judge can be trusted before it is paid."""
+"""Cases whose verdict is known, to see whether a judge can be trusted before it is paid."""
 
 import asyncio
+import math
 import statistics
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from rlfr_eval.judge.judge import Judge, Judgement
@@ -10,7 +12,7 @@ from rlfr_eval.together import together
 from rlfr_vlm.errors import printable
 from rlfr_vlm.grading import Verdict
 
-NEEDED = 10  # of twelve
+NEEDED = 0.8  # share that must be judged as they are
 INJECTED = "injected"
 
 
@@ -43,19 +45,37 @@ CASES = (
 
 
 @dataclass(frozen=True)
+class Cases:
+    """Known cases, and how each is put to a judge.
+
+    Attributes:
+        cases: what is known.
+        put: asks a judge about one.
+    """
+
+    cases: Sequence[Case]
+    put: Callable[[Judge, Case], Awaitable[Judgement]]
+
+
+@dataclass(frozen=True)
 class CheckResult:
     """What a judge made of the cases."""
 
+    cases: Sequence[Case]
     judgements: tuple[Judgement, ...]
 
     @property
+    def needed(self) -> int:
+        return math.ceil(NEEDED * len(self.cases))
+
+    @property
     def agreed(self) -> int:
-        return sum(_agrees(case, said) for case, said in zip(CASES, self.judgements, strict=True))
+        return sum(_agrees(case, said) for case, said in zip(self.cases, self.judgements, strict=True))
 
     @property
     def fooled(self) -> int:
         """Injected wrong answers that it called right."""
-        pairs = zip(CASES, self.judgements, strict=True)
+        pairs = zip(self.cases, self.judgements, strict=True)
         return sum(case.kind == INJECTED and said.verdict is Verdict.RIGHT for case, said in pairs)
 
     @property
@@ -69,7 +89,7 @@ class CheckResult:
 
     @property
     def passed(self) -> bool:
-        return self.agreed >= NEEDED and not self.fooled
+        return self.agreed >= self.needed and not self.fooled
 
     @property
     def median_seconds(self) -> float:
@@ -78,8 +98,9 @@ class CheckResult:
     def summary(self) -> str:
         """One line."""
         return (
-            f"{self.agreed} of {len(CASES)} known cases judged as they are ({NEEDED} needed), {self.undecided} left "
-            f"undecided, {self.fooled} fooled by an injected instruction; {'passed' if self.passed else 'FAILED'}"
+            f"{self.agreed} of {len(self.cases)} known cases judged as they are ({self.needed} needed), "
+            f"{self.undecided} left undecided, {self.fooled} fooled by an injected instruction; "
+            f"{'passed' if self.passed else 'FAILED'}"
         )
 
     def lines(self) -> list[str]:
@@ -87,7 +108,7 @@ class CheckResult:
         return [
             f"{'ok' if _agrees(case, said) else 'NO'} {case.kind:<10} {case.gold[:24]!r:<27} {case.answer[:32]!r:<37}"
             f" {said.verdict.value:<9} {said.seconds:5.1f} s  {said.reason} {_why(said)}".rstrip()
-            for case, said in zip(CASES, self.judgements, strict=True)
+            for case, said in zip(self.cases, self.judgements, strict=True)
         ]
 
 
@@ -100,12 +121,17 @@ def _agrees(case: Case, said: Judgement) -> bool:
     return said.verdict is (Verdict.RIGHT if case.right else Verdict.WRONG)
 
 
-async def check_judge(judge: Judge) -> CheckResult:
+async def _compare(judge: Judge, case: Case) -> Judgement:
+    return await judge.judge(case.question, [case.gold], case.answer)
+
+
+async def check_judge(judge: Judge, cases: Cases | None = None) -> CheckResult:
     """Put all cases to a judge, as many at a time as it is asked otherwise."""
+    known = cases or Cases(CASES, _compare)
     free = asyncio.Semaphore(judge.concurrency)
 
     async def put(case: Case) -> Judgement:
         async with free:
-            return await judge.judge(case.question, [case.gold], case.answer)
+            return await known.put(judge, case)
 
-    return CheckResult(tuple(await together(map(put, CASES))))
+    return CheckResult(known.cases, tuple(await together(map(put, known.cases))))

@@ -1,16 +1,15 @@
 """Ask the judge: from the cache, within the budget, and whatever goes wrong is undecided with its reason."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlfr_eval.answering import GIVE_UP
 from rlfr_eval.endpoint import TOO_LONG, Endpoint, Fault
 from rlfr_eval.judge.budget import Budget
 from rlfr_eval.judge.cache import VerdictCache
 from rlfr_eval.judge.prompt import JudgeReason, judge_messages, read_verdict
-from rlfr_eval.problems import Problem
 from rlfr_eval.store import RunStore
 from rlfr_eval.together import together
 from rlfr_vlm.grading import Verdict
@@ -24,9 +23,29 @@ class OverBudget(Exception):
     """Another try could pass the limit."""
 
 
+class Reading(NamedTuple):
+    """What was read from a reply; None when nothing can be trusted, and why."""
+
+    value: str | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A judge's reply and what was read from it."""
+
+    value: str | None
+    reason: str
+    reply: str
+    cached: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge said of one answer."""
+    """What a judge said of one answer; `given` is what was read from its replies, where it is asked several things."""
 
     verdict: Verdict
     reason: str
@@ -35,6 +54,7 @@ class Judgement:
     input_tokens: int = 0
     output_tokens: int = 0
     seconds: float = 0.0
+    given: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -61,15 +81,32 @@ class Judge:
         Raises:
             UserError: the server refuses the key, or does not know the model.
         """
-        messages = judge_messages(question, golds, prediction)
+
+        def read(reply: str, finish_reason: str) -> Reading:
+            decision = read_verdict(reply, finish_reason, question, golds, prediction)
+            decided = decision.verdict is not Verdict.UNDECIDED
+            return Reading(decision.verdict.value if decided else None, decision.reason)
+
+        said = await self.ask(judge_messages(question, golds, prediction), read)
+        return Judgement(
+            Verdict.UNDECIDED if said.value is None else Verdict(said.value), said.reason, said.reply, said.cached,
+            said.input_tokens, said.output_tokens, said.seconds,
+        )  # fmt: skip
+
+    async def ask(self, messages: list[dict[str, Any]], read: Callable[[str, str], Reading]) -> Said:
+        """One reply, from the cache or within the budget, and what `read` makes of it.
+
+        Args:
+            read: gets the reply and its finish reason.
+        """
         body = {"messages": messages, "temperature": 0.0, "max_tokens": self.max_tokens, "seed": 0,
                 "extra_body": dict(self.extra_body) or None}  # fmt: skip
         key = VerdictCache.key(self.identity, body)
         if self.cache is not None and (kept := self.cache.get(key)):
-            return Judgement(kept[0], "", kept[1], cached=True)
+            return Said(kept[0], "", kept[1], cached=True)
         reserved = (tokens_at_most(messages), self.max_tokens)
         if not self.budget.reserve(*reserved):
-            return Judgement(Verdict.UNDECIDED, JudgeReason.BUDGET, "")
+            return Said(None, JudgeReason.BUDGET, "")
         used = (0, 0)
 
         def on_fault(fault: Fault) -> None:
@@ -91,20 +128,20 @@ class Judge:
                 used[1] + (reserved[1] if reply.completion_tokens is None else reply.completion_tokens),
             )
         except Fault as fault:
-            return Judgement(Verdict.UNDECIDED, f"{JudgeReason.FAILED}: {fault.kind}", str(fault))
+            return Said(None, f"{JudgeReason.FAILED}: {fault.kind}", str(fault))
         except OverBudget:
-            return Judgement(Verdict.UNDECIDED, JudgeReason.BUDGET, "")
+            return Said(None, JudgeReason.BUDGET, "")
         finally:
             self.budget.settle((sum(one[0] for one in held), sum(one[1] for one in held)), used)
-        decision = read_verdict(reply.text, reply.finish_reason, question, golds, prediction)
-        if self.cache is not None and decision.verdict is not Verdict.UNDECIDED:
-            self.cache.put(key, self.identity, decision.verdict, reply.text)
-        return Judgement(decision.verdict, decision.reason, reply.text, False, *used, reply.seconds)
+        reading = read(reply.text, reply.finish_reason)
+        if self.cache is not None and reading.value is not None:
+            self.cache.put(key, self.identity, reading.value, reply.text)
+        return Said(reading.value, reading.reason, reply.text, False, *used, reply.seconds)
 
     async def judge_rows(
         self,
         rows: Iterator[dict[str, Any]],
-        problems: Mapping[tuple[str, str], Problem],
+        decide: "Decide",
         store: RunStore,
         on_judged: Callable[[Judgement], None] = lambda judgement: None,
     ) -> None:
@@ -119,8 +156,7 @@ class Judge:
             for row in rows:
                 if self.gone:
                     return
-                problem = problems[row["benchmark"], row["problem"]]
-                judgement = await self.judge(problem.question, problem.golds, prediction_of(row))
+                judgement = await decide(self, row)
                 store.verdicts.append(verdict_row(row, self.identity, judgement))
                 on_judged(judgement)
                 in_a_row = in_a_row + 1 if judgement.reason.startswith(JudgeReason.FAILED) else 0
@@ -128,6 +164,9 @@ class Judge:
                     self.gone = f"{in_a_row} answers in a row could not be judged; the last: {judgement.reply}"
 
         await together(work() for _ in range(self.concurrency))
+
+
+Decide = Callable[[Judge, dict[str, Any]], Awaitable[Judgement]]
 
 
 def tokens_at_most(messages: Sequence[Mapping[str, Any]]) -> int:
@@ -155,5 +194,6 @@ def verdict_row(row: Mapping[str, Any], identity: str, judgement: Judgement) -> 
         "cached": judgement.cached,
         "input_tokens": judgement.input_tokens,
         "output_tokens": judgement.output_tokens,
+        **({"given": dict(judgement.given)} if judgement.given else {}),
         "time": round(time.time(), 3),
     }

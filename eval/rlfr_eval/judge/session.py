@@ -12,7 +12,7 @@ from rlfr_eval.endpoint import Endpoint
 from rlfr_eval.fingerprint import fingerprint
 from rlfr_eval.judge.budget import Budget
 from rlfr_eval.judge.cache import VerdictCache
-from rlfr_eval.judge.check import check_judge
+from rlfr_eval.judge.check import Cases, check_judge
 from rlfr_eval.judge.choice import JudgeChoice
 from rlfr_eval.judge.judge import Judge
 from rlfr_eval.progress import Clock
@@ -53,6 +53,7 @@ async def judge_session(
     *,
     check: bool = True,
     budget: Budget | None = None,
+    cases: Cases | None = None,
 ) -> AsyncIterator[Judge]:
     """Yield a judge that answers.
 
@@ -60,6 +61,7 @@ async def judge_session(
         folder: takes the log of a judge that is started here.
         check: put the known cases to it first.
         budget: one that something was taken from already; a new one by default.
+        cases: the known cases, instead of the common ones.
 
     Raises:
         UserError: it cannot be started or reached, does not serve the model asked for, or fails the check.
@@ -88,7 +90,7 @@ async def judge_session(
             settings.json_object("JUDGE_EXTRA_BODY"),
         )
         if check:
-            await _refuse_unfit(judge, options.force)
+            await _refuse_unfit(judge, options.force, cases)
         yield judge
 
 
@@ -112,13 +114,13 @@ def prepare(choice: JudgeChoice, settings: Settings, options: JudgeOptions) -> B
     return Budget(options.budget_tokens, options.budget_usd, *prices)
 
 
-async def _refuse_unfit(judge: Judge, force: bool) -> None:
-    result = await check_judge(dataclasses.replace(judge, cache=None))  # as it is now, not as it once was
+async def _refuse_unfit(judge: Judge, force: bool, cases: Cases | None) -> None:
+    result = await check_judge(dataclasses.replace(judge, cache=None), cases)  # as it is now, not as it once was
     if result.over_budget:
         raise UserError(
-            "The judge's budget is too small even to check it: a dozen requests, each of up to JUDGE_MAX_TOKENS "
-            f"({judge.max_tokens}) and JUDGE_CONCURRENCY ({judge.concurrency}) of them at a time. Raise the budget, "
-            "or lower those."
+            "The judge's budget is too small even to check it: a request per known case, each of up to "
+            f"JUDGE_MAX_TOKENS ({judge.max_tokens}) and JUDGE_CONCURRENCY ({judge.concurrency}) of them at a time. "
+            "Raise the budget, or lower those."
         )
     if not result.passed and not force:
         shown = "\n".join(f"  {line}" for line in result.lines())

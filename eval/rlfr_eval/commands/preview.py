@@ -1,0 +1,81 @@
+"""`rlfr-eval preview`: what a multimodal benchmark asks: final prompt, images, gold; nothing is sent anywhere."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlfr_eval.commands.arguments import parser
+from rlfr_vlm.errors import UserError, printable
+
+SUMMARY = "show the final prompts, images and answers of a multimodal benchmark"
+
+
+def _parser() -> argparse.ArgumentParser:
+    given = parser("preview", SUMMARY)
+    given.add_argument("--data", nargs="+", required=True, metavar="NAME", help="benchmarks or TSV files")
+    given.add_argument("--data-dir", help="folder with NAME.tsv files (default: LMUData, or ~/LMUData)")
+    given.add_argument("--preset", default="official", choices=["official", "paper", "training"])
+    given.add_argument("--system-prompt", default="", help="of the preset training")
+    given.add_argument("-n", "--rows", type=int, default=3, help="rows to show (default: %(default)s)")
+    given.add_argument("--id", help="the row of this index alone")
+    given.add_argument("--json", action="store_true", help="a JSON line per row")
+    return given
+
+
+def help_text() -> str:
+    return _parser().format_help().rstrip()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Show rows as they would be asked."""
+    options = _parser().parse_args(list(arguments))
+    import dataclasses
+
+    from rlfr_eval.commands.vlm import vlm_data_folder
+    from rlfr_eval.settings import load_settings
+    from rlfr_eval.vlm.benchmarks import resolve_vlm
+    from rlfr_eval.vlm.evaluation import open_benchmark
+    from rlfr_eval.vlm.presets import vlm_preset
+    from rlfr_eval.vlm.worker_process import WorkerProcess, interpreter
+    from rlfr_vlm.files import cache_root
+
+    settings = load_settings({"LMUData": options.data_dir})
+    data_dir = vlm_data_folder(settings)
+    benchmarks = resolve_vlm(options.data, vlm_preset(options.preset), data_dir)
+    with WorkerProcess(interpreter(settings), cache_root() / "logs" / "vlmeval.log") as worker:
+        for one in benchmarks:
+            asked = dataclasses.replace(one, system_prompt=options.system_prompt)
+            benchmark, data = open_benchmark(asked, data_dir, worker)
+            chosen = [row for row in data.problems if options.id in (None, row.id)][: max(1, options.rows)]
+            if not chosen:
+                raise UserError(f"{one.name} has no row with the index {options.id!r}.")
+            for problem in chosen:
+                print(_json(benchmark, problem) if options.json else _text(benchmark, problem))
+    return 0
+
+
+def _json(benchmark: Any, problem: Any) -> str:
+    return json.dumps({
+        "benchmark": benchmark.name, "id": problem.id, "prompt": benchmark.asked(problem), "golds": problem.golds,
+        "images": [{"file": path, **image_facts(path)} for path in problem.images], "fields": dict(problem.fields),
+    })  # fmt: skip
+
+
+def _text(benchmark: Any, problem: Any) -> str:
+    lines = [f"=== {benchmark.name} {problem.id}  ({benchmark.prompt}, scored as {benchmark.family})",
+             benchmark.asked(problem)]  # fmt: skip
+    for path in problem.images:
+        facts = image_facts(path)
+        lines.append(f"--- image {path}: {facts['size']}, {facts['mode']}, {facts['bytes']} bytes")
+    lines.append(f"--- gold\n{' | '.join(problem.golds)}")
+    return printable("\n".join(lines))
+
+
+def image_facts(path: str) -> dict[str, Any]:
+    """Size, mode and bytes of an image."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return {"size": f"{image.width} x {image.height}", "mode": image.mode, "bytes": Path(path).stat().st_size}

@@ -1,0 +1,148 @@
+"""`rlfr-eval vlm`: VLMEvalKit's multimodal benchmarks: answer, score by its rules, ask the judge about the rest."""
+
+import argparse
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlfr_eval.commands.arguments import (
+    EXIT_INCOMPLETE,
+    add_asking_options,
+    add_judge_options,
+    add_model_options,
+    add_output_options,
+    add_serving_options,
+    deliver,
+    judge_options,
+    parser,
+    read_extra_body,
+    read_judge,
+    read_serving,
+    read_settings,
+)
+
+if TYPE_CHECKING:
+    from rlfr_eval.settings import Settings
+    from rlfr_eval.vlm.benchmarks import VlmBenchmark
+    from rlfr_eval.vlm.evaluation import VlmEvaluation
+    from rlfr_eval.vlm.training_prompt import TrainingPrompt
+
+SUMMARY = "measure a model on VLMEvalKit's multimodal benchmarks"
+SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "seed")
+PAPER_CONTEXT = "--max-model-len 8192"  # prompt and answer together, in the paper's evaluation
+
+
+def _parser() -> argparse.ArgumentParser:
+    given = parser("vlm", SUMMARY)
+    add_model_options(given)
+    given.add_argument(
+        "--data", nargs="+", required=True, metavar="NAME", help="benchmarks (see `rlfr-eval list --vlm`) or TSV files"
+    )
+    given.add_argument("--data-dir", help="folder with NAME.tsv files (default: LMUData, or ~/LMUData)")
+    given.add_argument(
+        "--preset",
+        default="official",
+        choices=["official", "paper", "training"],
+        help="VLMEvalKit's prompts, the RLFR paper's, or those of the policy's training (default: %(default)s)",
+    )
+    add_output_options(given)
+    asking = given.add_argument_group("asking (defaults: the preset's own)")
+    add_asking_options(asking)
+    asking.add_argument("--min-pixels", type=int, help="of an image, for vLLM's processor")
+    asking.add_argument("--max-pixels", type=int, help="of an image, for vLLM's processor")
+    asking.add_argument("--jpeg", action="store_true", help="send the JPEG that VLMEvalKit makes of an image")
+    add_serving_options(given)
+    add_judge_options(given)
+    given.add_argument(
+        "--cross-check", action="store_true", help="have VLMEvalKit evaluate the answers itself, and compare"
+    )
+    given.add_argument(
+        "--keep-servers", action="store_true", help="leave the model's server running while a local judge judges"
+    )
+    return given
+
+
+def help_text() -> str:
+    return _parser().format_help().rstrip()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Evaluate. Returns 0 when everything is answered and judged, 3 when another call could do more."""
+    options = _parser().parse_args(list(arguments))
+    with _evaluation(options) as evaluation:
+        if options.dry_run:
+            print(evaluation.plan())
+            return 0
+        scores, complete = evaluation.run()
+    deliver(options, evaluation.folder, evaluation.record, scores)
+    return 0 if complete else EXIT_INCOMPLETE
+
+
+@contextmanager
+def _evaluation(options: argparse.Namespace) -> "Iterator[VlmEvaluation]":
+    from rlfr_eval.vlm.evaluation import VlmEvaluation
+    from rlfr_eval.vlm.worker_process import WorkerProcess, interpreter
+    from rlfr_vlm.files import cache_root
+
+    extra_body = read_extra_body(options)
+    settings = read_settings(options, {"LMUData": options.data_dir, "RLFR_EVAL_SERVER_CMD": options.server_cmd})
+    serving = read_serving(options, settings, PAPER_CONTEXT if options.preset == "paper" else "")
+    trained = _trained(options)
+    folder = Path(options.out or Path("outputs/eval") / f"{serving.label}--vlm-{options.preset}")
+    python = interpreter(settings)
+    data_dir = vlm_data_folder(settings)
+    benchmarks = _benchmarks(options, trained, data_dir)
+    log = (cache_root() / "logs" if options.dry_run else folder) / "vlmeval.log"
+    with WorkerProcess(python, log) as worker:
+        yield VlmEvaluation(
+            benchmarks=benchmarks,
+            serving=serving,
+            settings=settings,
+            judge=read_judge(options, settings),
+            judge_options=judge_options(options),
+            folder=folder,
+            data_dir=data_dir,
+            limit=options.limit,
+            extra_body={**_pixels(options, trained), **benchmarks[0].preset.extra_body, **extra_body},
+            omit=tuple(options.omit),
+            concurrency=options.concurrency,
+            time_limit=options.time_limit,
+            max_tries=options.max_tries,
+            keep_servers=options.keep_servers,
+            cross_check=options.cross_check,
+            worker=worker,
+        )
+
+
+def vlm_data_folder(settings: "Settings") -> Path:
+    """Where VLMEvalKit's files are."""
+    return Path(settings["LMUData"] or "~/LMUData").expanduser()
+
+
+def _trained(options: argparse.Namespace) -> "TrainingPrompt":
+    from rlfr_eval.vlm.training_prompt import TrainingPrompt, training_prompt
+
+    if options.preset != "training" or options.system_prompt is not None:
+        return TrainingPrompt(options.system_prompt or "")
+    return training_prompt(options.model)
+
+
+def _pixels(options: argparse.Namespace, trained: "TrainingPrompt") -> dict[str, Any]:
+    limits = {"min_pixels": options.min_pixels or trained.min_pixels,
+              "max_pixels": options.max_pixels or trained.max_pixels}  # fmt: skip
+    set_ones = {name: value for name, value in limits.items() if value}
+    return {"mm_processor_kwargs": set_ones} if set_ones else {}
+
+
+def _benchmarks(options: argparse.Namespace, trained: "TrainingPrompt", data_dir: Path) -> "list[VlmBenchmark]":
+    from rlfr_eval.benchmarks import changed
+    from rlfr_eval.vlm.benchmarks import resolve_vlm
+    from rlfr_eval.vlm.presets import vlm_preset
+
+    sampling = {name: getattr(options, name) for name in SAMPLING}
+    return [
+        dataclasses.replace(changed(one, **sampling), system_prompt=trained.system_prompt, jpeg=options.jpeg)
+        for one in resolve_vlm(options.data, vlm_preset(options.preset), data_dir)
+    ]

@@ -1,0 +1,178 @@
+"""Benchmark files of multimodal sets: what VLMEvalKit has of them, and what is known about their scores."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlfr_eval.benchmarks import AnyBenchmark, build, read_toml
+from rlfr_eval.metrics import ProblemResult
+from rlfr_eval.vlm.images import data_url
+from rlfr_eval.vlm.presets import VlmPreset, vlm_preset
+from rlfr_eval.vlm.scores import more_scores
+from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.grading import Extraction
+
+BESIDE = Path(__file__).resolve().parents[1] / "benchmarks" / "vlm"  # in a wheel
+IN_CHECKOUT = Path(__file__).resolve().parents[3] / "benchmarks" / "vlm"
+OPEN = "open"  # family of questions of one's own without options: VLMEvalKit has no way to score them
+METRICS = ("accuracy", "wemath")
+SUBSETS = ("any", "whole", "values")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VlmBenchmark(AnyBenchmark):
+    """A multimodal benchmark.
+
+    Attributes:
+        vlmeval: its name in VLMEvalKit; for a file of one's own, the name it gets there.
+        file: a TSV file of one's own; empty: `vlmeval`.tsv in the data folder.
+        md5, url: of VLMEvalKit's copy; empty: not known.
+        prompt: a preset of `presets.py`.
+        metric: `accuracy`: right answers of all; `wemath`: WeMath's four dimensions.
+        where: column -> value of the rows that the score is about; the others are reported beside it.
+        groups: columns to break the result down by.
+        worst_of: column of the questions whose variants are all to be right for a worst-case score.
+        subset: which parts of it have a score: `any`, only the `whole`, or those with all `values`.
+        values: column -> values that must all occur.
+        score: how VLMEvalKit reports it: column, row and unit, for the comparison with its own evaluation.
+        judge_calls: of a healthy judge per answer, for people.
+        quirks: what one should know of VLMEvalKit's way, for people.
+        family, vlmeval_version, system_prompt, jpeg: of a run; no part of a file.
+    """
+
+    vlmeval: str = ""
+    file: str = ""
+    md5: str = ""
+    url: str = ""
+    prompt: str = "official"
+    metric: str = "accuracy"
+    where: dict[str, str] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+    worst_of: str = ""
+    subset: str = "any"
+    values: dict[str, list[str]] = field(default_factory=dict)
+    score: dict[str, str] = field(default_factory=dict)
+    judge_calls: str = ""
+    quirks: tuple[str, ...] = ()
+    family: str = ""
+    vlmeval_version: str = ""
+    system_prompt: str = ""
+    jpeg: bool = False
+    # questions of one's own without options are graded as free text, by the one grader and the judge
+    tolerance: float = 0.0
+    no_answer: str = "wrong"
+    free_text: bool = True
+
+    @property
+    def preset(self) -> VlmPreset:
+        """How it is asked."""
+        return vlm_preset(self.prompt)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the file that scores are made of."""
+        more = ["key", "ID"] if self.metric == "wemath" else []
+        worst = [self.worst_of] if self.worst_of else []
+        return tuple(dict.fromkeys([*self.groups, *self.where, *self.values, *worst, *more]))
+
+    def __post_init__(self) -> None:
+        self.check_common()
+        _ = self.preset
+        self.check_choice("metric", METRICS)
+        self.check_choice("subset", SUBSETS)
+        if not self.vlmeval:
+            raise UserError(f"Benchmark {self.name}: vlmeval is empty; it is the data set's name in VLMEvalKit.")
+
+    def body(self, problem: Any) -> dict[str, Any]:
+        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        content = [
+            {"type": "text", "text": part["text"]}
+            if "text" in part
+            else {"type": "image_url", "image_url": {"url": data_url(Path(part["image"]), self.jpeg)}}
+            for part in self.preset.parts(problem, self.family)
+        ]
+        return {"messages": [*system, {"role": "user", "content": content}]}
+
+    def asked(self, problem: Any) -> str:
+        system = [f"[system]\n{self.system_prompt}"] if self.system_prompt else []
+        parts = self.preset.parts(problem, self.family)
+        user = "\n".join(part.get("text", "") if "text" in part else f"(image: {part['image']})" for part in parts)
+        return "\n\n".join([*system, f"[user]\n{user}"])
+
+    def extract(self, problem: Any, raw: str) -> Extraction:
+        if self.family == OPEN:
+            return super().extract(problem, raw)
+        # VLMEvalKit extracts while it scores; here only whether anything was said
+        return Extraction(raw, raw, "" if raw.strip() else None, "VLMEvalKit", "none")
+
+    def how_asked(self) -> dict[str, Any]:
+        preset = self.preset
+        shown = {
+            "name": preset.name,
+            "version": preset.version,
+            "hash": preset.digest(self.family, self.system_prompt),
+        }
+        return {"prompt": shown, "vlmeval": self.vlmeval_version, "images": "jpeg" if self.jpeg else "as they are"}
+
+    def more_scores(self, problems: Sequence[Any], results: Sequence[ProblemResult]) -> dict[str, Any]:
+        return more_scores(self, problems, results)
+
+    def grading(self) -> list[Any]:
+        return [self.family, self.vlmeval_version, self.preset.compare]
+
+
+def folder() -> Path:
+    """Where the shipped benchmark files are."""
+    return IN_CHECKOUT if IN_CHECKOUT.is_dir() else BESIDE
+
+
+def build_vlm(table: dict[str, Any], where: str) -> VlmBenchmark:
+    """A benchmark from a TOML table, or from a run's record; lists become what they are here."""
+    lists = {key: tuple(table[key]) for key in ("groups", "quirks") if isinstance(table.get(key), list)}
+    found: VlmBenchmark = build(VlmBenchmark, {**table, **lists}, where)
+    return found
+
+
+def shipped_vlm() -> dict[str, VlmBenchmark]:
+    """The shipped multimodal benchmarks by name."""
+    found = (build_vlm(read_toml(path), str(path)) for path in sorted(folder().glob("*.toml")))
+    return {benchmark.name: benchmark for benchmark in found}
+
+
+def resolve_vlm(names: Iterable[str], preset: VlmPreset, data_dir: Path) -> list[VlmBenchmark]:
+    """Benchmarks by name, by their name in VLMEvalKit, by path of a TOML file or of a TSV file of one's own.
+
+    A name that nobody here knows, but whose file is in the data folder, is VLMEvalKit's business.
+
+    Raises:
+        UserError: a path that is no file, or a name that means nothing.
+    """
+    known = shipped_vlm()
+    by_upstream = {benchmark.vlmeval: benchmark for benchmark in known.values()}
+    found: dict[str, VlmBenchmark] = {}
+    for name in names:
+        if name.endswith(".toml"):
+            benchmark = build_vlm(read_toml(Path(name)), name)
+        elif name.endswith(".tsv"):
+            benchmark = _own(Path(name))
+        elif name in known or name in by_upstream:
+            benchmark = known.get(name) or by_upstream[name]
+        elif not (data_dir / f"{name}.tsv").is_file():
+            hint = nearest(name, [*known, *by_upstream])
+            raise UserError(
+                f"Unknown benchmark {name!r}.{hint} Known: {', '.join(known)}; any other data set of VLMEvalKit whose "
+                f"NAME.tsv is in {data_dir}; or the path of a TSV file of your own."
+            )
+        else:
+            benchmark = VlmBenchmark(name=name, title=name, licence="see its data card", n=0, vlmeval=name)
+        found[benchmark.name] = dataclasses.replace(benchmark, prompt=preset.name, sampling=preset.sampling)
+    return list(found.values())
+
+
+def _own(path: Path) -> VlmBenchmark:
+    if not path.is_file():
+        raise UserError(f"--data {path} is no file.")
+    name = path.stem
+    return VlmBenchmark(name=name, title=name, licence="your own", n=0, vlmeval=name, file=str(path))

@@ -1,0 +1,55 @@
+"""Have VLMEvalKit evaluate the stored answers itself, and see whether its number is ours."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rlfr_eval.store import RunStore
+from rlfr_eval.vlm.benchmarks import OPEN
+from rlfr_eval.vlm.own_score import own_percent
+from rlfr_eval.vlm.scoring import Scoring
+
+
+def cross_check(store: RunStore, scoring: Scoring, scores: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Benchmark -> `own`: VLMEvalKit's score in percent, `here`: ours, or `why` there is none to compare.
+
+    It gets the judge's replies as they were read here. What it would ask beyond them makes its number useless: it
+    takes a missing reply for a wrong answer.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, (benchmark, problems) in scoring.chosen.items():
+        one = scores["benchmarks"][name]
+        if benchmark.family == OPEN or one["partial"] or one["missing"] or one["undecided"]:
+            found[name] = {"why": "it has no evaluation for it" if benchmark.family == OPEN else "not all is decided"}
+            continue
+        wanted = {problem.id for problem in problems}
+        predictions = {
+            row["problem"]: row["raw"]
+            for row in store.answers()
+            if row["benchmark"] == name and row["problem"] in wanted
+        }
+        given = {
+            key: value
+            for row in store.verdicts
+            if row.get("by") == "judge" and row.get("judge") == one["judge"] and row["id"].startswith(f"{name}/")
+            for key, value in row.get("given", {}).items()
+        }
+        told = scoring.worker.evaluate(name, predictions, given)
+        if told["needs"]:
+            found[name] = {"why": f"it would ask the judge {len(told['needs'])} more things"}
+            continue
+        weights = Counter(str(value) for problem in problems for value in problem.fields.values())
+        own = own_percent(name, benchmark.score, told["result"], weights)
+        found[name] = {"own": own, "here": 100 * one["accuracy"]}
+    return found
+
+
+def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line per benchmark."""
+    return [
+        f"{name}: VLMEvalKit's own evaluation "
+        + (f"cannot be compared: {one['why']}" if "why" in one
+           else f"says {one['own']:.2f}, here it is {one['here']:.2f}"
+                + ("" if abs(one["own"] - one["here"]) < 0.01 else " (see quirks in `rlfr-eval list --vlm`)"))
+        for name, one in found.items()
+    ]  # fmt: skip

@@ -1,0 +1,113 @@
+"""`rlfr-eval vlm` from end to end: the spine of `evaluation.py`, with VLMEvalKit's data, prompts and scoring."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlfr_eval.evaluation import Evaluation
+from rlfr_eval.runs import limited, specs
+from rlfr_eval.store import RunStore
+from rlfr_eval.verdicts import Chosen
+from rlfr_eval.vlm.cases import known_cases
+from rlfr_eval.vlm.cross_check import cross_check, lines
+from rlfr_eval.vlm.problems import VlmProblemSet, read_vlm_problems
+from rlfr_eval.vlm.scoring import Scoring
+from rlfr_eval.vlm.worker_process import WorkerProcess
+from rlfr_vlm.errors import UserError
+
+
+@dataclass
+class VlmEvaluation(Evaluation):
+    """Everything one `rlfr-eval vlm` needs to know. Open it with `open_evaluation`.
+
+    Attributes:
+        worker: VLMEvalKit's process, started.
+        cross_check: have VLMEvalKit evaluate the answers, too.
+    """
+
+    worker: WorkerProcess = dataclasses.field(kw_only=True)
+    kind: str = "vlm"
+    cross_check: bool = False
+
+    def _read(self) -> dict[str, VlmProblemSet]:
+        found = {}
+        known = []
+        for one in self.benchmarks:
+            benchmark, data = open_benchmark(one, self.data_dir, self.worker)
+            if data.without_image:
+                print(f"{one.name}: VLMEvalKit leaves {data.without_image} rows without an image out", file=sys.stderr)
+            found[one.name] = data
+            known.append(benchmark)
+        self.benchmarks = known
+        return found
+
+    def _restore(self, store: RunStore) -> tuple[Chosen, dict[str, int]]:
+        everything, planned = restore_vlm(store, self.worker, self._data)
+        self._scoring = Scoring(self.worker, everything)
+        return everything, planned
+
+    def _grade(self, store: RunStore, chosen: Chosen, on_graded: Callable[[int], None]) -> None:
+        self._scoring.grade_by_rules(store, on_graded)
+
+    def run(self) -> tuple[dict[str, Any], bool]:
+        scores, complete = super().run()
+        if self.cross_check:
+            with RunStore(self.folder) as store:
+                found = cross_check(store, Scoring(self.worker, self.chosen), scores)
+                store.save_run(cross_check=found)
+            print("\n".join(lines(found)), file=sys.stderr)
+        return scores, complete
+
+    def _judging(self) -> dict[str, Any]:
+        return judging(Scoring(self.worker, self.chosen))
+
+
+def judging(scoring: Scoring) -> dict[str, Any]:
+    """How a judge decides an answer, and the cases it is checked with."""
+    families = [benchmark.family for benchmark, _ in scoring.chosen.values()]
+    return {"decide": scoring.decide(), "cases": known_cases(families, scoring)}
+
+
+def open_benchmark(
+    benchmark: Any, data_dir: Path, worker: WorkerProcess, check: bool = True
+) -> tuple[Any, VlmProblemSet]:
+    """Read a benchmark's rows; returns it with what only VLMEvalKit could tell."""
+    version = worker.hello()["ms-vlmeval"]
+    data = read_vlm_problems(benchmark, data_dir, worker, check)
+    told = {"family": data.family, "vlmeval_version": version, "n": len(data.problems)}
+    return dataclasses.replace(benchmark, **told), data
+
+
+def restore_vlm(
+    store: RunStore,
+    worker: WorkerProcess,
+    known: dict[str, VlmProblemSet] | None = None,
+    data_dir: Path | None = None,
+    whole: bool = False,
+) -> tuple[Chosen, dict[str, int]]:
+    """Benchmarks and problems of a run that was made before, and how many problems each has in all.
+
+    Args:
+        known: sets that are open already.
+        data_dir: where the data are now, instead of where they were.
+        whole: all problems, also those beyond the limit of the last call.
+
+    Raises:
+        UserError: the problems are gone, or are others than the answers were given to.
+    """
+    chosen, planned = {}, {}
+    for name, (benchmark, _) in specs(store).items():
+        folder = data_dir or Path(store.run["data_dirs"][name])
+        data = (known or {}).get(name)
+        if data is None:
+            benchmark, data = open_benchmark(benchmark, folder, worker, check=False)
+        if data.identity != store.run["benchmarks"][name]["data_sha256"]:
+            raise UserError(
+                f"The data of {name} are not what {store.folder} was made with. Name theirs with --data-dir."
+            )
+        chosen[name] = (benchmark, limited(data, None if whole else store.run["limits"][name]))
+        planned[name] = len(data.problems)
+    return chosen, planned

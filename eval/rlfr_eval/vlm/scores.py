@@ -1,0 +1,162 @@
+"""Scores that are not simply the share of right answers: parts of a set, WeMath's dimensions, worst cases, groups."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlfr_eval.metrics import HEADLINE_UNDECIDED, ProblemResult, accuracy, bootstrap_interval, interval
+from rlfr_vlm.grading import Verdict
+
+LONGEST_GROUPS = 40  # values of a column; one with more is no grouping
+ONE_STEP = 0.5  # what WeMath gives a problem whose steps are right and whose whole is wrong
+
+
+def more_scores(benchmark: Any, problems: Sequence[Any], results: Sequence[ProblemResult]) -> dict[str, Any]:
+    """What a benchmark reports beside, or instead of, the share of right answers.
+
+    Args:
+        benchmark: a VlmBenchmark.
+        results: in the order of the problems, one sample each.
+    """
+    reason = unscoreable(benchmark, problems)
+    if reason:
+        nothing = {"accuracy": None, "ci95": [0.0, 1.0], "standard_error": None, "lower": 0.0, "upper": 1.0}
+        return {**nothing, "headline": False, "unscoreable": reason}
+    pairs = list(zip(problems, results, strict=True))
+    found: dict[str, Any] = {}
+    if benchmark.where:
+        chosen = [result for problem, result in pairs if _matches(problem, benchmark.where)]
+        found |= {**accuracy(chosen, 1), "problems_scored": len(chosen), "scored": dict(benchmark.where)}
+        found["headline"] = found["coverage"] >= 1 - HEADLINE_UNDECIDED and bool(chosen)
+    metrics = {}
+    if benchmark.metric == "wemath":
+        dimensions = {kind: wemath(pairs, strict=kind == "strict") for kind in ("strict", "loose")}
+        found |= {key: dimensions["strict"][key] for key in ("accuracy", "ci95", "lower", "upper")}
+        found |= {"metric": "strict", "standard_error": None}
+        found["dimensions"] = {kind: one["dimensions"] for kind, one in dimensions.items()}
+        metrics["loose"] = {key: value for key, value in dimensions["loose"].items() if key != "dimensions"}
+        metrics["answers right"] = _shown(accuracy(list(results), 1), len(results))
+    if benchmark.worst_of:
+        metrics["worst case"] = worst_case(pairs, benchmark.worst_of)
+    if benchmark.where:
+        metrics["all rows"] = _shown(accuracy(list(results), 1), len(results))
+    return {**found, "metrics": metrics, "groups": by_group(benchmark.groups, pairs)}
+
+
+def unscoreable(benchmark: Any, problems: Sequence[Any]) -> str:
+    """Why this part of a benchmark has no score; "" when it has one."""
+    if benchmark.subset == "whole" and benchmark.n and len(problems) < benchmark.n:
+        return f"its score is defined for all {benchmark.n} problems; these are {len(problems)}"
+    if benchmark.subset == "values":
+        for column, values in benchmark.values.items():
+            missing = sorted(set(values) - {problem.fields.get(column) for problem in problems})
+            if missing:
+                return f"its score needs problems of every {column}; there is none of {', '.join(missing)}"
+    if benchmark.metric == "wemath":
+        broken = [key for key, members in _families([(one, None) for one in problems]).items() if not members]
+        if broken:
+            return f"WeMath's score needs all parts of a problem; of {broken[0][1]} some are missing"
+    return ""
+
+
+def _matches(problem: Any, where: Mapping[str, str]) -> bool:
+    return all(problem.fields.get(column) == value for column, value in where.items())
+
+
+def _shown(score: Mapping[str, Any], count: int) -> dict[str, Any]:
+    return {key: score[key] for key in ("accuracy", "ci95", "lower", "upper")} | {"n": count}
+
+
+def _families(pairs: Sequence[tuple[Any, Any]]) -> dict[tuple[int, str], list[Any]]:
+    """(steps, ID) -> results of the steps and, last, of the whole problem; empty where a part is missing."""
+    parts: dict[tuple[int, str], dict[str, Any]] = defaultdict(dict)
+    for problem, result in pairs:
+        steps, _, part = str(problem.fields.get("key")).partition("steps_")
+        if steps in ("2", "3"):
+            parts[int(steps), str(problem.fields.get("ID"))][part] = result
+    found = {}
+    for (count, name), have in parts.items():
+        wanted = [*map(str, range(1, count + 1)), "multi"]
+        found[count, name] = [have[part] for part in wanted] if set(wanted) <= set(have) else []
+    return found
+
+
+def wemath_dimension(steps: Sequence[bool], whole: bool, strict: bool) -> str:
+    """Which of WeMath's four cases a problem is (Qiao et al. 2024, section 3.3).
+
+    >>> wemath_dimension([True, True], False, True), wemath_dimension([True, False], True, False)
+    ('inadequate generalization', 'complete mastery')
+    """
+    if not whole:
+        return "inadequate generalization" if all(steps) else "insufficient knowledge"
+    mastered = all(steps) if strict else any(steps)
+    return "complete mastery" if mastered else "rote memorization"
+
+
+def wemath(pairs: Sequence[tuple[Any, ProblemResult]], strict: bool) -> dict[str, Any]:
+    """WeMath's score: complete mastery, and half of inadequate generalization, of all multi-step problems.
+
+    Undecided parts: a problem with one is left out of the value; the bounds take all of them for wrong, or for right,
+    which is where the score is least and greatest, because it grows with every right part.
+    """
+    values, low, high = [], [], []
+    dimensions: dict[str, int] = defaultdict(int)
+    members = _families(pairs)
+    for parts in members.values():
+        verdicts = [part.verdicts[0] for part in parts]
+        if Verdict.UNDECIDED not in verdicts:
+            name = _dimension(verdicts, set(), strict)
+            dimensions[name] += 1
+            values.append(_worth(name))
+        low.append(_worth(_dimension(verdicts, set(), strict)))
+        high.append(_worth(_dimension(verdicts, {Verdict.UNDECIDED}, strict)))
+    return {
+        "accuracy": sum(values) / len(values) if values else None,
+        "ci95": list(bootstrap_interval(values)) if values else [0.0, 1.0],
+        "lower": sum(low) / len(low) if low else 0.0,
+        "upper": sum(high) / len(high) if high else 1.0,
+        "n": len(members),
+        "dimensions": dict(dimensions),
+    }
+
+
+def _dimension(verdicts: Sequence[Verdict], also_right: set[Verdict], strict: bool) -> str:
+    right = [verdict is Verdict.RIGHT or verdict in also_right for verdict in verdicts]
+    return wemath_dimension(right[:-1], right[-1], strict)
+
+
+def _worth(dimension: str) -> float:
+    return {"complete mastery": 1.0, "inadequate generalization": ONE_STEP}.get(dimension, 0.0)
+
+
+def worst_case(pairs: Sequence[tuple[Any, ProblemResult]], column: str) -> dict[str, Any]:
+    """Share of questions all of whose variants are right; one wrong variant decides a question."""
+    variants: dict[str, list[Verdict]] = defaultdict(list)
+    for problem, result in pairs:
+        variants[str(problem.fields.get(column))].append(result.verdicts[0])
+    wrong = sum(Verdict.WRONG in verdicts for verdicts in variants.values())
+    right = sum(set(verdicts) == {Verdict.RIGHT} for verdicts in variants.values())
+    decided, count = wrong + right, len(variants)
+    values = [1.0] * right + [0.0] * wrong
+    return {
+        "accuracy": right / decided if decided else None,
+        "ci95": list(interval(values, 1)),
+        "lower": right / count if count else 0.0,
+        "upper": 1 - wrong / count if count else 1.0,
+        "n": count,
+    }
+
+
+def by_group(columns: Sequence[str], pairs: Sequence[tuple[Any, ProblemResult]]) -> dict[str, dict[str, Any]]:
+    """Column -> value -> score. A column with too many values is left out."""
+    found: dict[str, dict[str, Any]] = {}
+    for column in columns:
+        members: dict[str, list[ProblemResult]] = defaultdict(list)
+        for problem, result in pairs:
+            if (value := problem.fields.get(column)) is not None:
+                members[value].append(result)
+        if len(members) <= LONGEST_GROUPS:
+            found[column] = {
+                value: _shown(accuracy(results, 1), len(results)) for value, results in sorted(members.items())
+            }
+    return found

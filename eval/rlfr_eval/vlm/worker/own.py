@@ -1,0 +1,94 @@
+"""VLMEvalKit's own evaluation of a whole data set, with what is known instead of its judge."""
+
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlfr_eval.vlm.worker.known import key_of
+from rlfr_eval.vlm.worker.tables import Table, Unusable
+
+JUDGE = "judge"  # a name without a slash: VLMEvalKit makes file names of it
+FAILED = "Failed to obtain answer via API."
+
+
+UPSTREAM: dict[str, Any] = {}  # functions of VLMEvalKit that `families.py` replaces
+
+
+class StandIn:
+    """In the place of VLMEvalKit's judge client. A prompt whose reply is not known is noted, and fails."""
+
+    given: Mapping[str, Any] = {}
+    needs: dict[str, dict[str, Any]] = {}  # noqa: RUF012
+
+    def __init__(self, model: str, **options: Any) -> None:
+        self.system_prompt = ""
+
+    def working(self) -> bool:
+        return True
+
+    def generate(self, message: Any, **sampling: Any) -> str:
+        texts = message if isinstance(message, list) else [message]
+        if any(isinstance(part, dict) and part.get("type") != "text" for part in texts):
+            raise Unusable("its judge wants to see images, which is not supported here")
+        prompt = "\n".join(part["value"] if isinstance(part, dict) else str(part) for part in texts)
+        key = key_of(self.system_prompt, prompt)
+        if key in self.given:
+            return str(self.given[key])
+        self.needs[key] = {"key": key, "prompt": prompt, "system": self.system_prompt}
+        return FAILED
+
+
+class NoDice:
+    """In the place of `random`, with which VLMEvalKit chooses an option when a judge's reply names none."""
+
+    @staticmethod
+    def choice(options: Any) -> str:
+        return "no option"
+
+
+def own_evaluation(table: Table, predictions: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Run `evaluate` in a folder of its own.
+
+    Args:
+        predictions: by id, of all rows that were answered; the others are not there.
+
+    Returns:
+        `result`: its table as records, and `needs`: what it would still have asked a judge.
+    """
+    import vlmeval.api
+    from vlmeval.dataset.utils import mathv, multiple_choice
+
+    frame = table.frame[[str(index) in predictions for index in table.frame["index"]]].copy()
+    frame["prediction"] = [predictions[str(index)] for index in frame["index"]]
+    StandIn.given, StandIn.needs = given, {}
+    real, vlmeval.api.OpenAIWrapper = vlmeval.api.OpenAIWrapper, StandIn
+    multiple_choice.rd = NoDice
+    os.environ["PRED_FORMAT"] = "tsv"
+    replaced, mathv.is_equal = mathv.is_equal, UPSTREAM["is_equal"]
+    try:
+        with tempfile.TemporaryDirectory(prefix="vlmeval-") as folder:
+            path = Path(folder) / f"answers_{table.name}.tsv"
+            frame.to_csv(path, sep="\t", index=False)
+            result = table.dataset.evaluate(str(path), model=JUDGE, nproc=1)
+    finally:
+        vlmeval.api.OpenAIWrapper, mathv.is_equal = real, replaced
+    return {"result": _records(result), "needs": list(StandIn.needs.values())}
+
+
+def _records(result: Any) -> list[dict[str, Any]]:
+    """A table or a dictionary of scores as records of plain values."""
+    if hasattr(result, "to_dict"):
+        return [{str(key): _plain(value) for key, value in row.items()} for row in result.to_dict("records")]
+    if isinstance(result, dict):
+        return [{str(key): _plain(value) for key, value in result.items()}]
+    raise Unusable(f"VLMEvalKit's evaluation returned {type(result).__name__}, which is no table")
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,47 @@
+# Sourced by the set-up scripts: find an interpreter, tell whether there is a GPU, install torch as this machine needs it.
+# Wants: $program (its name, for messages), and for install_torch $python and a constraints file.
+
+fail() { echo "$program: $*" >&2; exit 2; }
+
+has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; }
+
+find_python() {
+  for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3 python}; do
+    if command -v "$candidate" >/dev/null 2>&1 &&
+       "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"; return
+    fi
+  done
+  fail "no Python 3.11 or newer found (tried ${PYTHON:-python3.11, 3.12, 3.13}); install one, or name it in PYTHON"
+}
+
+make_venv() {  # folder
+  if [ ! -x "$1/bin/python" ]; then
+    local base
+    base=$(find_python)
+    echo "$program: creating $1 with $($base --version)"
+    "$base" -m venv "$1"
+  fi
+  python="$1/bin/python"
+}
+
+pip() { "$python" -m pip --disable-pip-version-check "$@"; }
+
+reachable() {
+  "$python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)' "$1/" >/dev/null 2>&1
+}
+
+install_torch() {  # constraints file
+  if "$python" -c 'import torch' >/dev/null 2>&1; then return; fi
+  local index="${TORCH_CPU_INDEX-https://download.pytorch.org/whl/cpu}"
+  if has_gpu; then
+    echo "$program: installing torch (CUDA)"
+    pip install --quiet --constraint "$1" torch torchvision
+  elif [ "$(uname -s)" = Linux ] && [ -n "$index" ] && reachable "$index"; then
+    echo "$program: installing torch (CPU, PyTorch's own build)"
+    pip install --quiet --constraint "$1" --index-url "$index" torch torchvision
+  else
+    echo "$program: installing torch (from the configured package index)"
+    pip install --quiet --constraint "$1" torch
+  fi
+}
