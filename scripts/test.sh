@@ -9,6 +9,10 @@ if ! bash scripts/setup.sh --extras dev,vllm,deepspeed; then
   echo "test: going on without vLLM and DeepSpeed, which could not be installed here; their tests skip" >&2
   bash scripts/setup.sh --extras dev
 fi
+if ! bash scripts/setup_vlmeval.sh; then
+  [ "${CI:-}" != true ] || exit 2
+  echo "test: going on without VLMEvalKit, which could not be installed here; its tests skip" >&2
+fi
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .

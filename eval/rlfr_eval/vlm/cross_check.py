@@ -38,6 +38,9 @@ def cross_check(store: RunStore, scoring: Scoring, scores: Mapping[str, Any]) ->
         if told["needs"]:
             found[name] = {"why": f"it would ask the judge {len(told['needs'])} more things"}
             continue
+        if told["failed"]:
+            found[name] = {"why": f"it fails ({told['failed'][:200]})"}
+            continue
         weights = Counter(str(value) for problem in problems for value in problem.fields.values())
         own = own_percent(name, benchmark.score, told["result"], weights)
         found[name] = {"own": own, "here": 100 * one["accuracy"]}

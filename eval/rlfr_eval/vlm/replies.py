@@ -21,7 +21,7 @@ LABEL = re.compile(
     r"|the\s+(?:extracted\s+|final\s+|correct\s+)?(?:answer|option|choice)(?:\s+is)?)\s*(?:is)?\s*[:：=]?\s*",
     re.IGNORECASE,
 )
-NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?\.?\d+(?:[eE][-+]?\d+)?(?![\w])")
+NUMBER = re.compile(r"(?<![\w.,])[-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)(?:[eE][-+]?\d+)?(?!\w)")
 LETTER = re.compile(r"(?<![A-Za-z'])([A-Z])(?![A-Za-z'])")
 WRAPPING = " \t*_`\"'“”‘’<>[]().,;:$"
 

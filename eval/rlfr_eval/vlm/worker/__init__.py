@@ -9,7 +9,7 @@ as JSON lines on standard input, replies go as JSON lines to standard output, in
 {"do": "score", "name", "items": [{"id", "prediction", "given", "compare"}]}
                                      -> {"ok": [outcome, ...]}
 {"do": "evaluate", "name", "predictions", "given"}
-                                     -> {"ok": {"result": records of VLMEvalKit's own evaluation, "needs": [...]}}
+                                     -> {"ok": {"result": its own records, "needs": [...], "failed": text}}
 anything that fails                  -> {"error": text}
 
 An outcome is {"verdict", "extracted"}; or {"result": records} of an evaluation of that one row; or {"needs": {...}}:

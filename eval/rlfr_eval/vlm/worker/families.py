@@ -146,6 +146,8 @@ def _by_itself(known: Known, line: Any, table: Table) -> list[dict[str, Any]]:
     known.asked = bool(known.given)
     for need in found["needs"]:
         raise Need(**need, kind="judge", reads="raw", choices={})
+    if found["failed"]:
+        raise Unsure(f"VLMEvalKit cannot evaluate it by itself ({found['failed'][:200]})")
     return list(found["result"])
 
 

@@ -56,7 +56,7 @@ def own_evaluation(table: Table, predictions: Mapping[str, str], given: Mapping[
         predictions: by id, of all rows that were answered; the others are not there.
 
     Returns:
-        `result`: its table as records, and `needs`: what it would still have asked a judge.
+        `result`: its table as records, `needs`: what it would still have asked a judge, `failed`: what stopped it.
     """
     import vlmeval.api
     from vlmeval.dataset.utils import mathv, multiple_choice
@@ -72,10 +72,12 @@ def own_evaluation(table: Table, predictions: Mapping[str, str], given: Mapping[
         with tempfile.TemporaryDirectory(prefix="vlmeval-") as folder:
             path = Path(folder) / f"answers_{table.name}.tsv"
             frame.to_csv(path, sep="\t", index=False)
-            result = table.dataset.evaluate(str(path), model=JUDGE, nproc=1)
+            records = _records(table.dataset.evaluate(str(path), model=JUDGE, nproc=1))
+    except Exception as error:  # whatever VLMEvalKit cannot do with these rows
+        return {"result": [], "needs": list(StandIn.needs.values()), "failed": f"{type(error).__name__}: {error}"}
     finally:
         vlmeval.api.OpenAIWrapper, mathv.is_equal = real, replaced
-    return {"result": _records(result), "needs": list(StandIn.needs.values())}
+    return {"result": records, "needs": list(StandIn.needs.values()), "failed": ""}
 
 
 def _records(result: Any) -> list[dict[str, Any]]:

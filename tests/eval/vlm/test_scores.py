@@ -1,0 +1,86 @@
+"""Scores that are more than a share of right answers, against numbers counted by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from rlfr_eval.metrics import ProblemResult
+from rlfr_eval.vlm.benchmarks import shipped_vlm
+from rlfr_eval.vlm.problems import VlmProblem
+from rlfr_eval.vlm.scores import more_scores, wemath
+from rlfr_vlm.grading import Verdict
+
+R, W, U = Verdict.RIGHT, Verdict.WRONG, Verdict.UNDECIDED
+
+
+def problem(index, **fields):
+    return VlmProblem(str(index), "?", ("B",), ({"text": "?"},), {}, fields)
+
+
+def pairs(*families):
+    """Verdicts of the parts of multi-step problems, the whole last."""
+    found = []
+    for number, verdicts in enumerate(families):
+        steps = len(verdicts) - 1
+        for place, verdict in enumerate(verdicts, 1):
+            key = f"{steps}steps_{place if place <= steps else 'multi'}"
+            found.append((problem(len(found), key=key, ID=str(number)), ProblemResult([verdict], [""])))
+    return found
+
+
+def test_wemath_by_hand():
+    """Mastery 1; steps right, whole wrong 0.5; the rest 0. Loosely, one right step is enough for mastery."""
+    found = pairs((R, R, R), (R, R, W), (W, R, R), (W, W, W), (R, R, R, R), (W, W, W, R), (R, W, R, R))
+    strict, loose = wemath(found, strict=True), wemath(found, strict=False)
+    assert strict["accuracy"] == pytest.approx((1 + 0.5 + 1) / 7)
+    assert loose["accuracy"] == pytest.approx((1 + 0.5 + 1 + 1 + 1) / 7)
+    assert strict["dimensions"] == {"complete mastery": 2, "inadequate generalization": 1, "rote memorization": 3,
+                                    "insufficient knowledge": 1}  # fmt: skip
+    assert strict["lower"] == strict["upper"] == strict["accuracy"] and strict["n"] == 7
+
+
+def test_wemath_bounds_hold_whatever_the_undecided_are():
+    """The value leaves out what is not decided; every way to decide lies within the bounds, and both ends occur."""
+    open_parts = [(R, R, U), (U, R, R), (W, U, R), (R, U, U, R)]
+    for strict in (True, False):
+        told = wemath(pairs(*open_parts), strict=strict)
+        assert told["accuracy"] is None
+        places = [(i, j) for i, family in enumerate(open_parts) for j, verdict in enumerate(family) if verdict is U]
+        values = set()
+        for mask in range(2 ** len(places)):
+            families = [list(family) for family in open_parts]
+            for bit, (i, j) in enumerate(places):
+                families[i][j] = R if mask >> bit & 1 else W
+            values.add(wemath(pairs(*families), strict=strict)["accuracy"])
+        assert (told["lower"], told["upper"]) == (min(values), max(values))
+
+
+def test_the_score_of_a_part_and_of_the_worst_case():
+    mmmu = shipped_vlm()["MMMU_DEV_VAL"]
+    problems = [problem(i, split="validation" if i < 3 else "dev", category="Art") for i in range(4)]
+    results = [ProblemResult([verdict], [""]) for verdict in (R, W, R, W)]
+    found = more_scores(mmmu, problems, results)
+    assert found["accuracy"] == pytest.approx(2 / 3) and found["problems_scored"] == 3 and found["headline"]
+    assert found["metrics"]["all rows"]["accuracy"] == 0.5 and found["metrics"]["all rows"]["n"] == 4
+    assert found["groups"]["split"]["dev"] == {"accuracy": 0.0, "ci95": found["groups"]["split"]["dev"]["ci95"],
+                                               "lower": 0.0, "upper": 0.0, "n": 1}  # fmt: skip
+    dyna = shipped_vlm()["DynaMath"]
+    problems = [problem(i, qid=str(i // 2), subject="algebra", knowledge_level="high") for i in range(8)]
+    results = [ProblemResult([verdict], [""]) for verdict in (R, R, R, W, R, U, W, U)]
+    worst = more_scores(dyna, problems, results)["metrics"]["worst case"]
+    # all right; one wrong; open; wrong whatever the other is
+    assert worst["accuracy"] == pytest.approx(1 / 3) and (worst["lower"], worst["upper"], worst["n"]) == (0.25, 0.5, 4)
+
+
+def test_a_part_that_has_no_score_gets_none():
+    wemath_set = replace(shipped_vlm()["WeMath"], n=9)
+    found = pairs((R, R, R), (R, R, R))
+    problems, results = zip(*found, strict=True)
+    told = more_scores(wemath_set, problems, results)
+    assert told["accuracy"] is None and not told["headline"] and "all 9 problems; these are 6" in told["unscoreable"]
+    told = more_scores(replace(wemath_set, n=5), problems[:5], results[:5])
+    assert "of 1 some are missing" in told["unscoreable"] and told["accuracy"] is None
+    visulogic = shipped_vlm()["VisuLogic"]
+    problems = [problem(i, category=category) for i, category in enumerate(visulogic.values["category"][:-1])]
+    told = more_scores(visulogic, problems, [ProblemResult([R], [""])] * 5)
+    assert told["unscoreable"] == "its score needs problems of every category; there is none of Other"
