@@ -79,7 +79,9 @@ def test_the_harness_takes_only_the_bottom_of_the_training_package(path):
     for imported in imports_of(path):
         if imported.startswith("rlfr_vlm."):
             assert imported.split(".")[1] in SHARED_MODULES, imported
-        assert imported.split(".")[0] not in ("trl", "vllm", "vlmeval"), imported
+        # VLMEvalKit has a process of its own, whose files are the only ones that import it
+        forbidden = ("trl", "vllm") if path.parent.name == "worker" else ("trl", "vllm", "vlmeval")
+        assert imported.split(".")[0] not in forbidden, imported
         assert imported.split(".")[0] != "openai" or path.name == "endpoint.py"
 
 
