@@ -38,3 +38,19 @@ def test_setup_judge_dry_run_starts_nothing():
     assert done.returncode == 0 and "install --quiet lmdeploy>=0.18,<0.19" in done.stdout
     assert (ROOT / ".venv-judge").exists() == there
     assert bash(ROOT / "scripts/setup_judge.sh", "--nope").returncode == 2
+
+
+def test_eval_vlm_dry_run_prints_every_step():
+    done = bash(ROOT / "scripts/eval_vlm.sh", "--dry-run", "--limit", "5", CKPT="out/checkpoint-8", DATASETS="WeMath")
+    assert done.returncode == 0 and "setup_vlmeval.sh" in done.stdout and "serves out/checkpoint-8" in done.stdout
+    command = (
+        "rlfr-eval vlm --model out/checkpoint-8 --data WeMath --preset paper --out outputs/eval/out--checkpoint-8"
+    )
+    assert f"{command} --limit 5" in done.stdout
+    assert bash(ROOT / "scripts/eval_vlm.sh", CKPT="").returncode == 2
+
+
+def test_setup_vlmeval_dry_run_starts_nothing():
+    done = bash(ROOT / "scripts/setup_vlmeval.sh", "--dry-run")
+    assert done.returncode == 0 and "ms-vlmeval==0.0.20 pandas>=2.2,<3" in done.stdout
+    assert bash(ROOT / "scripts/setup_vlmeval.sh", "--nope").returncode == 2

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Measure a checkpoint on VLMEvalKit's multimodal benchmarks: serve it, wait for health, ask, stop serving, judge, stop
+# the judge, report. Hardware: a GPU that holds the model (and one after the other, the judge), or a CPU for small ones.
+#
+#   CKPT=outputs/rlfr/checkpoint-160 bash scripts/eval_vlm.sh [--dry-run] [options of `rlfr-eval vlm`]
+#
+# Environment: CKPT: the checkpoint; RUN_NAME: name of the results (default: the checkpoint's); DATASETS: benchmarks
+# (default: the six of the RLFR paper); PRESET: official, paper or training (default: paper). The judge comes from .env or
+# LOCAL_LLM (see .env.example), files from LMUData. Run the same line again to go on where it stopped.
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+[ -n "${CKPT:-}" ] || { sed -n '2,9p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 2; }
+
+run_name="${RUN_NAME:-$(basename "$(dirname "$CKPT")")--$(basename "$CKPT")}"
+read -r -a datasets <<< "${DATASETS:-MathVista_MINI MathVision_MINI MathVerse_MINI WeMath LogicVista VisuLogic}"
+arguments=(vlm --model "$CKPT" --data "${datasets[@]}" --preset "${PRESET:-paper}" --out "outputs/eval/$run_name")
+steps=("bash scripts/setup_vlmeval.sh" "rlfr-eval ${arguments[*]}")
+if [ "${1:-}" = "--dry-run" ]; then
+  shift
+  echo "+ ${steps[0]}    # VLMEvalKit in .venv-vlmeval, once"
+  echo "+ ${steps[1]} $*"
+  echo "    # starts a worker for VLMEvalKit; serves $CKPT with vLLM and waits for its health; asks ${#datasets[@]} benchmarks;"
+  echo "    # stops the server; grades by rules; starts or reaches the judge of .env, asks it, stops it;"
+  echo "    # writes outputs/eval/$run_name/scores.json and report.md"
+  exit 0
+fi
+rlfr_eval="$here/../.venv/bin/rlfr-eval"
+if [ ! -x "$rlfr_eval" ]; then bash "$here/setup.sh" --extras vllm; fi
+bash "$here/setup_vlmeval.sh"
+echo "+ rlfr-eval ${arguments[*]} $*" >&2
+exec "$rlfr_eval" "${arguments[@]}" "$@"
