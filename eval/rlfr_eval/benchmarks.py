@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import tomllib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +88,7 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnyBenchmark:
+class AnyBenchmark(ABC):
     """What every benchmark has, of text or of images.
 
     Attributes:
@@ -108,13 +109,13 @@ class AnyBenchmark:
     about: str = ""
     reference: tuple[Reference, ...] = ()
 
+    @abstractmethod
     def body(self, problem: Any) -> dict[str, Any]:
         """The part of a request that holds the prompt of one problem."""
-        raise NotImplementedError
 
+    @abstractmethod
     def asked(self, problem: Any) -> str:
         """What is asked, for a person to read."""
-        raise NotImplementedError
 
     def item(self, problem: Any, raw: str) -> Item:
         """A response as the grader takes it."""
@@ -124,13 +125,13 @@ class AnyBenchmark:
         """The answer in a response."""
         return extract_item(self.item(problem, raw))
 
+    @abstractmethod
     def how_asked(self) -> dict[str, Any]:
         """Everything about the prompt that decides an answer: name, version and hash of the preset, and the like."""
-        raise NotImplementedError
 
+    @abstractmethod
     def grading(self) -> list[Any]:
         """Everything but the answer that decides a verdict of the rules."""
-        raise NotImplementedError
 
     def more_scores(self, problems: Sequence[Any], results: Sequence[Any]) -> dict[str, Any]:
         """Scores beside the accuracy, or instead of it: keys of scores.json. Results are in the problems' order."""

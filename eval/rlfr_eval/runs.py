@@ -6,14 +6,14 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rlfr_eval.benchmarks import AnyBenchmark, Benchmark, build
-from rlfr_eval.problems import read_problems
+from rlfr_eval.problems import ProblemSet, read_problems
 from rlfr_eval.store import RunStore
 from rlfr_eval.verdicts import Chosen
 from rlfr_vlm import __version__
@@ -108,12 +108,23 @@ def is_vlm(store: RunStore) -> bool:
     return bool(store.run.get("kind") == "vlm")
 
 
-def restore(store: RunStore, data_dir: Path | None = None, whole: bool = False) -> tuple[Chosen, dict[str, int]]:
+def read_text(benchmark: Benchmark, folder: Path) -> tuple[Benchmark, ProblemSet]:
+    """A benchmark of text with its problems as they are now."""
+    return benchmark, read_problems(benchmark, folder, check=False)
+
+
+def restore(
+    store: RunStore,
+    data_dir: Path | None = None,
+    whole: bool = False,
+    read: Callable[[Any, Path], tuple[Any, Any]] = read_text,
+) -> tuple[Chosen, dict[str, int]]:
     """Benchmarks and problems of a run that was made before, and how many problems each has in all.
 
     Args:
         data_dir: where the data are now, instead of where they were.
         whole: all problems, also those beyond the limit of the last call.
+        read: reads a benchmark's problems from a folder.
 
     Raises:
         UserError: the problems are gone, or are others than the answers were given to.
@@ -121,10 +132,10 @@ def restore(store: RunStore, data_dir: Path | None = None, whole: bool = False) 
     chosen, planned = {}, {}
     for name, (benchmark, _) in specs(store).items():
         folder = data_dir or Path(store.run["data_dirs"][name])
-        data = read_problems(benchmark, folder, check=False)
+        benchmark, data = read(benchmark, folder)
         if data.identity != store.run["benchmarks"][name]["data_sha256"]:
             raise UserError(
-                f"{folder}/{name}.jsonl is not what {store.folder} was made with. Name that with --data-dir."
+                f"{folder} has other data of {name} than {store.folder} was made with. Name theirs with --data-dir."
             )
         chosen[name] = (benchmark, limited(data, None if whole else store.run["limits"][name]))
         planned[name] = len(data.problems)

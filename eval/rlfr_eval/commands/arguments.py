@@ -39,12 +39,12 @@ def add_judge_options(given: argparse.ArgumentParser) -> None:
     group.add_argument("--no-judge-cache", action="store_true", help="ask anew, and keep nothing for other runs")
 
 
-def add_model_options(given: argparse.ArgumentParser) -> None:
+def add_model_options(given: argparse.ArgumentParser, default_out: str = "outputs/eval/MODEL") -> None:
     given.add_argument(
         "--model", default="", metavar="PATH_OR_HUB_ID", help="a model, or a LoRA adapter, to serve here"
     )
     given.add_argument("--base-url", default="", help="a server that runs; --model then names what to ask there")
-    given.add_argument("--out", help="run folder (default: outputs/eval/MODEL); the same command again goes on")
+    given.add_argument("--out", help=f"run folder (default: {default_out}); the same command again goes on")
     given.add_argument("--limit", type=int, help="only the first N problems of each; marks results as partial")
     given.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs; do nothing")
 
@@ -110,12 +110,8 @@ def read_serving(options: argparse.Namespace, settings: Settings, more: str = ""
 
     command = "" if options.base_url else settings["RLFR_EVAL_SERVER_CMD"]
     arguments = fill(options.server_args)
-    if (
-        more
-        and not options.base_url
-        and not command
-        and not any(word.startswith(more.split()[0]) for word in arguments)
-    ):
+    given = any(word.startswith(more.split()[0]) for word in arguments) if more else True
+    if not (given or options.base_url or command):
         arguments = [*fill(more), *arguments]
     return ServingOptions(
         options.model, options.base_url, command, tuple(arguments), options.server_port, options.adapter,

@@ -36,7 +36,7 @@ PAPER_CONTEXT = "--max-model-len 8192"  # prompt and answer together, in the pap
 
 def _parser() -> argparse.ArgumentParser:
     given = parser("vlm", SUMMARY)
-    add_model_options(given)
+    add_model_options(given, "outputs/eval/MODEL--vlm-PRESET")
     given.add_argument(
         "--data", nargs="+", required=True, metavar="NAME", help="benchmarks (see `rlfr-eval list --vlm`) or TSV files"
     )

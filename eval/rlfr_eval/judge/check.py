@@ -121,13 +121,14 @@ def _agrees(case: Case, said: Judgement) -> bool:
     return said.verdict is (Verdict.RIGHT if case.right else Verdict.WRONG)
 
 
-async def _compare(judge: Judge, case: Case) -> Judgement:
+async def compare_case(judge: Judge, case: Case) -> Judgement:
+    """Put a case as answers are put: question, reference, what was extracted."""
     return await judge.judge(case.question, [case.gold], case.answer)
 
 
 async def check_judge(judge: Judge, cases: Cases | None = None) -> CheckResult:
     """Put all cases to a judge, as many at a time as it is asked otherwise."""
-    known = cases or Cases(CASES, _compare)
+    known = cases or Cases(CASES, compare_case)
     free = asyncio.Semaphore(judge.concurrency)
 
     async def put(case: Case) -> Judgement:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlfr_eval.judge.check import Case, Cases
+from rlfr_eval.judge.check import CASES, Case, Cases, compare_case
 from rlfr_eval.judge.judge import Judge, Judgement
 from rlfr_eval.vlm.benchmarks import OPEN
 from rlfr_eval.vlm.scoring import Scoring
@@ -69,20 +69,20 @@ KNOWN: Mapping[str, tuple[tuple[str, Mapping[str, Any], str, bool], ...]] = {
 }
 
 
-def known_cases(families: Iterable[str], scoring: Scoring) -> Cases | None:
-    """Cases of these families; None when the common ones are the right ones, or no judge is asked at all."""
+def known_cases(families: Iterable[str], scoring: Scoring) -> Cases:
+    """Cases of these families, and the common ones where a judge is asked our question or none of theirs is known."""
     families = list(dict.fromkeys(families))
-    cases = [
+    lines = [
         LineCase(kind, str(line["question"]), str(line["answer"]), answer, right, name, line)
         for kind in families
         for name, line, answer, right in KNOWN.get(kind, ())
     ]
-    if OPEN in families or not cases:
-        return None
+    common = CASES if not lines or OPEN in families else ()
 
     async def put(judge: Judge, case: Case) -> Judgement:
-        assert isinstance(case, LineCase)
+        if not isinstance(case, LineCase):
+            return await compare_case(judge, case)
         item = {"line": dict(case.line), "prediction": case.answer, "given": {}, "compare": "vlmeval"}
         return await scoring.judge_item(judge, case.name, item)
 
-    return Cases(cases, put)
+    return Cases((*lines, *common), put)

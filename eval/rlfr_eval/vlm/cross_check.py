@@ -17,24 +17,22 @@ def cross_check(store: RunStore, scoring: Scoring, scores: Mapping[str, Any]) ->
     takes a missing reply for a wrong answer.
     """
     found: dict[str, dict[str, Any]] = {}
+    predictions: dict[str, dict[str, str]] = {}
+    for row in store.answers():
+        predictions.setdefault(row["benchmark"], {})[row["problem"]] = row["raw"]
+    judged = [row for row in store.verdicts if row.get("given")]
     for name, (benchmark, problems) in scoring.chosen.items():
         one = scores["benchmarks"][name]
         if benchmark.family == OPEN or one["partial"] or one["missing"] or one["undecided"]:
             found[name] = {"why": "it has no evaluation for it" if benchmark.family == OPEN else "not all is decided"}
             continue
-        wanted = {problem.id for problem in problems}
-        predictions = {
-            row["problem"]: row["raw"]
-            for row in store.answers()
-            if row["benchmark"] == name and row["problem"] in wanted
-        }
         given = {
             key: value
-            for row in store.verdicts
-            if row.get("by") == "judge" and row.get("judge") == one["judge"] and row["id"].startswith(f"{name}/")
-            for key, value in row.get("given", {}).items()
+            for row in judged
+            if row["judge"] == one["judge"] and row["id"].startswith(f"{name}/")
+            for key, value in row["given"].items()
         }
-        told = scoring.worker.evaluate(name, predictions, given)
+        told = scoring.worker.evaluate(name, predictions[name], given)
         if told["needs"]:
             found[name] = {"why": f"it would ask the judge {len(told['needs'])} more things"}
             continue

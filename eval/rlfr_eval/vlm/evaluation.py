@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlfr_eval.evaluation import Evaluation
-from rlfr_eval.runs import limited, specs
+from rlfr_eval.runs import restore
 from rlfr_eval.store import RunStore
 from rlfr_eval.verdicts import Chosen
 from rlfr_eval.vlm.cases import known_cases
@@ -16,12 +16,11 @@ from rlfr_eval.vlm.cross_check import cross_check, lines
 from rlfr_eval.vlm.problems import VlmProblemSet, read_vlm_problems
 from rlfr_eval.vlm.scoring import Scoring
 from rlfr_eval.vlm.worker_process import WorkerProcess
-from rlfr_vlm.errors import UserError
 
 
 @dataclass
 class VlmEvaluation(Evaluation):
-    """Everything one `rlfr-eval vlm` needs to know. Open it with `open_evaluation`.
+    """Everything one `rlfr-eval vlm` needs to know.
 
     Attributes:
         worker: VLMEvalKit's process, started.
@@ -88,26 +87,11 @@ def restore_vlm(
     data_dir: Path | None = None,
     whole: bool = False,
 ) -> tuple[Chosen, dict[str, int]]:
-    """Benchmarks and problems of a run that was made before, and how many problems each has in all.
+    """`runs.restore` with VLMEvalKit's process; `known` are sets that are open already."""
 
-    Args:
-        known: sets that are open already.
-        data_dir: where the data are now, instead of where they were.
-        whole: all problems, also those beyond the limit of the last call.
+    def read(benchmark: Any, folder: Path) -> tuple[Any, VlmProblemSet]:
+        if known and benchmark.name in known:
+            return benchmark, known[benchmark.name]
+        return open_benchmark(benchmark, folder, worker, check=False)
 
-    Raises:
-        UserError: the problems are gone, or are others than the answers were given to.
-    """
-    chosen, planned = {}, {}
-    for name, (benchmark, _) in specs(store).items():
-        folder = data_dir or Path(store.run["data_dirs"][name])
-        data = (known or {}).get(name)
-        if data is None:
-            benchmark, data = open_benchmark(benchmark, folder, worker, check=False)
-        if data.identity != store.run["benchmarks"][name]["data_sha256"]:
-            raise UserError(
-                f"The data of {name} are not what {store.folder} was made with. Name theirs with --data-dir."
-            )
-        chosen[name] = (benchmark, limited(data, None if whole else store.run["limits"][name]))
-        planned[name] = len(data.problems)
-    return chosen, planned
+    return restore(store, data_dir, whole, read)

@@ -129,7 +129,7 @@ def read_vlm_problems(
     told: dict[str, Any] = {}
     for reply in worker.open(benchmark.vlmeval, path.resolve(), images_folder(), list(benchmark.columns)):
         if "row" in reply:
-            problems.append(_problem(reply["row"], path))
+            problems.append(_problem(reply["row"]))
         else:
             told = reply["ok"]
     locked = benchmark.name in read_lock(data_dir)
@@ -138,8 +138,6 @@ def read_vlm_problems(
     return VlmProblemSet(tuple(problems), found, told["family"], told["without_image"])
 
 
-def _problem(row: dict[str, Any], path: Path) -> VlmProblem:
-    if row["answer"] is None:
-        raise UserError(f"Row {row['id']} of {path} has no answer; nothing can be scored against it.")
+def _problem(row: dict[str, Any]) -> VlmProblem:
     parts = tuple(row["parts"])
     return VlmProblem(row["id"], row["question"], (row["answer"],), parts, row["options"], row["fields"])

@@ -10,8 +10,6 @@ import importlib.util
 import os
 import ssl
 import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 NETWORK = ("socket.connect", "socket.getaddrinfo", "urllib.Request")
@@ -23,7 +21,7 @@ class Refused(RuntimeError):
     """VLMEvalKit tried what it must not."""
 
 
-def import_vlmeval(torchvision_hook: str) -> ModuleType:
+def import_vlmeval(torchvision_hook: str) -> None:
     """Import VLMEvalKit behind the guards.
 
     Args:
@@ -37,14 +35,13 @@ def import_vlmeval(torchvision_hook: str) -> ModuleType:
         hook = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(hook)
         hook.install()
-    import vlmeval
+    import vlmeval  # noqa: F401
 
     ssl._create_default_https_context = context
     os.environ.clear()
     os.environ.update(environment)
     for name in EVALUATING:
         setattr(builtins, name, _guarded(name, getattr(builtins, name)))
-    return vlmeval
 
 
 def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
@@ -55,20 +52,13 @@ def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
 def _guarded(name: str, real: Any) -> Any:
     """`eval` as it was for everybody but VLMEvalKit, which gets literals read and nothing run."""
 
-    def guarded(source: Any, *more: Any, **named: Any) -> Any:
-        caller = sys._getframe(1).f_globals.get("__name__", "")
+    def guarded(source: Any, *scopes: Any, **named: Any) -> Any:
+        frame = sys._getframe(1)
+        caller = frame.f_globals.get("__name__", "")
         if caller.partition(".")[0] != EVALUATED:
-            frame = sys._getframe(1)
-            scopes = more or (frame.f_globals, frame.f_locals)
-            return real(source, *scopes, **named) if not named else real(source, *more, **named)
+            return real(source, *(scopes or (frame.f_globals, frame.f_locals)), **named)
         if name == "exec":
             raise Refused(f"{caller} was about to run text as code")
         return ast.literal_eval(source if isinstance(source, str) else str(source))
 
     return guarded
-
-
-def folder_of(vlmeval: ModuleType) -> Path:
-    """Where the package lies."""
-    assert vlmeval.__file__ is not None
-    return Path(vlmeval.__file__).resolve().parent

@@ -10,7 +10,7 @@ from typing import Any
 
 from rlfr_eval.vlm.worker.families import family, score
 from rlfr_eval.vlm.worker.guard import import_vlmeval
-from rlfr_eval.vlm.worker.own import UPSTREAM, own_evaluation
+from rlfr_eval.vlm.worker.own import own_evaluation, replace_functions
 from rlfr_eval.vlm.worker.tables import Table, Unusable, open_table, rows
 
 Reply = dict[str, Any]
@@ -19,11 +19,8 @@ Reply = dict[str, Any]
 class Worker:
     """Open data sets, and what can be asked about them."""
 
-    def __init__(self, vlmeval: Any) -> None:
-        from vlmeval.dataset.utils import mathv
-
-        self.vlmeval = vlmeval
-        UPSTREAM["is_equal"] = mathv.is_equal
+    def __init__(self) -> None:
+        replace_functions()
         self.tables: dict[str, Table] = {}
         self.lines: dict[str, dict[str, int]] = {}
 
@@ -88,12 +85,12 @@ def main(arguments: list[str]) -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
-        vlmeval = import_vlmeval(arguments[0] if arguments else "")
+        import_vlmeval(arguments[0] if arguments else "")
     except ImportError as error:
         print(json.dumps({"error": f"VLMEvalKit does not import: {error}"}), file=replies, flush=True)
         return
     logging.getLogger("vlmeval").setLevel(logging.ERROR)
-    worker = Worker(vlmeval)
+    worker = Worker()
     for line in sys.stdin:
         for reply in answers(worker, line):
             print(json.dumps(reply), file=replies)

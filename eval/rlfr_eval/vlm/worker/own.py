@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlfr_eval.vlm.worker.known import key_of
+from rlfr_eval.vlm.worker.known import Unsure, key_of
 from rlfr_eval.vlm.worker.tables import Table, Unusable
 
 JUDGE = "judge"  # a name without a slash: VLMEvalKit makes file names of it
 FAILED = "Failed to obtain answer via API."
 
 
-UPSTREAM: dict[str, Any] = {}  # functions of VLMEvalKit that `families.py` replaces
+UPSTREAM: dict[str, Any] = {}  # functions of VLMEvalKit that are replaced for scoring row by row
 
 
 class StandIn:
@@ -46,7 +46,15 @@ class NoDice:
 
     @staticmethod
     def choice(options: Any) -> str:
-        return "no option"
+        raise Unsure("judge's reply names no option")
+
+
+def replace_functions() -> None:
+    """Put the replacements in place that hold for every way of scoring, and keep what is restored for its own."""
+    from vlmeval.dataset.utils import mathv, multiple_choice
+
+    UPSTREAM["is_equal"] = mathv.is_equal
+    multiple_choice.rd = NoDice
 
 
 def own_evaluation(table: Table, predictions: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,13 +67,12 @@ def own_evaluation(table: Table, predictions: Mapping[str, str], given: Mapping[
         `result`: its table as records, `needs`: what it would still have asked a judge, `failed`: what stopped it.
     """
     import vlmeval.api
-    from vlmeval.dataset.utils import mathv, multiple_choice
+    from vlmeval.dataset.utils import mathv
 
     frame = table.frame[[str(index) in predictions for index in table.frame["index"]]].copy()
     frame["prediction"] = [predictions[str(index)] for index in frame["index"]]
     StandIn.given, StandIn.needs = given, {}
     real, vlmeval.api.OpenAIWrapper = vlmeval.api.OpenAIWrapper, StandIn
-    multiple_choice.rd = NoDice
     os.environ["PRED_FORMAT"] = "tsv"
     replaced, mathv.is_equal = mathv.is_equal, UPSTREAM["is_equal"]
     try:
@@ -73,7 +80,7 @@ def own_evaluation(table: Table, predictions: Mapping[str, str], given: Mapping[
             path = Path(folder) / f"answers_{table.name}.tsv"
             frame.to_csv(path, sep="\t", index=False)
             records = _records(table.dataset.evaluate(str(path), model=JUDGE, nproc=1))
-    except Exception as error:  # whatever VLMEvalKit cannot do with these rows
+    except (Exception, Unsure) as error:  # whatever VLMEvalKit cannot do with these rows
         return {"result": [], "needs": list(StandIn.needs.values()), "failed": f"{type(error).__name__}: {error}"}
     finally:
         vlmeval.api.OpenAIWrapper, mathv.is_equal = real, replaced

@@ -13,7 +13,6 @@ from typing import Any
 
 SUFFIXES = ((b"\x89PNG", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"II*\0", ".tiff"),
             (b"MM\0*", ".tiff"))  # fmt: skip
-SHORT = 64  # an image cell of at most so many characters names the row whose image it shares (VLMEvalKit's rule)
 
 
 class Unusable(ValueError):
@@ -94,6 +93,8 @@ def rows(table: Table, groups: Sequence[str]) -> Iterator[dict[str, Any]]:
     """
     for place in range(len(table.frame)):
         line = table.frame.iloc[place]
+        if (answer := _text(line["answer"])) is None:
+            raise Unusable(f"Row {line['index']} of {table.file} has no answer; nothing can be scored against it.")
         try:
             message = table.dataset.build_prompt(line)
         except Unusable as error:
@@ -107,7 +108,7 @@ def rows(table: Table, groups: Sequence[str]) -> Iterator[dict[str, Any]]:
             "id": str(line["index"]),
             "parts": [_part(part, table.file) for part in message],
             "question": str(line["question"]),
-            "answer": _text(line.get("answer")),
+            "answer": answer,
             "options": {key: _text(line[key]) for key in string.ascii_uppercase if _text(line.get(key)) is not None},
             "fields": {key: _text(line[key]) for key in groups if key in line},
         }
