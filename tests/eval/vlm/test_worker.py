@@ -169,3 +169,50 @@ def test_an_interpreter_without_vlmevalkit_says_so(tmp_path):
         pytest.raises(UserError, match="VLMEvalKit does not import: No module named 'vlmeval'"),
     ):
         process.hello()
+
+
+def in_vlmevalkits_python(code):
+    """Run code in the worker's interpreter, with VLMEvalKit imported behind the guards as the worker does it."""
+    root = Path(__file__).parents[3]
+    before = (
+        "import sys, types; p = types.ModuleType('rlfr_eval'); "
+        f"p.__path__ = [{str(root / 'eval' / 'rlfr_eval')!r}]; sys.modules['rlfr_eval'] = p; "
+        "from rlfr_eval.vlm.worker.guard import Refused, import_vlmeval; "
+        f"import_vlmeval({str(root / 'rlfr_vlm' / 'compat' / 'torchvision_hook.py')!r})\n"
+    )
+    return subprocess.run(
+        [vlmeval_python(), "-I", "-c", before + code], capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_the_process_reaches_no_network_and_its_jpeg_is_ours(tmp_path, serve):
+    """Nothing arrives at a server; certificates are checked; `--jpeg` is byte for byte what VLMEvalKit sends."""
+    from rlfr_eval.vlm.images import as_jpeg
+    from tests.eval.vlm.sets import draw
+
+    server = serve(lambda body, n: "x")
+    kinds = ("RGB", "RGBA", "L", "P", "JPEG")
+    for kind in kinds:
+        (tmp_path / kind).write_bytes(draw(5, kind))
+    code = f"""
+import base64, ssl, urllib.request
+from PIL import Image
+from vlmeval.smp.vlm import encode_image_to_base64
+assert ssl._create_default_https_context is ssl.create_default_context
+try:
+    urllib.request.urlopen({server.url + "/models"!r}, timeout=5)
+except Refused:
+    print("refused")
+for kind in {kinds!r}:
+    image = Image.open({str(tmp_path)!r} + "/" + kind)
+    for name, one in (("", image), ("-small", image.resize((60, 40)))):
+        one.save({str(tmp_path)!r} + "/" + kind + name + ".in", format="PNG")
+        again = Image.open({str(tmp_path)!r} + "/" + kind + name + ".in")
+        content = base64.b64decode(encode_image_to_base64(again))
+        open({str(tmp_path)!r} + "/" + kind + name + ".out", "wb").write(content)
+"""
+    done = in_vlmevalkits_python(code)
+    assert done.returncode == 0 and done.stdout.split() == ["refused"], done.stderr
+    assert not server.keys  # of any request
+    for path in tmp_path.glob("*.in"):
+        assert as_jpeg(path.read_bytes()) == path.with_suffix(".out").read_bytes(), path.name
