@@ -13,11 +13,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 HARNESS = ROOT / "eval" / "rlfr_eval"
 HARNESS_MODULES = sorted(HARNESS.rglob("*.py"))
 # What the harness may take from the training package: the bottom, which knows nothing of training.
-SHARED_MODULES = {"errors", "files", "stats", "grading", "command_line"}
+SHARED_MODULES = {"errors", "files", "stats", "grading", "command_line", "page"}
 
 # A module may import from its own layer and the ones before it.
 LAYERS = (
-    {"errors", "files", "stats", "options", "terminal", "compat", "command_line"},
+    {"errors", "files", "stats", "options", "terminal", "compat", "command_line", "page"},
     {"grading", "flow", "latents", "shaping", "doctor"},
     {"rewards", "data", "vision", "policy"},
     {"config", "evaluate", "checkpoint", "export", "model_card", "plan", "flow.fit"},

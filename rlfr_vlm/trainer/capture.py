@@ -1,6 +1,6 @@
 """What the trainer wants from its next log-prob pass: deviations of a rollout, or latents to fit the field on.
 
-Letters: B samples, P sequence length, S captured positions, T response tokens.
+Letters: L hooked layers, B samples, P sequence length, S captured positions, T response tokens.
 """
 
 from dataclasses import dataclass, field
@@ -36,8 +36,8 @@ class ScoreCapture:
         self.masks.append(mask)
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """Deviation (B, T) and the mask (B, T) of tokens that have one."""
-        return torch.cat(self.scores), torch.cat(self.masks)
+        """Deviation (L, B, T) in each layer, and the mask (B, T) of tokens that have one."""
+        return torch.cat(self.scores, dim=1), torch.cat(self.masks)
 
 
 @dataclass

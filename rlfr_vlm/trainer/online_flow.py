@@ -22,10 +22,10 @@ from rlfr_vlm.flow import (
     check_fits_policy,
     check_same_field,
     context_lead,
+    layer_deviations,
     load_field,
     save_field,
     token_flow_losses,
-    velocity_deviation,
 )
 from rlfr_vlm.flow.path import UPDATE_TOKENS
 from rlfr_vlm.flow.storage import FIELD_FOLDER
@@ -63,8 +63,9 @@ class OnlineFlow:
         self._loss_sum = torch.zeros((), device=accelerator.device)
         self._weight_sum = torch.zeros((), device=accelerator.device)
 
+    @torch.no_grad()
     def score(self, latents: Latents, valid: Tensor, num_response: int) -> tuple[Tensor, Tensor]:
-        """Deviation (B, T) of each response token, and the mask (B, T) of tokens that have one.
+        """Deviation (L, B, T) of each response token in each layer, and the mask (B, T) of tokens that have one.
 
         Args:
             latents: captured at the last S positions.
@@ -73,8 +74,8 @@ class OnlineFlow:
         """
         inputs = self.spec.inputs(latents.hidden, valid, num_response, latents.image)
         with self._autocast():
-            scores = velocity_deviation(self.field, inputs, self.options.flow_timesteps, generator=self.generator)
-        return scores, inputs.mask
+            scores = layer_deviations(self.field, inputs, self.options.flow_timesteps, generator=self.generator)
+        return scores.mean(dim=0), inputs.mask
 
     def accumulate(self, latents: Latents, valid: Tensor, weights: Tensor) -> None:
         """Add the gradient of the weighted flow-matching loss of one micro-batch.

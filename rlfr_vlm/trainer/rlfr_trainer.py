@@ -277,13 +277,15 @@ class RLFRTrainer(ResumableGRPO):
         if rewards is not None:
             rewards = rewards * mask * ~self._local(self._outcome, output).isnan().unsqueeze(1)
         if capture is not None:
-            deviation, flow_mask = capture.result()
-            flow = self._flow_rewards(output, deviation, flow_mask)
-            tokens |= {"flow_reward": flow, "deviation": deviation * flow_mask}
+            deviations, flow_mask = capture.result()
+            flow = self._flow_rewards(output, deviations.mean(dim=0), flow_mask)
+            tokens |= {"flow_reward": flow, "deviations": deviations * flow_mask}
             rewards = flow if rewards is None else flow + rewards
         if rewards is not None:
             advantages = shape_advantages(advantages, rewards, output["completion_mask"], self.args.flow_gamma)
         output["advantages"] = advantages * output["keep"].view(-1, *[1] * (advantages.dim() - 1))
+        if advantages.dim() == 2:
+            tokens["token_advantage"] = output["advantages"]
         if self.rollout_log is not None:
             output["log_row"] = self._log_rollout(output, tokens)
         return output
@@ -295,7 +297,10 @@ class RLFRTrainer(ResumableGRPO):
             tokens["engine_logp"] = output["sampling_per_token_logps"].nan_to_num()
         local = self._local(self._scored.rewards, output)
         rewards = {name: local[:, column].tolist() for column, name in enumerate(self.reward_func_names)}
-        groups = describe_groups(self._scored.rows, output, self._scored.texts, rewards, self.num_generations, tokens)
+        layers = () if self.flow is None else self.flow.spec.layer_indices
+        groups = describe_groups(
+            self._scored.rows, output, self._scored.texts, rewards, self.num_generations, tokens, layers
+        )
         return self.rollout_log.take(groups, self.state.global_step, len(local)).to(local.device)
 
     def _check_rollout(self, output: dict[str, Any]) -> None:

@@ -1,12 +1,12 @@
 """Every rollout in the run folder, within a size: `rollouts/rank<N>.jsonl`, one line per group of responses.
 
-A line has the prompt, where its images are, the gold answer and, for each response, text, token ids, finish reason,
-each reward, advantage, and per token the flow reward, its deviation, the entropy and the engine's log-prob. Numbers
-per token are packed as float16 in base64; `unpack` reads them. Entropies are known only in the update, so a group is
-written when its responses have had theirs. When a file has reached its size, every second rollout of it is dropped
+A line has the prompt, where its images are, thumbnails of them, the gold answer and, for each response, text, token ids, finish reason,
+each reward, the outcome's advantage, and per token the flow reward, the deviation in each layer, the shaped advantage,
+the entropy and the engine's log-prob. Numbers per token are packed as float16 in base64; `unpack` reads them.
+Entropies are known only in the update, so a group is written when its responses have had theirs. When a file has reached its size, every second rollout of it is dropped
 and from then on only every second (fourth, eighth ...) is kept: what is left is spread evenly over the run.
 
-Letters: B responses of this process, T response tokens.
+Letters: L hooked layers, B responses of this process, T response tokens.
 """
 
 import base64
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from rlfr_vlm.files import write_text
+from rlfr_vlm.page.thumbnails import save_thumbnail
 from rlfr_vlm.rewards.completion import completion_text
 
 FOLDER = "rollouts"
@@ -65,6 +66,7 @@ class RolloutLog:
 
     def __init__(self, folder: Path, rank: int, groups: int, megabytes: float) -> None:
         self.path = folder / FOLDER / f"rank{rank}.jsonl"
+        self.thumbnails = folder / FOLDER / f"rank{rank}-thumbnails"
         self.groups, self.limit = groups, megabytes * 1e6
         self.stride, self.rollouts = 1, 0
         self._waiting: dict[int, dict[str, Any]] = {}  # by row number: the response that waits for its entropies
@@ -95,6 +97,7 @@ class RolloutLog:
             return numbers
         for group in groups[: self.groups]:
             group |= {"step": step, "rollout": rollout, "stride": self.stride}
+            group["thumbnails"] = self._save_thumbnails(group.pop("pictures", []))
             for response in group["responses"]:
                 self._waiting[self._next] = response
                 numbers[response.pop("row")] = self._next
@@ -121,10 +124,22 @@ class RolloutLog:
         groups, self._open, self._waiting = self._open, [], {}
         try:
             self._append(groups)
-        except OSError as error:  # a full disk must not end the run for the sake of its log
-            if self.groups:
-                print(f"rollouts are not written any more: {error.strerror}: {self.path}", file=sys.stderr)
-            self.groups = 0
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """A full disk must not end the run for the sake of its log."""
+        if self.groups:
+            print(f"rollouts are not written any more: {error.strerror}: {self.path}", file=sys.stderr)
+        self.groups = 0
+
+    def _save_thumbnails(self, pictures: Sequence[Any]) -> list[str]:
+        """Files under the log's folder, one per picture; the same picture is written once."""
+        try:
+            return [f"{self.thumbnails.name}/{save_thumbnail(self.thumbnails, one).name}" for one in pictures]
+        except OSError as error:
+            self._give_up(error)
+            return []
 
     def _append(self, groups: Sequence[dict[str, Any]]) -> None:
         if groups:
@@ -133,9 +148,12 @@ class RolloutLog:
                 stream.write("".join(json.dumps(group, allow_nan=False) + "\n" for group in groups))
         while self.path.exists() and self.path.stat().st_size > self.limit and self.rollouts > self.stride:
             self.stride *= 2
-            self._rewrite(
-                [line | {"stride": self.stride} for line in self._lines() if not line["rollout"] % self.stride]
-            )
+            kept = [line | {"stride": self.stride} for line in self._lines() if not line["rollout"] % self.stride]
+            self._rewrite(kept)
+            wanted = {name for line in kept for name in line.get("thumbnails", ())}
+            for path in self.thumbnails.glob("*"):
+                if f"{self.thumbnails.name}/{path.name}" not in wanted:
+                    path.unlink(missing_ok=True)
 
     def _lines(self) -> list[dict[str, Any]]:
         lines = []
@@ -157,6 +175,7 @@ def describe_groups(
     rewards: Mapping[str, Sequence[float | None]],
     size: int,
     tokens: dict[str, Tensor],
+    layers: Sequence[int] = (),
 ) -> list[dict[str, Any]]:
     """The groups of one process's rollout.
 
@@ -166,7 +185,8 @@ def describe_groups(
         texts: responses, as rewards see them.
         rewards: by name, one value per response; None is undecided.
         size: responses of a group.
-        tokens: by name, (B, T) numbers, or (B,) for `advantage`.
+        tokens: by name, numbers (B,) of responses, (B, T) of tokens, or (L, B, T) of tokens in each layer.
+        layers: (L,) the decoder blocks, counted from 1.
     """
     lengths = output["completion_mask"].sum(dim=1).tolist()
     groups = []
@@ -176,7 +196,9 @@ def describe_groups(
             "prompt": row["prompt"] if isinstance(row["prompt"], str) else _messages(row["prompt"]),
             "row_number": row.get("row_number"),
             "images": row.get("image_paths") or [None] * len(row.get("images") or []),
+            "pictures": list(row.get("images") or []),
             "gold": row.get("answer"),
+            "layers": list(layers),
             "responses": [],
         }
         for number in range(first, last):
@@ -190,11 +212,18 @@ def describe_groups(
                 "kept": bool(output["keep"][number]),
             }
             for name, values in tokens.items():
-                own = values[number]
-                response[name] = _number(own.item()) if own.dim() == 0 else pack(own[:length].float().cpu())
+                response[name] = _packed(values[..., number, :length] if values.dim() > 1 else values[number])
             group["responses"].append(response)
         groups.append(group)
     return groups
+
+
+def _packed(values: Tensor) -> float | None | str | list[str]:
+    """A number as it is, numbers of tokens (T,) packed, those of layers (L, T) packed layer by layer."""
+    if values.dim() == 0:
+        return _number(values.item())
+    own = values.float().cpu()
+    return pack(own) if own.dim() == 1 else [pack(layer) for layer in own]
 
 
 def _group_bounds(inputs: Sequence[dict[str, Any]], size: int) -> list[tuple[int, int]]:

@@ -133,7 +133,7 @@ def score_by_latents(latents, valid, num_response):
     """Stands in for the field, whose noise depends on the chunking: a number that every latent enters."""
     assert latents.hidden.shape[2] == num_response + 1  # token_post: one prompt token is the first one's partner
     values = latents.hidden.sum(dim=(0, 3)) + latents.image.sum(dim=(0, 2)).unsqueeze(1)
-    return (values * valid)[:, 1:], valid[:, 1:].bool()
+    return (values * valid)[None, :, 1:], valid[:, 1:].bool()
 
 
 def count_blocks(trainer) -> list[int]:

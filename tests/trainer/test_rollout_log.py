@@ -76,5 +76,6 @@ def test_a_run_writes_what_it_trained_on(make_trainer, make_policy, processor, t
             assert own["finish"] == ("stop" if ids[-1] == processor.tokenizer.eos_token_id else "length")
             assert (own["advantage"] > 0) == (own["rewards"]["last_digit_reward"] > mean)
             assert unpack(own["flow_reward"]) == pytest.approx(flow[row, : len(ids)].tolist(), abs=1e-4)
-            assert len(unpack(own["entropy"])) == len(unpack(own["deviation"])) == len(ids)
+            assert len(unpack(own["entropy"])) == len(unpack(own["token_advantage"])) == len(ids)
+            assert [len(unpack(layer)) for layer in own["deviations"]] == [len(ids)] * len(line["layers"])
             assert max(unpack(own["entropy"])) <= 5.68  # the logarithm of 290 tokens
