@@ -14,6 +14,7 @@ COMMANDS = {
     "check-overlap": "rlfr_vlm.commands.check_overlap",
     "preview": "rlfr_vlm.commands.preview",
     "plan": "rlfr_vlm.commands.plan",
+    "report": "rlfr_vlm.commands.report",
     "export": "rlfr_vlm.commands.export",
     "doctor": "rlfr_vlm.commands.doctor",
 }

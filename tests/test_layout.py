@@ -22,6 +22,7 @@ LAYERS = (
     {"rewards", "data", "vision", "policy"},
     {"config", "evaluate", "checkpoint", "export", "model_card", "plan", "flow.fit"},
     {"deviation", "trainer"},
+    {"report"},
     {"quickstart", "commands", "cli"},
 )
 LIGHT = {

@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from rlfr_vlm.quickstart.recipe import QuickstartRecipe
-    from rlfr_vlm.quickstart.report import write_report
+    from rlfr_vlm.quickstart.report import write_page, write_report
     from rlfr_vlm.quickstart.run import run_quickstart
     from rlfr_vlm.terminal import calm
 
@@ -62,5 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.steps is not None:
         recipe = dataclasses.replace(recipe, rl_steps=options.steps)
     result = run_quickstart(out, recipe, [options.seed + i for i in range(options.seeds)], methods)
-    print(f"\n{write_report(result, out)}\n\nreport: {out / 'report.md'}")
+    print(
+        f"\n{write_report(result, out)}\n\nreport: {out / 'report.md'}\nlook at every rollout: {write_page(result, out)}"
+    )
     return 0

@@ -9,20 +9,21 @@ from typing import Any
 from rlfr_vlm.files import write_bytes
 
 THUMBNAIL_SIDE = 320  # pixels of the longer side
-# A drawing of few colours is smaller and sharper as PNG; a photograph as JPEG.
+# A drawing, and anything small, is sharper as PNG; a photograph much smaller as JPEG.
 JPEG_QUALITY = 80
+SMALL_BYTES = 8_000
 
 
 def encode_thumbnail(image: Any, side: int = THUMBNAIL_SIDE) -> tuple[bytes, str]:
-    """The image, at most `side` pixels wide and high, as the smaller of PNG and JPEG; and which it is."""
+    """The image, at most `side` pixels wide and high, as PNG, or as JPEG where that is smaller; and which it is."""
     small = image.convert("RGB")
     small.thumbnail((side, side))
-    encoded = []
-    for name, settings in (("png", {"optimize": True}), ("jpeg", {"quality": JPEG_QUALITY})):
-        stream = io.BytesIO()
-        small.save(stream, name, **settings)
-        encoded.append((stream.getvalue(), name))
-    return min(encoded, key=lambda one: len(one[0]))
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    small.save(png, "png", optimize=True)
+    if png.tell() <= SMALL_BYTES:
+        return png.getvalue(), "png"
+    small.save(jpeg, "jpeg", quality=JPEG_QUALITY)
+    return min((png.getvalue(), "png"), (jpeg.getvalue(), "jpeg"), key=lambda one: len(one[0]))
 
 
 def save_thumbnail(folder: Path, image: Any) -> Path:

@@ -27,6 +27,18 @@ def write_report(result: QuickstartResult, out: Path) -> str:
     return "\n".join([table, "", *_flow_lines(result), *_difference_lines(result)])
 
 
+def write_page(result: QuickstartResult, out: Path) -> Path:
+    """The page of all runs, the last method's first, into `out`; returns its path."""
+    from rlfr_vlm.commands.report import RESPONSES, default_settings
+    from rlfr_vlm.report.read_run import read_run
+    from rlfr_vlm.report.write import PageOptions, write_training_page
+
+    folders = [out / f"seed{seed}" / method for method in reversed(result.methods) for seed in result.seeds]
+    return write_training_page(
+        [read_run(folder) for folder in folders], out, PageOptions(default_settings(), RESPONSES)
+    )
+
+
 def _cell(score: Accuracy) -> str:
     low, high = score.to_dict()["ci95"]
     text = f"{score.value:.3f} [{low:.3f}, {high:.3f}]" if score.value is not None else "nothing judged"

@@ -138,9 +138,10 @@ def _measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], resu
 def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRecipe) -> list[dict[str, Any]]:
     """Train from the warm-started policy and save the result in `out`; returns the logged steps."""
     from rlfr_vlm.flow import FIELD_FOLDER, load_field, save_field
-    from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine, quiet
+    from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine, Watch, quiet
     from rlfr_vlm.trainer.config import RLFRConfig
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
+    from rlfr_vlm.trainer.run_record import program_arguments, write_run_record
 
     policy, processor = _load(folder)
     args = RLFRConfig(**recipe.rl_arguments(str(out), method, seed))
@@ -153,12 +154,14 @@ def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRe
         reward_funcs=build_rewards(args.rewards or [], args, recipe.max_new_tokens),
         train_dataset=load_rows("digits", limit=recipe.rl_rows, seed=seed),
         processing_class=processor,
-        callbacks=[MetricsFile(str(out)), ProgressLine(f"{method}, seed {seed}")],
+        callbacks=[MetricsFile(str(out)), Watch(str(out)), ProgressLine(f"{method}, seed {seed}")],
     )
     quiet(trainer)
+    write_resolved(out, args)
+    data = {"name": "digits", "split": "train", "rows": recipe.rl_rows}
+    write_run_record(out, program_arguments(), args, data)
     trainer.train()
     trainer.save_model(str(out))
     if trainer.flow is not None:
         save_field(out / FIELD_FOLDER, trainer.flow.field, trainer.flow.spec)
-    write_resolved(out, args)
     return trainer.state.log_history

@@ -1,10 +1,11 @@
 """Every rollout in the run folder, within a size: `rollouts/rank<N>.jsonl`, one line per group of responses.
 
-A line has the prompt, where its images are, thumbnails of them, the gold answer and, for each response, text, token ids, finish reason,
-each reward, the outcome's advantage, and per token the flow reward, the deviation in each layer, the shaped advantage,
-the entropy and the engine's log-prob. Numbers per token are packed as float16 in base64; `unpack` reads them.
-Entropies are known only in the update, so a group is written when its responses have had theirs. When a file has reached its size, every second rollout of it is dropped
-and from then on only every second (fourth, eighth ...) is kept: what is left is spread evenly over the run.
+A line has the prompt, where its images are, thumbnails of them, the gold answer and, for each response, text, token
+ids, finish reason, each reward, the outcome's advantage, and per token the flow reward, the deviation in each layer,
+the shaped advantage, the entropy and the engine's log-prob. Numbers per token are packed as float16 in base64;
+`unpack` reads them. Entropies are known only in the update, so a group is written when its responses have had theirs.
+When a file has reached its size, every second rollout of it is dropped and from then on only every second (fourth,
+eighth ...) is kept: what is left is spread evenly over the run.
 
 Letters: L hooked layers, B responses of this process, T response tokens.
 """
@@ -218,7 +219,7 @@ def describe_groups(
     return groups
 
 
-def _packed(values: Tensor) -> float | None | str | list[str]:
+def _packed(values: Tensor) -> float | str | list[str] | None:
     """A number as it is, numbers of tokens (T,) packed, those of layers (L, T) packed layer by layer."""
     if values.dim() == 0:
         return _number(values.item())

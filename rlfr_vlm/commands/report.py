@@ -1,0 +1,57 @@
+"""`rlfr report`: a run, or several, as a page that opens from disk."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlfr_vlm.command_line import options_parser
+from rlfr_vlm.errors import UserError
+
+SUMMARY = "a page of a run: curves, rollouts, coloured tokens, two runs compared"
+RESPONSES = 2000
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options_parser("report", SUMMARY)
+    parser.add_argument("run_dir", type=Path, help="output_dir of a run")
+    parser.add_argument(
+        "--compare", type=Path, nargs="+", default=[], metavar="RUN_DIR",
+        help="further runs; those that differ in nothing but their seed are drawn as one line with a band",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, help="folder for report.html, report.md and figures (default: the run's)")
+    parser.add_argument(
+        "--rollouts", type=int, default=RESPONSES, help="show at most so many responses (default: %(default)s)"
+    )
+    parser.add_argument("--tokenizer", help="folder of the policy's tokenizer (default: the run's own)")
+    return parser
+
+
+def help_text() -> str:
+    return _parser().format_help().rstrip()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Write the page. Returns the exit code."""
+    options = _parser().parse_args(list(arguments))
+    if options.rollouts < 0:
+        raise UserError(f"--rollouts is {options.rollouts}; it must be 0 or more.")
+    from rlfr_vlm.report.read_run import read_run
+    from rlfr_vlm.report.write import PageOptions, write_training_report
+    from rlfr_vlm.terminal import calm
+
+    runs = [read_run(folder) for folder in dict.fromkeys([options.run_dir, *options.compare])]
+    calm()
+    how = PageOptions(default_settings(), options.rollouts, options.tokenizer)
+    page = write_training_report(runs, options.out or options.run_dir, how)
+    print(f"report: {page}")
+    return 0
+
+
+def default_settings() -> dict[str, Any]:
+    """Every setting of `rlfr train` as it is when nothing is set."""
+    from rlfr_vlm.config import resolved
+    from rlfr_vlm.options import RunOptions
+    from rlfr_vlm.trainer.config import RLFRConfig
+
+    return resolved(RunOptions(), RLFRConfig(output_dir="", use_cpu=True, bf16=False))

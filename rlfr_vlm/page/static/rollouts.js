@@ -1,0 +1,364 @@
+// The pages of `rlfr report` and `rlfr inspect`: rollout browser, coloured tokens, ranked tokens, two sides compared.
+"use strict";
+
+let DATA, MODES, state;
+
+// -- tokens ------------------------------------------------------------------------------------------------------
+
+/** What tokens can be coloured by: label, values of a response, and whether high is good (blue) or bad (orange). */
+function modesOf(data) {
+  const modes = [
+    {id: "flow_reward", label: "flow reward", good: "high", of: (tokens) => tokens.flow_reward},
+    {id: "deviation", label: "deviation, mean of layers", good: "low", of: (tokens) => tokens.deviation},
+    ...data.layers.map((layer, i) => (
+      {id: `layer_${layer}`, label: `deviation, layer ${layer}`, good: "low", of: (tokens) => tokens.layers?.[i]})),
+    {id: "entropy", label: "entropy", good: "low", of: (tokens) => tokens.entropy},
+    {id: "token_advantage", label: "advantage", good: "high", of: (tokens) => tokens.token_advantage},
+  ];
+  return modes.filter((mode) => data.scales[mode.id]);
+}
+
+function piecesOf(response) {
+  return Array.from(new Uint32Array(bytesOf(response.pieces).buffer), (index) => DATA.vocabulary[index]);
+}
+
+/** A response's tokens, unpacked once. Deviations of exactly 0 are tokens without a partner: no value. */
+function tokensOf(response) {
+  if (response.tokens) return response.tokens;
+  const pieces = piecesOf(response);
+  const layers = response.layers?.map((packed) => halves(packed).map((value) => value === 0 ? NaN : value)) ?? null;
+  const deviation = layers && layers[0].map((_, i) => layers.reduce((sum, own) => sum + own[i], 0) / layers.length);
+  const advantage = halves(response.token_advantage)
+    ?? (response.advantage === null ? null : Float32Array.from(pieces, () => response.advantage));
+  const flow = halves(response.flow_reward);
+  response.tokens = {pieces, layers, deviation, flow_reward: flow, token_advantage: advantage,
+                     entropy: halves(response.entropy), cut: flow && beyondTopK(response, deviation, flow)};
+  return response.tokens;
+}
+
+/** Tokens whose normalised deviation passes the threshold, but which top-k left without reward. */
+function beyondTopK(response, deviation, flow) {
+  const known = deviation.filter((value) => !Number.isNaN(value)), {threshold, two_sided} = DATA.runs[response.run];
+  if (threshold === null || response.outcome === "undecided" || !known.length) return null;
+  const low = Math.min(...known), span = Math.max(...known) - low;
+  return Array.from(deviation, (value, i) => {
+    const unit = (value - low) / span, relative = two_sided ? 2 * unit - 1 : unit;
+    return span > 0 && Math.abs(relative) > threshold && flow[i] === 0;
+  });
+}
+
+/** -1 (bad) to 1 (good) of a value on the scale low..middle..high of a mode; NaN without value. */
+function position(value, mode) {
+  const [low, middle, high] = DATA.scales[mode.id];
+  const span = value < middle ? middle - low : high - middle;
+  const relative = span > 0 ? Math.max(-1, Math.min(1, (value - middle) / span)) : 0;
+  return mode.good === "high" ? relative : -relative;
+}
+
+/** Blue is good, orange is bad: apart for all common kinds of colour blindness; see-through, so text stays readable. */
+function colourAt(where) {
+  if (Number.isNaN(where)) return "transparent";
+  const [red, green, blue] = where > 0 ? [33, 113, 205] : [230, 97, 1];
+  return `rgba(${red}, ${green}, ${blue}, ${(0.62 * Math.abs(where)).toFixed(3)})`;
+}
+
+/** Text as it is shown: characters that would be invisible or turn the text around are spelled out. */
+function visible(text) {
+  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g,
+    (c) => `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+}
+
+/** A token as it is shown: its line ends and tabs are marked. */
+const visibleToken = (piece) => visible(piece).replace(/\n/g, "↵\n").replace(/\t/g, "→\t");
+
+function paintTokens(line) {
+  const tokens = tokensOf(line.response), values = state.mode && state.mode.of(tokens);
+  Array.from(line.children, (span, i) => {
+    span.style.backgroundColor = values ? colourAt(position(values[i], state.mode)) : "transparent";
+  });
+}
+
+function tokenLine(response) {
+  const tokens = tokensOf(response);
+  const line = h("div", {class: "tokens", tabindex: 0, dir: "auto", role: "group",
+                         "aria-label": "tokens; arrow keys move from one to the next"});
+  line.response = response;
+  tokens.pieces.forEach((piece, i) => {
+    const reward = tokens.flow_reward?.[i];
+    const mark = reward > 0 ? "rewarded" : reward < 0 ? "penalised" : tokens.cut?.[i] ? "cut" : null;
+    line.append(h("span", {class: mark, "data-i": i}, visibleToken(piece)));
+  });
+  line.at = 0;
+  line.addEventListener("mouseover", (event) => event.target.dataset.i && describeToken(line, Number(event.target.dataset.i)));
+  line.addEventListener("focus", () => describeToken(line, line.at));
+  line.addEventListener("keydown", (event) => {
+    const move = {ArrowRight: 1, ArrowLeft: -1}[event.key];
+    if (!move) return;
+    event.preventDefault();
+    describeToken(line, Math.max(0, Math.min(tokens.pieces.length - 1, line.at + move)));
+  });
+  paintTokens(line);
+  return line;
+}
+
+/** Write one token's exact numbers into the read-out. */
+function describeToken(line, i) {
+  const tokens = tokensOf(line.response);
+  line.children[line.at]?.classList.remove("current");
+  line.at = i;
+  line.children[i]?.classList.add("current");
+  const numbers = MODES.map((mode) => [mode.label, mode.of(tokens)?.[i]]).filter(([, value]) => value !== undefined);
+  $("readout").replaceChildren(
+    h("b", {}, `token ${i + 1} of ${tokens.pieces.length}: `), h("code", {}, visibleToken(tokens.pieces[i])),
+    ...numbers.map(([label, value]) => h("span", {}, ` ${label} `, h("b", {}, show(value)))),
+    tokens.cut?.[i] ? h("span", {}, " beyond the threshold, cut by top-k") : "",
+  );
+}
+
+function drawLegend() {
+  const mode = state.mode, legend = $("legend");
+  if (!mode) return legend.replaceChildren();
+  const bar = h("span", {class: "scale", role: "img", "aria-label": "orange: bad, blue: good"});
+  const ends = mode.good === "high" ? [-1, 1] : [1, -1];
+  bar.style.background = `linear-gradient(to right, ${colourAt(ends[0])}, transparent, ${colourAt(ends[1])})`;
+  const [low, middle, high] = DATA.scales[mode.id].map(show);
+  legend.replaceChildren(h("span", {}, `${mode.label}: ${low} `), bar, h("span", {}, ` ${high}; white at ${middle}. `),
+    DATA.scales.flow_reward ? h("span", {}, h("span", {class: "rewarded"}, "rewarded"), " ",
+      h("span", {class: "penalised"}, "penalised"), " ",
+      h("span", {class: "cut"}, "beyond the threshold, cut by top-k")) : "");
+}
+
+function chooseMode(id) {
+  state.mode = MODES.find((mode) => mode.id === id) ?? null;
+  for (const select of document.querySelectorAll(".mode")) select.value = id;
+  drawLegend();
+  document.querySelectorAll(".tokens").forEach(paintTokens);
+}
+
+// -- a prompt and its responses ----------------------------------------------------------------------------------
+
+const oneLine = (text) => visible(text.slice(0, 120).replace(/\s+/g, " "));
+
+const BADGES = {right: "✓ right", wrong: "✗ wrong", undecided: "? undecided"};
+
+function responseCard(response) {
+  const rewards = Object.entries(response.rewards).map(([name, value]) =>
+    h("span", {}, `${name} `, h("b", {}, value === null ? "undecided" : show(value)), " "));
+  const notes = [response.finish === "length" ? "cut off at the longest length" : null,
+                 response.kept ? null : "its group taught nothing"].filter(Boolean).join("; ");
+  return h("article", {class: `card ${response.outcome}`},
+    h("header", {}, h("b", {class: "badge"}, BADGES[response.outcome]), " ", ...rewards,
+      response.advantage === null ? "" : h("span", {}, "advantage ", h("b", {}, show(response.advantage)))),
+    notes ? h("p", {class: "note"}, notes) : null,
+    tokenLine(response));
+}
+
+function titleOf(group) {
+  const step = group.step === null ? "" : `step ${group.step} · `;
+  const run = DATA.runs.length > 1 ? `${DATA.runs[group.run].name} · ` : "";
+  return `${run}${step}prompt ${group.row ?? "?"}`;
+}
+
+function tally(group) {
+  return `${group.right} of ${group.responses.length} right` + (group.undecided ? `, ${group.undecided} undecided` : "");
+}
+
+function promptBlock(group) {
+  const gone = group.images_missing ? h("p", {class: "note"}, `${group.images_missing} image(s) not in this page`) : null;
+  return h("div", {class: "prompt"},
+    ...group.images.map((index) => h("img", {src: DATA.images[index], alt: "image of the prompt"})), gone,
+    group.system ? h("details", {}, h("summary", {}, "system prompt"), h("p", {class: "text", dir: "auto"}, group.system)) : null,
+    h("p", {class: "text question", dir: "auto"}, visible(group.question)),
+    h("p", {}, "gold ", h("code", {class: "gold"}, group.gold ?? "none")));
+}
+
+function showGroup(group) {
+  state.group = group;
+  const visits = DATA.visits.get(`${group.run}|${group.row}`) ?? [];
+  const others = visits.length < 2 ? null : h("p", {}, "This prompt at step ", ...visits.map((visit) =>
+    h("button", {type: "button", disabled: visit === group, onclick: () => showGroup(visit)},
+      `${visit.step} (${visit.right}/${visit.responses.length})`)));
+  $("detail").replaceChildren(h("div", {}, h("h3", {}, `${titleOf(group)}: ${tally(group)}`), others,
+    promptBlock(group), h("div", {class: "cards"}, ...group.responses.map(responseCard))));
+  for (const item of $("list").children) item.toggleAttribute("aria-current", item.group === group);
+}
+
+// -- browser -----------------------------------------------------------------------------------------------------
+
+/** On a narrow page, what was chosen stands below the list. */
+function reveal(place) {
+  if (window.innerWidth <= 760) place.scrollIntoView();
+}
+
+function listItem(group) {
+  const dots = group.responses.map((response) => ({right: "●", wrong: "○", undecided: "?"})[response.outcome]).join("");
+  const item = h("li", {}, h("button", {type: "button", onclick: () => { showGroup(group); reveal($("detail")); }},
+    h("span", {class: "where"}, titleOf(group)), h("span", {class: "dots", "aria-label": tally(group)}, dots),
+    h("span", {class: "ask"}, oneLine(group.question))));
+  item.group = group;
+  item.toggleAttribute("aria-current", state.group === group);
+  return item;
+}
+
+function searchText(group) {
+  group.searched ??= [group.question, group.gold ?? "",
+    ...group.responses.map((response) => piecesOf(response).join(""))].join("\n").toLowerCase();
+  return group.searched;
+}
+
+function outcomeMatches(group, wanted) {
+  const n = group.responses.length;
+  return {any: true, right: group.right === n, wrong: group.wrong === n, undecided: group.undecided > 0,
+          mixed: group.right > 0 && group.wrong > 0, truncated: group.responses.some((own) => own.finish === "length")}[wanted];
+}
+
+function filterGroups() {
+  const form = $("filters").elements, text = form.text.value.trim().toLowerCase();
+  const low = form.from.value === "" ? -Infinity : Number(form.from.value);
+  const high = form.to.value === "" ? Infinity : Number(form.to.value);
+  const least = form.least.value === "" ? -Infinity : Number(form.least.value);
+  const most = form.most.value === "" ? Infinity : Number(form.most.value);
+  const found = DATA.groups.filter((group) =>
+    (form.run.value === "" || group.run === Number(form.run.value))
+    && (group.step === null || (group.step >= low && group.step <= high))
+    && outcomeMatches(group, form.outcome.value)
+    && (form.change.value === "" || group.change === form.change.value)
+    && (form.reward.value === "" || group.responses.some((response) => {
+      const value = response.rewards[form.reward.value];
+      return value !== null && value !== undefined && value >= least && value <= most;
+    }))
+    && (text === "" || searchText(group).includes(text)));
+  $("count").textContent = `${found.length} of ${DATA.groups.length} prompts`;
+  state.pager.set(found);
+  if (found.length && !found.includes(state.group)) showGroup(found[0]);
+  if (!found.length) $("detail").replaceChildren(h("p", {}, "No prompt fits these filters."));
+}
+
+// -- ranked tokens -----------------------------------------------------------------------------------------------
+
+function rankTokens() {
+  const form = $("ranking").elements, run = form.run.value;
+  const low = form.from.value === "" ? -Infinity : Number(form.from.value);
+  const high = form.to.value === "" ? Infinity : Number(form.to.value);
+  const sums = new Map();
+  for (const [own, step, piece, rewarded, penalised, seen] of DATA.token_counts) {
+    if ((run !== "" && own !== Number(run)) || step < low || step > high) continue;
+    const sum = sums.get(piece) ?? {piece, rewarded: 0, penalised: 0, seen: 0};
+    sum.rewarded += rewarded;
+    sum.penalised += penalised;
+    sum.seen += seen;
+    sums.set(piece, sum);
+  }
+  for (const kind of ["rewarded", "penalised"]) {
+    const top = [...sums.values()].filter((sum) => sum[kind]).sort((a, b) => b[kind] - a[kind] || a.piece - b.piece);
+    $(`ranked-${kind}`).replaceChildren(...top.slice(0, 20).map((sum) => h("tr", {},
+      h("td", {}, h("code", {}, visibleToken(DATA.vocabulary[sum.piece]).replaceAll(" ", "␣"))), h("td", {}, DATA.classes[sum.piece]),
+      h("td", {}, String(sum[kind])), h("td", {}, String(sum.seen)),
+      h("td", {}, `${(100 * sum[kind] / sum.seen).toFixed(0)} %`))));
+  }
+}
+
+// -- two sides ---------------------------------------------------------------------------------------------------
+
+/** A side is "run|first" or "run|last": that run's first or last sight of each prompt. */
+function sideOf(value) {
+  const [run, which] = value.split("|"), side = new Map();
+  for (const group of DATA.groups) {
+    if (group.run === Number(run) && group.row !== null && !(which === "first" && side.has(group.row))) {
+      side.set(group.row, group);
+    }
+  }
+  return side;
+}
+
+const solved = (group) => group.right > 0 && group.right >= group.wrong;
+
+function compareSides() {
+  const form = $("sides").elements, a = sideOf(form.a.value), b = sideOf(form.b.value);
+  const pairs = [...a.keys()].filter((row) => b.has(row)).map((row) => [a.get(row), b.get(row)]);
+  const kinds = {both: [], "only A": [], "only B": [], neither: []};
+  for (const [own, other] of pairs) {
+    kinds[solved(own) ? (solved(other) ? "both" : "only A") : solved(other) ? "only B" : "neither"].push([own, other]);
+  }
+  $("solved").replaceChildren(...Object.entries(kinds).map(([kind, list]) => h("button", {type: "button",
+    onclick: () => state.pairs.set(list)}, `${kind}: ${list.length}`)));
+  $("pairs-note").textContent = pairs.length ? `${pairs.length} prompts were answered by both sides; solved: at least as `
+    + "many right as wrong responses." : "No prompt was answered by both sides.";
+  state.pairs.set(pairs.sort(([a1, b1], [a2, b2]) => Math.abs(b2.right - a2.right) - Math.abs(b1.right - a1.right)));
+  if (pairs.length) showPair(pairs[0]);
+  else $("pair").replaceChildren();
+}
+
+function showPair([a, b]) {
+  const side = (name, group) => h("section", {}, h("h4", {}, `${name}: ${titleOf(group)}, ${tally(group)}`),
+    ...group.responses.map(responseCard));
+  $("pair").replaceChildren(promptBlock(a), h("div", {class: "sides"}, side("A", a), side("B", b)));
+}
+
+// -- start -------------------------------------------------------------------------------------------------------
+
+function fillSelect(select, options) {
+  select.append(...options.map(([value, label]) => h("option", {value}, label)));
+}
+
+function startBrowser() {
+  const runs = DATA.runs.map((one, index) => [index, one.name]);
+  for (const form of [$("filters"), $("ranking")]) {
+    fillSelect(form.elements.run, runs);
+    form.elements.run.closest("label").hidden = runs.length < 2;
+    form.addEventListener("submit", (event) => event.preventDefault());
+  }
+  fillSelect($("filters").elements.reward, DATA.reward_names.map((name) => [name, name]));
+  for (const select of document.querySelectorAll(".mode")) {
+    fillSelect(select, [["", "nothing"], ...MODES.map((mode) => [mode.id, mode.label])]);
+    select.addEventListener("change", () => chooseMode(select.value));
+  }
+  state.pager = new Pager($("list"), $("pages"), 20, listItem);
+  $("filters").addEventListener("input", filterGroups);
+  $("filters").addEventListener("reset", () => setTimeout(filterGroups));
+  $("ranking").addEventListener("input", rankTokens);
+  filterGroups();
+  rankTokens();
+}
+
+function startCompare() {
+  const again = [...DATA.visits.values()].some((visits) => visits.length > 1);
+  const sides = DATA.runs.flatMap((one, index) => again
+    ? [[`${index}|first`, `${one.name}, first time`], [`${index}|last`, `${one.name}, last time`]]
+    : [[`${index}|last`, one.name]]);
+  for (const name of ["a", "b"]) fillSelect($("sides").elements[name], sides);
+  $("sides").elements.b.selectedIndex = $("sides").elements.b.options.length - 1;
+  state.pairs = new Pager($("pairs"), $("pair-pages"), 10, (pair) => h("li", {}, h("button", {type: "button",
+    onclick: () => { showPair(pair); reveal($("pair")); }}, h("span", {class: "where"}, `prompt ${pair[0].row}`),
+    h("span", {}, ` A ${pair[0].right}/${pair[0].responses.length}, B ${pair[1].right}/${pair[1].responses.length} `),
+    h("span", {class: "ask"}, oneLine(pair[0].question)))));
+  $("sides").addEventListener("input", compareSides);
+  compareSides();
+}
+
+run((data) => {
+  DATA = data;
+  MODES = modesOf(data);
+  state = {mode: null, group: null};
+  DATA.visits = new Map();
+  for (const group of DATA.groups) {
+    for (const response of group.responses) response.run = group.run;
+    const key = `${group.run}|${group.row}`;
+    if (group.row !== null) DATA.visits.set(key, [...(DATA.visits.get(key) ?? []), group]);
+  }
+  const stepNow = data.charts.length ? drawCharts(data.charts) : null;
+  if (!DATA.groups.length) return;
+  startBrowser();
+  startCompare();
+  chooseMode(MODES.length ? MODES[0].id : "");
+  if (stepNow) $("step-rollouts").addEventListener("click", () => {
+    // rollouts are noted before the update that is logged, and not at every step: take the last one up to it
+    const wanted = Math.max(...DATA.groups.map((group) => group.step).filter((step) => step < stepNow()), -1);
+    Object.assign($("filters").elements.from, {value: Math.max(0, wanted)});
+    Object.assign($("filters").elements.to, {value: Math.max(0, wanted)});
+    filterGroups();
+    $("rollouts").scrollIntoView();
+  });
+  // so that the first search is as fast as the others
+  (window.requestIdleCallback ?? setTimeout)(() => DATA.groups.forEach(searchText));
+});

@@ -1,0 +1,279 @@
+"""Logged rollouts as a page shows them: packed, within a size, with the tokens that flow rewards chose.
+
+Letters: L layers, T response tokens.
+"""
+
+import base64
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlfr_vlm.page.html import data_uri
+from rlfr_vlm.page.thumbnails import encode_thumbnail
+from rlfr_vlm.report.pieces import Pieces, token_class, token_classes
+from rlfr_vlm.report.read_run import Run, names_of
+
+IMAGE_BYTES = 6_000_000  # of all thumbnails of a page; beyond, images are left out and counted
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Numbers per token of a response that a page can colour by.
+MODES = ("flow_reward", "deviation", "entropy", "token_advantage")
+
+
+@dataclass
+class RolloutPage:
+    """What the page's script reads, filled run by run.
+
+    Attributes:
+        counts: (run, step, piece) -> [rewarded, penalised, seen].
+        values: numbers of all tokens, by mode, of which the colour scales are made.
+        by_class: deviations by outcome and token class.
+    """
+
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    vocabulary: dict[str, int] = field(default_factory=dict)
+    images: dict[str, int | None] = field(default_factory=dict)
+    uris: list[str] = field(default_factory=list)
+    layers: list[int] = field(default_factory=list)
+    reward_names: list[str] = field(default_factory=list)
+    counts: dict[tuple[int, int, int], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
+    values: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    by_class: dict[tuple[str, str], list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    image_bytes: int = 0
+
+    def add_run(self, number: int, run: Run, groups: Sequence[dict[str, Any]], pieces: Pieces) -> None:
+        """Add a run's chosen groups, in the order of their steps."""
+        for group in groups:
+            self.groups.append(self._group(number, run, group, pieces))
+        mark_changes([one for one in self.groups if one["run"] == number])
+
+    def data(self) -> dict[str, Any]:
+        """For the page's script."""
+        return {
+            "groups": self.groups, "vocabulary": list(self.vocabulary), "images": self.uris, "layers": self.layers,
+            "classes": [token_class(piece) for piece in self.vocabulary], "reward_names": self.reward_names,
+            "scales": self.scales(), "steps": any(group["step"] is not None for group in self.groups),
+            "token_counts": [[run, step, piece, *found] for (run, step, piece), found in sorted(self.counts.items())
+                             if found[0] or found[1]],
+        }  # fmt: skip
+
+    def scales(self) -> dict[str, list[float]]:
+        """Low, middle and high end of each mode's colours.
+
+        Symmetric around 0 for rewards and advantages, else the 5th, 50th and 95th percentile.
+        """
+        scales = {}
+        for mode, parts in self.values.items():
+            values = np.concatenate(parts)
+            if not len(values):
+                continue
+            if mode in ("flow_reward", "token_advantage"):
+                largest = float(np.abs(values).max() if mode == "flow_reward" else np.quantile(np.abs(values), 0.98))
+                scales[mode] = [-largest, 0.0, largest]
+            else:
+                scales[mode] = [float(np.quantile(values, share)) for share in (0.05, 0.5, 0.95)]
+        return scales
+
+    def deviations_by_class(self) -> list[dict[str, Any]]:
+        """Quantiles of tokens' deviations by outcome and class of token."""
+        rows = []
+        for (outcome, kind), parts in sorted(self.by_class.items()):
+            values = np.concatenate(parts)
+            if len(values):
+                quantiles = [float(np.quantile(values, share)) for share in QUANTILES]
+                rows.append({"outcome": outcome, "class": kind, "n": len(values), "quantiles": quantiles})
+        return rows
+
+    def _group(self, number: int, run: Run, group: dict[str, Any], pieces: Pieces) -> dict[str, Any]:
+        system, question = split_prompt(group["prompt"])
+        images = [self._image(run, group, place) for place in range(image_count(group))]
+        responses = [self._response(number, run, group, one, pieces) for one in group["responses"]]
+        outcomes = Counter(one["outcome"] for one in responses)
+        return {
+            "run": number, "step": group["step"], "row": group.get("row_number"), "system": system,
+            "question": question, "gold": None if group.get("gold") is None else str(group["gold"]), "change": "",
+            "images": [one for one in images if one is not None], "images_missing": images.count(None),
+            "right": outcomes["right"], "wrong": outcomes["wrong"], "undecided": outcomes["undecided"],
+            "responses": responses,
+        }  # fmt: skip
+
+    def _response(
+        self, number: int, run: Run, group: dict[str, Any], response: dict[str, Any], pieces: Pieces
+    ) -> dict[str, Any]:
+        right = run.is_right(response["rewards"])
+        outcome = {True: "right", False: "wrong", None: "undecided"}[right]
+        self.reward_names += [name for name in response["rewards"] if name not in self.reward_names]
+        texts = pieces.of(response["token_ids"])
+        indices = [self.vocabulary.setdefault(text, len(self.vocabulary)) for text in texts]
+        layers = [_unpacked(layer) for layer in response.get("deviations") or []]
+        if layers:
+            self._note_layers(group["layers"], layers)
+            deviation = np.mean(layers, axis=0)
+            known = deviation != 0  # tokens without a partner
+            self.values["deviation"].append(deviation[known])
+            self._note_classes(outcome, token_classes(texts), deviation, known)
+        for mode in ("flow_reward", "entropy", "token_advantage"):
+            if mode in response:
+                self.values[mode].append(_unpacked(response[mode]))
+        if "token_advantage" not in response and response.get("advantage") is not None:
+            self.values["token_advantage"].append(np.array([response["advantage"]]))
+        if "flow_reward" in response and group["step"] is not None:
+            self._count(number, group["step"], indices, _unpacked(response["flow_reward"]))
+        return {
+            "pieces": base64.b64encode(np.array(indices, dtype="<u4").tobytes()).decode("ascii"),
+            "outcome": outcome, "layers": response.get("deviations"),
+            **{name: response.get(name) for name in ("finish", "rewards", "kept", "advantage", "flow_reward",
+                                                     "entropy", "token_advantage")},
+        }  # fmt: skip
+
+    def _note_layers(self, numbers: Sequence[int], layers: Sequence[np.ndarray]) -> None:
+        self.layers = self.layers or list(numbers)
+        for layer, values in zip(self.layers, layers, strict=False):
+            self.values[f"layer_{layer}"].append(values[values != 0])
+
+    def _note_classes(self, outcome: str, classes: Sequence[str], deviation: np.ndarray, known: np.ndarray) -> None:
+        names = np.array(classes)
+        for kind in set(classes):
+            self.by_class[outcome, kind].append(deviation[known & (names == kind)])
+
+    def _count(self, run: int, step: int, indices: Sequence[int], rewards: np.ndarray) -> None:
+        for index, reward in zip(indices, rewards, strict=True):
+            found = self.counts[run, step, index]
+            found[0] += int(reward > 0)
+            found[1] += int(reward < 0)
+            found[2] += 1
+
+    def _image(self, run: Run, group: dict[str, Any], place: int) -> int | None:
+        """Number of an image in the page; None when it cannot be read or the page holds enough."""
+        thumbnails = group.get("thumbnails") or []
+        if place < len(thumbnails):
+            path = run.folder / "rollouts" / thumbnails[place]
+        else:
+            original = (group.get("images") or [None])[place : place + 1]
+            if not original or not original[0]:
+                return None
+            path = Path(original[0])
+        if str(path) not in self.images:
+            self.images[str(path)] = self._embed(path)
+        return self.images[str(path)]
+
+    def _embed(self, path: Path) -> int | None:
+        from PIL import Image
+
+        try:
+            with Image.open(path) as image:
+                content, kind = encode_thumbnail(image)
+        except (OSError, ValueError, Image.DecompressionBombError):
+            return None
+        if self.image_bytes + len(content) > IMAGE_BYTES:
+            return None
+        self.image_bytes += len(content)
+        self.uris.append(data_uri(content, kind))
+        return len(self.uris) - 1
+
+
+def _unpacked(packed: str) -> np.ndarray:
+    """float16 in base64, as the rollout log packs numbers of tokens."""
+    return np.frombuffer(base64.b64decode(packed), dtype="<f2").astype(np.float64)
+
+
+def image_count(group: dict[str, Any]) -> int:
+    return max(len(group.get("images") or []), len(group.get("thumbnails") or []))
+
+
+def split_prompt(prompt: str | list[dict[str, str]]) -> tuple[str, str]:
+    """The system prompt, and the rest as one text; turns other than the first say whose they are.
+
+    >>> split_prompt([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "<image>2+3?"}])
+    ('Be brief.', '<image>2+3?')
+    """
+    if isinstance(prompt, str):
+        return "", prompt
+    system = "\n".join(one["content"] for one in prompt if one["role"] == "system")
+    turns = [one for one in prompt if one["role"] != "system"]
+    if len(turns) == 1:
+        return system, turns[0]["content"]
+    return system, "\n\n".join(f"{one['role']}: {one['content']}" for one in turns)
+
+
+def mark_changes(groups: Sequence[dict[str, Any]]) -> None:
+    """Mark prompts that were seen before: `up` when mostly wrong became mostly right, `down` the other way round."""
+    before: dict[Any, dict[str, Any]] = {}
+    for group in groups:
+        if group["row"] is None:
+            continue
+        earlier = before.get(group["row"])
+        if earlier is not None:
+            then, now = _lead(earlier), _lead(group)
+            group["change"] = "up" if then < 0 < now else "down" if now < 0 < then else ""
+        before[group["row"]] = group
+
+
+def _lead(group: dict[str, Any]) -> int:
+    return int(group["right"]) - int(group["wrong"])
+
+
+def thin(groups: Sequence[dict[str, Any]], responses: int) -> list[dict[str, Any]]:
+    """At most so many responses, by whole prompts spread evenly over the run; all sights of a prompt stay together."""
+    by_prompt: dict[Any, list[dict[str, Any]]] = {}
+    for number, group in enumerate(groups):
+        row = group.get("row_number")
+        by_prompt.setdefault(("row", row) if row is not None else ("group", number), []).append(group)
+    kept: list[dict[str, Any]] = []
+    count = 0
+    for own in _evenly(list(by_prompt.values())):
+        size = sum(len(group["responses"]) for group in own)
+        if count + size <= responses:
+            kept, count = kept + own, count + size
+    return sorted(kept, key=lambda group: group["step"])
+
+
+def _evenly(items: list[Any]) -> Iterator[Any]:
+    """All items, in an order whose every beginning is spread over the list.
+
+    >>> list(_evenly([0, 1, 2, 3, 4]))
+    [0, 4, 2, 1, 3]
+    """
+    width = 1
+    while width < len(items):
+        width *= 2
+    given: set[int] = set()
+    while width:
+        for place in [*range(0, len(items), width), *([len(items) - 1] if items else [])]:
+            if place not in given:
+                given.add(place)
+                yield items[place]
+        width //= 2
+
+
+def total_responses(groups: Sequence[dict[str, Any]]) -> int:
+    return sum(len(group["responses"]) for group in groups)
+
+
+def choose(runs: Sequence[Run], responses: int) -> list[list[dict[str, Any]]]:
+    """The groups of each run that a page shows; with several runs, prompts that all of them logged come first."""
+    share = responses // max(1, len(runs))
+    seen = [{(group["step"], group.get("row_number")) for group in run.groups} for run in runs]
+    common = set.intersection(*seen) if seen else set()
+    chosen = []
+    for run in runs:
+        shared = [one for one in run.groups if (one["step"], one.get("row_number")) in common]
+        kept = thin(shared, share)
+        others = [one for one in run.groups if (one["step"], one.get("row_number")) not in common]
+        kept += thin(others, share - total_responses(kept))
+        chosen.append(sorted(kept, key=lambda group: group["step"]))
+    return chosen
+
+
+def describe_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What the script must know of each run."""
+    return [
+        {
+            "name": name, "threshold": run.config.get("flow_threshold"),
+            "two_sided": bool(run.config.get("flow_two_sided", True)),
+        }
+        for name, run in zip(names_of(list(runs)), runs, strict=True)
+    ]  # fmt: skip

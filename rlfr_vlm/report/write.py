@@ -1,0 +1,143 @@
+"""`report.html`, `report.md` and figures of training runs."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlfr_vlm import __version__
+from rlfr_vlm.files import write_bytes, write_text
+from rlfr_vlm.page.html import render
+from rlfr_vlm.report.curves import charts_of
+from rlfr_vlm.report.figures import encoded, for_both_schemes, quantile_figure, save_curves
+from rlfr_vlm.report.header import Verdict, facts_of, settings_of, verdict_of
+from rlfr_vlm.report.pieces import Pieces, load_tokenizer
+from rlfr_vlm.report.read_run import Run, names_of
+from rlfr_vlm.report.rollouts import RolloutPage, choose, describe_runs, total_responses
+
+SCRIPTS = ("uPlot.iife.min.js", "page.js", "charts.js", "rollouts.js")
+FIGURES = ("curves.png", "deviation_by_class.png")
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """How a page is made.
+
+    Attributes:
+        defaults: of all settings, to show what differs.
+        responses: at most so many are shown.
+        tokenizer: its folder, where the runs do not name it.
+    """
+
+    defaults: Mapping[str, Any]
+    responses: int
+    tokenizer: str | None = None
+
+
+def write_training_report(runs: list[Run], out: Path, options: PageOptions) -> Path:
+    """Write page, Markdown and figures of one or several runs into `out`; returns the page's path."""
+    page = write_training_page(runs, out, options)
+    names = sorted(path.name for path in (out / "figures").glob("*.png") if path.name in FIGURES)
+    write_text(out / "report.md", _markdown(verdict_of(runs, names_of(runs)), _heads(runs, options), names))
+    return page
+
+
+def write_training_page(runs: list[Run], out: Path, options: PageOptions) -> Path:
+    """Write `report.html` and the figures into `out`; the first run is the one reported, others are laid over it."""
+    names, charts = names_of(runs), charts_of(runs)
+    rollouts = rollout_page(runs, options.responses, options.tokenizer)
+    rows = rollouts.deviations_by_class()
+    save_figures(charts, rows, out / "figures")
+    page = render(
+        "training.html", {"charts": charts, "runs": describe_runs(runs), **rollouts.data()}, scripts=SCRIPTS,
+        title=" and ".join(names), sections=_sections(rollouts, rows), verdict=verdict_of(runs, names),
+        runs=_heads(runs, options), what="Rollouts", shown=describe_shown(runs, rollouts),
+        has_rollouts=bool(rollouts.groups), steps=True, has_flow="flow_reward" in rollouts.values,
+        quantiles=quantiles_of(rows), made=made(),
+    )  # fmt: skip
+    write_text(out / "report.html", page)
+    return out / "report.html"
+
+
+def _heads(runs: list[Run], options: PageOptions) -> list[dict[str, Any]]:
+    return [{"name": name, "facts": facts_of(run), "settings": settings_of(run, options.defaults)}
+            for name, run in zip(names_of(runs), runs, strict=True)]  # fmt: skip
+
+
+def rollout_page(runs: list[Run], responses: int, tokenizer: str | None) -> RolloutPage:
+    """The chosen rollouts of all runs; each run's own tokenizer reads its tokens."""
+    page = RolloutPage()
+    for number, (run, groups) in enumerate(zip(runs, choose(runs, responses), strict=True)):
+        if groups:
+            page.add_run(number, run, groups, Pieces(load_tokenizer(tokenizer_places(run), tokenizer)))
+    return page
+
+
+def tokenizer_places(run: Run) -> list[str | Path]:
+    """Where a run's tokenizer may be: its folder, its newest checkpoint, the policy it began from."""
+    checkpoints = sorted(run.folder.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    named = run.config.get("model_name_or_path")
+    return [run.folder, *checkpoints[:1], *([named] if named else [])]
+
+
+def describe_shown(runs: Sequence[Run], page: RolloutPage) -> str:
+    """How much of what was logged the page shows."""
+    logged = sum(total_responses(run.groups) for run in runs)
+    if not logged:
+        return "No rollouts were logged; rollout_log_groups says how many groups of each rollout are."
+    shown = total_responses(page.groups)
+    part = "All" if shown == logged else f"{shown:,} of"
+    return (
+        f"{part} {logged:,} logged responses, to {len(page.groups):,} prompts"
+        + ("" if shown == logged else ", spread evenly over the run; --rollouts shows more")
+        + ". A run logs the first groups of each rollout (rollout_log_groups)."
+    )
+
+
+def save_figures(charts: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Write the PNG files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    if charts:
+        save_curves(charts, folder / FIGURES[0])
+    if rows:
+        write_bytes(folder / FIGURES[1], encoded(quantile_figure(rows)))
+
+
+def quantiles_of(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The quantile plot for both colour schemes, and its numbers."""
+    if not rows:
+        return None
+    return {"rows": rows, **for_both_schemes(lambda ink: quantile_figure(rows, ink))}
+
+
+def made() -> str:
+    return f"Made by rlfr-vlm {__version__}, {time.strftime('%Y-%m-%d %H:%M %z')}."
+
+
+def _sections(page: RolloutPage, rows: Sequence[Any]) -> list[tuple[str, str]]:
+    found = [("summary", "Summary"), ("curves", "Curves"), ("rollouts", "Rollouts")]
+    if "flow_reward" in page.values:
+        found.append(("tokens", "Tokens"))
+    if page.groups:
+        found.append(("compare", "Compare"))
+    return found + ([("classes", "Deviation by class")] if rows else [])
+
+
+def _markdown(verdict: Verdict, runs: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> str:
+    """The head of the page for readers of plain text."""
+    lines = [f"# {_cell(' and '.join(run['name'] for run in runs))}", "", f"**{_cell(verdict.title)}**", ""]
+    lines += [f"- {_cell(finding)}" for finding in verdict.findings]
+    for run in runs:
+        lines += ["", f"## {_cell(run['name'])}", "", "| | |", "|---|---|"]
+        lines += [f"| {name} | {_cell(value)} |" for name, value in run["facts"]]
+        lines += ["", "| setting | value | default |", "|---|---|---|"]
+        lines += [f"| {name} | {_cell(value)} | {_cell(default)} |" for name, value, default in run["settings"]]
+    lines += ["", *(f"![{name.removesuffix('.png')}](figures/{name})" for name in figures)]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", r"\|").replace("<", "&lt;")
