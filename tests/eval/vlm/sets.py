@@ -119,9 +119,9 @@ MATHVERSE = [
 ]
 
 
-def wemath(key: str, name: int, says: str, right: bool, judge: tuple[str, ...] = ()) -> Sample:
+def wemath(key: str, name: int, says: str, right: bool, judge: tuple[str, ...] = (), answer: str = "B") -> Sample:
     columns = {
-        "answer": "B", "A": "square", "B": "triangle", "C": "circle", "D": "hexagon", "key": key, "ID": name,
+        "answer": answer, "A": "square", "B": "triangle", "C": "circle", "D": "hexagon", "key": key, "ID": name,
         "knowledge concept": "Understanding Triangles", "requirement": "Answer briefly.",
     }  # fmt: skip
     return Sample("Which is it?", says, right, judge, columns)
@@ -132,10 +132,11 @@ def wemath(key: str, name: int, says: str, right: bool, judge: tuple[str, ...] =
 WEMATH = [
     wemath("2steps_1", 1, "B", True), wemath("2steps_2", 1, "B", True), wemath("2steps_multi", 1, "B", True),
     wemath("2steps_1", 2, "B", True), wemath("2steps_2", 2, "As many sides as a tripod has legs {mark}", True, ("B",)),
-    wemath("2steps_multi", 2, "C", False),
+    wemath("2steps_multi", 2, "C", False, answer="D"),
     wemath("2steps_1", 3, "A", False), wemath("2steps_2", 3, "B", True), wemath("2steps_multi", 3, "B", True),
-    wemath("2steps_1", 4, "A", False), wemath("2steps_2", 4, "The round one, I believe {mark}", False, ("C",)),
-    wemath("2steps_multi", 4, "D", False),
+    wemath("2steps_1", 4, "A", False, answer="D"),
+    wemath("2steps_2", 4, "The round one, I believe {mark}", False, ("C",), answer="D"),
+    wemath("2steps_multi", 4, "D", False, answer="A"),
     wemath("3steps_1", 5, "B", True), wemath("3steps_2", 5, "B", True), wemath("3steps_3", 5, "B", True),
     wemath("3steps_multi", 5, "I choose B", True),
     wemath("2steps_1", 6, "A", False), wemath("2steps_2", 6, "A", False), wemath("2steps_multi", 6, "B", True),
@@ -157,11 +158,11 @@ LOGICVISTA = [
 CATEGORIES = ("Quantitative Reasoning", "Spatial Reasoning", "Positional Reasoning", "Attribute Reasoning",
               "Stylistic Reasoning", "Other")  # fmt: skip
 VISULOGIC = [
-    Sample("Which fits?", says, right, (), {"answer": "A", "category": category})
-    for category, (says, right) in zip(
+    Sample("Which fits?", says, right, (), {"answer": answer, "category": category})
+    for category, (answer, says, right) in zip(
         CATEGORIES,
-        [("Answer: \\boxed{A}", True), ("Answer: \\boxed{B}", False), ("I say \\boxed{A}.", True),
-         ("The answer is A", True), ("hard to say", False), ("Answer: \\boxed{C}", False)],
+        [("A", "Answer: \\boxed{A}", True), ("A", "Answer: \\boxed{B}", False), ("A", "I say \\boxed{A}.", True),
+         ("A", "The answer is A", True), ("B", "hard to say", False), ("B", "Answer: \\boxed{C}", False)],
         strict=True,
     )
 ]  # fmt: skip
