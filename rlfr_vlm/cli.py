@@ -15,6 +15,7 @@ COMMANDS = {
     "preview": "rlfr_vlm.commands.preview",
     "plan": "rlfr_vlm.commands.plan",
     "report": "rlfr_vlm.commands.report",
+    "inspect": "rlfr_vlm.commands.inspect",
     "export": "rlfr_vlm.commands.export",
     "doctor": "rlfr_vlm.commands.doctor",
 }

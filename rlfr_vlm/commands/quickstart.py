@@ -62,7 +62,6 @@ def run(arguments: Sequence[str]) -> int:
     if options.steps is not None:
         recipe = dataclasses.replace(recipe, rl_steps=options.steps)
     result = run_quickstart(out, recipe, [options.seed + i for i in range(options.seeds)], methods)
-    print(
-        f"\n{write_report(result, out)}\n\nreport: {out / 'report.md'}\nlook at every rollout: {write_page(result, out)}"
-    )
+    print(f"\n{write_report(result, out)}\n\nreport: {out / 'report.md'}")
+    print(f"every curve, rollout and token: {write_page(result, out)}")
     return 0

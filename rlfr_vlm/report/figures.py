@@ -100,3 +100,56 @@ def _floats(values: Sequence[float | None]) -> list[float]:
 def _plain(text: str) -> str:
     """Text that matplotlib does not take for mathematics."""
     return text.replace("$", r"\$")
+
+
+def timestep_figure(measured: dict[str, Any], ink: str = INKS["light"]) -> Any:
+    """AUC by timestep, a line for each layer and one with interval for their mean."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    axes = figure.subplots()
+    by_layer: dict[Any, list[dict[str, Any]]] = {}
+    for row in measured["auc"]:
+        if row["statistic"] == "mean" and row["auc"] is not None:
+            by_layer.setdefault(row["layer"], []).append(row)
+    for number, (layer, rows) in enumerate(by_layer.items()):
+        whole = isinstance(layer, str)
+        times, values = [row["timestep"] for row in rows], [row["auc"] for row in rows]
+        colour = ink if whole else COLOURS[number % len(COLOURS)]
+        axes.plot(times, values, color=colour, linewidth=2 if whole else 1, marker="o" if whole else ".",
+                  label="mean of layers, 95 % interval" if whole else f"layer {layer}")  # fmt: skip
+        if whole:
+            low, high = zip(*(row["ci95"] for row in rows), strict=True)
+            axes.fill_between(times, low, high, color=colour, alpha=0.15)
+    axes.axhline(0.5, color=ink, linewidth=0.8, linestyle=":")
+    axes.set_xlabel("timestep")
+    axes.set_ylabel("AUC, wrong above right")
+    legend = axes.legend(fontsize=8, framealpha=0) if by_layer else None
+    recolour(axes, legend, ink)
+    return figure
+
+
+def deviation_map(responses: Sequence[tuple[list[str], list[list[float]], float | None]], layers: list[int]) -> Any:
+    """Deviation of each token in each layer, one panel per response of (pieces, deviations (L, T), score)."""
+    from matplotlib.figure import Figure
+
+    longest = max((len(pieces) for pieces, _, _ in responses), default=1)
+    figure = Figure(figsize=(min(40, 3 + 0.42 * longest), 1.3 * max(1, len(responses)) + 0.4), layout="constrained")
+    panels = figure.subplots(max(1, len(responses)), 1, squeeze=False).flatten()
+    known = [value for _, rows, _ in responses for row in rows for value in row if value]
+    scale = {"vmin": min(known, default=0.0), "vmax": max(known, default=1.0), "cmap": "PuOr_r"}
+    for axes, (pieces, deviations, score) in zip(panels, responses, strict=False):
+        image = axes.imshow([[value or math.nan for value in row] for row in deviations], aspect="auto", **scale)
+        axes.set_xticks(range(len(pieces)), [_label(piece) for piece in pieces], fontsize=6, family="monospace")
+        axes.set_yticks(range(len(layers)), [f"layer {layer}" for layer in layers], fontsize=7)
+        axes.set_title({1.0: "right", 0.0: "wrong"}.get(score, "undecided"), fontsize=8, loc="left")  # type: ignore[arg-type]
+        axes.set_xlim(-0.5, longest - 0.5)
+    if responses:
+        figure.colorbar(image, ax=list(panels), label="deviation")
+    return figure
+
+
+def _label(piece: str) -> str:
+    """A token as a tick label: spaces visible, nothing that matplotlib's font lacks or would interpret."""
+    shown = "".join(c if c.isprintable() and c.isascii() else "·" for c in piece.replace(" ", "_"))
+    return _plain(shown[:12])

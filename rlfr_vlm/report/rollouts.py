@@ -148,6 +148,8 @@ class RolloutPage:
 
     def _image(self, run: Run, group: dict[str, Any], place: int) -> int | None:
         """Number of an image in the page; None when it cannot be read or the page holds enough."""
+        if group.get("pictures"):
+            return self._embed(group["pictures"][place])
         thumbnails = group.get("thumbnails") or []
         if place < len(thumbnails):
             path = run.folder / "rollouts" / thumbnails[place]
@@ -157,17 +159,20 @@ class RolloutPage:
                 return None
             path = Path(original[0])
         if str(path) not in self.images:
-            self.images[str(path)] = self._embed(path)
+            self.images[str(path)] = self._read(path)
         return self.images[str(path)]
 
-    def _embed(self, path: Path) -> int | None:
+    def _read(self, path: Path) -> int | None:
         from PIL import Image
 
         try:
             with Image.open(path) as image:
-                content, kind = encode_thumbnail(image)
+                return self._embed(image)
         except (OSError, ValueError, Image.DecompressionBombError):
             return None
+
+    def _embed(self, image: Any) -> int | None:
+        content, kind = encode_thumbnail(image)
         if self.image_bytes + len(content) > IMAGE_BYTES:
             return None
         self.image_bytes += len(content)
@@ -181,7 +186,7 @@ def _unpacked(packed: str) -> np.ndarray:
 
 
 def image_count(group: dict[str, Any]) -> int:
-    return max(len(group.get("images") or []), len(group.get("thumbnails") or []))
+    return max(len(group.get(name) or []) for name in ("images", "thumbnails", "pictures"))
 
 
 def split_prompt(prompt: str | list[dict[str, str]]) -> tuple[str, str]:

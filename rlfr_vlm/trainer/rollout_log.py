@@ -194,7 +194,7 @@ def describe_groups(
     for first, last in _group_bounds(inputs, size):
         row = inputs[first]
         group: dict[str, Any] = {
-            "prompt": row["prompt"] if isinstance(row["prompt"], str) else _messages(row["prompt"]),
+            "prompt": row["prompt"] if isinstance(row["prompt"], str) else flat_messages(row["prompt"]),
             "row_number": row.get("row_number"),
             "images": row.get("image_paths") or [None] * len(row.get("images") or []),
             "pictures": list(row.get("images") or []),
@@ -243,7 +243,7 @@ def _group_bounds(inputs: Sequence[dict[str, Any]], size: int) -> list[tuple[int
     return bounds
 
 
-def _messages(prompt: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+def flat_messages(prompt: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """Messages with `<image>` where their images are."""
     flat = []
     for message in prompt:
