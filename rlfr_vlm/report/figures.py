@@ -1,19 +1,15 @@
 """Figures by matplotlib: curves as PNG files, deviation quantiles for the page and as a file."""
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rlfr_vlm.files import write_bytes
-from rlfr_vlm.page.html import data_uri
+from rlfr_vlm.page.figures import COLOURS, INKS, encoded, plain, recolour
 
-# Paul Tol's bright scheme, as in the page's script; right and wrong as everywhere in this project.
-COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")
 OUTCOMES = {"right": "#228833", "wrong": "#AA3377", "undecided": "#BBBBBB"}
 DASHES = ("-", "--", ":", "-.")
-INKS = {"light": "#1b1d21", "dark": "#e6e8eb"}
 COLUMNS = 3
 
 
@@ -28,12 +24,12 @@ def save_curves(charts: Sequence[dict[str, Any]], path: Path) -> None:
         for line in chart["lines"]:
             colour, dash = COLOURS[line["colour"] % len(COLOURS)], DASHES[line["dash"] % len(DASHES)]
             axes.plot(chart["steps"], _floats(line["values"]), color=colour, linestyle=dash,
-                      label=_plain(line["label"]), marker="." if len(chart["steps"]) == 1 else None)  # fmt: skip
+                      label=plain(line["label"]), marker="." if len(chart["steps"]) == 1 else None)  # fmt: skip
             if "low" in line:
                 axes.fill_between(chart["steps"], _floats(line["low"]), _floats(line["high"]), color=colour, alpha=0.2)
-        axes.set_title(_plain(chart["title"]), fontsize=10)
+        axes.set_title(plain(chart["title"]), fontsize=10)
         axes.set_xlabel("step", fontsize=8)
-        axes.set_ylabel(_plain(chart["unit"]), fontsize=8)
+        axes.set_ylabel(plain(chart["unit"]), fontsize=8)
         axes.legend(fontsize=7)
     for axes in panels[len(charts) :]:
         axes.axis("off")
@@ -66,40 +62,8 @@ def quantile_figure(rows: Sequence[dict[str, Any]], ink: str = INKS["light"]) ->
     return figure
 
 
-def recolour(axes: Any, legend: Any, ink: str) -> None:
-    """Axes, labels and legend in one colour, for a page's light or dark scheme."""
-    axes.tick_params(colors=ink)
-    for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
-        label.set_color(ink)
-    for spine in axes.spines.values():
-        spine.set_color(ink)
-    for text in legend.get_texts() if legend is not None else ():
-        text.set_color(ink)
-
-
-def for_both_schemes(draw: Any) -> dict[str, str]:
-    """The figure that `draw(ink)` makes, as data URIs for the light and the dark scheme."""
-    return {name: data_uri(encoded(draw(ink), transparent=True), "png") for name, ink in INKS.items()}
-
-
-def encoded(figure: Any, transparent: bool = False) -> bytes:
-    """The figure as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream) if not transparent else figure.savefig(
-        stream, format="png", dpi=130, transparent=True
-    )
-    return stream.getvalue()
-
-
 def _floats(values: Sequence[float | None]) -> list[float]:
     return [math.nan if value is None else value for value in values]
-
-
-def _plain(text: str) -> str:
-    """Text that matplotlib does not take for mathematics."""
-    return text.replace("$", r"\$")
 
 
 def timestep_figure(measured: dict[str, Any], ink: str = INKS["light"]) -> Any:
@@ -152,4 +116,4 @@ def deviation_map(responses: Sequence[tuple[list[str], list[list[float]], float 
 def _label(piece: str) -> str:
     """A token as a tick label: spaces visible, nothing that matplotlib's font lacks or would interpret."""
     shown = "".join(c if c.isprintable() and c.isascii() else "·" for c in piece.replace(" ", "_"))
-    return _plain(shown[:12])
+    return plain(shown[:12])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from rlfr_vlm.evaluate import Accuracy, Response
 from rlfr_vlm.files import write_bytes, write_json, write_text
 from rlfr_vlm.flow import FlowSpec
 from rlfr_vlm.options import FlowOptions
+from rlfr_vlm.page.figures import encoded, for_both_schemes
 from rlfr_vlm.page.html import render
-from rlfr_vlm.report.figures import deviation_map, encoded, for_both_schemes, quantile_figure, timestep_figure
+from rlfr_vlm.report.figures import deviation_map, quantile_figure, timestep_figure
 from rlfr_vlm.report.pieces import Pieces
 from rlfr_vlm.report.probe import Probed
 from rlfr_vlm.report.read_run import Run
@@ -109,7 +111,7 @@ def write_html(inspected: Sequence[Inspected], out: Path) -> Path:
         sections=[("summary", "Summary"), ("timesteps", "Layers and timesteps"), ("rollouts", "Responses"),
                   ("tokens", "Tokens"), ("compare", "Compare"), ("classes", "Deviation by class")],
         measured=measured,
-        plots=[for_both_schemes(lambda ink, own=own: timestep_figure(own, ink)) for own in measured],
+        plots=[for_both_schemes(partial(timestep_figure, own)) for own in measured],
         all_layers=ALL_LAYERS, what="Responses", shown=f"All {len(page.groups)} prompts.", steps=False, has_flow=True,
         quantiles=quantiles_of(rows), made=made(),
     )  # fmt: skip

@@ -7,17 +7,14 @@ import base64
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlfr_vlm.page.html import data_uri
-from rlfr_vlm.page.thumbnails import encode_thumbnail
+from rlfr_vlm.page.thumbnails import PageImages
 from rlfr_vlm.report.pieces import Pieces, token_class, token_classes
 from rlfr_vlm.report.read_run import Run, names_of
 
-IMAGE_BYTES = 6_000_000  # of all thumbnails of a page; beyond, images are left out and counted
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Numbers per token of a response that a page can colour by.
 MODES = ("flow_reward", "deviation", "entropy", "token_advantage")
@@ -35,14 +32,12 @@ class RolloutPage:
 
     groups: list[dict[str, Any]] = field(default_factory=list)
     vocabulary: dict[str, int] = field(default_factory=dict)
-    images: dict[str, int | None] = field(default_factory=dict)
-    uris: list[str] = field(default_factory=list)
+    images: PageImages = field(default_factory=PageImages)
     layers: list[int] = field(default_factory=list)
     reward_names: list[str] = field(default_factory=list)
     counts: dict[tuple[int, int, int], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
     values: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
     by_class: dict[tuple[str, str], list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
-    image_bytes: int = 0
 
     def add_run(self, number: int, run: Run, groups: Sequence[dict[str, Any]], pieces: Pieces) -> None:
         """Add a run's chosen groups, in the order of their steps."""
@@ -53,7 +48,8 @@ class RolloutPage:
     def data(self) -> dict[str, Any]:
         """For the page's script."""
         return {
-            "groups": self.groups, "vocabulary": list(self.vocabulary), "images": self.uris, "layers": self.layers,
+            "groups": self.groups, "vocabulary": list(self.vocabulary), "images": self.images.uris,
+            "layers": self.layers,
             "classes": [token_class(piece) for piece in self.vocabulary], "reward_names": self.reward_names,
             "scales": self.scales(), "steps": any(group["step"] is not None for group in self.groups),
             "token_counts": [[run, step, piece, *found] for (run, step, piece), found in sorted(self.counts.items())
@@ -149,35 +145,14 @@ class RolloutPage:
     def _image(self, run: Run, group: dict[str, Any], place: int) -> int | None:
         """Number of an image in the page; None when it cannot be read or the page holds enough."""
         if group.get("pictures"):
-            return self._embed(group["pictures"][place])
+            return self.images.add((group["row_number"], place), group["pictures"][place])
         thumbnails = group.get("thumbnails") or []
         if place < len(thumbnails):
             path = run.folder / "rollouts" / thumbnails[place]
-        else:
-            original = (group.get("images") or [None])[place : place + 1]
-            if not original or not original[0]:
-                return None
-            path = Path(original[0])
-        if str(path) not in self.images:
-            self.images[str(path)] = self._read(path)
-        return self.images[str(path)]
-
-    def _read(self, path: Path) -> int | None:
-        from PIL import Image
-
-        try:
-            with Image.open(path) as image:
-                return self._embed(image)
-        except (OSError, ValueError, Image.DecompressionBombError):
-            return None
-
-    def _embed(self, image: Any) -> int | None:
-        content, kind = encode_thumbnail(image)
-        if self.image_bytes + len(content) > IMAGE_BYTES:
-            return None
-        self.image_bytes += len(content)
-        self.uris.append(data_uri(content, kind))
-        return len(self.uris) - 1
+            return self.images.add(path, path)
+        originals = group.get("images") or []
+        original = originals[place] if place < len(originals) else None
+        return self.images.add(original, original) if original else None
 
 
 def _unpacked(packed: str) -> np.ndarray:

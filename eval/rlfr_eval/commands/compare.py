@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +37,10 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
     if len(options.run_dir) < 2:
         raise UserError("compare needs two run folders or more.")
-    first = _load(options.run_dir[0])
+    first = load_means(options.run_dir[0])
     results = {}
     for folder in options.run_dir[1:]:
-        results[str(folder)] = _differences(first, _load(folder))
+        results[str(folder)] = differences_of(first, load_means(folder))
     if options.json:
         print(json.dumps({
             name: [dataclasses.asdict(one) | {"p_holm": adjusted(found).get(one.name)} for one in found]
@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _load(folder: Path) -> dict[str, Any]:
+def load_means(folder: Path) -> dict[str, Any]:
     """Per benchmark: data hash, way of asking, samples, and mean of each problem."""
     from rlfr_eval.metrics import collect
     from rlfr_eval.runs import is_vlm, specs
@@ -86,7 +86,19 @@ def _load(folder: Path) -> dict[str, Any]:
         return {"benchmarks": found, "folder": folder, "vlm": is_vlm(store)}
 
 
-def _differences(a: dict[str, Any], b: dict[str, Any]) -> "list[Difference]":
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
+
+
+def differences_of(a: dict[str, Any], b: dict[str, Any], note: Callable[[str], None] = _note) -> "list[Difference]":
+    """Benchmark by benchmark and pooled, B minus A; `note` is told what a reader must know.
+
+    Args:
+        a, b: as `load_means` reads them.
+
+    Raises:
+        UserError: they cannot be paired.
+    """
     from rlfr_eval.compare import compare
     from rlfr_eval.metrics import HEADLINE_UNDECIDED
     from rlfr_eval.store import differences
@@ -110,20 +122,20 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> "list[Difference]":
                 f"{b['folder']}; presets are not compared. Run both with the same one."
             )
         for change in differences(left["made"], right["made"]):
-            _note(f"{name} was asked differently: {change}")
+            note(f"{name} was asked differently: {change}")
         if left["judge"] != right["judge"]:
-            _note(f"{name}: the judges differ: {left['judge'] or 'none'} and {right['judge'] or 'none'}")
+            note(f"{name}: the judges differ: {left['judge'] or 'none'} and {right['judge'] or 'none'}")
         for run in (a, b):
             one, folder = run["benchmarks"][name], run["folder"]
             if one["limit"] is not None:
-                _note(f"{name} is PARTIAL in {folder}: the first {one['limit']} problems")
+                note(f"{name} is PARTIAL in {folder}: the first {one['limit']} problems")
             if one["undecided"] > HEADLINE_UNDECIDED:
-                _note(f"{name}: {percent(one['undecided'])} % are undecided in {folder}, and left out of the pairs")
+                note(f"{name}: {percent(one['undecided'])} % are undecided in {folder}, and left out of the pairs")
         one_each = left["samples"] == right["samples"] == 1
         single = single and one_each
         difference = compare(name, left["means"], right["means"], one_each)
         if difference is None:
-            _note(f"{name}: no problem was decided in both runs")
+            note(f"{name}: no problem was decided in both runs")
         found += [difference] if difference else []
         pooled_a |= {f"{name}/{key}": value for key, value in left["means"].items()}
         pooled_b |= {f"{name}/{key}": value for key, value in right["means"].items()}
@@ -133,10 +145,6 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> "list[Difference]":
 
 def _p(value: float) -> str:
     return f"{value:.3g}" if value >= SMALLEST_P else f"<{SMALLEST_P:g}"
-
-
-def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)
 
 
 def adjusted(found: "Sequence[Difference]") -> dict[str, float]:

@@ -1,19 +1,34 @@
-"""`rlfr-eval report`: the table of a run, and report.md beside it."""
+"""`rlfr-eval report`: the tables of runs, report.md beside each, and a page of them together."""
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rlfr_eval.commands.arguments import add_output_options, deliver, parser
 from rlfr_vlm.errors import UserError
 
-SUMMARY = "print the scores of a run and write report.md"
+if TYPE_CHECKING:
+    from rlfr_eval.page import Pairing
+    from rlfr_eval.page_samples import Samples
+    from rlfr_eval.store import RunStore
+
+SUMMARY = "the scores of runs as a table, report.md and a page: bars, differences, every answer"
+ANSWERS = 4000
 
 
 def _parser() -> argparse.ArgumentParser:
     given = parser("report", SUMMARY)
-    given.add_argument("run_dir", type=Path)
+    given.add_argument("run_dir", type=Path, nargs="+", help="the first is the one the others are compared with")
+    given.add_argument("--out", type=Path, help="folder of the page, report.html (default: the first run's)")
+    given.add_argument(
+        "--answers", type=int, default=ANSWERS, help="show at most so many answers on the page (default: %(default)s)"
+    )
+    given.add_argument("--data-dir", type=Path, help="where the benchmarks' files are now (default: where they were)")
+    given.add_argument("--no-page", action="store_true", help="write report.md only")
     add_output_options(given)
     return given
 
@@ -25,15 +40,93 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> int:
     """Print and write."""
     options = _parser().parse_args(list(arguments))
-    from rlfr_eval.store import SCORES_FILE, RunStore
+    if options.answers < 0:
+        raise UserError(f"--answers is {options.answers}; it must be 0 or more.")
+    from rlfr_eval.store import RunStore
 
-    with RunStore(options.run_dir, read_only=True) as store:
-        try:
-            scores = json.loads((options.run_dir / SCORES_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise UserError(
-                f"{options.run_dir} has no readable {SCORES_FILE}: its run has not ended. Run it again to go on, or "
-                f"`rlfr-eval regrade {options.run_dir}` to score what is there."
-            ) from None
-        deliver(options, options.run_dir, store.run, scores)
+    folders = list(dict.fromkeys(options.run_dir))
+    with ExitStack() as stack:
+        stores = [stack.enter_context(RunStore(folder, read_only=True)) for folder in folders]
+        found = [read_scores(folder) for folder in folders]
+        for folder, store, scores in zip(folders, stores, found, strict=True):
+            deliver(options, folder, store.run, scores)
+        if not options.no_page:
+            page = _write_page(options, folders, stores, found)
+            if not options.json:
+                print(f"page: {page}")
     return 0
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """A run's scores.json.
+
+    Raises:
+        UserError: it is not there, or broken.
+    """
+    from rlfr_eval.store import SCORES_FILE
+
+    try:
+        return json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(
+            f"{folder} has no readable {SCORES_FILE}: its run has not ended. Run it again to go on, or "
+            f"`rlfr-eval regrade {folder}` to score what is there."
+        ) from None
+
+
+def _write_page(
+    options: argparse.Namespace, folders: Sequence[Path], stores: "Sequence[RunStore]", found: list[dict[str, Any]]
+) -> Path:
+    from rlfr_eval.page import PagedRun, write_page
+
+    names = _names(folders)
+    runs = [PagedRun(name, store.run, scores) for name, store, scores in zip(names, stores, found, strict=True)]
+    samples = _samples(options, names, stores)
+    return write_page(runs, _pairings(folders, names), samples, options.out or folders[0],
+                      time.strftime("%Y-%m-%d %H:%M %z"))  # fmt: skip
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Each folder by as much of its path as tells it from the others."""
+    parts = [folder.absolute().parts for folder in folders]
+    length = 1
+    while length < max(map(len, parts)) and len({one[-length:] for one in parts}) < len(parts):
+        length += 1
+    return ["/".join(one[-length:]) for one in parts]
+
+
+def _samples(options: argparse.Namespace, names: Sequence[str], stores: "Sequence[RunStore]") -> "Samples":
+    """Answers of all runs; problems whose data are gone are left out, and that is said."""
+    from rlfr_eval.page_samples import Samples, wanted_problems
+    from rlfr_eval.reopened import reopen
+    from rlfr_eval.runs import specs
+    from rlfr_eval.settings import load_settings
+
+    samples = Samples(options.answers)
+    wanted = wanted_problems(stores, options.answers)
+    for number, (name, store) in enumerate(zip(names, stores, strict=True)):
+        samples.add_run(number, store, specs(store), wanted)
+        try:
+            with reopen(store, load_settings(), options.data_dir, whole=True) as reopened:
+                samples.add_problems(reopened.chosen, wanted)
+        except UserError as error:
+            samples.unknown.append(f"The problems of {name} could not be read again: {error}")
+    return samples
+
+
+def _pairings(folders: Sequence[Path], names: Sequence[str]) -> "list[Pairing]":
+    """Each run against the first; runs that cannot be paired say why."""
+    from rlfr_eval.commands.compare import adjusted, differences_of, load_means
+    from rlfr_eval.page import Pairing
+
+    if len(folders) < 2:
+        return []
+    first, pairings = load_means(folders[0]), []
+    for folder, name in zip(folders[1:], names[1:], strict=True):
+        notes: list[str] = []
+        try:
+            found = differences_of(first, load_means(folder), notes.append)
+        except UserError as error:
+            found, notes = [], [str(error)]
+        pairings.append(Pairing(name, found, adjusted(found), notes))
+    return pairings

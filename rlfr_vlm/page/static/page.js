@@ -69,6 +69,24 @@ class Pager {
   }
 }
 
+/** Text as it is shown: characters that would be invisible or turn the text around are spelled out. */
+function visible(text) {
+  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g,
+    (c) => `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+}
+
+/** The beginning of a text, for lists. */
+const oneLine = (text) => visible(text.slice(0, 120).replace(/\s+/g, " "));
+
+/** On a narrow page, what was chosen stands below the list. */
+function reveal(place) {
+  if (window.innerWidth <= 760) place.scrollIntoView();
+}
+
+function fillSelect(select, options) {
+  select.append(...options.map(([value, label]) => h("option", {value}, label)));
+}
+
 /** Run the page: `start(data)`; a failure is shown on the page, not only in the console. */
 async function run(start) {
   try {

@@ -62,12 +62,6 @@ function colourAt(where) {
   return `rgba(${red}, ${green}, ${blue}, ${(0.62 * Math.abs(where)).toFixed(3)})`;
 }
 
-/** Text as it is shown: characters that would be invisible or turn the text around are spelled out. */
-function visible(text) {
-  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g,
-    (c) => `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
-}
-
 /** A token as it is shown: its line ends and tabs are marked. */
 const visibleToken = (piece) => visible(piece).replace(/\n/g, "↵\n").replace(/\t/g, "→\t");
 
@@ -137,8 +131,6 @@ function chooseMode(id) {
 
 // -- a prompt and its responses ----------------------------------------------------------------------------------
 
-const oneLine = (text) => visible(text.slice(0, 120).replace(/\s+/g, " "));
-
 const BADGES = {right: "✓ right", wrong: "✗ wrong", undecided: "? undecided"};
 
 function responseCard(response) {
@@ -184,11 +176,6 @@ function showGroup(group) {
 }
 
 // -- browser -----------------------------------------------------------------------------------------------------
-
-/** On a narrow page, what was chosen stands below the list. */
-function reveal(place) {
-  if (window.innerWidth <= 760) place.scrollIntoView();
-}
 
 function listItem(group) {
   const dots = group.responses.map((response) => ({right: "●", wrong: "○", undecided: "?"})[response.outcome]).join("");
@@ -296,10 +283,6 @@ function showPair([a, b]) {
 }
 
 // -- start -------------------------------------------------------------------------------------------------------
-
-function fillSelect(select, options) {
-  select.append(...options.map(([value, label]) => h("option", {value}, label)));
-}
 
 function startBrowser() {
   const runs = DATA.runs.map((one, index) => [index, one.name]);
