@@ -35,12 +35,12 @@ Script = Callable[[dict[str, Any], int], "Reaction | str"]
 
 
 class ScriptedEndpoint:
-    """Serves `models` on a free port. `script(body, n)` is asked for the n-th POST; `requests` keeps the bodies."""
+    """Serves `models` on a port, by default a free one. `script(body, n)` is asked for the n-th POST; `requests` keeps the bodies."""
 
     def __init__(
-        self, script: Script, models: tuple[dict[str, Any], ...] = ({"id": "m", "max_model_len": 9000},)
+        self, script: Script, models: tuple[dict[str, Any], ...] = ({"id": "m", "max_model_len": 9000},), port: int = 0
     ) -> None:
-        self.script, self.models = script, models
+        self.script, self.models, self.port = script, models, port
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self._loop = asyncio.new_event_loop()
@@ -62,7 +62,7 @@ class ScriptedEndpoint:
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._connection, "127.0.0.1", 0))
+        server = self._loop.run_until_complete(asyncio.start_server(self._connection, "127.0.0.1", self.port))
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()

@@ -53,7 +53,7 @@ def fresh() -> None:
 @pytest.fixture(autouse=True)
 def one_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs share a process, but those of tests that ask for `fresh`, or name another interpreter."""
-    if "vlm" not in request.fixturenames or "fresh" in request.fixturenames:
+    if "lmu" not in request.fixturenames or "fresh" in request.fixturenames:
         return
     shared = request.getfixturevalue("running")
 

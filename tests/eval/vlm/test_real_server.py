@@ -7,6 +7,7 @@ the golds of `sets.py` alone.
 import importlib.util
 import json
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -58,7 +59,7 @@ def always(policy, processor, text):
         for layer in policy.model.language_model.layers:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
-        for place, (token, after) in enumerate(zip(chain, chain[1:], strict=False)):
+        for place, (token, after) in enumerate(pairwise(chain)):
             embeddings.weight[token, place] = head.weight[after, place] = 1.0
 
 
