@@ -8,7 +8,7 @@ and scored layer by layer. Ours keeps and scores response positions, all layers 
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,27 @@ from typing import Any
 import torch
 from measuring import alternate, matmul_peak, peak_bytes, same_round_ratio, spread, table, write_results
 
-from rlfr_vlm.flow import FlowSpec, VelocityField, build_field, token_flow_losses, velocity_deviation
+from rlfr_vlm.flow import (
+    FlowSpec,
+    VelocityField,
+    build_field,
+    resolve_layers,
+    token_flow_losses,
+    velocity_deviation,
+)
 
 LAYERS = (0.25, 0.5, 0.75)
+BLOCKS = 36  # of the policy
 PROMPTS, RESPONSES = (0, 256, 1024), (128, 512, 2048)
 QUICK_PROMPTS, QUICK_RESPONSES = (0, 1024), (128, 512)
+# What one of response tokens, layers and samples takes while the other two stay at their base.
+BASE = {"response tokens": 256, "layers": 3, "samples": 4}
+GROWTH = {"response tokens": (128, 256, 512, 1024), "layers": (1, 2, 4, 8), "samples": (1, 2, 4, 8)}
 T = 0.8
 
 
-def new_field(width: int, depth: int, device: str) -> tuple[VelocityField, FlowSpec]:
-    spec = FlowSpec(width, depth, 36, LAYERS, (9, 18, 27), context_mode="token_pre")
+def new_field(width: int, depth: int, device: str, layers: Sequence[float] = LAYERS) -> tuple[VelocityField, FlowSpec]:
+    spec = FlowSpec(width, depth, BLOCKS, tuple(layers), resolve_layers(layers, BLOCKS), context_mode="token_pre")
     field = build_field(spec).to(device)
     for parameter in field.parameters():  # a field that was fitted, so that nothing is multiplied by zero
         torch.nn.init.normal_(parameter, std=0.02)
@@ -69,45 +80,80 @@ def update(field: VelocityField, spec: FlowSpec, rows: torch.Tensor, response: i
     field.zero_grad()
 
 
+def measure_shape(prompt: int, response: int, options: argparse.Namespace, device: str, peak: float) -> dict[str, Any]:
+    """Ours beside whole rows, and the update, for rows of one shape."""
+    field, spec = new_field(options.width, options.depth, device)
+    rows = torch.randn(len(LAYERS), options.rows, prompt + response, options.width, device=device)
+    arguments = (field, spec, rows, response)
+    works: dict[str, Callable[[], object]] = {
+        "ours": partial(score_response, *arguments),
+        "whole rows": partial(score_whole_rows, *arguments),
+        "update": partial(update, *arguments),
+    }
+    seconds = alternate(works, options.rounds)
+    memory = {name: peak_bytes(work) for name, work in works.items()}
+    work = flops(options.rows * response, options.width, options.depth)
+    return {
+        "prompt": prompt, "response": response, "seconds": {n: spread(v) for n, v in seconds.items()},
+        "peak_bytes": memory, "times_faster": same_round_ratio(seconds["whole rows"], seconds["ours"]),
+        "memory_share": memory["ours"] / max(memory["whole rows"], 1.0),
+        "share_of_matmul_peak": work / spread(seconds["ours"])["min"] / peak,
+    }  # fmt: skip
+
+
+def measure_growth(options: argparse.Namespace, device: str) -> dict[str, dict[str, Any]]:
+    """Seconds of scoring as one quantity grows, and the exponent of each; all sizes take turns."""
+    works: dict[str, Callable[[], object]] = {}
+    for quantity, values in GROWTH.items():
+        for value in values:
+            size = {**BASE, quantity: value}
+            layers = [(number + 1) / (size["layers"] + 1) for number in range(size["layers"])]
+            field, spec = new_field(options.width, options.depth, device, layers)
+            rows = torch.randn(size["layers"], size["samples"], size["response tokens"], options.width, device=device)
+            works[f"{quantity} {value}"] = partial(score_response, field, spec, rows, size["response tokens"])
+    seconds = alternate(works, options.rounds)
+    grown: dict[str, dict[str, Any]] = {}
+    for quantity, values in GROWTH.items():
+        best = [min(seconds[f"{quantity} {value}"]) for value in values]
+        grown[quantity] = {"values": values, "seconds": best, "exponent": exponent(values, best)}
+    return grown
+
+
+def exponent(values: Sequence[float], seconds: Sequence[float]) -> float:
+    """Of cost over a quantity, by least squares on logarithms; 1 is linear.
+
+    >>> round(exponent([1, 2, 4], [3.0, 12.0, 48.0]), 6)
+    2.0
+    """
+    x, y = ([math.log(number) for number in numbers] for numbers in (values, seconds))
+    x_mean, y_mean = sum(x) / len(x), sum(y) / len(y)
+    return sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / sum((a - x_mean) ** 2 for a in x)
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    field, spec = new_field(options.width, options.depth, device)
     peak = matmul_peak(torch.float32, max(options.width, 1024))
     prompts, responses = (QUICK_PROMPTS, QUICK_RESPONSES) if options.quick else (PROMPTS, RESPONSES)
-    results = []
-    for prompt in prompts:
-        for response in responses:
-            rows = torch.randn(len(LAYERS), options.rows, prompt + response, options.width, device=device)
-            arguments = (field, spec, rows, response)
-            works: dict[str, Callable[[], object]] = {
-                "ours": partial(score_response, *arguments),
-                "whole rows": partial(score_whole_rows, *arguments),
-                "update": partial(update, *arguments),
-            }
-            seconds = alternate(works, options.rounds)
-            memory = {name: peak_bytes(work) for name, work in works.items()}
-            work = flops(options.rows * response, options.width, options.depth)
-            results.append({
-                "prompt": prompt, "response": response, "seconds": {n: spread(v) for n, v in seconds.items()},
-                "peak_bytes": memory, "times_faster": same_round_ratio(seconds["whole rows"], seconds["ours"]),
-                "memory_share": memory["ours"] / max(memory["whole rows"], 1.0),
-                "share_of_matmul_peak": work / spread(seconds["ours"])["min"] / peak,
-            })  # fmt: skip
+    shapes = [measure_shape(prompt, response, options, device, peak) for prompt in prompts for response in responses]
     return {"width": options.width, "depth": options.depth, "rows": options.rows, "device": device,
-            "matmul_peak_flops": peak, "shapes": results, "exponent": exponent(results)}  # fmt: skip
-
-
-def exponent(results: list[dict[str, Any]]) -> float:
-    """Of cost over response tokens, by least squares on logarithms; 1 is linear."""
-    points = [(math.log(r["response"]), math.log(r["seconds"]["ours"]["min"])) for r in results]
-    x_mean, y_mean = (sum(values) / len(points) for values in zip(*points, strict=True))
-    return sum((x - x_mean) * (y - y_mean) for x, y in points) / sum((x - x_mean) ** 2 for x, _ in points)
+            "matmul_peak_flops": peak, "shapes": shapes, "growth": measure_growth(options, device)}  # fmt: skip
 
 
 HEAD = ("prompt", "response", "ours, ms", "whole rows, ms", "times faster", "memory", "update, ms", "of matmul peak")
 
 
-def _row(shape: dict[str, Any]) -> list[object]:
+def report(result: Mapping[str, Any]) -> str:
+    """The table of a result, and the line below it."""
+    grown = ", ".join(f"({quantity})^{own['exponent']:.2f}" for quantity, own in result["growth"].items())
+    return (
+        f"{table(HEAD, [_row(shape) for shape in result['shapes']])}\n\n"
+        f"Width {result['width']}, depth {result['depth']}, {result['rows']} rows, {len(LAYERS)} layers, "
+        f"{result['device']}; matmul peak {result['matmul_peak_flops'] / 1e9:.0f} GFLOP/s.\n"
+        f"Cost grows with {grown}."
+    )
+
+
+def _row(shape: Mapping[str, Any]) -> list[object]:
     ours, whole, update_ms = (
         f"{1e3 * shape['seconds'][name]['median']:.1f}" for name in ("ours", "whole rows", "update")
     )
@@ -121,16 +167,13 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--rows", type=int, default=4, help="responses of one batch")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="fewer shapes")
+    parser.add_argument("--quick", action="store_true", help="fewer shapes, two rounds")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
+    if options.quick:
+        options.rounds = 2
     result = measure(options)
-    print(table(HEAD, [_row(shape) for shape in result["shapes"]]))
-    print(
-        f"\nwidth {options.width}, depth {options.depth}, {options.rows} rows, {len(LAYERS)} layers, "
-        f"{result['device']}; matmul peak {result['matmul_peak_flops'] / 1e9:.0f} GFLOP/s; "
-        f"cost ~ (response tokens)^{result['exponent']:.2f}"
-    )
+    print(report(result))
     write_results(options.json, "flow", result)
 
 

@@ -1,5 +1,7 @@
 """What the speed scripts share: the machine, alternating runs, peak memory, tables, JSON."""
 
+import json
+import os
 import platform
 import statistics
 import time
@@ -14,6 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from rlfr_vlm.files import write_json
 from rlfr_vlm.trainer.run_record import git_state, hardware, versions
+
+LOAD_BEFORE = os.getloadavg()[0]  # of the last minute, when the script began
 
 
 def machine() -> dict[str, Any]:
@@ -128,10 +132,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def write_results(path: Path | None, name: str, values: Mapping[str, Any]) -> None:
-    """Put one script's numbers into a JSON file that several may share."""
-    import json
-
+    """Put one script's numbers, and how busy the machine was, into a JSON file that several may share."""
     if path is None:
         return
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_json(path, {**known, "machine": machine(), name: values})
+    busy = {**known.get("load_before", {}), name: LOAD_BEFORE}
+    write_json(path, {**known, "machine": machine(), "load_before": busy, name: values})

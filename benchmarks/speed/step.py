@@ -1,83 +1,155 @@
 """Seconds of a training step: TRL's GRPOTrainer, our rlvr and our rlfr, on the same policy, prompts and seeds.
 
-    .venv/bin/python benchmarks/speed/step.py [--quick] [--rounds 5] [--json FILE]
+    .venv/bin/python benchmarks/speed/step.py [--size small|3b|7b] [--quick] [--rounds 5] [--json FILE]
 
-The trainers take turns, so that a noisy machine disturbs all alike. Of ours the seconds of each part are shown too.
+The trainers take turns, so that a noisy machine disturbs all alike. `small` is the quick start's policy, on a CPU;
+3b and 7b are Qwen2.5-VL with random weights and need a GPU (see workloads.py).
 """
 
 import argparse
+import gc
 import statistics
+import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from measuring import now, same_round_ratio, spread, table, write_results
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from workloads import Workload
 
 KINDS = ("trl", "rlvr", "rlfr", "rlfr, no update")
-PARTS = ("generate", "reward", "flow_forward", "flow_score", "loss", "flow_update")
+PARTS = ("generate", "old log-probs", "flow score", "loss", "flow update", "other")
 
 
-def build(kind: str, folder: str, policy_folder: str, updates: int) -> Any:
-    """A trainer of the quick start's sizes for `updates` updates."""
-    from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+def build(kind: str, folder: str, work: "Workload", updates: int) -> Any:
+    """A trainer for `updates` updates."""
     from trl import GRPOConfig, GRPOTrainer
 
-    from rlfr_vlm.data.load import load_rows
     from rlfr_vlm.flow import FlowSpec, build_field
-    from rlfr_vlm.quickstart.recipe import QuickstartRecipe
-    from rlfr_vlm.rewards import accuracy
     from rlfr_vlm.trainer.callbacks import quiet
     from rlfr_vlm.trainer.config import RLFRConfig
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
     from rlfr_vlm.vision import freeze_vision_tower
 
-    policy = Qwen2_5_VLForConditionalGeneration.from_pretrained(policy_folder)
-    arguments = QuickstartRecipe().rl_arguments(folder, "rlfr" if kind.startswith("rlfr") else "rlvr", seed=1)
-    arguments |= {"max_steps": updates, "report_to": []}
-    common: dict[str, Any] = {
-        "reward_funcs": [accuracy],
-        "train_dataset": load_rows("digits", limit=1024, seed=1),
-        "processing_class": AutoProcessor.from_pretrained(policy_folder),
-    }
+    policy = work.policy()
+    arguments = {**work.arguments, "output_dir": folder, "max_steps": updates, "report_to": []}
+    common = {"reward_funcs": [work.reward], "train_dataset": work.rows, "processing_class": work.processor}
     if kind == "trl":
-        arguments.pop("method")
         freeze_vision_tower(policy)  # as ours does, so that both train the same weights
         trainer = GRPOTrainer(policy, args=GRPOConfig(**arguments, loss_type="grpo"), **common)
     else:
-        spec = FlowSpec.for_policy(policy.config.get_text_config(), "small", 4, (0.25, 0.5, 0.75))
-        flow = (build_field(spec), spec) if kind.startswith("rlfr") else None
-        arguments["flow_update"] = kind == "rlfr"
-        trainer = RLFRTrainer(policy, args=RLFRConfig(**arguments), flow=flow, **common)
+        method = "rlvr" if kind == "rlvr" else "rlfr"
+        spec = FlowSpec.for_policy(policy.config.get_text_config(), work.name, work.depth, (0.25, 0.5, 0.75))
+        flow = None if method == "rlvr" else (build_field(spec), spec)
+        args = RLFRConfig(**arguments, method=method, flow_update=kind == "rlfr")
+        trainer = RLFRTrainer(policy, args=args, flow=flow, **common)
     quiet(trainer)
     return trainer
 
 
-def measure(
-    policy_folder: str, rounds: int, updates: int
-) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
-    """Seconds per update, one number per round and kind, and medians of the parts; the first round is dropped."""
-    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    parts: dict[str, dict[str, list[float]]] = {kind: {part: [] for part in PARTS} for kind in KINDS}
+def watch(trainer: Any) -> Mapping[str, float]:
+    """Seconds that fill while it trains: of methods that TRL's trainer has too."""
+    import torch
+
+    seconds: defaultdict[str, float] = defaultdict(float)
+
+    def watched(method: Callable[..., Any], part: str) -> Callable[..., Any]:
+        def run(*arguments: Any, **settings: Any) -> Any:
+            if part == "old log-probs" and torch.is_grad_enabled():  # a pass of the loss
+                return method(*arguments, **settings)
+            start = now()
+            result = method(*arguments, **settings)
+            seconds[part] += now() - start
+            return result
+
+        return run
+
+    for name, part in {
+        "_generate": "generate", "_get_per_token_logps_and_entropies": "old log-probs",
+        "_generate_and_score_completions": "rollout", "training_step": "step",
+    }.items():  # fmt: skip
+        setattr(trainer, name, watched(getattr(trainer, name), part))
+    return seconds
+
+
+class Span(TrainerCallback):
+    """Seconds from the first step's beginning to the last one's end: what a trainer does before costs a run once."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.begun = now()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.seconds = now() - self.begun
+
+
+def train(trainer: Any, updates: int) -> dict[str, float]:
+    """Seconds per update: all, and of each part."""
+    watched, span = watch(trainer), Span()
+    trainer.add_callback(span)
+    trainer.train()
+    total = span.seconds / updates
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    score, update = (
+        sum(entry.get(f"seconds/{part}", 0.0) for entry in logged) / updates for part in ("flow_score", "flow_update")
+    )
+    generate, old, rollout, step = (
+        watched[part] / updates for part in ("generate", "old log-probs", "rollout", "step")
+    )
+    # Latents are scored inside the pass of the old log-probs, and the field's gradients made inside the policy's step.
+    parts = {"generate": generate, "old log-probs": old - score, "flow score": score, "loss": step - rollout - update,
+             "flow update": update}  # fmt: skip
+    return {"total": total, **parts, "other": total - sum(parts.values())}
+
+
+def measure(work: "Workload", rounds: int, updates: int) -> dict[str, Any]:
+    """Seconds per update of each kind, a number per round, and medians of the parts; the first round is dropped."""
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for number in range(rounds + 1):
         for kind in KINDS:
             with tempfile.TemporaryDirectory() as folder:
-                trainer = build(kind, folder, policy_folder, updates)
-                start = now()
-                trainer.train()
-                elapsed = (now() - start) / updates
+                seconds = train(build(kind, folder, work, updates), updates)
+            release()
             if number:
-                seconds[kind].append(elapsed)
-                for part in PARTS:
-                    logged = [
-                        entry.get(f"seconds/{part}", 0.0) for entry in trainer.state.log_history if "loss" in entry
-                    ]
-                    parts[kind][part].append(sum(logged) / updates)
-                print(f"round {number} {kind}: {elapsed:.3f} s", flush=True)
-    return seconds, {kind: {part: statistics.median(v) for part, v in own.items()} for kind, own in parts.items()}
+                found[kind].append(seconds)
+            print(f"round {number} {kind}: {seconds['total']:.3f} s{'' if number else ' (not counted)'}", flush=True)
+    totals = {kind: [own["total"] for own in rows] for kind, rows in found.items()}
+    return {
+        "size": work.name, "updates": updates, "seconds_per_update": totals,
+        "parts": {kind: {part: statistics.median(own[part] for own in rows) for part in PARTS}
+                  for kind, rows in found.items()},
+        "over_trl": {kind: same_round_ratio(values, totals["trl"]) for kind, values in totals.items()},
+    }  # fmt: skip
+
+
+def release() -> None:
+    """Give the last trainer's memory back before the next one is built."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """The tables of a result."""
+    seconds, parts = result["seconds_per_update"], result["parts"]
+    rows = [(kind, *(f"{value:.3f}" for value in spread(values).values()), f"{result['over_trl'][kind]:.2f}",
+             f"{min(values) / min(seconds['trl']):.2f}") for kind, values in seconds.items()]  # fmt: skip
+    split = [(kind, *(f"{own[part]:.3f}" for part in PARTS)) for kind, own in parts.items()]
+    head = ("step, s", "min", "median", "max", "over TRL, same round", "over TRL, minima")
+    return table(head, rows) + "\n\n" + table(("part of a step, s", *PARTS), split)
 
 
 def main() -> None:
+    from workloads import SIZES, choose
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=6, help="updates per round and kind")
     parser.add_argument("--quick", action="store_true", help="two rounds of four updates")
@@ -86,21 +158,16 @@ def main() -> None:
     if options.quick:
         options.rounds, options.updates = 2, 4
 
-    from rlfr_vlm.quickstart.recipe import QuickstartRecipe
-    from rlfr_vlm.quickstart.warm_start import cached_policy
+    import torch
+
     from rlfr_vlm.terminal import calm
 
+    if options.size != "small" and not torch.cuda.is_available():
+        sys.exit(f"step: size {options.size} needs a CUDA GPU, and there is none here; --size small runs on a CPU")
     calm()
-    policy_folder = str(cached_policy(QuickstartRecipe().warm_start)[0])
-    seconds, parts = measure(policy_folder, options.rounds, options.updates)
-    ratios = {kind: same_round_ratio(values, seconds["trl"]) for kind, values in seconds.items()}
-    rows = [(kind, *(f"{value:.3f}" for value in spread(values).values()), f"{ratios[kind]:.2f}",
-             f"{min(values) / min(seconds['trl']):.2f}") for kind, values in seconds.items()]  # fmt: skip
-    print("\n" + table(("step, s", "min", "median", "max", "over TRL, same round", "over TRL, minima"), rows))
-    print("\n" + table(("seconds of a part", *PARTS), [
-        (kind, *(f"{parts[kind][part]:.3f}" for part in PARTS)) for kind in KINDS if kind != "trl"]))  # fmt: skip
-    write_results(options.json, "step", {"updates": options.updates, "seconds_per_update": seconds, "parts": parts,
-                                         "over_trl": ratios})  # fmt: skip
+    result = measure(choose(options.size, options.quick), options.rounds, options.updates)
+    print("\n" + report(result))
+    write_results(options.json, "step" if options.size == "small" else f"step_{options.size}", result)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,106 @@
+"""The speed scripts: what they build, what they refuse."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SPEED = ROOT / "benchmarks" / "speed"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a script by its name; they import one another as scripts do, from their own folder."""
+    monkeypatch.syspath_prepend(str(SPEED))
+    return importlib.import_module
+
+
+@pytest.fixture
+def tiny(script):
+    """The large workload with everything shrunk, on a CPU."""
+    workloads = script("workloads")
+    shape = workloads.Shape(
+        64, 4, 2, 1, 96, 512, tied=False, field_depth=1, vision=workloads.VisionShape(1, 32, 64, 2, (0,)), prompt=40,
+        response=6, image=2,
+    )  # fmt: skip
+    return workloads.large("tiny", shape, "cpu")
+
+
+# Bytes of the released bfloat16 weights, halved: 7,509,245,952 and 16,584,333,312.
+@pytest.mark.parametrize(("size", "parameters"), [("3b", 3_754_622_976), ("7b", 8_292_166_656)])
+def test_the_large_policies_have_the_released_sizes(script, size, parameters):
+    workloads = script("workloads")
+    shape = workloads.SHAPES[size]
+    policy = workloads.build_policy(workloads.build_config(shape, workloads.build_processor(shape).tokenizer), "meta")
+    assert sum(parameter.numel() for parameter in policy.parameters()) == parameters
+
+
+@pytest.mark.parametrize("size", ["3b", "7b"])
+def test_their_prompts_have_1024_tokens_of_which_784_are_of_the_image(script, size):
+    workloads = script("workloads")
+    shape = workloads.SHAPES[size]
+    processor = workloads.build_processor(shape)
+    row = workloads.build_rows(shape, processor, 1)[0]
+    text = processor.apply_chat_template(row["prompt"], add_generation_prompt=True)
+    tokens = processor(text=[text], images=row["images"], return_tensors="pt")["input_ids"][0]
+    assert len(tokens) == 1024
+    assert (tokens == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() == 28 * 28
+
+
+def test_a_step_of_the_large_workload_shrunk_runs_and_its_parts_add_up(script, tiny):
+    step = script("step")
+    result = step.measure(tiny, rounds=1, updates=2)
+    assert set(result["over_trl"]) == set(step.KINDS) and result["over_trl"]["trl"] == 1
+    for kind, (total,) in result["seconds_per_update"].items():
+        parts = result["parts"][kind]
+        assert sum(parts.values()) == pytest.approx(total)
+        assert min(parts["generate"], parts["old log-probs"], parts["loss"]) > 0
+        assert (parts["flow score"] > 0) == kind.startswith("rlfr")
+        assert (parts["flow update"] > 0) == (kind == "rlfr")
+    assert step.report(result).count("rlfr, no update") == 2
+
+
+@pytest.mark.parametrize("size", ["3b", "7b"])
+def test_the_large_sizes_are_refused_without_a_gpu(script, monkeypatch, size):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["step.py", "--size", size])
+    with pytest.raises(SystemExit, match=f"^step: size {size} needs a CUDA GPU, and there is none here; "):
+        script("step").main()
+
+
+def test_exponents_by_hand(script):
+    exponent = script("flow").exponent
+    assert exponent([128, 256, 512], [1.0, 2.0, 4.0]) == pytest.approx(1)
+    assert exponent([1, 10], [3.0, 300.0]) == pytest.approx(2)
+
+
+def test_growth_is_fitted_over_tokens_layers_and_samples(script, monkeypatch):
+    from argparse import Namespace
+
+    flow = script("flow")
+    monkeypatch.setattr(flow, "alternate", lambda works, rounds: {
+        name: [float(name.split()[-1]) ** 2] for name in works if works[name]() is not None
+    })  # fmt: skip
+    grown = flow.measure_growth(Namespace(width=8, depth=1, rounds=1), "cpu")
+    assert list(grown) == ["response tokens", "layers", "samples"]
+    assert [own["exponent"] for own in grown.values()] == pytest.approx([2, 2, 2])
+
+
+def test_targets_are_judged_by_hand(script):
+    summary = script("summary")
+    seconds = {"trl": [1.0, 1.0, 1.0], "rlvr": [0.9, 1.1, 1.2], "rlfr": [1.2, 1.3, 1.4]}
+    rlfr, rlvr = summary.step_lines({"seconds_per_update": seconds, "over_trl": {"rlfr": 1.3}})
+    assert (rlfr.target, rlfr.measured, rlfr.met) == ("≤ 1.15", "1.30", False)
+    assert (rlvr.measured, rlvr.met) == ("1.10 [0.90, 1.20]", True)
+    empty, cached = summary.quickstart_lines({"empty cache": 240.0, "cached": 216.0})
+    assert (empty.measured, empty.met, cached.measured, cached.met) == ("4.0 min", True, "3.6 min", False)
+
+
+@pytest.mark.parametrize("path", sorted(SPEED.glob("*.sh")), ids=lambda path: path.name)
+def test_shell_scripts_are_valid(path):
+    subprocess.run(["bash", "-n", str(path)], check=True)
