@@ -1,10 +1,11 @@
-"""vLLM as rollout engine: the checks by hand, and two steps of RLFR with images on a real engine."""
+"""vLLM as rollout engine: the checks by hand, and two steps of RLFR and RLVR with images on a real engine."""
 
 import inspect
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,60 +20,14 @@ from rlfr_vlm.trainer.rollout_checks import (
     refuse_other_prompts,
 )
 
-TRAIN = """
-import json, sys
-import torch
-from rlfr_vlm.commands.train import build_trainer
-from rlfr_vlm.config import parse_config
-from rlfr_vlm.data.prompts import VISION_TOKENS
-from rlfr_vlm.options import RunOptions
-from rlfr_vlm.trainer.config import RLFRConfig
-
-options, args = parse_config((RunOptions, RLFRConfig), sys.argv[2:])
-trainer = build_trainer(options, args)
-from rlfr_vlm.trainer import engine_follows
-generation, seen, moved = trainer.vllm_generation, [], []
-refuse = engine_follows.refuse_standstill
-engine_follows.refuse_standstill = lambda before, after: moved.append(before != after) or refuse(before, after)
-if "stale" in sys.argv[1]:  # an engine that is never sent anything after the first time
-    sync = generation.sync_weights
-    def once():
-        if sync is not None and not seen:
-            sync()
-        elif seen:
-            for _ in generation._iter_named_params():
-                pass
-    generation.sync_weights = once
-base = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if not p.requires_grad}
-generate = generation.generate
-
-def record(*arguments, **settings):
-    result = generate(*arguments, **settings)
-    seen.append(result[1])
-    return result
-
-generation.generate = record
-trainer.train()
-vocabulary = trainer.processing_class.tokenizer.get_vocab()
-logged = trainer.state.log_history
-json.dump({
-    "gap": [h["rollout/logp_gap_mean"] for h in logged if "rollout/logp_gap_mean" in h],
-    "share": [h["rollout/effective_share"] for h in logged if "rollout/effective_share" in h],
-    "deviation": [h["flow/deviation_wrong"] for h in logged if "flow/deviation_wrong" in h],
-    "tokens": sum(len(response) for responses in seen for response in responses),
-    "sampled": sorted({token for responses in seen for response in responses for token in response}),
-    "vision": [vocabulary[token] for token in VISION_TOKENS if token in vocabulary],
-    "rollouts": len(seen), "moved": moved, "steps": trainer.state.global_step,
-    "base_kept": all(torch.equal(p, base[n]) for n, p in trainer.model.named_parameters() if n in base),
-    "adapters": sum(p.requires_grad for n, p in trainer.model.named_parameters() if "lora_" in n),
-}, open(sys.argv[1], "w"))
-"""
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def train(folder, *arguments, result="result"):
-    command = [sys.executable, "-c", TRAIN, str(folder / f"{result}.json"), "--output_dir", str(folder / "run"),
-               "--dataset_name", "digits", "--dataset_limit", "32", "--rollout", "vllm-colocate",
-               "--model_name_or_path", str(folder / "policy"), "--per_device_train_batch_size", "8",
+def train(folder, methods, *arguments, result="result"):
+    command = [sys.executable, "-m", "tests.trainer.engine_run", str(folder / f"{result}.json"), methods,
+               "--output_dir", str(folder / "run"), "--flow_path", str(folder / "flow"), "--dataset_name", "digits",
+               "--dataset_limit", "32", "--rollout", "vllm-colocate", "--model_name_or_path",
+               str(folder / "policy"), "--per_device_train_batch_size", "8",
                "--steps_per_generation", "1", "--num_generations", "8", "--max_steps", "2", "--save_strategy", "no",
                "--max_completion_length", "32", "--learning_rate", "1e-2", "--lr_scheduler_type", "constant",
                "--bf16", "false", "--report_to", "none", "--vllm_max_model_length", "256",
@@ -81,6 +36,7 @@ def train(folder, *arguments, result="result"):
         command += ["--use_cpu", "true"]
     launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # of some other run, if at all
     environment = {name: value for name, value in os.environ.items() if name not in launched}
+    environment["PYTHONPATH"] = str(ROOT)
     for _ in range(2):  # vLLM looks for a free port and takes it later; another process may be faster
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
         if "EADDRINUSE" not in done.stderr:
@@ -101,34 +57,53 @@ def policy_folder(make_policy, processor, tmp_path):
     return tmp_path
 
 
-def test_rlfr_with_images_on_a_real_engine(policy_folder):
+def test_rlfr_and_rlvr_with_images_on_a_real_engine(policy_folder):
     pytest.importorskip("vllm", reason="vLLM is not installed")
     done = train(
-        policy_folder, "--method", "rlfr", "--flow_path", str(policy_folder / "flow"), "--dataset_limit", "64",
+        policy_folder, "rlfr,rlvr", "--dataset_limit", "64",
+        "--flow_soft_weight", "0.5",  # random weights are never right, and the field's update wants rows
         "--image_min_pixels", "6272",  # the trainer's own limit, unknown to the engine: four tokens or more, not two
         "--freeze_vision", "false",  # what the engine remembers of images must go with every new policy
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    result = json.loads((policy_folder / "result.json").read_text())
-    assert result["rollouts"] == 2 and len(result["deviation"]) == 2
+    results = json.loads((policy_folder / "result.json").read_text())
+    assert len(results["rlfr"]["deviation"]) == 2
+    assert results["rlfr"]["moved"] == [True]  # the engine followed the first update
+    for result in results.values():
+        check_rollouts(result)
+    check_costs(results["rlfr"]["counts"], results["rlvr"]["counts"])
+
+
+def check_rollouts(result):
+    assert result["rollouts"] == 2
     # The second rollout is of updated weights: a large step, and still the same log-probs but for bfloat16's rounding.
     # Prompts expanded twice gave 0.026 in the first, a head that kept its old weights 0.050 in the second.
     assert len(result["gap"]) == 2 and max(result["gap"]) < 0.015
     assert min(result["share"]) > 0.99
-    assert result["moved"] == [True]  # the engine followed the first update
     assert result["tokens"] > 400 and not set(result["sampled"]) & set(result["vision"])
+
+
+def check_costs(flow, plain):
+    """Of two rollouts with an update each. With vLLM old log-probs are always computed, so latents cost no pass."""
+    assert flow["blocks"] == plain["blocks"] == 2 * (4 + 4)  # old log-probs and loss, four blocks each
+    assert flow["score_calls"] == flow["update_calls"] == 2  # eight rows of 32 tokens and all layers in one call
+    assert flow["scored"] == flow["partners"] > 400
+    assert flow["updated"] == flow["accepted_partners"] == flow["partners"]
+    assert flow["kept"] == flow["accepted_positions"] * 2 * 128 * 4  # layers, D, float32
+    for name in ("score_calls", "update_calls", "scored", "updated", "kept"):
+        assert plain[name] == 0
 
 
 def test_lora_on_a_real_engine_and_one_that_does_not_follow(policy_folder):
     """Adapters reach the engine added to the base weights, which stay as they were, bit for bit."""
     pytest.importorskip("vllm", reason="vLLM is not installed")
-    lora = ("--method", "rlfr", "--flow_path", str(policy_folder / "flow"), "--flow_coef", "1", "--use_peft", "true")
-    done = train(policy_folder, *lora, "--lora_r", "4", "--dtype", "bfloat16")
+    lora = ("--flow_coef", "1", "--use_peft", "true")
+    done = train(policy_folder, "rlfr", *lora, "--lora_r", "4", "--dtype", "bfloat16")
     assert done.returncode == 0, done.stderr[-3000:]
-    result = json.loads((policy_folder / "result.json").read_text())
+    result = json.loads((policy_folder / "result.json").read_text())["rlfr"]
     assert result["adapters"] == 2 * 7 * 4 and result["base_kept"] and result["moved"] == [True]
     assert max(result["gap"]) < 0.03  # bfloat16 on both sides
-    done = train(policy_folder, *lora, result="stale")
+    done = train(policy_folder, "rlfr", *lora, result="stale")
     assert done.returncode != 0 and "the new weights never reached it" in done.stderr.replace("\n", " ")
 
 
