@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Run the speed scripts that this machine can run, one after the other on an otherwise quiet machine, and write
-# benchmarks/speed/results/MACHINE.json. `--quick` takes 4.5 minutes on two cores; without, more rounds and shapes.
+# benchmarks/speed/results/MACHINE.json. `--quick` takes some six minutes on two cores; without, there are more rounds
+# and shapes, and the quick start twice.
 #
 #   bash benchmarks/speed/all.sh [--quick]
 set -euo pipefail
@@ -25,12 +26,18 @@ run() { echo; echo "== $*"; "$python" "$@" --json "$file"; }
 run import_time.py
 run grading.py ${quick:+--rounds 2}
 run eval_overhead.py
+if [ -f report.py ]; then run report.py; fi
 run flow.py "${quick[@]}"
 if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   run fit.py --widths 2048 3584 --tokens 2048
+  run step.py --size 3b "${quick[@]}"
+  run step.py --size 7b "${quick[@]}"
 else
   run fit.py ${quick:+--rounds 2}
 fi
 run step.py "${quick[@]}"
+[ "${#quick[@]}" -gt 0 ] || run check_data.py
+[ "${#quick[@]}" -gt 0 ] || run quickstart.py
 echo
+"$python" summary.py "$file"
 echo "written to benchmarks/speed/$file"
