@@ -13,9 +13,8 @@ from rlfr_eval.benchmarks import AnyBenchmark, Benchmark
 from rlfr_eval.context import check_lengths, check_prompts
 from rlfr_eval.endpoint import Endpoint
 from rlfr_eval.judge.choice import JudgeChoice
-from rlfr_eval.judge.judge import BYTES_PER_TOKEN
 from rlfr_eval.judge.session import JudgeOptions, prepare
-from rlfr_eval.judging import check_first, cost_line, expected_cost, judge_undecided
+from rlfr_eval.judging import Prompts, check_first, compare_prompts, expected_cost, imagined_cost, judge_undecided
 from rlfr_eval.problems import read_problems
 from rlfr_eval.progress import bar
 from rlfr_eval.runs import about, configuration, limited, restore, session
@@ -27,7 +26,6 @@ from rlfr_eval.verdicts import Chosen, grade_by_rules
 
 # vLLM takes what a request leaves out from the model's generation_config.json, unless it is told not to
 VLLM_NEUTRAL = {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": -1}
-JUDGE_FRAME = 2000  # characters around the question in what a judge is told, with the answer: an estimate
 
 
 @dataclass
@@ -79,6 +77,10 @@ class Evaluation:
         """How a judge decides an answer, and the cases it is checked with, where those are not the common ones."""
         return {"decide": None, "cases": None}
 
+    def _prompts(self) -> Prompts:
+        """What a judge would be asked about answers."""
+        return compare_prompts(self.chosen)
+
     @property
     def chosen(self) -> dict[str, tuple[AnyBenchmark, tuple[Any, ...]]]:
         """Benchmarks with the problems that are to be answered."""
@@ -87,7 +89,7 @@ class Evaluation:
     def plan(self) -> str:
         """What `run` would do, and what the judge could cost."""
         lines = []
-        requests = judged = characters = 0
+        requests = 0
         for name, (one, problems) in self.chosen.items():
             count, sampling = len(problems) * one.sampling.samples, one.sampling
             partial = f" PARTIAL of {len(self._data[name].problems)}" if self.limit else ""
@@ -96,19 +98,16 @@ class Evaluation:
                 f"temperature {sampling.temperature:g}, {sampling.max_tokens} tokens, judge: {one.judge}"
             )
             requests += count
-            if one.judge == "undecided":
-                judged += count
-                characters += sum(len(problem.question) + JUDGE_FRAME for problem in problems) * sampling.samples
         lines.append(f"{requests} answers of {self.serving.name or 'what the server serves'} into {self.folder}")
         if self.judge is None:
             lines.append("judge: none; what rules leave undecided stays undecided")
         elif (self.folder / RUN_FILE).exists():
             with RunStore(self.folder, read_only=True) as store:
-                cost = expected_cost(store, self.chosen, self.settings)
+                cost = expected_cost(store, self.chosen, self.settings, self._prompts())
             lines.append(f"judge named by {self.judge.named_by}: {cost} (of the answers that are there)")
         else:
-            most = cost_line(characters // BYTES_PER_TOKEN, judged, self.settings)
-            lines.append(f"judge named by {self.judge.named_by}: {judged} answers if rules decided none; {most}")
+            cost = imagined_cost(self.chosen, self.settings, self._prompts())
+            lines.append(f"judge named by {self.judge.named_by}: {cost}")
         return "\n".join(lines)
 
     def run(self) -> tuple[dict[str, Any], bool]:

@@ -3,8 +3,10 @@
 import asyncio
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,12 @@ from rlfr_eval.judge.session import JudgeOptions, judge_session, local_identity
 from rlfr_eval.progress import bar
 from rlfr_eval.settings import Settings
 from rlfr_eval.store import RunStore
-from rlfr_eval.verdicts import Chosen, standings, undecided_answers
+from rlfr_eval.verdicts import BATCH, Chosen, standings, undecided_answers
 from rlfr_vlm.errors import printable
+
+ASSUMED = "?" * 1000  # stands for an answer that is not there yet, where costs are estimated
+# of some answers: the conversations in which a judge would be asked about them
+Prompts = Callable[[list[dict[str, Any]]], Iterator[list[dict[str, Any]]]]
 
 
 @dataclass
@@ -65,18 +71,54 @@ def problems_by_id(chosen: Chosen) -> dict[tuple[str, str], Any]:
     return {(name, problem.id): problem for name, (_, problems) in chosen.items() for problem in problems}
 
 
-def expected_cost(store: RunStore, chosen: Chosen, settings: Settings) -> str:
+def expected_cost(store: RunStore, chosen: Chosen, settings: Settings, prompts: Prompts) -> str:
     """How many answers a judge would be asked about, and what that costs at most, in one line."""
-    problems, inputs, count = problems_by_id(chosen), 0, 0
+    count = ungraded = requests = inputs = 0
     standing = standings(store, chosen, {})
-    ungraded = 0
-    for row in undecided_answers(store, chosen, standing, ungraded=True):
-        problem = problems[row["benchmark"], row["problem"]]
-        count += 1
-        ungraded += row["id"] not in standing
-        inputs += tokens_at_most(judge_messages(problem.question, problem.golds, prediction_of(row)))
+    rows = undecided_answers(store, chosen, standing, ungraded=True)
+    while batch := list(islice(rows, BATCH)):
+        count += len(batch)
+        ungraded += sum(row["id"] not in standing for row in batch)
+        for messages in prompts(batch):
+            requests += 1
+            inputs += tokens_at_most(messages)
     rest = f" ({ungraded} of them not graded by rules yet)" if ungraded else ""
-    return f"{count} answers for the judge{rest}; {cost_line(inputs, count, settings)}"
+    more = f", {requests} requests" if requests != count else ""
+    return f"{count} answers for the judge{rest}{more}; {cost_line(inputs, requests, settings)}"
+
+
+def imagined_cost(chosen: Chosen, settings: Settings, prompts: Prompts) -> str:
+    """The same before there are answers, as if rules could decide none, in one line."""
+    rows = (
+        {"benchmark": name, "problem": problem.id, "raw": ASSUMED, "extracted": ASSUMED}
+        for name, (benchmark, problems) in chosen.items()
+        if benchmark.judge == "undecided"
+        for problem in problems
+        for _ in range(benchmark.sampling.samples)
+    )
+    count = requests = inputs = 0
+    while batch := list(islice(rows, BATCH)):
+        count += len(batch)
+        for messages in prompts(batch):
+            requests += 1
+            inputs += tokens_at_most(messages)
+    more = f" ({requests} requests)" if requests != count else ""
+    return (
+        f"{count} answers{more} if rules decided none; with answers of {len(ASSUMED)} characters "
+        f"{cost_line(inputs, requests, settings)}"
+    )
+
+
+def compare_prompts(chosen: Chosen) -> Prompts:
+    """What `compare_answers` asks."""
+    problems = problems_by_id(chosen)
+
+    def prompts(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        for row in rows:
+            problem = problems[row["benchmark"], row["problem"]]
+            yield judge_messages(problem.question, problem.golds, prediction_of(row))
+
+    return prompts
 
 
 def compare_answers(chosen: Chosen) -> Decide:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rlfr_eval.judging import Prompts, compare_prompts
 from rlfr_eval.runs import is_vlm, restore
 from rlfr_eval.settings import Settings
 from rlfr_eval.store import RunStore
@@ -21,12 +22,14 @@ class Reopened:
     Attributes:
         planned: problems that each benchmark has in all.
         grade: gives verdicts by rules to what has none.
+        prompts: what a judge would be asked about answers.
         judging: how a judge decides an answer and is checked, as `judge_undecided` takes it.
     """
 
     chosen: Chosen
     planned: dict[str, int]
     grade: Callable[[RunStore], Any]
+    prompts: Prompts
     judging: dict[str, Any] = field(default_factory=dict)
 
 
@@ -45,7 +48,7 @@ def reopen(
     """
     if not is_vlm(store):
         chosen, planned = restore(store, data_dir, whole)
-        yield Reopened(chosen, planned, partial(grade_by_rules, chosen=chosen))
+        yield Reopened(chosen, planned, partial(grade_by_rules, chosen=chosen), compare_prompts(chosen))
         return
     from rlfr_eval.vlm.evaluation import judging, restore_vlm
     from rlfr_eval.vlm.scoring import Scoring
@@ -54,4 +57,4 @@ def reopen(
     with WorkerProcess(interpreter(settings), cache_root() / "logs" / "vlmeval.log") as worker:
         chosen, planned = restore_vlm(store, worker, data_dir=data_dir, whole=whole)
         scoring = Scoring(worker, chosen)
-        yield Reopened(chosen, planned, scoring.grade_by_rules, judging(scoring))
+        yield Reopened(chosen, planned, scoring.grade_by_rules, scoring.prompts, judging(scoring))

@@ -35,7 +35,10 @@ Script = Callable[[dict[str, Any], int], "Reaction | str"]
 
 
 class ScriptedEndpoint:
-    """Serves `models` on a port, by default a free one. `script(body, n)` is asked for the n-th POST; `requests` keeps the bodies."""
+    """Serves `models` on a port, by default a free one.
+
+    `script(body, n)` is asked for the n-th POST; `requests` keeps the bodies.
+    """
 
     def __init__(
         self, script: Script, models: tuple[dict[str, Any], ...] = ({"id": "m", "max_model_len": 9000},), port: int = 0

@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     # read first: a folder that is no run gets no files of ours
     with RunStore(options.run_dir, read_only=True) as before, reopen(before, settings, options.data_dir) as run:
         if options.dry_run:
-            print(expected_cost(before, run.chosen, settings))
+            print(expected_cost(before, run.chosen, settings, run.prompts))
             return 0
         with RunStore(options.run_dir) as store:
             store.save_run(specs={**store.run["specs"], **specs_of(run.chosen)})

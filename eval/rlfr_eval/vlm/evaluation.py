@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlfr_eval.evaluation import Evaluation
+from rlfr_eval.judging import Prompts
 from rlfr_eval.runs import restore
 from rlfr_eval.store import RunStore
 from rlfr_eval.verdicts import Chosen
@@ -59,6 +60,9 @@ class VlmEvaluation(Evaluation):
                 store.save_run(cross_check=found)
             print("\n".join(lines(found)), file=sys.stderr)
         return scores, complete
+
+    def _prompts(self) -> Prompts:
+        return Scoring(self.worker, self.chosen).prompts
 
     def _judging(self) -> dict[str, Any]:
         return judging(Scoring(self.worker, self.chosen))

@@ -7,18 +7,21 @@ from itertools import islice
 from typing import Any
 
 from rlfr_eval.judge.judge import Decide, Judge, Judgement
-from rlfr_eval.judging import compare_answers
+from rlfr_eval.judging import compare_answers, compare_prompts
 from rlfr_eval.store import RunStore
 from rlfr_eval.verdicts import BATCH, Chosen, grading_key, rule_lines
 from rlfr_eval.verdicts import grade_by_rules as grade_open
 from rlfr_eval.vlm.benchmarks import OPEN
 from rlfr_eval.vlm.own_score import own_percent
 from rlfr_eval.vlm.replies import reader
+from rlfr_eval.vlm.worker.known import LONGEST_COMPARED
 from rlfr_eval.vlm.worker_process import WorkerProcess
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import Item, Reason, Verdict, grade_many, grader_version
 
 SEVERAL = "\n\n"  # between a judge's replies about one answer
+# longer than any reply that is read as an answer, and than any that is compared: it leads to whatever is asked next
+ANY_REPLY = "?" * (LONGEST_COMPARED + 1)
 
 
 class VlmReason(Reason):
@@ -127,9 +130,7 @@ class Scoring:
                 return Judgement(Verdict(outcome["verdict"]), outcome.get("reason", ""), SEVERAL.join(replies),
                                  cached and bool(replies), inputs, outputs, seconds, read)  # fmt: skip
             need = outcome["needs"]
-            system = [{"role": "system", "content": need["system"]}] if need["system"] else []
-            messages = [*system, {"role": "user", "content": need["prompt"]}]
-            said = await judge.ask(messages, reader(need["reads"], need["choices"]))
+            said = await judge.ask(_messages(need), reader(need["reads"], need["choices"]))
             replies.append(said.reply)
             inputs, outputs, seconds = inputs + said.input_tokens, outputs + said.output_tokens, seconds + said.seconds
             cached = cached and said.cached
@@ -139,6 +140,31 @@ class Scoring:
                 )
             item["given"][need["key"]] = said.value
             asked.add(need["key"])
+
+    def prompts(self, rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        """All that a judge would be asked about answers that rules leave undecided, at most.
+
+        What is asked later holds the reply to what was asked before, in whose place a long one stands.
+        """
+        for name in dict.fromkeys(row["benchmark"] for row in rows):
+            same = [row for row in rows if row["benchmark"] == name]
+            if self.chosen[name][0].family == OPEN:
+                yield from compare_prompts(self.chosen)(same)
+                continue
+            items = [self.item(row) for row in same if row["raw"].strip()]
+            while items:
+                found = zip(items, self.outcomes(name, items), strict=True)
+                asked = [(item, outcome["needs"]) for item, outcome in found if _needs(outcome, "judge")]
+                for item, need in asked:
+                    yield _messages(need)
+                    item["given"][need["key"]] = ANY_REPLY
+                items = [item for item, _ in asked]
+
+
+def _messages(need: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The conversation that VLMEvalKit's scoring wants to have with a judge."""
+    system = [{"role": "system", "content": need["system"]}] if need["system"] else []
+    return [*system, {"role": "user", "content": need["prompt"]}]
 
 
 def _needs(outcome: Mapping[str, Any], kind: str) -> bool:
