@@ -56,6 +56,7 @@ class Files(http.server.BaseHTTPRequestHandler):
 def files(monkeypatch):
     """The server's address; requests are in `Files.asked`."""
     monkeypatch.setattr(Files, "asked", [])
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
