@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rlfr_eval.vlm.worker.families import family, score
-from rlfr_eval.vlm.worker.guard import import_vlmeval
+from rlfr_eval.vlm.worker.guard import Refused, forget, import_vlmeval, tried
+from rlfr_eval.vlm.worker.known import Unsure
 from rlfr_eval.vlm.worker.own import own_evaluation, replace_functions
 from rlfr_eval.vlm.worker.tables import Table, Unusable, open_table, rows
 
@@ -51,11 +52,21 @@ class Worker:
             else:
                 table = self.tables[request["name"]]
                 line = table.frame.iloc[self.lines[request["name"]][item["id"]]]
-            outcomes.append(score(table, line, item["prediction"], item["given"], item["compare"]))
+            outcomes.append(_guarded(table, line, item))
         yield {"ok": outcomes}
 
     def evaluate(self, request: dict[str, Any]) -> Iterator[Reply]:
         yield {"ok": own_evaluation(self.tables[request["name"]], request["predictions"], request["given"])}
+
+
+def _guarded(table: Table, line: Any, item: dict[str, Any]) -> Reply:
+    """An outcome; undecided where VLMEvalKit tried what it must not, also where it then went on as if nothing were."""
+    forget()
+    try:
+        outcome = score(table, line, item["prediction"], item["given"], item["compare"])
+    except Refused:
+        outcome = {}
+    return {"verdict": "undecided", "reason": tried(), "asked": False} if tried() else outcome
 
 
 def item_table(name: str) -> Table:
@@ -73,7 +84,7 @@ def answers(worker: Worker, line: str) -> Iterator[Reply]:
         request = json.loads(line)
         what: Callable[[dict[str, Any]], Iterator[Reply]] = getattr(worker, request["do"])
         yield from what(request)
-    except Unusable as error:
+    except (Unusable, Unsure, Refused) as error:
         yield {"error": str(error)}
     except Exception as error:
         logging.exception("request failed")

@@ -2,11 +2,13 @@
 
 import math
 import os
+import random
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlfr_eval.vlm.worker.guard import Refused, forget, tried
 from rlfr_eval.vlm.worker.known import Unsure, key_of
 from rlfr_eval.vlm.worker.tables import Table, Unusable
 
@@ -22,6 +24,7 @@ class StandIn:
 
     given: Mapping[str, Any] = {}
     needs: dict[str, dict[str, Any]] = {}  # noqa: RUF012
+    unsure = ""  # why the result is none, whatever VLMEvalKit makes of it
 
     def __init__(self, model: str, **options: Any) -> None:
         self.system_prompt = ""
@@ -32,7 +35,8 @@ class StandIn:
     def generate(self, message: Any, **sampling: Any) -> str:
         texts = message if isinstance(message, list) else [message]
         if any(isinstance(part, dict) and part.get("type") != "text" for part in texts):
-            raise Unusable("its judge wants to see images, which is not supported here")
+            StandIn.unsure = "its judge wants to see images, which is not supported here"
+            raise Unsure(StandIn.unsure)
         prompt = "\n".join(part["value"] if isinstance(part, dict) else str(part) for part in texts)
         key = key_of(self.system_prompt, prompt)
         if key in self.given:
@@ -41,20 +45,22 @@ class StandIn:
         return FAILED
 
 
-class NoDice:
-    """In the place of `random`, with which VLMEvalKit chooses an option when a judge's reply names none."""
+def no_dice(options: Any) -> str:
+    """In the place of `random.choice`, with which VLMEvalKit chooses an option where none is named.
 
-    @staticmethod
-    def choice(options: Any) -> str:
-        raise Unsure("judge's reply names no option")
+    Raises:
+        Unsure: always.
+    """
+    StandIn.unsure = "no option is named; VLMEvalKit would choose one at random"
+    raise Unsure(StandIn.unsure)
 
 
 def replace_functions() -> None:
     """Put the replacements in place that hold for every way of scoring, and keep what is restored for its own."""
-    from vlmeval.dataset.utils import mathv, multiple_choice
+    from vlmeval.dataset.utils import mathv
 
     UPSTREAM["is_equal"] = mathv.is_equal
-    multiple_choice.rd = NoDice
+    random.choice = no_dice  # type: ignore[assignment]
 
 
 def own_evaluation(table: Table, predictions: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +77,8 @@ def own_evaluation(table: Table, predictions: Mapping[str, str], given: Mapping[
 
     frame = table.frame[[str(index) in predictions for index in table.frame["index"]]].copy()
     frame["prediction"] = [predictions[str(index)] for index in frame["index"]]
-    StandIn.given, StandIn.needs = given, {}
+    StandIn.given, StandIn.needs, StandIn.unsure = given, {}, ""
+    forget()
     real, vlmeval.api.OpenAIWrapper = vlmeval.api.OpenAIWrapper, StandIn
     os.environ["PRED_FORMAT"] = "tsv"
     replaced, mathv.is_equal = mathv.is_equal, UPSTREAM["is_equal"]
@@ -80,11 +87,11 @@ def own_evaluation(table: Table, predictions: Mapping[str, str], given: Mapping[
             path = Path(folder) / f"answers_{table.name}.tsv"
             frame.to_csv(path, sep="\t", index=False)
             records = _records(table.dataset.evaluate(str(path), model=JUDGE, nproc=1))
-    except (Exception, Unsure) as error:  # whatever VLMEvalKit cannot do with these rows
+    except (Exception, Unsure, Refused) as error:  # whatever VLMEvalKit cannot do with these rows
         return {"result": [], "needs": list(StandIn.needs.values()), "failed": f"{type(error).__name__}: {error}"}
     finally:
         vlmeval.api.OpenAIWrapper, mathv.is_equal = real, replaced
-    return {"result": records, "needs": list(StandIn.needs.values()), "failed": ""}
+    return {"result": records, "needs": list(StandIn.needs.values()), "failed": tried() or StandIn.unsure}
 
 
 def _records(result: Any) -> list[dict[str, Any]]:
