@@ -11,6 +11,7 @@ from rlfr_vlm.page.figures import COLOURS, INKS, encoded, plain, recolour
 OUTCOMES = {"right": "#228833", "wrong": "#AA3377", "undecided": "#BBBBBB"}
 DASHES = ("-", "--", ":", "-.")
 COLUMNS = 3
+MAPPED_TOKENS = 80
 
 
 def save_curves(charts: Sequence[dict[str, Any]], path: Path) -> None:
@@ -94,11 +95,16 @@ def timestep_figure(measured: dict[str, Any], ink: str = INKS["light"]) -> Any:
 
 
 def deviation_map(responses: Sequence[tuple[list[str], list[list[float]], float | None]], layers: list[int]) -> Any:
-    """Deviation of each token in each layer, one panel per response of (pieces, deviations (L, T), score)."""
+    """Deviation of each token in each layer, one panel per response of (pieces, deviations (L, T), score).
+
+    Of longer responses the first `MAPPED_TOKENS` tokens.
+    """
     from matplotlib.figure import Figure
 
+    responses = [(pieces[:MAPPED_TOKENS], [row[:MAPPED_TOKENS] for row in rows], score)
+                 for pieces, rows, score in responses]  # fmt: skip
     longest = max((len(pieces) for pieces, _, _ in responses), default=1)
-    figure = Figure(figsize=(min(40, 3 + 0.42 * longest), 1.3 * max(1, len(responses)) + 0.4), layout="constrained")
+    figure = Figure(figsize=(3 + 0.42 * longest, 1.3 * max(1, len(responses)) + 0.4), layout="constrained")
     panels = figure.subplots(max(1, len(responses)), 1, squeeze=False).flatten()
     known = [value for _, rows, _ in responses for row in rows for value in row if value]
     scale = {"vmin": min(known, default=0.0), "vmax": max(known, default=1.0), "cmap": "PuOr_r"}

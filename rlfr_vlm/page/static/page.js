@@ -39,9 +39,9 @@ function halves(packed) {
   return packed == null ? null : Float32Array.from(new Uint16Array(bytesOf(packed).buffer), (bits) => HALF[bits]);
 }
 
-/** A number for people: four significant digits, no trailing zeros. */
-function show(value) {
-  return value === null || value === undefined || Number.isNaN(value) ? "–" : String(Number(value.toPrecision(4)));
+/** A number for people, without trailing zeros. */
+function show(value, digits = 4) {
+  return value === null || value === undefined || Number.isNaN(value) ? "–" : String(Number(value.toPrecision(digits)));
 }
 
 /** A list that shows `size` items at a time, with buttons; `draw(item)` makes one item's element. */

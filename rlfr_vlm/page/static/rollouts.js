@@ -1,6 +1,7 @@
 // The pages of `rlfr report` and `rlfr inspect`: rollout browser, coloured tokens, ranked tokens, two sides compared.
 "use strict";
 
+const FLOAT16_DIGITS = 3; // numbers of tokens are stored so; further digits would be invented
 let DATA, MODES, state;
 
 // -- tokens ------------------------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ function describeToken(line, i) {
   const numbers = MODES.map((mode) => [mode.label, mode.of(tokens)?.[i]]).filter(([, value]) => value !== undefined);
   $("readout").replaceChildren(
     h("b", {}, `token ${i + 1} of ${tokens.pieces.length}: `), h("code", {}, visibleToken(tokens.pieces[i])),
-    ...numbers.map(([label, value]) => h("span", {}, ` ${label} `, h("b", {}, show(value)))),
+    ...numbers.map(([label, value]) => h("span", {}, ` ${label} `, h("b", {}, show(value, FLOAT16_DIGITS)))),
     tokens.cut?.[i] ? h("span", {}, " beyond the threshold, cut by top-k") : "",
   );
 }
@@ -115,7 +116,7 @@ function drawLegend() {
   const bar = h("span", {class: "scale", role: "img", "aria-label": "orange: bad, blue: good"});
   const ends = mode.good === "high" ? [-1, 1] : [1, -1];
   bar.style.background = `linear-gradient(to right, ${colourAt(ends[0])}, transparent, ${colourAt(ends[1])})`;
-  const [low, middle, high] = DATA.scales[mode.id].map(show);
+  const [low, middle, high] = DATA.scales[mode.id].map((value) => show(value));
   legend.replaceChildren(h("span", {}, `${mode.label}: ${low} `), bar, h("span", {}, ` ${high}; white at ${middle}. `),
     DATA.scales.flow_reward ? h("span", {}, h("span", {class: "rewarded"}, "rewarded"), " ",
       h("span", {class: "penalised"}, "penalised"), " ",

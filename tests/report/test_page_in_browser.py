@@ -1,0 +1,182 @@
+"""The page of a run in a real browser: what it shows is counted by hand, what it must not do is recorded."""
+
+import pytest
+
+from rlfr_vlm.report.read_run import read_run
+from rlfr_vlm.report.write import PageOptions, write_training_report
+from tests.chromium import chromium
+from tests.report.fake_run import group, response, write_run
+
+HOSTILE = "<script>document.title='pwned'</script></script>{{7*7}}<img src=x onerror=document.title='pwned'>"
+RTL = "מה התשובה \u202eabc"
+LONG = "w" * 10_000
+
+
+@pytest.fixture(scope="module")
+def made(processor, tmp_path_factory):
+    """Two runs: `a` with flow rewards, whose prompt 7 turns from wrong to right; `b` without, on some same prompts."""
+    tokenizer = processor.tokenizer
+
+    def ids(text):
+        return tokenizer(text)["input_ids"]
+
+    plus = ids("2+3=5")
+    deviations = [1.0, 5.0, 2.0, 5.0, 4.9]  # of "2", "+", "3", "=", "5": two largest are beyond the threshold
+    flow = [0.01, -0.01, 0.0, 0.0, 0.0]
+    assert len(plus) == 5
+    a = [
+        group(0, 7, [response(plus, False, flow, deviations), response(ids("6"), False, [0.0], [1.0])]),
+        group(0, 8, [response(ids(HOSTILE), None, [0.0] * len(ids(HOSTILE)))], question=HOSTILE),
+        group(2, 7, [response(plus, True, flow, deviations), response(plus, True, flow, deviations)]),
+        group(2, 9, [response(ids(LONG), True), response(ids(RTL), False)], question=RTL),
+    ]
+    b = [group(0, 7, [response(plus, True), response(plus, True)]), group(0, 8, [response(ids("1"), False)])]
+    folder = tmp_path_factory.mktemp("runs")
+    runs = [write_run(folder / "a", a, [0.25, 0.5, 0.75], tokenizer),
+            write_run(folder / "b", b, [0.1, 0.2, 0.3], tokenizer, method="rlvr")]  # fmt: skip
+    (folder / "a" / "watchdogs.jsonl").write_text('{"step": 3, "dog": "flow", "message": "it <b>barks</b>"}\n')
+    return write_training_report([read_run(run) for run in runs], folder / "page", PageOptions({}, 2000))
+
+
+@pytest.fixture(scope="module")
+def browser(made):
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def opened(browser, made):
+    found = browser.open(made)
+    yield found
+    found.page.context.close()
+
+
+def test_it_opens_from_disk_quietly_and_alone(opened, made):
+    assert opened.errors == [] and all(url.startswith(("file:", "data:")) for url in opened.requests)
+    assert opened.page.title() == "a and b" and not opened.page.is_visible("#failure")
+    assert "a, step 3: it <b>barks</b>" in opened.text(".verdict")
+    assert "0.250 right in the first step, 0.750 in the last" in opened.text("#summary")
+    assert {path.name for path in made.parent.rglob("*.png")} == {"curves.png", "deviation_by_class.png"}
+    assert "it &lt;b>barks&lt;/b>" in (made.parent / "report.md").read_text()
+
+
+def test_the_policy_forbids_the_network_and_inline_scripts(opened):
+    tried = opened.page.evaluate(
+        """async () => {
+            const found = [];
+            document.addEventListener("securitypolicyviolation", (event) => found.push(event.effectiveDirective));
+            document.body.insertAdjacentHTML("beforeend", "<img src='http://127.0.0.1:9/x'><i onclick='window.hit = 1'>x</i>");
+            document.body.lastElementChild.click();
+            try { await fetch("http://127.0.0.1:9/"); } catch (error) { found.push("fetch"); }
+            await new Promise((done) => setTimeout(done, 200));
+            return [found.sort(), window.hit ?? null];
+        }"""
+    )
+    assert {"connect-src", "img-src", "script-src-attr", "fetch"} <= set(tried[0]) and tried[1] is None
+
+
+def test_the_slider_moves_all_charts(opened):
+    legend = "#chart-accuracy .u-legend"
+    assert opened.text("#step-now") == "step 3" and "0.75" in opened.text(legend) and "0.3" in opened.text(legend)
+    opened.page.locator("#step").focus()
+    opened.page.keyboard.press("ArrowLeft")
+    opened.page.keyboard.press("ArrowLeft")
+    assert opened.text("#step-now") == "step 1"
+    assert "0.25" in opened.text(legend) and "0.1" in opened.text(legend)
+    assert "1" in opened.text("#chart-entropy .u-legend") and "1.5" in opened.text("#chart-time .u-legend")
+    opened.page.click("#step-rollouts")  # the rollout before update 1
+    assert opened.text("#count") == "4 of 6 prompts"
+
+
+def test_hovering_a_chart_shows_its_values(opened):
+    place = opened.page.locator("#chart-accuracy .u-over")
+    middle = place.bounding_box()["width"] / 2  # step 2 of 1 to 3
+    place.hover(position={"x": middle, "y": 20})
+    opened.eventually(lambda: "0.5" in opened.text("#chart-accuracy .u-legend"))
+    assert "0.5" in opened.text("#chart-entropy .u-legend")  # the cursors move together: 1 / 2
+
+
+def test_filters(opened):
+    def left(**values):
+        opened.page.click("#filters button[type=reset]")
+        opened.eventually(lambda: opened.text("#count") == "6 of 6 prompts")
+        opened.choose("filters", **values)
+        return opened.text("#count"), opened.texts("#list .where")
+
+    assert left()[0] == "6 of 6 prompts"
+    assert left(run="0", outcome="right") == ("1 of 6 prompts", ["a · step 2 · prompt 7"])
+    assert left(outcome="undecided")[1] == ["a · step 0 · prompt 8"]
+    assert left(outcome="mixed")[1] == ["a · step 2 · prompt 9"]
+    assert left(change="up")[1] == ["a · step 2 · prompt 7"] and left(change="down")[0] == "0 of 6 prompts"
+    assert left(**{"from": "1"})[0] == "2 of 6 prompts" and left(to="1")[0] == "4 of 6 prompts"
+    assert left(reward="accuracy", least="1")[0] == "3 of 6 prompts"
+    assert left(reward="format", most="0.5")[0] == "0 of 6 prompts"
+    assert opened.text("#detail") == "No prompt fits these filters."
+    assert left(text="PWNED")[1] == ["a · step 0 · prompt 8"]
+    assert left(text="2+3=5")[0] == "3 of 6 prompts"
+
+
+def test_tokens_have_their_numbers_colours_and_marks(opened):
+    spans = opened.page.locator("#detail .tokens").first.locator("span")
+    assert spans.all_inner_texts() == ["2", "+", "3", "=", "5"]
+    assert [spans.nth(i).get_attribute("class") for i in range(5)] == ["rewarded", "penalised", None, "cut", "cut"]
+
+    def colours():
+        return [spans.nth(i).evaluate("e => getComputedStyle(e).backgroundColor") for i in range(5)]
+
+    rewarded, penalised, nothing = "rgba(33, 113, 205, 0.62)", "rgba(230, 97, 1, 0.62)", "rgba(230, 97, 1, 0)"
+    assert colours() == [rewarded, penalised, nothing, nothing, nothing]
+    spans.nth(1).hover()
+    said = opened.text("#readout")
+    # flow reward, mean of 5 and 10, the layers, entropy 0.25 x 1, advantage -0.5 - 0.01 from there on
+    assert said.startswith("token 2 of 5: + flow reward -0.01")
+    for part in ("mean of layers 7.5", "layer 1 5", "layer 3 10", "entropy 0.25", "advantage -0.51"):
+        assert part in said, said
+    opened.page.locator("#detail .tokens").first.focus()
+    opened.page.keyboard.press("ArrowRight")
+    opened.page.keyboard.press("ArrowRight")
+    assert opened.text("#readout").startswith("token 4 of 5: =") and "cut by top-k" in opened.text("#readout")
+    opened.page.locator(".mode").first.select_option("entropy")
+    # entropies of the page go from 0 up; low is good: blue, high is bad: orange
+    assert colours()[0].startswith("rgba(33, 113, 205") and "entropy" in opened.text("#legend")
+    assert opened.page.locator(".mode").last.input_value() == "entropy"  # both places agree
+
+
+def test_ranked_tokens_at_chosen_steps(opened):
+    def ranked():
+        return [[opened.texts(f"#ranked-{kind} td") for kind in ("rewarded", "penalised")]][0]
+
+    # "2" is rewarded in one response at step 0 and in two at step 2; seen there only, as all of them are alike
+    assert ranked()[0] == ["2", "digits", "3", "3", "100 %"] and ranked()[1] == ["+", "operators", "3", "3", "100 %"]
+    opened.choose("ranking", to="1")
+    assert ranked()[0] == ["2", "digits", "1", "1", "100 %"]
+
+
+def test_two_sides(opened):
+    opened.choose("sides", a="0|first", b="1|last")
+    assert opened.texts("#solved button") == ["both: 0", "only A: 0", "only B: 1", "neither: 1"]
+    assert opened.text("#pairs-note").startswith("2 prompts were answered by both sides")
+    opened.page.click("#solved button:has-text('only B')")
+    assert opened.texts("#pairs .where") == ["prompt 7"]
+    opened.page.click("#pairs button")
+    titles = opened.texts("#pair h4")
+    assert titles == ["A: a · step 0 · prompt 7, 0 of 2 right", "B: b · step 0 · prompt 7, 2 of 2 right"]
+    opened.choose("sides", a="0|first", b="0|last")
+    assert opened.texts("#solved button") == ["both: 1", "only A: 0", "only B: 1", "neither: 1"]
+
+
+def test_text_of_models_is_text(opened):
+    opened.choose("filters", outcome="undecided")
+    assert HOSTILE in opened.page.locator("#detail .tokens").first.text_content()
+    assert opened.text("#detail .question") == HOSTILE
+    opened.page.click("#filters button[type=reset]")
+    opened.choose("filters", outcome="mixed")
+    cards = opened.page.locator("#detail .tokens")
+    assert cards.nth(0).text_content() == LONG and "⟨U+202E⟩" in cards.nth(1).text_content()
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 1280
+    assert opened.page.title() == "a and b" and opened.page.locator("#detail img").count() == 0
+    assert opened.errors == []
+
+
+def test_pictures_of_each_view(browser, made):
+    browser.picture(made, "report")

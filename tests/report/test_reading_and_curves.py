@@ -1,0 +1,88 @@
+"""Run folders read back, and their metrics as charts: seeds joined, experiments apart, rollouts averaged."""
+
+import json
+
+import pytest
+
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.report.curves import charts_of, experiments
+from rlfr_vlm.report.header import facts_of, settings_of, verdict_of
+from rlfr_vlm.report.read_run import read_run
+from tests.report.fake_run import group, response, write_run
+
+
+def chart(charts, name):
+    return next(one for one in charts if one["id"] == name)
+
+
+def test_a_killed_run_is_read_as_far_as_it_is(tmp_path):
+    folder = write_run(tmp_path / "run", [group(2, 7, []), group(0, 8, [])], [0.5, 0.75])
+    for name in ("metrics.jsonl", "rollouts/rank0.jsonl"):
+        with (folder / name).open("a") as stream:
+            stream.write('{"step": 3, "cut o')
+    run = read_run(folder)
+    assert [line["step"] for line in run.metrics] == [1, 2] and [one["step"] for one in run.groups] == [0, 2]
+    assert run.cut_lines == 2
+    assert verdict_of([run], ["run"]).findings == ["run: 2 lines of its logs could not be read, as after a kill."]
+    (folder / "config.yaml").unlink()
+    (folder / "run.json").write_text("{")
+    again = read_run(folder)
+    assert again.config == {} == again.record and verdict_of([again], ["run"]).kind == "unknown"
+
+
+def test_what_is_no_run_says_where_runs_are(tmp_path):
+    write_run(tmp_path / "seed1" / "rlfr", [], [0.5])
+    with pytest.raises(UserError, match=r"has no metrics.jsonl.*Its runs are seed1/rlfr\."):
+        read_run(tmp_path)
+    with pytest.raises(UserError, match=r"no folder .*seed2\. Did you mean 'seed1'"):
+        read_run(tmp_path / "seed2")
+
+
+def test_seeds_become_one_line_with_a_band_and_experiments_stay_apart(tmp_path):
+    write_run(tmp_path / "a", [], [0.2, 0.4], seed=1)
+    write_run(tmp_path / "b", [], [0.6, 0.4, 0.9], seed=2)
+    write_run(tmp_path / "c", [], [0.1, 0.1], method="rlvr")
+    runs = [read_run(tmp_path / name) for name in "abc"]
+    assert [(name, len(own)) for name, own in experiments(runs)] == [("rlfr", 2), ("c", 1)]
+    accuracy = chart(charts_of(runs), "accuracy")
+    seeds, alone = accuracy["lines"]
+    assert accuracy["steps"] == [1, 2, 3]
+    assert seeds["values"] == [pytest.approx(0.4), pytest.approx(0.4), None]  # at step 3 one seed has nothing
+    assert seeds["low"] == [0.2, 0.4, None] and seeds["high"] == [0.6, 0.4, None]
+    assert alone["values"] == [0.1, 0.1, None] and "low" not in alone
+    assert (seeds["label"], alone["label"]) == ("rlfr", "c") and seeds["colour"] != alone["colour"]
+    deviation = chart(charts_of(runs), "deviation")
+    assert [line["label"] for line in deviation["lines"][:2]] == ["rlfr: right responses", "rlfr: wrong responses"]
+    assert deviation["lines"][0]["colour"] == deviation["lines"][1]["colour"] and deviation["lines"][1]["dash"] == 1
+    assert chart(charts_of(runs), "time")["note"].startswith("Of rlfr.")  # many parts: of the first only
+
+
+def test_times_are_averaged_over_the_updates_of_a_rollout(tmp_path):
+    folder = write_run(tmp_path / "run", [], [0.5] * 4, steps_per_generation=2)
+    lines = [{"step": 1, "step_time": 4.0, "seconds/rollout": 3.0}, {"step": 2, "step_time": 1.0},
+             {"step": 3, "step_time": 2.0, "seconds/rollout": 1.0}, {"step": 4, "step_time": 2.0}]  # fmt: skip
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    charts = charts_of([read_run(folder)])
+    assert chart(charts, "speed")["steps"] == [2, 4] and chart(charts, "speed")["lines"][0]["values"] == [2.5, 2.0]
+    assert chart(charts, "time")["lines"][0]["values"] == [1.5, 0.5]
+    assert "entropy" not in {one["id"] for one in charts}  # nothing logged, nothing drawn
+
+
+def test_head_of_a_page(tmp_path):
+    folder = write_run(tmp_path / "run", [group(0, 1, [response([1], True)])], [0.25] + [0.5] * 9)
+    (folder / "watchdogs.jsonl").write_text('{"step": 9, "dog": "entropy", "message": "entropy fell"}\n')
+    run = read_run(folder)
+    facts = dict(facts_of(run))
+    assert facts["data"] == "digits, train, 4,096 rows" and facts["updates"] == "10 of 4"
+    assert facts["outcome"] == "0.250 right in the first step, 0.500 in the last"
+    assert facts["duration"] == "20 s in logged steps, not ended"
+    assert facts["hardware"] == "8 x H, 2 CPU threads, 24 GB, 8 processes"
+    verdict = verdict_of([run], ["run"])
+    assert verdict.kind == "trouble" and verdict.findings == ["Step 9: entropy fell"]
+    defaults = {"learning_rate": 1e-6, "flow_threshold": 0.6, "max_steps": -1, "flow_two_sided": False}
+    assert settings_of(run, defaults) == [("flow_two_sided", "true", "false"), ("learning_rate", "3e-06", "1e-06"),
+                                          ("max_steps", "4", "-1")]  # fmt: skip
+    (folder / "watchdogs.jsonl").unlink()
+    assert verdict_of([read_run(folder)], ["run"]).kind == "fine"
+    unwatched = read_run(write_run(tmp_path / "other", [], [0.5], watch=False))
+    assert verdict_of([unwatched], ["other"]).title == "No watch-dog looked at other."
