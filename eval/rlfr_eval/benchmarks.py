@@ -133,6 +133,11 @@ class AnyBenchmark(ABC):
     def grading(self) -> list[Any]:
         """Everything but the answer that decides a verdict of the rules."""
 
+    @property
+    def reader(self) -> str:
+        """Version of what reads a judge's replies; "" where that never changed a verdict."""
+        return ""
+
     def more_scores(self, problems: Sequence[Any], results: Sequence[Any]) -> dict[str, Any]:
         """Scores beside the accuracy, or instead of it: keys of scores.json. Results are in the problems' order."""
         return {}

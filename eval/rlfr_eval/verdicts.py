@@ -100,12 +100,13 @@ def _line(row: Mapping[str, Any], benchmark: Benchmark, grade: Grade) -> dict[st
 
 
 def standings(store: RunStore, chosen: Chosen, judges: Mapping[str, str | None]) -> dict[str, Standing]:
-    """Sample id -> where it stands. A verdict on another answer, by another grader or judge, does not count.
+    """Sample id -> where it stands. A verdict on another answer, by another grader, judge or reader, does not count.
 
     Args:
         judges: benchmark -> identity of the judge whose verdicts count; None or absent: rules alone.
     """
     keys = {name: grading_key(benchmark) for name, (benchmark, _) in chosen.items()}
+    readers = {name: benchmark.reader for name, (benchmark, _) in chosen.items()}
     answers = {row["id"]: (row["digest"], row["benchmark"]) for row in store.answers() if row["benchmark"] in chosen}
     found: dict[str, Standing] = {}
     for row in _lines(store, "rules"):
@@ -118,7 +119,7 @@ def standings(store: RunStore, chosen: Chosen, judges: Mapping[str, str | None])
         standing = found.get(row["id"])
         if standing is None or standing.rules is not Verdict.UNDECIDED:
             continue
-        if row["answer"] != answer or row["judge"] != judges.get(name):
+        if row["answer"] != answer or row["judge"] != judges.get(name) or row.get("reader", "") != readers[name]:
             continue
         verdict = Verdict(row["verdict"])
         if verdict is not Verdict.UNDECIDED:

@@ -45,7 +45,12 @@ class Said:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge said of one answer; `given` is what was read from its replies, where it is asked several things."""
+    """What a judge said of one answer.
+
+    Attributes:
+        given: what was read from its replies, where it is asked several things.
+        reader: version of what read them, where verdicts hang on it.
+    """
 
     verdict: Verdict
     reason: str
@@ -55,6 +60,7 @@ class Judgement:
     output_tokens: int = 0
     seconds: float = 0.0
     given: Mapping[str, str] = field(default_factory=dict)
+    reader: str = ""
 
 
 @dataclass
@@ -99,11 +105,13 @@ class Judge:
         Args:
             read: gets the reply and its finish reason.
         """
+        messages = [{**one, "content": sendable(one["content"])} for one in messages]
         body = {"messages": messages, "temperature": 0.0, "max_tokens": self.max_tokens, "seed": 0,
                 "extra_body": dict(self.extra_body) or None}  # fmt: skip
         key = VerdictCache.key(self.identity, body)
         if self.cache is not None and (kept := self.cache.get(key)):
-            return Said(kept[0], "", kept[1], cached=True)
+            reading = read(kept[1], "stop")  # by today's reader; a reply that was cut off is not kept
+            return Said(reading.value, reading.reason, kept[1], cached=True)
         reserved = (tokens_at_most(messages), self.max_tokens)
         if not self.budget.reserve(*reserved):
             return Said(None, JudgeReason.BUDGET, "")
@@ -169,6 +177,11 @@ class Judge:
 Decide = Callable[[Judge, dict[str, Any]], Awaitable[Judgement]]
 
 
+def sendable(text: str) -> str:
+    """Text that can be encoded: what a model says may hold half a character."""
+    return text.encode(errors="replace").decode()
+
+
 def tokens_at_most(messages: Sequence[Mapping[str, Any]]) -> int:
     """More tokens than the messages will have, without knowing the tokenizer."""
     return sum(len(message["content"].encode(errors="replace")) for message in messages) // BYTES_PER_TOKEN
@@ -195,5 +208,6 @@ def verdict_row(row: Mapping[str, Any], identity: str, judgement: Judgement) -> 
         "input_tokens": judgement.input_tokens,
         "output_tokens": judgement.output_tokens,
         **({"given": dict(judgement.given)} if judgement.given else {}),
+        **({"reader": judgement.reader} if judgement.reader else {}),
         "time": round(time.time(), 3),
     }

@@ -10,6 +10,7 @@ from rlfr_eval.benchmarks import AnyBenchmark, build, read_toml
 from rlfr_eval.metrics import ProblemResult
 from rlfr_eval.vlm.images import data_url
 from rlfr_eval.vlm.presets import VlmPreset, vlm_preset
+from rlfr_eval.vlm.replies import READER
 from rlfr_eval.vlm.scores import more_scores
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.grading import Extraction
@@ -118,6 +119,10 @@ class VlmBenchmark(AnyBenchmark):
 
     def more_scores(self, problems: Sequence[Any], results: Sequence[ProblemResult]) -> dict[str, Any]:
         return more_scores(self, problems, results)
+
+    @property
+    def reader(self) -> str:
+        return "" if self.family == OPEN else READER
 
     def grading(self) -> list[Any]:
         return [self.family, self.vlmeval_version, self.preset.compare]

@@ -29,7 +29,9 @@ def cross_check(store: RunStore, scoring: Scoring, scores: Mapping[str, Any]) ->
         given = {
             key: value
             for row in judged
-            if row["judge"] == one["judge"] and row["id"].startswith(f"{name}/")
+            if row["judge"] == one["judge"]
+            and row["id"].startswith(f"{name}/")
+            and row.get("reader") == benchmark.reader
             for key, value in row["given"].items()
         }
         told = scoring.worker.evaluate(name, predictions[name], given)

@@ -10,18 +10,24 @@ from collections.abc import Callable, Mapping
 
 from rlfr_eval.judge.judge import Reading
 from rlfr_eval.judge.prompt import JudgeReason
-from rlfr_vlm.grading.extract import remove_reasoning
+from rlfr_vlm.grading.extract import DISCARDED, remove_reasoning
 
+# raised whenever a reply is read otherwise than before: verdicts that hang on another version are reached again
+READER = "2"
 NONE = "Z"  # VLMEvalKit's letter for "no option"
 NOTHING = frozenset(["", "none", "n/a", "na", "null", "no answer", "not provided", "not found", "not given", "unknown",
                      "cannot be determined", "cannot determine", "no answer found", "no answer provided"])  # fmt: skip
 LONGEST_ANSWER = 200  # characters; an extracted answer is short
 LABEL = re.compile(
-    r"^\W*(?:extracted\s+answer|model\s+answer|final\s+answer|short\s+answer|your\s+output|output|answer|judg?e?ment"
-    r"|the\s+(?:extracted\s+|final\s+|correct\s+)?(?:answer|option|choice)(?:\s+is)?)\s*(?:is)?\s*[:：=]?\s*",
+    r"^\W*(?:(?:the\s+)?(?:extracted|model|final|short|correct)?\s*(?:answer|option|choice)|(?:your\s+)?output|judg?e?ment)"
+    r"\W*?(?:\s+is\b\s*[:：]?|\s*[:：=])\s*",
     re.IGNORECASE,
 )
-NUMBER = re.compile(r"(?<![\w.,])[-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)(?:[eE][-+]?\d+)?(?!\w)")
+PART = re.compile(r"\W*[^\W\d_][\w ]{0,30}[:=]\s*\S")  # of an answer of several lines: `Domain: (-3, 3]`
+# neither a part of another number nor of `2.5cm`, `1,000km`, `3,4`
+NUMBER = re.compile(r"(?<![\w.,])[-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)(?:[eE][-+]?\d+)?(?![.,]?\w|\s*%)")
+DENYING = re.compile(r"\b(?:reject|dismiss|avoid|except|never|none|against)\w*\b", re.IGNORECASE)
+NEGATIVE = re.compile(r"\b(?:minus|negative)\b", re.IGNORECASE)
 LETTER = re.compile(r"(?<![A-Za-z'])([A-Z])(?![A-Za-z'])")
 WRAPPING = " \t*_`\"'“”‘’<>[]().,;:$"
 
@@ -40,15 +46,18 @@ def reader(reads: str, choices: Mapping[str, str]) -> Callable[[str, str], Readi
 
 
 def _labelled(reply: str) -> str | None:
-    """The one line that answers: the last with a label, or the only one there is; None in a longer text."""
+    """What answers: the last line with a label and all that follows it, or the only line; None in a longer text."""
     lines = [line.strip() for line in reply.splitlines() if line.strip()]
-    for line in reversed(lines):
-        match = LABEL.match(line)
-        if match and match.end() < len(line):
-            return line[match.end() :].strip()
-    if len(lines) > 1:
-        return None
-    return lines[0] if lines else ""
+    for place in reversed(range(len(lines))):
+        match = LABEL.match(lines[place])
+        if match and match.end() < len(lines[place]):
+            return "\n".join([lines[place][match.end() :].strip(), *lines[place + 1 :]])
+    return lines[0] if len(lines) == 1 else None if lines else ""
+
+
+def _denies(text: str) -> bool:
+    """Whether what it names may be what it does not mean."""
+    return bool(DISCARDED.search(text) or DENYING.search(text))
 
 
 def _says_nothing(text: str) -> bool:
@@ -56,15 +65,19 @@ def _says_nothing(text: str) -> bool:
 
 
 def _answer(reply: str, choices: Mapping[str, str]) -> str | None:
-    """A short answer, as it stands.
+    """A short answer, as it stands; of several lines only where each is a part of it.
 
     >>> _answer("Extracted answer: 14", {}), _answer("**3/4**", {}), _answer("Well.\\nIt may be 3 or 4.", {})
     ('14', '3/4', None)
     """
     text = _labelled(reply)
-    if text is None or len(text) > LONGEST_ANSWER:
+    text = reply if text is None else text
+    lines = text.splitlines()
+    if len(text) > LONGEST_ANSWER or (len(lines) > 1 and not all(map(PART.match, lines))):
         return None
-    return "" if _says_nothing(text) else text.strip(' \t*`"')
+    if _says_nothing(text):
+        return ""
+    return None if text.lower().startswith("not ") else text.strip(' \t*`"')
 
 
 def _number(reply: str, whole: bool) -> str | None:
@@ -72,11 +85,9 @@ def _number(reply: str, whole: bool) -> str | None:
     if text is None or text == "":
         return text
     numbers = {float(number.replace(",", "")) for number in NUMBER.findall(text)}
-    if len(numbers) != 1:
+    if len(numbers) != 1 or re.search(r"\d", NUMBER.sub("", text)) or NEGATIVE.search(text) or _denies(text):
         return None
     number = numbers.pop()
-    if whole and not number.is_integer():
-        return repr(number)
     return str(int(number)) if number.is_integer() and whole else repr(number)
 
 
@@ -94,7 +105,7 @@ def _float(reply: str, choices: Mapping[str, str]) -> str | None:
 
 
 def _letter(reply: str, choices: Mapping[str, str]) -> str | None:
-    """The one option that a reply names, or `Z` for none of them.
+    """The one option that a reply names by its letter or its text, or `Z` for none of them.
 
     >>> _letter("**B**", {"A": "", "B": ""}), _letter("A or B", {"A": "", "B": ""}), _letter("Z", {"A": ""})
     ('B', None, 'Z')
@@ -107,10 +118,15 @@ def _letter(reply: str, choices: Mapping[str, str]) -> str | None:
         return bare.upper() if bare.upper() in known else None
     if _says_nothing(text):
         return NONE
-    if opening := re.match(r"\W*([A-Z])\s*[.):]\s", text):  # an option with its text: `B. 8/11`
-        return opening[1] if opening[1] in known else None
-    # "A" and "I" are words, too
+    same = [letter for letter, option in choices.items() if option.strip().lower() == text.strip().lower()]
+    if len(same) == 1:
+        return same[0]
+    if _denies(text):
+        return None
     found = {letter for letter in LETTER.findall(text) if letter in known}
+    if opening := re.match(r"\W*([A-Z])\s*[.):]\s", text):  # an option with its text: `B. 8/11`
+        return opening[1] if found == {opening[1]} else None
+    # "A" and "I" are words, too
     sure = found - {"A", "I"} or (
         found if re.search(r"(?:option|answer|choice)\W+(?:is\W+)?A\b", text, re.I) else set()
     )
@@ -123,21 +139,14 @@ def _option(reply: str, choices: Mapping[str, str]) -> str | None:
     >>> _option("8/11", {"A": "3/11", "B": "8/11"}), _option("(B) 8/11", {"A": "3/11", "B": "8/11"})
     ('B', 'B')
     """
-    text = _answer(reply, choices)
-    if text == "":
-        return ""
-    if text is not None:
-        same = [letter for letter, option in choices.items() if option.strip().lower() == text.strip().lower()]
-        if len(same) == 1:
-            return same[0]
     letter = _letter(reply, choices)
     return "" if letter == NONE else letter
 
 
 def _letters(reply: str, choices: Mapping[str, str]) -> str | None:
-    """Option letters without anything between; `Z` for none.
+    """Different option letters without anything between; `Z` for none.
 
-    >>> _letters("A, D", {}), _letters("Your output: B", {}), _letters("The answer chose the blue one.", {})
+    >>> _letters("A, D", {}), _letters("Your output: B", {}), _letters("ERROR", {})
     ('AD', 'B', None)
     """
     text = _labelled(reply)
@@ -146,7 +155,7 @@ def _letters(reply: str, choices: Mapping[str, str]) -> str | None:
     if _says_nothing(text):
         return NONE
     bare = re.sub(r"[\s,;&*().\"'`]|\band\b", "", text)
-    return bare if re.fullmatch(r"[A-Z]{1,8}", bare) else None
+    return bare if re.fullmatch(r"[A-H]+|Z", bare) and len(set(bare)) == len(bare) else None
 
 
 def _binary(reply: str, choices: Mapping[str, str]) -> str | None:
@@ -155,14 +164,8 @@ def _binary(reply: str, choices: Mapping[str, str]) -> str | None:
     >>> _binary("Judgement: 1", {}), _binary("1", {}), _binary("0 or 1", {}), _binary("10", {})
     ('1', '1', None, None)
     """
-    text = _labelled(reply)
-    found = set(re.findall(r"(?<![\w.])([01])(?![\w.]\d|\w)", reply if text is None else text))
-    return found.pop() if len(found) == 1 else None
-
-
-def _raw(reply: str, choices: Mapping[str, str]) -> str | None:
-    """The whole reply, where only VLMEvalKit knows what it asked for."""
-    return reply or None
+    text = (_labelled(reply) or "").strip(WRAPPING)
+    return text if text in ("0", "1") else None
 
 
 READERS: dict[str, Callable[[str, Mapping[str, str]], str | None]] = {
@@ -173,5 +176,4 @@ READERS: dict[str, Callable[[str, Mapping[str, str]], str | None]] = {
     "option": _option,
     "letters": _letters,
     "binary": _binary,
-    "raw": _raw,
 }

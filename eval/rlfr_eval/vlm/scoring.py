@@ -13,7 +13,7 @@ from rlfr_eval.verdicts import BATCH, Chosen, grading_key, rule_lines
 from rlfr_eval.verdicts import grade_by_rules as grade_open
 from rlfr_eval.vlm.benchmarks import OPEN
 from rlfr_eval.vlm.own_score import own_percent
-from rlfr_eval.vlm.replies import reader
+from rlfr_eval.vlm.replies import READER, reader
 from rlfr_eval.vlm.worker.known import LONGEST_COMPARED
 from rlfr_eval.vlm.worker_process import WorkerProcess
 from rlfr_vlm.errors import UserError
@@ -128,16 +128,15 @@ class Scoring:
             if not _needs(outcome, "judge"):
                 read = {key: item["given"][key] for key in sorted(asked)}
                 return Judgement(Verdict(outcome["verdict"]), outcome.get("reason", ""), SEVERAL.join(replies),
-                                 cached and bool(replies), inputs, outputs, seconds, read)  # fmt: skip
+                                 cached and bool(replies), inputs, outputs, seconds, read, READER)  # fmt: skip
             need = outcome["needs"]
             said = await judge.ask(_messages(need), reader(need["reads"], need["choices"]))
             replies.append(said.reply)
             inputs, outputs, seconds = inputs + said.input_tokens, outputs + said.output_tokens, seconds + said.seconds
             cached = cached and said.cached
             if said.value is None:
-                return Judgement(
-                    Verdict.UNDECIDED, said.reason, SEVERAL.join(replies), False, inputs, outputs, seconds
-                )
+                return Judgement(Verdict.UNDECIDED, said.reason, SEVERAL.join(replies), False, inputs, outputs,
+                                 seconds, reader=READER)  # fmt: skip
             item["given"][need["key"]] = said.value
             asked.add(need["key"])
 

@@ -30,7 +30,7 @@ def score(table: Table, line: Any, prediction: str, given: Mapping[str, Any], co
         compare: `vlmeval`, or `grader`: by whom MathVista's free-form answers are compared.
     """
     line = line.copy()
-    line["prediction"] = prediction
+    line["prediction"] = prediction.encode(errors="replace").decode()  # it may hold half a character
     known = Known(given, compare)
     way = family(table)
     try:
@@ -140,12 +140,15 @@ def _options(known: Known, line: Any, table: Table) -> tuple[bool, Any]:
 
 
 def _by_itself(known: Known, line: Any, table: Table) -> list[dict[str, Any]]:
-    """Any other set: VLMEvalKit's whole evaluation of this one row; its records."""
+    """Any other set: VLMEvalKit's whole evaluation of this one row; its records.
+
+    Raises:
+        Unsure: it fails, or wants a judge: nobody here knows what replies it takes for which verdict.
+    """
     index = str(line["index"])
-    found = own_evaluation(table, {index: line["prediction"]}, known.given)
-    known.asked = bool(known.given)
-    for need in found["needs"]:
-        raise Need(**need, kind="judge", reads="raw", choices={})
+    found = own_evaluation(table, {index: line["prediction"]}, {})
+    if found["needs"]:
+        raise Unsure("VLMEvalKit asks a judge about it, whose reply only VLMEvalKit could read")
     if found["failed"]:
         raise Unsure(f"VLMEvalKit cannot evaluate it by itself ({found['failed'][:200]})")
     return list(found["result"])

@@ -76,7 +76,7 @@ def own_evaluation(table: Table, predictions: Mapping[str, str], given: Mapping[
     from vlmeval.dataset.utils import mathv
 
     frame = table.frame[[str(index) in predictions for index in table.frame["index"]]].copy()
-    frame["prediction"] = [predictions[str(index)] for index in frame["index"]]
+    frame["prediction"] = [predictions[str(index)].encode(errors="replace").decode() for index in frame["index"]]
     StandIn.given, StandIn.needs, StandIn.unsure = given, {}, ""
     forget()
     real, vlmeval.api.OpenAIWrapper = vlmeval.api.OpenAIWrapper, StandIn
