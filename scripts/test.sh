@@ -13,6 +13,14 @@ if ! bash scripts/setup_vlmeval.sh; then
   [ "${CI:-}" != true ] || exit 2
   echo "test: going on without VLMEvalKit, which could not be installed here; its tests skip" >&2
 fi
+if ! command -v chromium chromium-browser google-chrome > /dev/null; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } > /dev/null ||
+      [ "${CI:-}" != true ] || exit 2
+  else
+    echo "test: no Chromium here, so the tests of pages skip; on Debian: sudo apt-get install chromium" >&2
+  fi
+fi
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .

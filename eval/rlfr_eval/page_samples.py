@@ -54,7 +54,7 @@ class Samples:
             for path in paths:
                 question = question.replace(f"(image: {path})", "<image>")
             self.problems[f"{name}/{problem.id}"] = {
-                "question": question, "golds": list(problem.golds),
+                "title": problem.question, "question": question, "golds": list(problem.golds),
                 "images": [one for one in numbers if one is not None], "images_missing": numbers.count(None),
             }  # fmt: skip
 

@@ -17,7 +17,7 @@ from rlfr_vlm.report.figures import deviation_map, quantile_figure, timestep_fig
 from rlfr_vlm.report.pieces import Pieces
 from rlfr_vlm.report.probe import Probed
 from rlfr_vlm.report.read_run import Run
-from rlfr_vlm.report.rollouts import RolloutPage
+from rlfr_vlm.report.rollouts import RolloutPage, describe_runs
 from rlfr_vlm.report.separation import ALL_LAYERS, auc_table, norm_table, timestep_table
 from rlfr_vlm.report.write import SCRIPTS, made, quantiles_of
 from rlfr_vlm.shaping import flow_rewards
@@ -90,13 +90,11 @@ class Inspected:
 
 def rollout_page(inspected: Sequence[Inspected]) -> tuple[RolloutPage, list[dict[str, Any]]]:
     """The browser's data, and what its script must know of each policy."""
-    page, runs = RolloutPage(), []
-    for number, one in enumerate(inspected):
-        config = {"flow_accept_threshold": 0.5}
-        page.add_run(number, Run(Path(one.policy), config, {}, [], []), one.groups(), Pieces(one.tokenizer))
-        runs.append({"name": f"{one.policy}", "threshold": one.options.flow_threshold,
-                     "two_sided": one.options.flow_two_sided})  # fmt: skip
-    return page, runs
+    page = RolloutPage()
+    runs = [Run(Path(one.policy), vars(one.options), {}, [], []) for one in inspected]
+    for number, (one, run) in enumerate(zip(inspected, runs, strict=True)):
+        page.add_run(number, run, one.groups(), Pieces(one.tokenizer))
+    return page, describe_runs(runs)
 
 
 def write_html(inspected: Sequence[Inspected], out: Path) -> Path:
@@ -107,7 +105,7 @@ def write_html(inspected: Sequence[Inspected], out: Path) -> Path:
     flows = ", ".join(dict.fromkeys(one.flow for one in inspected))
     text = render(
         "inspect.html", {"charts": [], "runs": runs, **page.data()}, scripts=SCRIPTS,
-        title=f"{' and '.join(one.policy for one in inspected)} under {flows}",
+        title=f"{' and '.join(run['name'] for run in runs)} under {flows}",
         sections=[("summary", "Summary"), ("timesteps", "Layers and timesteps"), ("rollouts", "Responses"),
                   ("tokens", "Tokens"), ("compare", "Compare"), ("classes", "Deviation by class")],
         measured=measured,

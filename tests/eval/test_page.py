@@ -1,4 +1,4 @@
-"""`rlfr-eval report` as a page, in a real browser: runs of scripted policies whose scores are known by construction."""
+"""`rlfr-eval report` as a page, in a real browser; the scores of the scripted policies are known by construction."""
 
 import json
 

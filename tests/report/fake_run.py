@@ -27,8 +27,9 @@ def response(
         "entropy": pack([0.25 * place for place in range(len(ids))]),
     }  # fmt: skip
     if flow is not None:
+        shaped = [found["advantage"] + sum(flow[place:]) for place in range(len(ids))]
         found |= {"flow_reward": pack(flow), "deviations": [pack(own), pack([2 * value for value in own])],
-                  "token_advantage": pack([found["advantage"] + sum(flow[place:]) for place in range(len(ids))])}  # fmt: skip
+                  "token_advantage": pack(shaped)}  # fmt: skip
     return found
 
 

@@ -65,7 +65,8 @@ def test_the_policy_forbids_the_network_and_inline_scripts(opened):
         """async () => {
             const found = [];
             document.addEventListener("securitypolicyviolation", (event) => found.push(event.effectiveDirective));
-            document.body.insertAdjacentHTML("beforeend", "<img src='http://127.0.0.1:9/x'><i onclick='window.hit = 1'>x</i>");
+            const markup = "<img src='http://127.0.0.1:9/x'><i onclick='window.hit = 1'>x</i>";
+            document.body.insertAdjacentHTML("beforeend", markup);
             document.body.lastElementChild.click();
             try { await fetch("http://127.0.0.1:9/"); } catch (error) { found.push("fetch"); }
             await new Promise((done) => setTimeout(done, 200));

@@ -53,7 +53,7 @@ function listItem(problem) {
     showProblem(problem);
     reveal($("detail"));
   }}, h("span", {class: "where"}, problem.key), h("span", {class: "dots"}, marks),
-  h("span", {class: "ask"}, oneLine(problem.question ?? ""))));
+  h("span", {class: "ask"}, oneLine(problem.title ?? ""))));
   item.problem = problem;
   item.toggleAttribute("aria-current", problem === shown);
   return item;

@@ -1,0 +1,56 @@
+"""Make README's two screenshots from the page that the quick start wrote.
+
+    .venv/bin/python scripts/screenshots.py [outputs/quickstart/report.html]
+
+Needs Chromium and Playwright (`bash scripts/setup.sh --extras dev`). The first shows curves, the second a prompt with
+coloured tokens.
+"""
+
+import io
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+OUT = Path(__file__).resolve().parent / "screenshots"
+WIDTH, HEIGHT = 1280, 720
+LARGEST = 200_000  # bytes of a file
+
+
+def save(page: Any, name: str) -> None:
+    """What is in view, with few enough colours for the size."""
+    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    for colours in (256, 128, 64):
+        image.quantize(colours).save(OUT / name, optimize=True)
+        if (OUT / name).stat().st_size <= LARGEST:
+            print(f"{OUT / name}: {(OUT / name).stat().st_size / 1000:.0f} kB")
+            return
+    sys.exit(f"screenshots: {name} stays above {LARGEST / 1000:.0f} kB")
+
+
+def main() -> None:
+    from playwright.sync_api import sync_playwright
+
+    source = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs/quickstart/report.html").resolve()
+    binary = shutil.which("chromium") or shutil.which("google-chrome")
+    if not source.exists() or binary is None:
+        sys.exit(f"screenshots: {'no Chromium here' if source.exists() else f'no page at {source}'}")
+    OUT.mkdir(exist_ok=True)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=binary, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        page.goto(f"file://{source}")
+        page.wait_for_selector("body[data-ready]")
+        page.locator("#curves").evaluate("e => e.scrollIntoView()")
+        save(page, "curves.png")
+        page.locator("#filters [name=outcome]").select_option("mixed")
+        page.locator("#detail .tokens span.rewarded").first.hover()
+        page.locator("#rollouts .sticky").evaluate("e => e.scrollIntoView()")
+        save(page, "tokens.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""`rlfr inspect`: numbers against closed forms, and the command from end to end on a tiny policy and field."""
+
+import json
+
+import pytest
+import torch
+
+from rlfr_vlm.cli import main
+from rlfr_vlm.data.load import load_rows
+from rlfr_vlm.deviation import response_deviations
+from rlfr_vlm.evaluate import Response
+from rlfr_vlm.flow import FIELD_FOLDER, FlowSpec, save_field
+from rlfr_vlm.flow.storage import build_field
+from rlfr_vlm.report.probe import Probed, probe_responses
+from rlfr_vlm.report.separation import auc_table, norm_table, timestep_table
+from tests.chromium import chromium
+
+LAYERS = (1, 2, 3)
+
+
+def probed(deviations, norms=1.0):
+    """One timestep after the other, the same number in each of two tokens; a third token has none."""
+    own = torch.tensor(deviations).unsqueeze(-1).expand(-1, -1, 3) * torch.tensor([1.0, 1.0, 0.0])
+    return Probed(own, torch.tensor([True, True, False]), torch.zeros(3), torch.full((own.shape[1], 3), norms))
+
+
+def test_auc_by_hand():
+    """Layer 1 ranks both wrong ones above the right one; layer 2 one of them; their mean ties the other."""
+    ones = [probed([[1.0, 4.0]]), probed([[2.0, 5.0]]), probed([[3.0, 2.0]]), probed([[9.0, 9.0]])]
+    responses = [Response([1], "", score) for score in (1.0, 0.0, 0.0, None)]
+    table = {(row["layer"], row["statistic"]): row for row in auc_table(ones, responses, [1, 2], [0.8])}
+    assert [table[layer, "mean"]["auc"] for layer in (1, 2, "all")] == [1.0, 0.5, 0.75]
+    assert table["all", "max"]["n_wrong"] == 2 and table["all", "max"]["n_right"] == 1
+    low, high = table["all", "mean"]["ci95"]
+    assert low < 0.75 < high <= 1.0
+    alike = auc_table(ones[:1], responses[:1], [1, 2], [0.8])
+    assert all(row["auc"] is None and row["ci95"] is None for row in alike)
+
+
+def test_timesteps_and_norms_by_hand():
+    own = Probed(torch.tensor([[[1.0, 3.0]], [[8.0, 8.0]]]), torch.tensor([True, True]), torch.zeros(2),
+                 torch.tensor([[3.0, 5.0]]))  # fmt: skip
+    responses = [Response([1, 2], "", 1.0)]
+    table = timestep_table([own], [1], [0.5, 0.8], auc_table([own], responses, [1], [0.5, 0.8]))
+    half, rewarding = table
+    assert (half["weight"], half["loss"], half["deviation"]) == (1.0, 2.0, 2.0)
+    assert half["spread"] == pytest.approx(2**0.5 / 2) and half["auc"] is None
+    assert rewarding["weight"] == pytest.approx(4) and rewarding["loss"] == pytest.approx(2.0)
+    assert rewarding["spread"] == 0.0
+    assert norm_table([own], [1]) == [{"layer": 1, "mean": 4.0, "p5": pytest.approx(3.1), "median": 4.0,
+                                       "p95": pytest.approx(4.9)}]  # fmt: skip
+
+
+@pytest.fixture
+def field(make_policy):
+    policy = make_policy()
+    spec = FlowSpec.for_policy(policy.config.get_text_config(), "tiny", 1, (0.25, 0.5, 0.75))
+    torch.manual_seed(0)
+    return policy, build_field(spec), spec
+
+
+def test_probing_agrees_with_the_deviations_of_training(field, processor):
+    policy, network, spec = field
+    rows = [load_rows("digits", limit=4)[i] for i in range(4)]
+    responses = [Response([20, 21, 22, 2][: 2 + place % 3], "", 1.0) for place in range(4)]
+    ours = probe_responses(policy, processor, rows, responses, network, spec, [0.8], batch_size=4)
+    theirs = response_deviations(policy, processor, rows, responses, network, spec, batch_size=4)
+    for one, other, response in zip(ours, theirs, responses, strict=True):
+        length = len(response.ids)
+        assert torch.equal(one.mask, other.mask[:length])
+        torch.testing.assert_close(one.layers_at([0]).mean(dim=0), other.scores[:length] * one.mask)
+        assert not one.mask[-1]  # token_pre: the last token has no partner
+    assert tuple(ours[0].norms.shape) == (3, 2)
+
+
+def test_entropies_of_a_policy_without_preferences(field, processor):
+    """An LM head of zeros gives every token the same chance: entropy is the logarithm of the vocabulary."""
+    policy, network, spec = field
+    policy.get_output_embeddings().weight.data.zero_()
+    rows = [load_rows("digits", limit=1)[0]]
+    [one] = probe_responses(policy, processor, rows, [Response([20, 21, 2], "", 1.0)], network, spec, [0.8])
+    expected = torch.log(torch.tensor(float(policy.config.get_text_config().vocab_size)))
+    torch.testing.assert_close(one.entropies, expected.expand(3))
+
+
+@pytest.fixture
+def saved(field, processor, tmp_path):
+    policy, network, spec = field
+    policy.save_pretrained(tmp_path / "policy")
+    processor.save_pretrained(tmp_path / "policy")
+    save_field(tmp_path / FIELD_FOLDER, network, spec)
+    return tmp_path
+
+
+def test_the_command_writes_page_numbers_and_figures(saved, capsys):
+    code = main([
+        "inspect", "--policy", str(saved / "policy"), "--flow", str(saved / FIELD_FOLDER), "--data", "digits",
+        "--dataset_split", "test", "--n", "3", "--samples", "2", "--max_new_tokens", "5", "--format", "html,json,png",
+        "--out", str(saved / "out"), "--timesteps", "0.5",
+    ])  # fmt: skip
+    said = capsys.readouterr().out
+    assert code == 0 and "6 responses to 3 prompts" in said and "AUC of deviation at timestep 0.8" in said
+    [found] = json.loads((saved / "out" / "inspect.json").read_text())
+    assert found["timesteps"] == [0.5, 0.8] and found["rewarding_timesteps"] == [0.8]
+    assert (found["rows"], found["responses"], len(found["tokens"])) == (3, 6, 6)
+    assert found["accuracy"]["n"] + found["accuracy"]["undecided"] == 6
+    one = found["tokens"][0]
+    assert len(one["tokens"]) == len(one["entropies"]) == len(one["deviations"][0]) and len(one["deviations"]) == 3
+    assert {path.name for path in (saved / "out" / "figures").iterdir()} == {
+        "auc_by_timestep.png", "deviation_by_class.png", "deviation_maps.png",
+    }  # fmt: skip
+    with chromium() as browser:
+        opened = browser.open(saved / "out" / "inspect.html")
+        assert opened.errors == [] and opened.text("#count") == "3 of 3 prompts"
+        assert opened.page.locator("#detail .card").count() == 2 and opened.page.locator("#detail img").count() == 1
+        spans = opened.page.locator("#detail .tokens").first.locator("span")
+        assert spans.all_inner_texts() == [piece.replace("\n", "↵\n") for piece in one["tokens"]]
+        spans.first.hover()
+        mean = sum(layer[0] for layer in one["deviations"]) / 3
+        shown = opened.text("#readout").split("mean of layers ")[1].split()[0]
+        assert float(shown) == pytest.approx(mean, rel=5e-3)
+        opened.page.context.close()
+        browser.picture(saved / "out" / "inspect.html", "inspect")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"--policy": None}, "--policy is not set"),
+        ({"--flow": ["a", "b"]}, "2 fields for 1 policies"),
+        ({"--format": ["htm"]}, "--format is 'htm'; choose html, json or png. Did you mean 'html'"),
+        ({"--n": ["0"]}, "--n is 0; it must be at least 1"),
+        ({"--timesteps": ["1.0"]}, "A timestep is 1.0; it must be above 0 and below 1"),
+        ({"--flow": ["nowhere"]}, "No flow field at nowhere"),
+    ],
+)
+def test_mistakes_get_one_message(changed, message, tmp_path, capsys):
+    given = {"--policy": ["p"], "--flow": ["f"], "--data": ["digits"], "--out": [str(tmp_path)]} | changed
+    arguments = [part for name, values in given.items() if values is not None for part in (name, *values)]
+    assert main(["inspect", *arguments]) == 2
+    assert message in capsys.readouterr().err
