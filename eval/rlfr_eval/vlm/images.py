@@ -4,6 +4,8 @@ import base64
 import io
 from pathlib import Path
 
+from rlfr_vlm.errors import UserError
+
 TYPES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".gif": "gif", ".webp": "webp", ".bmp": "bmp",
          ".tiff": "tiff"}  # fmt: skip
 SMALLEST_EDGE = 100  # pixels, to which VLMEvalKit enlarges
@@ -14,10 +16,16 @@ def data_url(path: Path, jpeg: bool = False) -> str:
 
     Args:
         jpeg: as VLMEvalKit 0.0.20 sends it: JPEG of Pillow's quality 75, transparency on black, small ones enlarged.
+
+    Raises:
+        UserError: no JPEG can be made of it.
     """
     content, kind = path.read_bytes(), TYPES.get(path.suffix.lower(), "png")
     if jpeg:
-        content, kind = as_jpeg(content), "jpeg"
+        try:
+            content, kind = as_jpeg(content), "jpeg"
+        except (OSError, ValueError, SyntaxError) as error:  # cut off after its header, say
+            raise UserError(f"{path} cannot be made a JPEG: {error}. Mend the image, or ask without --jpeg.") from None
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import os
 import subprocess
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from rlfr_eval.vlm.worker_process import WorkerProcess
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import verify_answer
 from tests.eval.vlm.conftest import vlmeval_python
-from tests.eval.vlm.sets import SETS, judge_reply, says
+from tests.eval.vlm.sets import SETS, draw, judge_reply, says
 
 
 def item(index, prediction, given=None):
@@ -126,7 +125,7 @@ def test_a_data_set_must_be_usable(worker, tmp_path):
         (tmp_path / f"{name}.tsv").write_text(text)
         return list(worker.open(name, tmp_path / f"{name}.tsv", tmp_path / "images", []))
 
-    picture = base64.b64encode(b"\x89PNG" + os.urandom(60)).decode()
+    picture = base64.b64encode(draw(3)).decode()
     for text, message in [
         ("index\tanswer\n0\tB\n", "has no column question"),
         ("index\tquestion\tanswer\n0\t?\tB\n", "neither a column image"),
@@ -148,7 +147,7 @@ def test_a_data_set_must_be_usable(worker, tmp_path):
 
 def test_any_other_set_is_scored_row_by_row(worker, tmp_path):
     """A set of no family of ours: VLMEvalKit evaluates each row by itself, a yes-or-no set here."""
-    picture = base64.b64encode(b"\x89PNG" + os.urandom(60)).decode()
+    picture = base64.b64encode(draw(3)).decode()
     path = tmp_path / "POPE.tsv"
     rows = [
         f"{i}\tIs there a dog?\t{answer}\tadversarial\t{i}.png\t{picture}\n" for i, answer in enumerate(["Yes", "No"])
@@ -188,7 +187,6 @@ def in_vlmevalkits_python(code):
 def test_the_process_reaches_no_network_and_its_jpeg_is_ours(tmp_path, serve):
     """Nothing arrives at a server; certificates are checked; `--jpeg` is byte for byte what VLMEvalKit sends."""
     from rlfr_eval.vlm.images import as_jpeg
-    from tests.eval.vlm.sets import draw
 
     server = serve(lambda body, n: "x")
     kinds = ("RGB", "RGBA", "L", "P", "JPEG")

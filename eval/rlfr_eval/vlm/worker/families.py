@@ -17,6 +17,10 @@ DYNAMATH_SYSTEM = (
     "instruction.\n"
 )
 READS = {"integer": "integer", "float": "float"}  # MathVista's answer types whose reply must be a number
+# columns of a class that its way of scoring reads
+NEEDED = {"MathVista": ("question_type", "answer_type", "choices", "answer_option"), "MathVision": ("choices",),
+          "MathVerse": ("question_for_eval",), "Dynamath": ("answer_type",), "WeMath": ("A", "B"),
+          "ImageMCQDataset": ("A", "B")}  # fmt: skip
 BY_ROW = "rows"
 GROUPED = ("mmbench", "ccbench", "circular", "mmcr", "mmt", "mmsci", "mmvp")  # sets whose score is not a mean of rows
 
@@ -48,12 +52,16 @@ def family(table: Table) -> str:
     """The family of a data set; `open` for questions of one's own without options, `rows` for other sets.
 
     Raises:
-        Unusable: its score is no mean over its rows.
+        Unusable: its score is no mean over its rows, or it lacks columns.
     """
     from vlmeval.dataset import image_mcq
 
     classes = type(table.dataset).__mro__
     found = next((cls.__name__ for cls in classes if cls.__name__ in FAMILIES), "")
+    frame = getattr(table.dataset, "data", None)  # a judge's known cases have none
+    missing = [column for column in NEEDED.get(found, ()) if frame is not None and column not in frame.columns]
+    if missing:
+        raise Unusable(f"{table.file} has no column {' and no column '.join(missing)}; {table.name} is scored by it.")
     if table.custom:
         return "ImageMCQDataset" if found else "open"
     if any(part in table.name.lower() for part in GROUPED):
@@ -127,11 +135,11 @@ def _options(known: Known, line: Any, table: Table) -> tuple[bool, Any]:
     import pandas
     from vlmeval.dataset.utils import multiple_choice
 
-    line.index = [key if key in string.ascii_uppercase else key.lower() for key in line.index]
+    line.index = [key if len(key) == 1 and key in string.ascii_uppercase else key.lower() for key in line.index]
     answer = str(line["answer"])
     line["GT"] = answer
     if "MMMU" in table.name:
-        line["GT"] = answer if answer in string.ascii_uppercase else "A"
+        line["GT"] = answer if len(answer) == 1 and answer in string.ascii_uppercase else "A"
         if pandas.isna(line["A"]):  # an open question: VLMEvalKit makes one with two options of it
             line["A"], line["B"] = answer, "Other Answers"
     judge = known.reading("letter", multiple_choice.build_choices(line))

@@ -1,9 +1,6 @@
 """Rows of a data set as VLMEvalKit reads them, the prompts it builds of them, their images as they lie in the file."""
 
-import base64
-import hashlib
 import math
-import os
 import string
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SUFFIXES = ((b"\x89PNG", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"II*\0", ".tiff"),
-            (b"MM\0*", ".tiff"))  # fmt: skip
+from rlfr_eval.vlm.worker.pictures import Unusable, picture_files, verify
 
-
-class Unusable(ValueError):
-    """The data set cannot be measured; the text says why."""
+REASONS = {  # what VLMEvalKit says nothing about
+    "AssertionError": "a cell image of at most 64 characters is the index of the row that has the image",
+}
 
 
 @dataclass
@@ -45,9 +41,9 @@ def open_table(name: str, file: Path, images: Path) -> Table:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        frame = package.image_base.load(str(file))
-        _check(frame, name, file)
         official = next((cls for cls in package.DATASET_CLASSES if name in cls.supported_datasets()), None)
+        frame = _read(file, own=official is None)
+        _check(frame, name, file)
         if official is None:
             options = {"A", "B"} <= set(frame.columns)
             cls = package.CustomMCQDataset if options else package.CustomVQADataset
@@ -64,11 +60,43 @@ def open_table(name: str, file: Path, images: Path) -> Table:
         try:
             dataset = own(dataset=name)
         except (KeyError, AssertionError, ValueError, TypeError) as error:
-            raise Unusable(f"VLMEvalKit cannot read {file} as {name}: {type(error).__name__}: {error}") from None
+            why = str(error) or REASONS.get(type(error).__name__, "it does not say why")
+            raise Unusable(f"VLMEvalKit cannot read {file} as {name}: {type(error).__name__}: {why}") from None
     images.mkdir(parents=True, exist_ok=True)
     dataset.img_root = str(file.parent)
-    dataset.dump_image = lambda line: _images(line, images, file)
+    dataset.dump_image = lambda line: picture_files(line, images, file)
+    if not len(dataset.data):
+        raise Unusable(f"{file} has no row with an image.")
     return Table(name, dataset, file, official is None, len(frame))
+
+
+def _read(file: Path, own: bool) -> Any:
+    """The rows as VLMEvalKit reads them; of a file of one's own, cells as they stand: `007`, `None`, twenty digits.
+
+    Raises:
+        Unusable: they are no table.
+    """
+    import pandas
+    from vlmeval.dataset.image_base import load
+
+    try:
+        frame = (
+            pandas.read_csv(file, sep="\t", dtype=str, keep_default_na=False, na_values=[""])
+            if own
+            else load(str(file))
+        )
+    except (ValueError, UnicodeError) as error:  # empty, ragged, another encoding
+        raise Unusable(f"{file} is no table of tab-separated UTF-8 text: {str(error).strip()}") from None
+    if not own:
+        return frame
+    for column in frame.columns:
+        torn = frame[column].str.contains("\t", regex=False).fillna(False)
+        if torn.any():
+            raise Unusable(
+                f"{file}, column {column}: the cell that begins {frame[column][torn].iloc[0][:40]!r} holds a tab. "
+                "What begins with a quotation mark goes on to the next one; double those of the text, and quote the cell."
+            )
+    return frame
 
 
 def _check(frame: Any, name: str, file: Path) -> None:
@@ -81,6 +109,8 @@ def _check(frame: Any, name: str, file: Path) -> None:
         raise Unusable(f"{file} has neither a column image nor a column image_path.")
     if "answer" not in frame.columns:
         raise Unusable(f"{file} has no column answer: {name} cannot be scored here.")
+    if frame["index"].isna().any():
+        raise Unusable(f"{file} has a row without an index; answers are kept by index.")
     if frame["index"].astype(str).duplicated().any():
         double = frame["index"][frame["index"].astype(str).duplicated()].iloc[0]
         raise Unusable(f"{file} has the index {double} more than once; answers are kept by index.")
@@ -96,7 +126,7 @@ def rows(table: Table, groups: Sequence[str]) -> Iterator[dict[str, Any]]:
         if (answer := _text(line["answer"])) is None:
             raise Unusable(f"Row {line['index']} of {table.file} has no answer; nothing can be scored against it.")
         try:
-            message = table.dataset.build_prompt(line)
+            parts = [_part(part, table.file) for part in table.dataset.build_prompt(line)]
         except Unusable as error:
             raise Unusable(f"Row {line['index']} of {table.file}: {error}") from None
         except (KeyError, AssertionError, ValueError, TypeError, IndexError, AttributeError) as error:
@@ -104,15 +134,27 @@ def rows(table: Table, groups: Sequence[str]) -> Iterator[dict[str, Any]]:
                 f"VLMEvalKit cannot build the prompt of row {line['index']} of {table.file}: "
                 f"{type(error).__name__}: {error}"
             ) from None
+        options = {key: _text(line[key]) for key in string.ascii_uppercase if _text(line.get(key)) is not None}
+        if table.custom and "B" in line and answer not in options:
+            raise Unusable(
+                f"Row {line['index']} of {table.file}: its answer is {answer!r}, and its options are "
+                f"{', '.join(options) or 'empty'}. The answer to a question with options is one of their letters."
+            )
         yield {
             "id": str(line["index"]),
-            "parts": [_part(part, table.file) for part in message],
-            "question": str(line["question"]),
+            "parts": parts,
+            "question": _question(line, "".join(part.get("text", "") for part in parts)),
             "answer": answer,
-            "options": {key: _text(line[key]) for key in string.ascii_uppercase if _text(line.get(key)) is not None},
+            "options": options,
             "fields": {key: _text(line[key]) for key in groups if key in line},
         }
     table.dataset.data = table.frame.drop(columns=[key for key in ("image",) if key in table.frame.columns])
+
+
+def _question(line: Any, prompt: str) -> str:
+    """The question, after the hint that VLMEvalKit puts before it."""
+    question, hint = str(line["question"]), _text(line.get("hint"))
+    return f"Hint: {hint}\n{question}" if hint and f"Hint: {hint}" in prompt.replace(question, "") else question
 
 
 def _part(part: dict[str, str], file: Path) -> dict[str, str]:
@@ -124,6 +166,7 @@ def _part(part: dict[str, str], file: Path) -> dict[str, str]:
     found = path if path.is_absolute() else file.parent / path
     if not found.is_file():
         raise Unusable(f"its image {path} is not there (looked in {file.parent})")
+    verify(found)
     return {"image": str(found)}
 
 
@@ -132,31 +175,3 @@ def _text(cell: Any) -> str | None:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     return str(cell)
-
-
-def _images(line: Any, folder: Path, file: Path) -> list[str]:
-    """Files of a row's images. Bytes are those of the file; names are their hashes, so that nothing can be stale."""
-    if "image" not in line:
-        paths = line["image_path"]
-        paths = paths if isinstance(paths, list) else [paths]
-        return [str(path if os.path.isabs(path) else file.parent / "images" / path) for path in paths]
-    cells = line["image"] if isinstance(line["image"], list) else [line["image"]]
-    return [str(_image(cell, folder)) for cell in cells]
-
-
-def _image(cell: str, folder: Path) -> Path:
-    try:
-        content = base64.b64decode(cell.rpartition("base64,")[2])
-    except ValueError:
-        raise Unusable("its image is no base64 text") from None
-    suffix = next((suffix for magic, suffix in SUFFIXES if content.startswith(magic)), None)
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        suffix = ".webp"
-    if suffix is None:
-        raise Unusable("its image has no format that is known")
-    path = folder / (hashlib.sha256(content).hexdigest()[:32] + suffix)
-    if not path.exists():
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        scratch.write_bytes(content)
-        scratch.replace(path)
-    return path
