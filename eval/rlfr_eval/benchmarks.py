@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from rlfr_eval.prompts import Preset, preset
 from rlfr_vlm.errors import UserError, nearest
@@ -138,8 +138,12 @@ class AnyBenchmark(ABC):
         """Version of what reads a judge's replies; "" where that never changed a verdict."""
         return ""
 
-    def more_scores(self, problems: Sequence[Any], results: Sequence[Any]) -> dict[str, Any]:
-        """Scores beside the accuracy, or instead of it: keys of scores.json. Results are in the problems' order."""
+    def more_scores(self, problems: Sequence[Any], results: Sequence[Any], rules: Sequence[Any]) -> dict[str, Any]:
+        """Scores beside the accuracy, or instead of it: keys of scores.json.
+
+        Args:
+            results, rules: in the end and by rules alone, in the problems' order.
+        """
         return {}
 
     def check_common(self) -> None:
@@ -230,12 +234,27 @@ def build(cls: type, table: Mapping[str, Any], where: str) -> Any:
             raise UserError(f"{where}: reference is {value!r}; write each as a [[reference]] table.")
         elif known[key].type is float and type(value) is int:
             values[key] = float(value)
-        elif isinstance(wanted := known[key].type, type) and type(value) is not wanted:
-            raise UserError(f"{where}: {key} is {value!r}, a {type(value).__name__}; it must be a {wanted.__name__}.")
+        elif not _fits(value, wanted := known[key].type):
+            kind = (
+                wanted.__name__
+                if isinstance(wanted, type) and not get_args(wanted)
+                else str(wanted).replace("tuple[str, ...]", "list[str]")
+            )
+            raise UserError(f"{where}: {key} is {value!r}, a {type(value).__name__}; it must be a {kind}.")
     try:
         return cls(**values)
     except TypeError as error:
         raise UserError(f"{where} is incomplete: {str(error).split(') ')[-1]}.") from None
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a value is of a type, down to what tables and lists hold."""
+    parts = get_args(wanted)
+    if type(value) is not (get_origin(wanted) or wanted):
+        return False
+    if isinstance(value, dict):
+        return all(_fits(key, parts[0]) and _fits(one, parts[1]) for key, one in value.items())
+    return not parts or all(_fits(one, parts[0]) for one in value)
 
 
 def load_benchmark(path: Path) -> Benchmark:

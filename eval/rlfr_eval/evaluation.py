@@ -65,9 +65,9 @@ class Evaluation:
         """Problem sets by benchmark."""
         return {one.name: read_problems(one, self.data_dir) for one in self.benchmarks if isinstance(one, Benchmark)}
 
-    def _restore(self, store: RunStore) -> tuple[Chosen, dict[str, int]]:
-        """What this and earlier calls measured."""
-        return restore(store)
+    def _restore(self, store: RunStore, but: frozenset[str] = frozenset()) -> tuple[Chosen, dict[str, int]]:
+        """What this and earlier calls measured, but for some benchmarks."""
+        return restore(store, but=but)
 
     def _grade(self, store: RunStore, chosen: Chosen, on_graded: Callable[[int], None]) -> None:
         """Verdicts by rules on everything that has none."""
@@ -116,6 +116,7 @@ class Evaluation:
             return self._run()
 
     def _run(self) -> tuple[dict[str, Any], bool]:
+        self._find_others()
         checked, judging = None, self._judging()
         if self.judge is not None and self.judge.url and any(one.judge == "undecided" for one in self.benchmarks):
             first = check_first(self.judge, self.settings, self.folder, self.judge_options, judging["cases"])
@@ -136,6 +137,12 @@ class Evaluation:
         if gone:
             print(f"the model's server is gone: {gone}", file=sys.stderr)
         return scores, not missing and not report.unfinished
+
+    def _find_others(self) -> None:
+        """Before anybody is asked: the folder's other benchmarks, which will be scored again, must be found."""
+        if (self.folder / RUN_FILE).exists():
+            with RunStore(self.folder, read_only=True) as store:
+                self._restore(store, frozenset(self._data))
 
     def _answered_already(self) -> bool:
         """Whether a model of our own has nothing left to answer, so that it need not even be served."""

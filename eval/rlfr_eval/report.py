@@ -77,7 +77,7 @@ def _published(scores: Mapping[str, Any]) -> str:
         for reference in one["reference"]
     ]  # fmt: skip
     header = ("benchmark", "model", "method", "published", "metric", "this run", "source")
-    return markdown([header, *rows]) if rows else "None are known for these benchmarks."
+    return markdown([header, *rows]) if rows else "None are known for these benchmarks, or these data."
 
 
 def _this_run(one: Mapping[str, Any]) -> str:

@@ -118,6 +118,7 @@ def restore(
     data_dir: Path | None = None,
     whole: bool = False,
     read: Callable[[Any, Path], tuple[Any, Any]] = read_text,
+    but: frozenset[str] = frozenset(),
 ) -> tuple[Chosen, dict[str, int]]:
     """Benchmarks and problems of a run that was made before, and how many problems each has in all.
 
@@ -125,12 +126,15 @@ def restore(
         data_dir: where the data are now, instead of where they were.
         whole: all problems, also those beyond the limit of the last call.
         read: reads a benchmark's problems from a folder.
+        but: benchmarks to leave out.
 
     Raises:
         UserError: the problems are gone, or are others than the answers were given to.
     """
     chosen, planned = {}, {}
     for name, (benchmark, _) in specs(store).items():
+        if name in but:
+            continue
         folder = data_dir or Path(store.run["data_dirs"][name])
         benchmark, data = read(benchmark, folder)
         if data.identity != store.run["benchmarks"][name]["data_sha256"]:

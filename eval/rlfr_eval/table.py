@@ -58,8 +58,9 @@ def _rules_only(one: Mapping[str, Any]) -> str:
 
 
 def _decided_by(one: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Shares of the expected answers that rules, a judge and nobody decided."""
-    judged = one["judged"] / one["answers_expected"] if one["answers_expected"] else 0.0
+    """Shares of the answers that the score is about that rules, a judge and nobody decided."""
+    expected = one.get("problems_scored", one["answers_expected"])
+    judged = one["judged"] / expected if expected else 0.0
     return one["coverage"] - judged, judged, 1 - one["coverage"]
 
 
@@ -79,12 +80,14 @@ def notes(scores: Mapping[str, Any]) -> list[str]:
             found.append(f"{name}: PARTIAL, {one['problems']} of {one['problems_planned']} problems (--limit).")
         if one["missing"]:
             found.append(f"{name}: {one['missing']} answers are missing; run the same command again to get them.")
+        found += [f"{name}: {note}." for note in one.get("notes", ())]
         if one.get("unscoreable"):
             found.append(f"{name}: no score: {one['unscoreable']}.")
         elif not one["headline"]:
             reasons = ", ".join(f"{count} {reason}" for reason, count in one["undecided_reasons"].items())
+            share = percent(one.get("undecided_share", 1 - one["coverage"]))
             found.append(
-                f"{name}: {percent(1 - one['coverage'])} % undecided ({reasons}), more than 1 %: no single number "
+                f"{name}: {share} % undecided ({reasons}), more than 1 %: no single number "
                 "stands for it. A judge can decide what rules cannot; --show-undecided prints the number all the same."
             )
         if one["truncated"] > TRUNCATED_WARNING:

@@ -1,7 +1,7 @@
 """Benchmark files of multimodal sets: what VLMEvalKit has of them, and what is known about their scores."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from rlfr_vlm.grading import Extraction
 BESIDE = Path(__file__).resolve().parents[1] / "benchmarks" / "vlm"  # in a wheel
 IN_CHECKOUT = Path(__file__).resolve().parents[3] / "benchmarks" / "vlm"
 OPEN = "open"  # family of questions of one's own without options: VLMEvalKit has no way to score them
+BY_ROW = "rows"  # family of sets that VLMEvalKit evaluates row by row
 METRICS = ("accuracy", "wemath")
 SUBSETS = ("any", "whole", "values")
+OF_A_RUN = ("family", "vlmeval_version", "system_prompt", "jpeg", "official")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class VlmBenchmark(AnyBenchmark):
         judge_calls: of a healthy judge per answer, for people.
         quirks: what one should know of VLMEvalKit's way, for people.
         family, vlmeval_version, system_prompt, jpeg: of a run; no part of a file.
+        official: of a run: whether the data are the copy that VLMEvalKit names, where it names one.
     """
 
     vlmeval: str = ""
@@ -61,6 +64,7 @@ class VlmBenchmark(AnyBenchmark):
     vlmeval_version: str = ""
     system_prompt: str = ""
     jpeg: bool = False
+    official: bool = True
     # questions of one's own without options are graded as free text, by the one grader and the judge
     tolerance: float = 0.0
     no_answer: str = "wrong"
@@ -72,11 +76,16 @@ class VlmBenchmark(AnyBenchmark):
         return vlm_preset(self.prompt)
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Columns of the file that scores are made of."""
+    def needed(self) -> tuple[str, ...]:
+        """Columns of the file without which there is no score."""
         more = ["key", "ID"] if self.metric == "wemath" else []
         worst = [self.worst_of] if self.worst_of else []
-        return tuple(dict.fromkeys([*self.groups, *self.where, *self.values, *worst, *more]))
+        return tuple(dict.fromkeys([*self.where, *self.values, *worst, *more]))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the file that scores are made of, or broken down by."""
+        return tuple(dict.fromkeys([*self.groups, *self.needed]))
 
     def __post_init__(self) -> None:
         self.check_common()
@@ -117,15 +126,31 @@ class VlmBenchmark(AnyBenchmark):
         }
         return {"prompt": shown, "vlmeval": self.vlmeval_version, "images": "jpeg" if self.jpeg else "as they are"}
 
-    def more_scores(self, problems: Sequence[Any], results: Sequence[ProblemResult]) -> dict[str, Any]:
-        return more_scores(self, problems, results)
+    def more_scores(
+        self, problems: Sequence[Any], results: Sequence[ProblemResult], rules: Sequence[ProblemResult]
+    ) -> dict[str, Any]:
+        return more_scores(self, problems, results, rules)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of the score."""
+        found = []
+        if not self.official:
+            found.append("the data are not the copy that VLMEvalKit names, so published values are not shown")
+        if self.family == BY_ROW:
+            found.append("the score is the mean of VLMEvalKit's results for each row by itself; --cross-check tells "
+                         "whether that is its score of the whole (a column such as F1 is no mean)")  # fmt: skip
+        return tuple(found)
 
     @property
     def reader(self) -> str:
         return "" if self.family == OPEN else READER
 
     def grading(self) -> list[Any]:
-        return [self.family, self.vlmeval_version, self.preset.compare]
+        if self.family == OPEN:
+            return [self.family, self.tolerance, self.no_answer, self.free_text, self.answer_type]
+        found = [self.family, self.vlmeval_version, self.preset.compare]
+        return [*found, dict(self.score)] if self.family == BY_ROW else found
 
 
 def folder() -> Path:
@@ -152,16 +177,16 @@ def resolve_vlm(names: Iterable[str], preset: VlmPreset, data_dir: Path) -> list
     A name that nobody here knows, but whose file is in the data folder, is VLMEvalKit's business.
 
     Raises:
-        UserError: a path that is no file, or a name that means nothing.
+        UserError: a path that is no file, a name that means nothing, or one name for two things.
     """
     known = shipped_vlm()
     by_upstream = {benchmark.vlmeval: benchmark for benchmark in known.values()}
     found: dict[str, VlmBenchmark] = {}
     for name in names:
         if name.endswith(".toml"):
-            benchmark = build_vlm(read_toml(Path(name)), name)
+            benchmark = _described(name)
         elif name.endswith(".tsv"):
-            benchmark = _own(Path(name))
+            benchmark = _own(Path(name), known, by_upstream)
         elif name in known or name in by_upstream:
             benchmark = known.get(name) or by_upstream[name]
         elif not (data_dir / f"{name}.tsv").is_file():
@@ -172,12 +197,32 @@ def resolve_vlm(names: Iterable[str], preset: VlmPreset, data_dir: Path) -> list
             )
         else:
             benchmark = VlmBenchmark(name=name, title=name, licence="see its data card", n=0, vlmeval=name)
-        found[benchmark.name] = dataclasses.replace(benchmark, prompt=preset.name, sampling=preset.sampling)
+        benchmark = dataclasses.replace(benchmark, prompt=preset.name, sampling=preset.sampling)
+        if found.setdefault(benchmark.name, benchmark) != benchmark:
+            raise UserError(f"--data names two things that are called {benchmark.name}. Run them into two folders.")
     return list(found.values())
 
 
-def _own(path: Path) -> VlmBenchmark:
+def _described(name: str) -> VlmBenchmark:
+    """A benchmark by a TOML file of one's own; its data file by its full path, for runs are looked at elsewhere."""
+    table = read_toml(Path(name))
+    for key in ("prompt", "sampling", *OF_A_RUN):
+        if key in table:
+            raise UserError(
+                f"{name}: {key} is no part of a benchmark's file: --preset and the options of `rlfr-eval vlm` say how "
+                "it is asked, VLMEvalKit how it is scored. Take it out."
+            )
+    benchmark = build_vlm(table, name)
+    file = str(Path(benchmark.file).expanduser().resolve()) if benchmark.file else ""
+    return dataclasses.replace(benchmark, file=file)
+
+
+def _own(path: Path, *known: Mapping[str, VlmBenchmark]) -> VlmBenchmark:
+    """A file of one's own; one with the name of a known benchmark is that benchmark, prompt, score and all."""
     if not path.is_file():
         raise UserError(f"--data {path} is no file.")
     name = path.stem
-    return VlmBenchmark(name=name, title=name, licence="your own", n=0, vlmeval=name, file=str(path))
+    for benchmarks in known:
+        if name in benchmarks:
+            return dataclasses.replace(benchmarks[name], file=str(path.resolve()))
+    return VlmBenchmark(name=name, title=name, licence="your own", n=0, vlmeval=name, file=str(path.resolve()))

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlfr_eval.store import RunStore
-from rlfr_eval.vlm.benchmarks import OPEN
+from rlfr_eval.vlm.benchmarks import OPEN, VlmBenchmark
 from rlfr_eval.vlm.own_score import own_percent
 from rlfr_eval.vlm.scoring import Scoring
+from rlfr_vlm.errors import UserError
 
 
 def cross_check(store: RunStore, scoring: Scoring, scores: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -23,8 +24,8 @@ def cross_check(store: RunStore, scoring: Scoring, scores: Mapping[str, Any]) ->
     judged = [row for row in store.verdicts if row.get("given")]
     for name, (benchmark, problems) in scoring.chosen.items():
         one = scores["benchmarks"][name]
-        if benchmark.family == OPEN or one["partial"] or one["missing"] or one["undecided"]:
-            found[name] = {"why": "it has no evaluation for it" if benchmark.family == OPEN else "not all is decided"}
+        if why := _nothing_to_compare(benchmark, one):
+            found[name] = {"why": why}
             continue
         given = {
             key: value
@@ -34,17 +35,33 @@ def cross_check(store: RunStore, scoring: Scoring, scores: Mapping[str, Any]) ->
             and row.get("reader") == benchmark.reader
             for key, value in row["given"].items()
         }
-        told = scoring.worker.evaluate(name, predictions[name], given)
-        if told["needs"]:
-            found[name] = {"why": f"it would ask the judge {len(told['needs'])} more things"}
-            continue
-        if told["failed"]:
-            found[name] = {"why": f"it fails ({told['failed'][:200]})"}
-            continue
         weights = Counter(str(value) for problem in problems for value in problem.fields.values())
-        own = own_percent(name, benchmark.score, told["result"], weights)
-        found[name] = {"own": own, "here": 100 * one["accuracy"]}
+        told = scoring.worker.evaluate(name, predictions[name], given)
+        found[name] = _compared(benchmark, told, weights, 100 * one["accuracy"])
     return found
+
+
+def _nothing_to_compare(benchmark: VlmBenchmark, one: Mapping[str, Any]) -> str:
+    if benchmark.family == OPEN:
+        return "it has no evaluation for it"
+    if one.get("unscoreable"):
+        return f"there is no score here, because {one['unscoreable']}"
+    if one["partial"] or one["missing"] or one["undecided"]:
+        return "not all is decided"
+    return "" if benchmark.score else "no [score] says where its number stands"
+
+
+def _compared(
+    benchmark: VlmBenchmark, told: Mapping[str, Any], weights: Mapping[str, int], here: float
+) -> dict[str, Any]:
+    if told["needs"]:
+        return {"why": f"it would ask the judge {len(told['needs'])} more things"}
+    if told["failed"]:
+        return {"why": f"it fails ({told['failed'][:200]})"}
+    try:
+        return {"own": own_percent(benchmark.name, benchmark.score, told["result"], weights), "here": here}
+    except UserError as error:
+        return {"why": str(error)}
 
 
 def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:

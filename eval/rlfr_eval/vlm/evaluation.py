@@ -12,8 +12,10 @@ from rlfr_eval.judging import Prompts
 from rlfr_eval.runs import restore
 from rlfr_eval.store import RunStore
 from rlfr_eval.verdicts import Chosen
+from rlfr_eval.vlm.benchmarks import BY_ROW
 from rlfr_eval.vlm.cases import known_cases
 from rlfr_eval.vlm.cross_check import cross_check, lines
+from rlfr_eval.vlm.own_score import check_place
 from rlfr_eval.vlm.problems import VlmProblemSet, read_vlm_problems
 from rlfr_eval.vlm.scoring import Scoring
 from rlfr_eval.vlm.worker_process import WorkerProcess
@@ -44,8 +46,8 @@ class VlmEvaluation(Evaluation):
         self.benchmarks = known
         return found
 
-    def _restore(self, store: RunStore) -> tuple[Chosen, dict[str, int]]:
-        everything, planned = restore_vlm(store, self.worker, self._data)
+    def _restore(self, store: RunStore, but: frozenset[str] = frozenset()) -> tuple[Chosen, dict[str, int]]:
+        everything, planned = restore_vlm(store, self.worker, self._data, but=but)
         self._scoring = Scoring(self.worker, everything)
         return everything, planned
 
@@ -77,10 +79,21 @@ def judging(scoring: Scoring) -> dict[str, Any]:
 def open_benchmark(
     benchmark: Any, data_dir: Path, worker: WorkerProcess, check: bool = True
 ) -> tuple[Any, VlmProblemSet]:
-    """Read a benchmark's rows; returns it with what only VLMEvalKit could tell."""
+    """Read a benchmark's rows; returns it with what only VLMEvalKit could tell.
+
+    Raises:
+        UserError: its file cannot be used, or it does not say where VLMEvalKit's score stands and has to.
+    """
     version = worker.hello()["ms-vlmeval"]
     data = read_vlm_problems(benchmark, data_dir, worker, check)
-    told = {"family": data.family, "vlmeval_version": version, "n": len(data.problems)}
+    if data.family == BY_ROW:
+        check_place(benchmark.name, benchmark.score)
+    told = {
+        "family": data.family,
+        "vlmeval_version": version,
+        "n": benchmark.n or len(data.problems),
+        "official": not benchmark.md5 or data.md5 == benchmark.md5,
+    }
     return dataclasses.replace(benchmark, **told), data
 
 
@@ -90,12 +103,15 @@ def restore_vlm(
     known: dict[str, VlmProblemSet] | None = None,
     data_dir: Path | None = None,
     whole: bool = False,
+    but: frozenset[str] = frozenset(),
 ) -> tuple[Chosen, dict[str, int]]:
     """`runs.restore` with VLMEvalKit's process; `known` are sets that are open already."""
 
     def read(benchmark: Any, folder: Path) -> tuple[Any, VlmProblemSet]:
         if known and benchmark.name in known:
             return benchmark, known[benchmark.name]
+        if data_dir is not None and benchmark.file and (data_dir / f"{benchmark.vlmeval}.tsv").is_file():
+            benchmark = dataclasses.replace(benchmark, file="")  # --data-dir says where it is now
         return open_benchmark(benchmark, folder, worker, check=False)
 
-    return restore(store, data_dir, whole, read)
+    return restore(store, data_dir, whole, read, but)

@@ -26,9 +26,8 @@ def own_percent(
     Raises:
         UserError: the table has no such place, or what is there is no such number.
     """
-    column, row, unit = score.get("column", ""), score.get("row", ""), score.get("unit", "")
-    if unit not in UNITS or not column:
-        raise UserError(f"{name}: [score] must say column, row and unit ({', '.join(UNITS)}); it is {dict(score)}.")
+    check_place(name, score)
+    column, row, unit = score["column"], score.get("row", ""), score["unit"]
     if WEIGHTED in row:
         found = [(_number(name, column, unit, one), _weight(one, weights or {})) for one in records]
         total = sum(weight for _, weight in found)
@@ -41,6 +40,15 @@ def own_percent(
     if len(chosen) != 1 or column not in chosen[0]:
         raise _unknown(name, score, records)
     return _number(name, column, unit, chosen[0])
+
+
+def check_place(name: str, score: Mapping[str, str]) -> None:
+    """Refuse a description of VLMEvalKit's table that leaves open where the score is."""
+    if score.get("unit") not in UNITS or not score.get("column"):
+        raise UserError(
+            f"{name}: [score] in its TOML file must say column, row and unit ({', '.join(UNITS)}) of VLMEvalKit's "
+            f"result; it is {dict(score)}."
+        )
 
 
 def _weight(record: Mapping[str, Any], weights: Mapping[str, int]) -> int:

@@ -97,13 +97,14 @@ def check_file(benchmark: VlmBenchmark, data_dir: Path) -> tuple[Path, str]:
         )
         raise UserError(f"{path} is missing." + ("" if benchmark.file else get))
     found = md5_of(path)
-    locked = read_lock(data_dir).get(benchmark.name, {}).get("content_sha256")
+    locked = read_lock(path.parent).get(benchmark.name, {}).get("content_sha256")
     expected = locked or benchmark.md5
     if expected and found != expected:
         what = "has changed since it was locked" if locked else f"is not VLMEvalKit's copy of {benchmark.title}"
+        other = " To measure it as data of your own, give it another name." if benchmark.file else ""
         raise UserError(
             f"{path} {what}: its MD5 is {found}, expected is {expected}. Move it away and fetch it again, or accept "
-            f"it with `rlfr-eval fetch --vlm {benchmark.name} --data-dir {data_dir} --relock`."
+            f"it with `rlfr-eval fetch --vlm {benchmark.name} --data-dir {path.parent} --relock`.{other}"
         )
     return path, found
 
@@ -132,7 +133,10 @@ def read_vlm_problems(
             problems.append(_problem(reply["row"]))
         else:
             told = reply["ok"]
-    locked = benchmark.name in read_lock(data_dir)
+    missing = [column for column in benchmark.needed if problems and column not in problems[0].fields]
+    if missing:
+        raise UserError(f"{path} has no column {' and no column '.join(missing)}; {benchmark.name} is scored by it.")
+    locked = benchmark.name in read_lock(path.parent)
     if check and benchmark.n and not locked and len(problems) != benchmark.n:
         raise UserError(f"{path} has {len(problems)} rows; {benchmark.title} has {benchmark.n}.")
     return VlmProblemSet(tuple(problems), found, told["family"], told["without_image"])

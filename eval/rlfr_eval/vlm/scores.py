@@ -11,36 +11,58 @@ LONGEST_GROUPS = 40  # values of a column; one with more is no grouping
 ONE_STEP = 0.5  # what WeMath gives a problem whose steps are right and whose whole is wrong
 
 
-def more_scores(benchmark: Any, problems: Sequence[Any], results: Sequence[ProblemResult]) -> dict[str, Any]:
+def more_scores(
+    benchmark: Any, problems: Sequence[Any], results: Sequence[ProblemResult], rules: Sequence[ProblemResult]
+) -> dict[str, Any]:
     """What a benchmark reports beside, or instead of, the share of right answers.
 
     Args:
         benchmark: a VlmBenchmark.
-        results: in the order of the problems, one sample each.
+        results, rules: in the end and by rules alone, in the order of the problems, one sample each.
     """
+    found: dict[str, Any] = {"notes": list(benchmark.notes)}
+    if not benchmark.official:
+        found["reference"] = []
     reason = unscoreable(benchmark, problems)
     if reason:
         nothing = {"accuracy": None, "ci95": [0.0, 1.0], "standard_error": None, "lower": 0.0, "upper": 1.0}
-        return {**nothing, "headline": False, "unscoreable": reason}
+        return {**found, **nothing, "headline": False, "unscoreable": reason}
     pairs = list(zip(problems, results, strict=True))
-    found: dict[str, Any] = {}
     if benchmark.where:
-        chosen = [result for problem, result in pairs if _matches(problem, benchmark.where)]
-        found |= {**accuracy(chosen, 1), "problems_scored": len(chosen), "scored": dict(benchmark.where)}
-        found["headline"] = found["coverage"] >= 1 - HEADLINE_UNDECIDED and bool(chosen)
+        found |= _of_a_part(benchmark.where, pairs, rules)
     metrics = {}
     if benchmark.metric == "wemath":
         dimensions = {kind: wemath(pairs, strict=kind == "strict") for kind in ("strict", "loose")}
         found |= {key: dimensions["strict"][key] for key in ("accuracy", "ci95", "lower", "upper")}
         found |= {"metric": "strict", "standard_error": None}
+        found["undecided_share"] = 1 - dimensions["strict"]["coverage"]  # of problems, which are several answers each
+        found["headline"] = found["undecided_share"] <= HEADLINE_UNDECIDED
         found["dimensions"] = {kind: one["dimensions"] for kind, one in dimensions.items()}
-        metrics["loose"] = {key: value for key, value in dimensions["loose"].items() if key != "dimensions"}
+        metrics["loose"] = _shown(dimensions["loose"], dimensions["loose"]["n"])
         metrics["answers right"] = _shown(accuracy(list(results), 1), len(results))
     if benchmark.worst_of:
         metrics["worst case"] = worst_case(pairs, benchmark.worst_of)
     if benchmark.where:
         metrics["all rows"] = _shown(accuracy(list(results), 1), len(results))
     return {**found, "metrics": metrics, "groups": by_group(benchmark.groups, pairs)}
+
+
+def _of_a_part(
+    where: Mapping[str, str], pairs: Sequence[tuple[Any, ProblemResult]], rules: Sequence[ProblemResult]
+) -> dict[str, Any]:
+    """The score of some rows, and who decided them."""
+    chosen = [(result, by_rules) for (problem, result), by_rules in zip(pairs, rules, strict=True)
+              if _matches(problem, where)]  # fmt: skip
+    found = accuracy([result for result, _ in chosen], 1)
+    alone = accuracy([by_rules for _, by_rules in chosen], 1)
+    return {
+        **found,
+        "problems_scored": len(chosen),
+        "scored": dict(where),
+        "headline": found["coverage"] >= 1 - HEADLINE_UNDECIDED and bool(chosen),
+        "judged": alone["undecided"] - found["undecided"],  # a judge decides only what rules leave open
+        "rules_only": {key: alone[key] for key in ("accuracy", "ci95", "coverage", "lower", "upper")},
+    }
 
 
 def unscoreable(benchmark: Any, problems: Sequence[Any]) -> str:
@@ -96,26 +118,30 @@ def wemath_dimension(steps: Sequence[bool], whole: bool, strict: bool) -> str:
 def wemath(pairs: Sequence[tuple[Any, ProblemResult]], strict: bool) -> dict[str, Any]:
     """WeMath's score: complete mastery, and half of inadequate generalization, of all multi-step problems.
 
-    Undecided parts: a problem with one is left out of the value; the bounds take all of them for wrong, or for right,
-    which is where the score is least and greatest, because it grows with every right part.
+    The bounds take undecided parts for wrong, or for right, which is where the score is least and greatest, because
+    it grows with every right part. A problem is decided when both are the same; the others are left out of the value,
+    which stays within the bounds.
     """
     values, low, high = [], [], []
     dimensions: dict[str, int] = defaultdict(int)
     members = _families(pairs)
     for parts in members.values():
         verdicts = [part.verdicts[0] for part in parts]
-        if Verdict.UNDECIDED not in verdicts:
-            name = _dimension(verdicts, set(), strict)
-            dimensions[name] += 1
-            values.append(_worth(name))
-        low.append(_worth(_dimension(verdicts, set(), strict)))
-        high.append(_worth(_dimension(verdicts, {Verdict.UNDECIDED}, strict)))
+        least, most = (_dimension(verdicts, right, strict) for right in (set(), {Verdict.UNDECIDED}))
+        low.append(_worth(least))
+        high.append(_worth(most))
+        if low[-1] == high[-1]:
+            values.append(low[-1])
+        if least == most:
+            dimensions[least] += 1
+    lower, upper = (sum(bound) / len(bound) if bound else float(bound is high) for bound in (low, high))
     return {
-        "accuracy": sum(values) / len(values) if values else None,
+        "accuracy": min(max(sum(values) / len(values), lower), upper) if values else None,
         "ci95": list(bootstrap_interval(values)) if values else [0.0, 1.0],
-        "lower": sum(low) / len(low) if low else 0.0,
-        "upper": sum(high) / len(high) if high else 1.0,
+        "lower": lower,
+        "upper": upper,
         "n": len(members),
+        "coverage": len(values) / len(members) if members else 0.0,
         "dimensions": dict(dimensions),
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rlfr_eval.settings import load_settings
+from rlfr_eval.vlm.benchmarks import folder as benchmark_files
 from rlfr_eval.vlm.benchmarks import shipped_vlm
 from rlfr_eval.vlm.worker_process import WorkerProcess, interpreter
 from rlfr_vlm.errors import UserError
@@ -61,6 +62,22 @@ def one_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         return contextlib.nullcontext(shared) if python == vlmeval_python() else WorkerProcess(python, log)
 
     monkeypatch.setattr("rlfr_eval.vlm.worker_process.WorkerProcess", start)
+
+
+@pytest.fixture(scope="session")
+def small_wemath(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of benchmark files in which WeMath, whose score wants the whole set, has as many rows as here."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    for path in benchmark_files().glob("*.toml"):
+        text = path.read_text()
+        (folder / path.name).write_text(text.replace("n = 1740", f"n = {len(SETS['WeMath'])}"))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def whole_wemath(small_wemath: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "lmu" in request.fixturenames:
+        monkeypatch.setattr("rlfr_eval.vlm.benchmarks.folder", lambda: small_wemath)
 
 
 @pytest.fixture

@@ -175,7 +175,7 @@ def test_keys_are_nowhere(vlm, serve, alone, monkeypatch, scores):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_random_moments(fresh, vlm, serve, make_reaction, lmu, alone, seed, healthy):
+def test_killed_at_random_moments(fresh, vlm, serve, make_reaction, lmu, alone, seed, healthy, small_wemath):
     """kill -9 while answers and verdicts arrive, ten times in all: no stored answer is asked again."""
     moments = random.Random(seed)
     asked: dict[str, int] = {}
@@ -187,8 +187,9 @@ def test_killed_at_random_moments(fresh, vlm, serve, make_reaction, lmu, alone, 
 
     server = serve(slow)
     judging = serve(lambda body, n: make_reaction(text=judge(body), delay=0.3), models=({"id": "j"},))
+    data = [str(small_wemath / "wemath.toml") if name == "WeMath" else name for name in SETS]
     command = [
-        sys.executable, "-m", "rlfr_eval.cli", "vlm", "--base-url", server.url, "--data", *SETS, "--out", "run",
+        sys.executable, "-m", "rlfr_eval.cli", "vlm", "--base-url", server.url, "--data", *data, "--out", "run",
         "--data-dir", str(lmu), "--judge-base-url", judging.url, "--concurrency", "2",
     ]  # fmt: skip
     environment = {**os.environ, "JUDGE_CONCURRENCY": "2"}
