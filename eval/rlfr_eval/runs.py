@@ -14,6 +14,7 @@ from typing import Any
 
 from rlfr_eval.benchmarks import AnyBenchmark, Benchmark, build
 from rlfr_eval.problems import ProblemSet, read_problems
+from rlfr_eval.settings import without_secrets
 from rlfr_eval.store import RunStore
 from rlfr_eval.verdicts import Chosen
 from rlfr_vlm import __version__
@@ -56,7 +57,7 @@ def about(benchmarks: Sequence[AnyBenchmark], data_dir: Path, limit: int | None,
 def session() -> dict[str, Any]:
     """Who works on a run now, with what. A run that is resumed has several."""
     return {
-        "command": ["rlfr-eval", *sys.argv[1:]],
+        "command": ["rlfr-eval", *map(without_secrets, sys.argv[1:])],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": versions(),
         "commit": _commit(),

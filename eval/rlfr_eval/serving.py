@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from rlfr_eval.fingerprint import fingerprint
 from rlfr_eval.progress import Clock
 from rlfr_eval.server import HOST, Server, fill, free_port, vllm_command
-from rlfr_eval.settings import json_object
+from rlfr_eval.settings import json_object, without_secrets
 from rlfr_eval.urls import base_url
 from rlfr_vlm.errors import UserError
 
@@ -103,7 +103,7 @@ class ServingOptions:
             found["fingerprint"] = fingerprint(self.folder)
         if self.is_adapter():
             found |= {"base_model": self.base(), "adapter": self.adapter}
-        return found | {"served_by": self.command or ["vllm", *self.arguments]}
+        return found | {"served_by": without_secrets(self.command) or ["vllm", *map(without_secrets, self.arguments)]}
 
     def context(self) -> int | None:
         """Positions the model was made for; None when only the server that will serve it can tell."""

@@ -68,7 +68,12 @@ class Value:
         """The value, masked when it is a secret."""
         if SETTINGS[self.name].secret and self.text:
             return "(set, not shown)"
-        return SECRET_PARTS.sub("(secret)", self.text) or "(empty)"
+        return without_secrets(self.text) or "(empty)"
+
+
+def without_secrets(text: str) -> str:
+    """Text that may be shown and stored: without passwords in addresses and keys in commands."""
+    return SECRET_PARTS.sub("(secret)", text)
 
 
 class Settings:

@@ -66,10 +66,12 @@ def load_means(folder: Path) -> dict[str, Any]:
         rows: dict[str, list[dict[str, Any]]] = {}
         for row in store.answers():
             rows.setdefault(row["benchmark"], []).append({key: row[key] for key in KEYS})
+        scored = read_scores(folder)
         found = {}
         for name, spec in store.run["specs"].items():
             samples = spec["sampling"]["samples"]
-            ids = list(dict.fromkeys(row["problem"] for row in rows.get(name, [])))
+            left_out = set(scored.get(name, {}).get("not_scored", ()))
+            ids = [key for key in dict.fromkeys(row["problem"] for row in rows.get(name, [])) if key not in left_out]
             final, _ = collect(ids, samples, rows.get(name, []), standing)
             means = {key: result.mean for key, result in zip(ids, final, strict=True)}
             made = store.run["benchmarks"][name]
@@ -81,9 +83,21 @@ def load_means(folder: Path) -> dict[str, Any]:
                 "made": made,
                 "limit": store.run["limits"][name],
                 "judge": judges.get(name),
+                "by_answers": spec.get("metric", "accuracy") != "accuracy",
                 "undecided": verdicts.count(Verdict.UNDECIDED) / max(1, len(verdicts)),
             }
         return {"benchmarks": found, "folder": folder, "vlm": is_vlm(store)}
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """Scores of a run by benchmark; empty when it was never scored."""
+    from rlfr_eval.store import SCORES_FILE
+
+    try:
+        found: dict[str, Any] = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))["benchmarks"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return found
 
 
 def _note(text: str) -> None:
@@ -125,6 +139,8 @@ def differences_of(a: dict[str, Any], b: dict[str, Any], note: Callable[[str], N
             note(f"{name} was asked differently: {change}")
         if left["judge"] != right["judge"]:
             note(f"{name}: the judges differ: {left['judge'] or 'none'} and {right['judge'] or 'none'}")
+        if left["by_answers"]:
+            note(f"{name} is compared by answers; its score is about groups of them, and may move otherwise")
         for run in (a, b):
             one, folder = run["benchmarks"][name], run["folder"]
             if one["limit"] is not None:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +90,9 @@ def _evaluation(options: argparse.Namespace) -> "Iterator[VlmEvaluation]":
     extra_body = read_extra_body(options)
     settings = read_settings(options, {"LMUData": options.data_dir, "RLFR_EVAL_SERVER_CMD": options.server_cmd})
     serving = read_serving(options, settings, PAPER_CONTEXT if options.preset == "paper" else "")
+    if options.preset == "paper" and (serving.url or serving.command):
+        print("preset paper: the paper's context is 8192, prompt and answer together; this server is not told so, and "
+              "answers may be longer unless it was started with it", file=sys.stderr)  # fmt: skip
     trained = _trained(options)
     folder = Path(options.out or Path("outputs/eval") / f"{serving.label}--vlm-{options.preset}")
     python = interpreter(settings)

@@ -59,6 +59,7 @@ def _of_a_part(
         **found,
         "problems_scored": len(chosen),
         "scored": dict(where),
+        "not_scored": [problem.id for problem, _ in pairs if not _matches(problem, where)],
         "headline": found["coverage"] >= 1 - HEADLINE_UNDECIDED and bool(chosen),
         "judged": alone["undecided"] - found["undecided"],  # a judge decides only what rules leave open
         "rules_only": {key: alone[key] for key in ("accuracy", "ci95", "coverage", "lower", "upper")},

@@ -19,13 +19,14 @@ class TrainingPrompt:
 
 
 def training_prompt(model: str) -> TrainingPrompt:
-    """Read it from the folder of a checkpoint, or the one above it.
+    """Read it from the folder of a checkpoint, or the one above it; a model's name on a server has neither.
 
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    folder = Path(model).expanduser()
-    path = next((place / CONFIG_FILE for place in (folder, folder.parent) if (place / CONFIG_FILE).is_file()), None)
+    folder = Path(model).expanduser().resolve()
+    places = (folder, folder.parent) if model and folder.is_dir() else ()  # else a name, and no file is beside it
+    path = next((place / CONFIG_FILE for place in places if (place / CONFIG_FILE).is_file()), None)
     if path is None:
         raise UserError(
             f"--preset training wants the {CONFIG_FILE} that `rlfr train` wrote beside {model or 'the checkpoint'}; "
@@ -39,6 +40,9 @@ def training_prompt(model: str) -> TrainingPrompt:
         raise UserError(f"Cannot read {path}: {error}.") from None
     if not isinstance(settings, dict):
         raise UserError(f"{path} is no table of settings.")
-    return TrainingPrompt(
-        settings.get("system_prompt") or "", settings.get("image_min_pixels"), settings.get("image_max_pixels")
-    )
+    wanted = {"system_prompt": str, "image_min_pixels": int, "image_max_pixels": int}
+    for key, kind in wanted.items():
+        if settings.get(key) is not None and type(settings[key]) is not kind:
+            raise UserError(f"{path}: {key} is {settings[key]!r}; it must be of type {kind.__name__}.")
+    system, least, most = map(settings.get, wanted)
+    return TrainingPrompt(system or "", least, most)

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from rlfr_vlm.errors import UserError
 from tests.eval.vlm.conftest import vlmeval_python
-from tests.eval.vlm.sets import SETS, draw, judge, says, text_of
+from tests.eval.vlm.sets import SETS, draw, judge, policy, says, text_of
 
 BY_HAND = {
     "MathVista_MINI": 5 / 8, "MathVision_MINI": 5 / 8, "MathVerse_MINI": 3 / 5, "WeMath": 2.5 / 6, "LogicVista": 3 / 5,
@@ -185,6 +186,25 @@ def test_presets_never_meet(vlm, run_eval, alone):
     assert run_eval("compare", "run", "run")[0] == 0
 
 
+def test_compare_is_about_the_rows_that_are_scored(vlm, serve, healthy, run_eval, alone):
+    """MMMU's development row, turned from right to wrong, moves nothing; WeMath's pairs are answers."""
+    data = ("MMMU_DEV_VAL", "WeMath")
+    assert vlm("--judge-base-url", healthy.url, data=data)[0] == 0
+    server = serve(lambda body, n: "B" if "[MMMU_DEV_VAL-4]" in text_of(body) else policy(body))
+    assert vlm("--judge-base-url", healthy.url, data=data, out="other", server=server)[0] == 0
+    code, out, err = run_eval("compare", "run", "other", "--json")
+    mmmu, wemath = json.loads(out)["other"][:2]
+    assert code == 0 and (mmmu["pairs"], mmmu["value"], mmmu["lost"]) == (6, 0.0, [])
+    assert wemath["pairs"] == 19 and "WeMath is compared by answers" in err
+
+
+def test_a_key_in_a_servers_command_is_not_stored():
+    from rlfr_eval.serving import ServingOptions
+
+    identity = ServingOptions(model="gpt2", command="serve --api-key sk-verysecret {model}").identity()
+    assert identity["served_by"] == "serve --api-key (secret) {model}"
+
+
 def test_the_training_preset_asks_as_the_policy_was_trained(vlm, alone):
     code, _, err = vlm("--preset", "training", "--judge", "none", data=("VisuLogic",))
     assert code == 2 and "--preset training wants the config.yaml" in err and "--system-prompt" in err
@@ -196,6 +216,20 @@ def test_the_training_preset_asks_as_the_policy_was_trained(vlm, alone):
     from rlfr_eval.vlm.training_prompt import TrainingPrompt, training_prompt
 
     assert training_prompt(str(folder)) == TrainingPrompt("Think first.", None, 50176)
+    # a name on a server is beside no file: not beside whatever lies in this folder
+    (alone / "config.yaml").write_text("system_prompt: STRAY\n")
+    for model in ("m", "", "org/m"):
+        with pytest.raises(UserError, match="there is none"):
+            training_prompt(model)
+    (folder.parent / "config.yaml").write_text("system_prompt: [a, b]\n")
+    with pytest.raises(UserError, match=r"system_prompt is \['a', 'b'\]; it must be of type str"):
+        training_prompt(str(folder))
+
+
+def test_the_papers_context_is_not_what_a_server_of_others_has(vlm):
+    for preset, said in (("paper", True), ("official", False)):
+        code, _, err = vlm("--judge", "none", "--preset", preset, data=("VisuLogic",), out=preset)
+        assert code == 0 and ("context is 8192" in err) == said
 
 
 def test_data_of_ones_own(vlm, serve, alone, scores, healthy):

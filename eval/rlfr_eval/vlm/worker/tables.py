@@ -94,7 +94,7 @@ def _read(file: Path, own: bool) -> Any:
         if torn.any():
             raise Unusable(
                 f"{file}, column {column}: the cell that begins {frame[column][torn].iloc[0][:40]!r} holds a tab. "
-                "What begins with a quotation mark goes on to the next one; double those of the text, and quote the cell."
+                "What begins with a quotation mark goes on to the next; double those of the text, and quote the cell."
             )
     return frame
 
