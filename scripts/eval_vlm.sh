@@ -11,14 +11,20 @@ set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 [ -n "${CKPT:-}" ] || { sed -n '2,9p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 2; }
 
-run_name="${RUN_NAME:-$(basename "$(dirname "$CKPT")")--$(basename "$CKPT")}"
-read -r -a datasets <<< "${DATASETS:-MathVista_MINI MathVision_MINI MathVerse_MINI WeMath LogicVista VisuLogic}"
-arguments=(vlm --model "$CKPT" --data "${datasets[@]}" --preset "${PRESET:-paper}" --out "outputs/eval/$run_name")
-steps=("bash scripts/setup_vlmeval.sh" "rlfr-eval ${arguments[*]}")
-if [ "${1:-}" = "--dry-run" ]; then
-  shift
-  echo "+ ${steps[0]}    # VLMEvalKit in .venv-vlmeval, once"
-  echo "+ ${steps[1]} $*"
+parent="$(basename "$(dirname "$CKPT")")"
+if [ "$parent" = . ]; then parent=""; fi  # a name without a folder
+run_name="${RUN_NAME:-${parent:+$parent--}$(basename "$CKPT")}"
+mapfile -t datasets < <(tr -s '[:space:]' '\n' \
+  <<< "${DATASETS:-MathVista_MINI MathVision_MINI MathVerse_MINI WeMath LogicVista VisuLogic}" | grep .)
+dry="" more=()
+for argument in "$@"; do
+  if [ "$argument" = --dry-run ]; then dry=1; else more+=("$argument"); fi
+done
+arguments=(vlm --model "$CKPT" --data "${datasets[@]}" --preset "${PRESET:-paper}" --out "outputs/eval/$run_name" "${more[@]}")
+line="rlfr-eval$(printf ' %q' "${arguments[@]}")"
+if [ -n "$dry" ]; then
+  echo "+ bash scripts/setup_vlmeval.sh    # VLMEvalKit in .venv-vlmeval, once"
+  echo "+ $line"
   echo "    # starts a worker for VLMEvalKit; serves $CKPT with vLLM and waits for its health; asks ${#datasets[@]} benchmarks;"
   echo "    # stops the server; grades by rules; starts or reaches the judge of .env, asks it, stops it;"
   echo "    # writes outputs/eval/$run_name/scores.json and report.md"
@@ -27,5 +33,5 @@ fi
 rlfr_eval="$here/../.venv/bin/rlfr-eval"
 if [ ! -x "$rlfr_eval" ]; then bash "$here/setup.sh" --extras vllm; fi
 bash "$here/setup_vlmeval.sh"
-echo "+ rlfr-eval ${arguments[*]} $*" >&2
-exec "$rlfr_eval" "${arguments[@]}" "$@"
+echo "+ $line" >&2
+exec "$rlfr_eval" "${arguments[@]}"

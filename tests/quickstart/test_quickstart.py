@@ -1,6 +1,7 @@
 """The quick start in `--fast` mode: every stage for real, and everything it promises to leave behind."""
 
 import json
+import re
 import math
 import time
 
@@ -59,6 +60,21 @@ def test_report_and_figures_are_there(run):
     for name in ("reward_curves.png", "deviation.png", "tokens.png"):
         assert f"figures/{name}" in report
         assert (out / "figures" / name).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_page_shows_all_runs_with_their_rollouts(run):
+    out, _ = run
+    page = (out / "report.html").read_text()
+    data = decompressed(re.search(r'id="data">([^<]*)<', page)[1])
+    assert [one["name"] for one in data["runs"]] == ["seed3/rlfr", "seed4/rlfr", "seed3/rlvr", "seed4/rlvr"]
+    accuracy = next(chart for chart in data["charts"] if chart["id"] == "accuracy")
+    assert [line["label"] for line in accuracy["lines"]][::2] == ["rlfr: right among decided",
+                                                                  "rlvr: right among decided"]  # fmt: skip
+    assert all("low" in line for line in accuracy["lines"])  # two seeds make a band
+    shown = {group["run"] for group in data["groups"]}
+    assert shown == {0, 1, 2, 3} and all(group["images"] for group in data["groups"])
+    assert data["layers"] == [1, 2, 3] and data["scales"]["flow_reward"][2] > 0
+    assert "No watch-dog looked" not in page and "seed4/rlvr" in page
 
 
 def test_each_run_leaves_config_metrics_and_a_loadable_policy(run):

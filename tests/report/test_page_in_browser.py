@@ -130,7 +130,7 @@ def test_tokens_have_their_numbers_colours_and_marks(opened):
     spans.nth(1).hover()
     said = opened.text("#readout")
     # flow reward, mean of 5 and 10, the layers, entropy 0.25 x 1, advantage -0.5 - 0.01 from there on
-    assert said.startswith("token 2 of 5: + flow reward -0.01")
+    assert said.startswith("token 2 of 5: + · flow reward -0.01")
     for part in ("mean of layers 7.5", "layer 1 5", "layer 3 10", "entropy 0.25", "advantage -0.51"):
         assert part in said, said
     opened.page.locator("#detail .tokens").first.focus()

@@ -105,7 +105,7 @@ function describeToken(line, i) {
   const numbers = MODES.map((mode) => [mode.label, mode.of(tokens)?.[i]]).filter(([, value]) => value !== undefined);
   $("readout").replaceChildren(
     h("b", {}, `token ${i + 1} of ${tokens.pieces.length}: `), h("code", {}, visibleToken(tokens.pieces[i])),
-    ...numbers.map(([label, value]) => h("span", {}, ` ${label} `, h("b", {}, show(value, FLOAT16_DIGITS)))),
+    ...numbers.map(([label, value]) => h("span", {}, ` · ${label} `, h("b", {}, show(value, FLOAT16_DIGITS)))),
     tokens.cut?.[i] ? h("span", {}, " beyond the threshold, cut by top-k") : "",
   );
 }
