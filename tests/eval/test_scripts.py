@@ -48,6 +48,12 @@ def test_eval_vlm_dry_run_prints_every_step():
     )
     assert f"{command} --limit 5" in done.stdout
     assert bash(ROOT / "scripts/eval_vlm.sh", CKPT="").returncode == 2
+    # a line that can be copied, wherever the flag stands; a name without a folder; names on several lines
+    done = bash(
+        ROOT / "scripts/eval_vlm.sh", "--system-prompt", "a b", "--dry-run", CKPT="x", DATASETS="WeMath\n LogicVista"
+    )
+    command = "--model x --data WeMath LogicVista --preset paper --out outputs/eval/x --system-prompt a\\ b"
+    assert done.returncode == 0 and command in done.stdout
 
 
 def test_setup_vlmeval_dry_run_starts_nothing():

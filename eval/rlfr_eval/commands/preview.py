@@ -17,7 +17,8 @@ def _parser() -> argparse.ArgumentParser:
     given.add_argument("--data", nargs="+", required=True, metavar="NAME", help="benchmarks or TSV files")
     given.add_argument("--data-dir", help="folder with NAME.tsv files (default: LMUData, or ~/LMUData)")
     given.add_argument("--preset", default="official", choices=["official", "paper", "training"])
-    given.add_argument("--system-prompt", default="", help="of the preset training")
+    given.add_argument("--model", default="", help="preset training: the checkpoint whose config.yaml says how to ask")
+    given.add_argument("--system-prompt", help="preset training: this one instead")
     given.add_argument("-n", "--rows", type=int, default=3, help="rows to show (default: %(default)s)")
     given.add_argument("--id", help="the row of this index alone")
     given.add_argument("--json", action="store_true", help="a JSON line per row")
@@ -31,9 +32,11 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> int:
     """Show rows as they would be asked."""
     options = _parser().parse_args(list(arguments))
+    if options.rows < 1:
+        raise UserError(f"--rows {options.rows}: at least one row is shown.")
     import dataclasses
 
-    from rlfr_eval.commands.vlm import vlm_data_folder
+    from rlfr_eval.commands.vlm import trained_prompt, vlm_data_folder
     from rlfr_eval.settings import load_settings
     from rlfr_eval.vlm.benchmarks import resolve_vlm
     from rlfr_eval.vlm.evaluation import open_benchmark
@@ -43,12 +46,13 @@ def run(arguments: Sequence[str]) -> int:
 
     settings = load_settings({"LMUData": options.data_dir})
     data_dir = vlm_data_folder(settings)
+    system_prompt = trained_prompt(options).system_prompt
     benchmarks = resolve_vlm(options.data, vlm_preset(options.preset), data_dir)
     with WorkerProcess(interpreter(settings), cache_root() / "logs" / "vlmeval.log") as worker:
         for one in benchmarks:
-            asked = dataclasses.replace(one, system_prompt=options.system_prompt)
+            asked = dataclasses.replace(one, system_prompt=system_prompt)
             benchmark, data = open_benchmark(asked, data_dir, worker)
-            chosen = [row for row in data.problems if options.id in (None, row.id)][: max(1, options.rows)]
+            chosen = [row for row in data.problems if options.id in (None, row.id)][: options.rows]
             if not chosen:
                 raise UserError(f"{one.name} has no row with the index {options.id!r}.")
             for problem in chosen:

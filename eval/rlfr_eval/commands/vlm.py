@@ -23,6 +23,7 @@ from rlfr_eval.commands.arguments import (
     read_serving,
     read_settings,
 )
+from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
     from rlfr_eval.settings import Settings
@@ -93,7 +94,7 @@ def _evaluation(options: argparse.Namespace) -> "Iterator[VlmEvaluation]":
     if options.preset == "paper" and (serving.url or serving.command):
         print("preset paper: the paper's context is 8192, prompt and answer together; this server is not told so, and "
               "answers may be longer unless it was started with it", file=sys.stderr)  # fmt: skip
-    trained = _trained(options)
+    trained = trained_prompt(options)
     folder = Path(options.out or Path("outputs/eval") / f"{serving.label}--vlm-{options.preset}")
     python = interpreter(settings)
     data_dir = vlm_data_folder(settings)
@@ -125,7 +126,8 @@ def vlm_data_folder(settings: "Settings") -> Path:
     return Path(settings["LMUData"] or "~/LMUData").expanduser()
 
 
-def _trained(options: argparse.Namespace) -> "TrainingPrompt":
+def trained_prompt(options: argparse.Namespace) -> "TrainingPrompt":
+    """The system prompt that is named, or that of the policy's training where the preset is that."""
     from rlfr_eval.vlm.training_prompt import TrainingPrompt, training_prompt
 
     if options.preset != "training" or options.system_prompt is not None:
@@ -134,10 +136,14 @@ def _trained(options: argparse.Namespace) -> "TrainingPrompt":
 
 
 def _pixels(options: argparse.Namespace, trained: "TrainingPrompt") -> dict[str, Any]:
-    limits = {"min_pixels": options.min_pixels or trained.min_pixels,
-              "max_pixels": options.max_pixels or trained.max_pixels}  # fmt: skip
-    set_ones = {name: value for name, value in limits.items() if value}
-    return {"mm_processor_kwargs": set_ones} if set_ones else {}
+    least = trained.min_pixels if options.min_pixels is None else options.min_pixels
+    most = trained.max_pixels if options.max_pixels is None else options.max_pixels
+    limits = {name: value for name, value in (("min_pixels", least), ("max_pixels", most)) if value is not None}
+    if any(value < 1 for value in limits.values()) or (least or 1) > (most or least or 1):
+        raise UserError(
+            f"--min-pixels {least} and --max-pixels {most}: they are counts of pixels, the first no larger."
+        )
+    return {"mm_processor_kwargs": limits} if limits else {}
 
 
 def _benchmarks(options: argparse.Namespace, trained: "TrainingPrompt", data_dir: Path) -> "list[VlmBenchmark]":

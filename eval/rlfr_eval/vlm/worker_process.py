@@ -66,7 +66,7 @@ class WorkerProcess:
 
     def __enter__(self) -> "WorkerProcess":
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = self.log.open("wb")
+        self._stream = self.log.open("ab")  # a file of that name may be somebody's
         compat = importlib.util.find_spec("rlfr_vlm.compat.torchvision_hook")
         hook = compat.origin if compat is not None and compat.origin else ""
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}

@@ -289,6 +289,30 @@ def test_preview_and_list_and_dry_run(lmu, run_eval, vlm, alone):
     assert code == 2 and "Did you mean" in err and "MathVista_MINI" in err
 
 
+def test_preview_shows_what_the_training_preset_asks(lmu, run_eval, alone):
+    arguments = ("preview", "--data", "VisuLogic", "--data-dir", str(lmu), "-n", "1", "--preset", "training")
+    code, _, err = run_eval(*arguments)
+    assert code == 2 and "wants the config.yaml" in err
+    (alone / "policy").mkdir()
+    (alone / "policy" / "config.yaml").write_text("system_prompt: Think first.\n")
+    assert "[system]\nThink first." in run_eval(*arguments, "--model", "policy")[1]
+    assert "[system]\nBox it." in run_eval(*arguments, "--system-prompt", "Box it.")[1]
+    assert run_eval(*arguments, "--rows", "-3")[0] == 2
+
+
+@pytest.mark.parametrize("limits", [("0", "9"), ("-5", "9"), ("500", "10")])
+def test_limits_of_pixels_that_are_none(vlm, limits):
+    code, _, err = vlm("--judge", "none", "--min-pixels", limits[0], "--max-pixels", limits[1], data=("VisuLogic",))
+    assert code == 2 and "counts of pixels" in err and not vlm.server.requests
+
+
+def test_somebodys_file_of_the_logs_name_is_added_to(fresh, vlm, alone):
+    (alone / "run").mkdir()
+    (alone / "run" / "vlmeval.log").write_text("my notes\n")
+    assert vlm("--judge", "none", data=("VisuLogic",))[0] == 0
+    assert (alone / "run" / "vlmeval.log").read_text().startswith("my notes\n")
+
+
 def test_no_environment_with_vlmevalkit_is_one_message(run_eval, monkeypatch, alone, lmu):
     monkeypatch.setenv("VLMEVAL_PYTHON", "/nowhere/python")
     arguments = ("vlm", "--base-url", "http://127.0.0.1:9", "--data", "WeMath", "--data-dir", str(lmu))
