@@ -1,14 +1,15 @@
 """The quick start in `--fast` mode: every stage for real, and everything it promises to leave behind."""
 
 import json
-import re
 import math
+import re
 import time
 
 import pytest
 import yaml
 
 from rlfr_vlm.cli import main
+from rlfr_vlm.page.html import decompressed
 
 
 @pytest.fixture(scope="module")
