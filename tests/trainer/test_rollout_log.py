@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from rlfr_vlm.trainer.rollout_log import RolloutLog, pack, unpack
 
@@ -47,6 +48,35 @@ def test_a_full_file_is_thinned_evenly(tmp_path):
     assert again.stride == 8 and again.rollouts == 49
 
 
+def test_thumbnails_are_kept_once_and_only_with_their_groups(tmp_path):
+    log = RolloutLog(tmp_path, 0, groups=2, megabytes=0.02)
+    pictures = [Image.new("RGB", (28, 28), (shade, 0, 0)) for shade in range(40)]
+    log.take([group("a") | {"pictures": [pictures[0], pictures[1]]}, group("b") | {"pictures": [pictures[0]]}], 0, 2)
+    log.flush()
+    first, second = lines(tmp_path)
+    folder = tmp_path / "rollouts"
+    assert first["thumbnails"][0] == second["thumbnails"][0] and "pictures" not in first
+    assert len(list((folder / "rank0-thumbnails").iterdir())) == 2
+    assert Image.open(folder / first["thumbnails"][1]).getpixel((3, 3)) == (1, 0, 0)
+    for step in range(1, 40):
+        log.take([group("x" * 1000) | {"pictures": [pictures[step]]}], step, 2)
+        log.flush()
+    assert log.stride > 1
+    wanted = {name for line in lines(tmp_path) for name in line["thumbnails"]}
+    assert wanted and {f"rank0-thumbnails/{path.name}" for path in (folder / "rank0-thumbnails").iterdir()} == wanted
+
+
+def test_a_full_disk_ends_the_log_not_the_run(tmp_path, monkeypatch, capsys):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rlfr_vlm.trainer.rollout_log.save_thumbnail", full)
+    log = RolloutLog(tmp_path, 0, groups=1, megabytes=1)
+    log.take([group("a") | {"pictures": [Image.new("RGB", (8, 8))]}], 0, 2)
+    log.take([group("b")], 1, 2)
+    assert capsys.readouterr().err.count("rollouts are not written any more: No space left") == 1 and log.groups == 0
+
+
 def test_a_line_that_was_cut_off_is_dropped_at_resume(tmp_path):
     log = RolloutLog(tmp_path, 0, groups=1, megabytes=1)
     log.take([group("a")], 0, rows=2)
@@ -67,6 +97,7 @@ def test_a_run_writes_what_it_trained_on(make_trainer, make_policy, processor, t
     assert [line["step"] for line in written] == [0, 2]  # two updates a rollout
     for line, flow in zip(written, seen, strict=True):
         assert line["prompt"][0]["content"].startswith("<image>") and isinstance(line["row_number"], int)
+        assert [(tmp_path / "run" / "rollouts" / name).exists() for name in line["thumbnails"]] == [True]
         assert len(line["responses"]) == 4
         outcomes = [own["rewards"]["last_digit_reward"] for own in line["responses"]]
         mean = sum(outcomes) / 4
