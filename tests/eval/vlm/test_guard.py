@@ -25,14 +25,9 @@ def opened(worker, folder, name, **cells):
     return list(worker.open(name, path, folder / "images", []))
 
 
-def outcome(worker, name, prediction, *replies):
-    """What becomes of an answer once a judge has replied so."""
-    one = {"id": "s0", "prediction": prediction, "given": {}, "compare": "vlmeval"}
-    for reply in [*replies, None]:
-        found = worker.score(name, [one])[0]
-        if "needs" in found and reply is not None:
-            one["given"][found["needs"]["key"]] = reply
-    return found
+def outcome(worker, name, prediction):
+    """What becomes of an answer by rules."""
+    return worker.score(name, [{"id": "s0", "prediction": prediction, "given": {}, "compare": "vlmeval"}])[0]
 
 
 def test_a_set_that_runs_the_models_program(worker, tmp_path):
@@ -62,8 +57,12 @@ def test_a_set_that_evaluates_an_equation(worker, tmp_path, kind):
            prompt_id=prompt[kind], capability="x",
            special_info="{'init_cards': [6, 4]}", reasoning_type="x", difficulty_level="x")  # fmt: skip
     reply = json.dumps({"equation": attack}) if kind.startswith("compare") else f"{attack}=24"
-    found = outcome(worker, "MME-Reasoning", attack, reply)
-    assert found["verdict"] == "undecided" and "run text as code" in found["reason"], found
+    found = outcome(worker, "MME-Reasoning", attack)
+    assert found["verdict"] == "undecided" and "asks a judge" in found["reason"]
+    # in its own evaluation of the whole, a judge that hands the attack on
+    (need,) = worker.evaluate("MME-Reasoning", {"s0": attack}, {})["needs"]
+    told = worker.evaluate("MME-Reasoning", {"s0": attack}, {need["key"]: reply})
+    assert "run text as code" in told["failed"], told
     assert not target.exists()
 
 
@@ -87,6 +86,7 @@ def test_every_way_out_is_shut_and_noted(tmp_path):
     """Also where VLMEvalKit swallows what is raised, or forks first; nothing is created and no name is looked up."""
     target = tmp_path / "created"
     touch = f"touch {target}"
+    (tmp_path / "answer.py").write_text(f"open({str(target)!r}, 'w')")
     attempts = [
         f"os.system({touch!r})",
         f"os.popen({touch!r})",
@@ -97,6 +97,8 @@ def test_every_way_out_is_shut_and_noted(tmp_path):
         "multiprocessing.get_context('spawn').Process(target=print).start()",
         f"eval(\"open({str(target)!r}, 'w')\")",
         f"exec(\"open({str(target)!r}, 'w')\")",
+        f"runpy.run_path({str(tmp_path / 'answer.py')!r})",
+        "importlib.util.module_from_spec(spec).__spec__.loader.exec_module(importlib.util.module_from_spec(spec))",
         f"compile(\"open({str(target)!r}, 'w')\", '<string>', 'exec')",
         f"sympy.sympify(\"open({str(target)!r}, 'w')\")",
         f"sympy.parse_expr(\"open({str(target)!r}, 'w')\", evaluate=False)",
@@ -107,12 +109,13 @@ def test_every_way_out_is_shut_and_noted(tmp_path):
         "urllib.request.urlopen('http://127.0.0.1:9')",
     ]
     code = f"""
-import multiprocessing, os, pty, socket, subprocess, sympy, urllib.request
+import importlib.util, multiprocessing, os, pty, runpy, socket, subprocess, sympy, urllib.request
 def attempt(source):
     try:
         compiled[source]()
     except Exception:
         pass
+spec = importlib.util.spec_from_file_location("answer", {str(tmp_path / "answer.py")!r})
 compiled = {{}}
 {"".join(f"compiled[{source!r}] = lambda: {source}" + chr(10) for source in attempts)}
 for source in compiled:

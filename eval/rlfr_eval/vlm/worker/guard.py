@@ -3,6 +3,7 @@
 Read in ms-vlmeval 0.0.20, which on import switches off the check of certificates and applies the `.env` beside its
 package over the environment, and whose scoring evaluates cells and model answers: by itself, through sympy, and in
 programs that it starts. It also catches what is raised; so an attempt is noted, and leaves its answer undecided.
+What a library written in C does by itself, past Python, is not seen.
 """
 
 import _posixsubprocess
@@ -36,6 +37,7 @@ BEFORE_SYMPY = b"from sympy import *"  # what it runs before it reads one
 NOTE_BYTES = 256
 
 _note = mmap.mmap(-1, NOTE_BYTES)  # shared with forked processes, whose attempts count, too
+_installed: tuple[str, ...] = ()  # folders from which modules may be imported, but not those that an answer was put in
 _serving = False  # while VLMEvalKit's libraries are imported, no answer is there, and they start `ldconfig`, say
 
 
@@ -49,7 +51,7 @@ def import_vlmeval(torchvision_hook: str) -> None:
     Args:
         torchvision_hook: file of the hook that lets a torchvision for CUDA import beside a torch without; "" for none.
     """
-    global _serving
+    global _serving, _installed
     environment, context = dict(os.environ), ssl._create_default_https_context
     sys.addaudithook(_audit)
     if torchvision_hook:
@@ -66,6 +68,7 @@ def import_vlmeval(torchvision_hook: str) -> None:
     builtins.eval = _reading(builtins.eval)
     # multiprocessing starts interpreters with it, past every audit event
     _posixsubprocess.fork_exec = lambda *arguments: _refuse("started a program", "fork_exec")
+    _installed = tuple(os.path.realpath(place) + os.sep for place in sys.path if place)
     _serving = True
 
 
@@ -88,12 +91,14 @@ def _refuse(what: str, how: str) -> NoReturn:
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if event not in FORBIDDEN or (not _serving and event not in NETWORK):
         return
-    if event == "compile" and (arguments[0] == BEFORE_SYMPY or _may_make_code(sys._getframe(1))):
-        return
+    if event == "compile":
+        source, filename = arguments
+        if source == BEFORE_SYMPY or _may_make_code(sys._getframe(1), os.fsdecode(filename or "<string>")):
+            return
     _refuse(FORBIDDEN[event], event)
 
 
-def _may_make_code(caller: FrameType | None) -> bool:
+def _may_make_code(caller: FrameType | None, filename: str = "<string>") -> bool:
     """Whether it is the guarded `eval` below, a module with text of its own, or the import of a module."""
     assert caller is not None
     if caller.f_code is _value.__code__:
@@ -104,7 +109,7 @@ def _may_make_code(caller: FrameType | None) -> bool:
         return True
     while caller is not None and caller.f_code.co_filename != IMPORTING:
         caller = caller.f_back
-    return caller is not None
+    return caller is not None and (filename[0] == "<" or os.path.realpath(filename).startswith(_installed))
 
 
 def _reading(real: Any) -> Any:
@@ -112,9 +117,10 @@ def _reading(real: Any) -> Any:
 
     def reading(source: Any, *scopes: Any, **named: Any) -> Any:
         frame = sys._getframe(1)
-        scopes = scopes or (frame.f_globals, frame.f_locals)
+        given = [frame.f_globals if one is None else one for one in (*scopes, *named.values())]
+        scopes = tuple(given) or (frame.f_globals, frame.f_locals)
         if not isinstance(source, str) or _may_make_code(frame):
-            return real(source, *scopes, **named)
+            return real(source, *scopes)
         return _value(real, source, scopes)
 
     return reading
@@ -129,7 +135,7 @@ def _value(real: Any, source: str, scopes: tuple[Any, ...]) -> Any:
     """
     tree = ast.parse(source.lstrip(" \t"), mode="eval")
     nodes = list(ast.walk(tree))
-    known = {name: value for scope in (vars(builtins), *scopes) for name, value in (scope or {}).items()}
+    known = {name: value for scope in (vars(builtins), *scopes) for name, value in scope.items()}
     plain = all(isinstance(node, ARITHMETIC) for node in nodes)
     called = [node.func for node in nodes if isinstance(node, ast.Call)]
     harmless = all(isinstance(one, ast.Name) and _of_sympy(one.id, known.get(one.id)) for one in called)

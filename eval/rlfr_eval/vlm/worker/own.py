@@ -88,7 +88,8 @@ def own_evaluation(table: Table, predictions: Mapping[str, str], given: Mapping[
             frame.to_csv(path, sep="\t", index=False)
             records = _records(table.dataset.evaluate(str(path), model=JUDGE, nproc=1))
     except (Exception, Unsure, Refused) as error:  # whatever VLMEvalKit cannot do with these rows
-        return {"result": [], "needs": list(StandIn.needs.values()), "failed": f"{type(error).__name__}: {error}"}
+        failed = tried() or StandIn.unsure or f"{type(error).__name__}: {error}"
+        return {"result": [], "needs": list(StandIn.needs.values()), "failed": failed}
     finally:
         vlmeval.api.OpenAIWrapper, mathv.is_equal = real, replaced
     return {"result": records, "needs": list(StandIn.needs.values()), "failed": tried() or StandIn.unsure}
