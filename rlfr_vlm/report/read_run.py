@@ -19,12 +19,37 @@ SEEDS_AND_PLACES = frozenset({
 
 
 @dataclass
+class LoggedGroup:
+    """Where a group of responses stands in the rollout log; a log is larger than memory, a page shows little of it.
+
+    Attributes:
+        row: number of the prompt's row in the data, if known.
+        responses: how many.
+        places: (file, offset) of its lines; several when its responses were spread over processes.
+    """
+
+    step: int
+    row: int | None
+    responses: int
+    places: list[tuple[Path, int]]
+
+    def read(self) -> dict[str, Any]:
+        """The whole line, with the responses of all processes."""
+        parts = []
+        for path, offset in self.places:
+            with path.open("rb") as stream:
+                stream.seek(offset)
+                parts.append(json.loads(stream.readline()))
+        return parts[0] | {"responses": [one for part in parts for one in part["responses"]]}
+
+
+@dataclass
 class Run:
     """A run's files.
 
     Attributes:
         metrics: one line per logged step.
-        groups: the rollout log's lines, by step.
+        groups: of the rollout log, by step.
         cut_lines: lines that could not be read, such as the last one of a killed run.
     """
 
@@ -33,7 +58,7 @@ class Run:
     record: dict[str, Any]
     metrics: list[dict[str, Any]]
     barks: list[dict[str, Any]]
-    groups: list[dict[str, Any]] = field(default_factory=list)
+    groups: list[LoggedGroup] = field(default_factory=list)
     cut_lines: int = 0
 
     @property
@@ -67,17 +92,46 @@ def read_run(folder: Path) -> Run:
         near = nearest(folder.name, [one.name for one in folder.parent.glob("*")]) if folder.parent.is_dir() else ""
         raise UserError(f"There is no folder {folder}.{near} Give the output_dir of a run of `rlfr train`.")
     metrics, cut = read_lines(folder / METRICS_FILE)
-    groups: list[dict[str, Any]] = []
-    for path in sorted(folder.glob(ROLLOUTS)):
-        lines, broken = read_lines(path)
-        groups, cut = groups + lines, cut + broken
+    groups, broken = read_groups(folder)
+    cut += broken
     if not metrics and not groups:
         inside = sorted({str(path.parent.relative_to(folder)) for path in folder.rglob(METRICS_FILE)})
         hint = f" Its runs are {', '.join(inside)}." if inside else " Give the output_dir of a run of `rlfr train`."
         raise UserError(f"{folder} has no {METRICS_FILE}, or it is empty: no step of a run has been logged.{hint}")
     barks, _ = read_lines(folder / WATCHDOGS_FILE)
     return Run(folder, _read_yaml(folder / CONFIG_FILE), _read_json(folder / RUN_FILE), metrics, barks,
-               sorted(groups, key=lambda group: group["step"]), cut)  # fmt: skip
+               groups, cut)  # fmt: skip
+
+
+def read_groups(folder: Path) -> tuple[list[LoggedGroup], int]:
+    """The groups of all processes' logs, by step, and how many lines could not be read."""
+    found: dict[Any, LoggedGroup] = {}
+    cut = 0
+    for path in sorted(folder.glob(ROLLOUTS)):
+        offset = 0
+        with path.open("rb") as stream:
+            for line in stream:
+                group = _parsed(line)
+                if group is None or not isinstance(group.get("responses"), list):
+                    cut += bool(line.strip())
+                else:
+                    _note(found, group, path, offset)
+                offset += len(line)
+    return sorted(found.values(), key=lambda group: group.step), cut
+
+
+def _note(found: dict[Any, LoggedGroup], group: dict[str, Any], path: Path, offset: int) -> None:
+    """Add a line; the same prompt of the same rollout in another process's log is another part of its group."""
+    row, count = group.get("row_number"), len(group["responses"])
+    key = (group["step"], group.get("rollout"), row)
+    known = None if row is None else found.get(key)
+    if known is not None and all(own != path for own, _ in known.places):
+        known.places.append((path, offset))
+        known.responses += count
+    else:
+        found[key if known is None and row is not None else len(found)] = LoggedGroup(
+            group["step"], row, count, [(path, offset)]
+        )
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
@@ -85,17 +139,22 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     if not path.exists():
         return [], 0
     found, cut = [], 0
-    with path.open(encoding="utf-8", errors="replace") as stream:
+    with path.open("rb") as stream:
         for line in stream:
-            try:
-                value = json.loads(line)
-            except ValueError:
-                value = None
-            if isinstance(value, dict) and "step" in value:
+            value = _parsed(line)
+            if value is not None:
                 found.append(value)
-            elif line.strip():
-                cut += 1
+            cut += value is None and bool(line.strip())
     return found, cut
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A line of a log, which always has its step; None when it is none."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and isinstance(value.get("step"), int) else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

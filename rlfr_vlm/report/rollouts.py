@@ -5,7 +5,7 @@ Letters: L layers, T response tokens.
 
 import base64
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from rlfr_vlm.page.thumbnails import PageImages
 from rlfr_vlm.report.pieces import Pieces, token_class, token_classes
-from rlfr_vlm.report.read_run import Run, names_of
+from rlfr_vlm.report.read_run import LoggedGroup, Run, names_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Numbers per token of a response that a page can colour by.
@@ -39,8 +39,8 @@ class RolloutPage:
     values: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
     by_class: dict[tuple[str, str], list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
 
-    def add_run(self, number: int, run: Run, groups: Sequence[dict[str, Any]], pieces: Pieces) -> None:
-        """Add a run's chosen groups, in the order of their steps."""
+    def add_run(self, number: int, run: Run, groups: Iterable[dict[str, Any]], pieces: Pieces) -> None:
+        """Add a run's chosen groups, in the order of their steps, as the rollout log has them."""
         for group in groups:
             self.groups.append(self._group(number, run, group, pieces))
         mark_changes([one for one in self.groups if one["run"] == number])
@@ -196,19 +196,18 @@ def _lead(group: dict[str, Any]) -> int:
     return int(group["right"]) - int(group["wrong"])
 
 
-def thin(groups: Sequence[dict[str, Any]], responses: int) -> list[dict[str, Any]]:
+def thin(groups: Sequence[LoggedGroup], responses: int) -> list[LoggedGroup]:
     """At most so many responses, by whole prompts spread evenly over the run; all sights of a prompt stay together."""
-    by_prompt: dict[Any, list[dict[str, Any]]] = {}
+    by_prompt: dict[Any, list[LoggedGroup]] = {}
     for number, group in enumerate(groups):
-        row = group.get("row_number")
-        by_prompt.setdefault(("row", row) if row is not None else ("group", number), []).append(group)
-    kept: list[dict[str, Any]] = []
+        by_prompt.setdefault(("row", group.row) if group.row is not None else ("group", number), []).append(group)
+    kept: list[LoggedGroup] = []
     count = 0
     for own in _evenly(list(by_prompt.values())):
-        size = sum(len(group["responses"]) for group in own)
+        size = total_responses(own)
         if count + size <= responses:
             kept, count = kept + own, count + size
-    return sorted(kept, key=lambda group: group["step"])
+    return sorted(kept, key=lambda group: group.step)
 
 
 def _evenly(items: list[Any]) -> Iterator[Any]:
@@ -229,22 +228,21 @@ def _evenly(items: list[Any]) -> Iterator[Any]:
         width //= 2
 
 
-def total_responses(groups: Sequence[dict[str, Any]]) -> int:
-    return sum(len(group["responses"]) for group in groups)
+def total_responses(groups: Sequence[LoggedGroup]) -> int:
+    return sum(group.responses for group in groups)
 
 
-def choose(runs: Sequence[Run], responses: int) -> list[list[dict[str, Any]]]:
+def choose(runs: Sequence[Run], responses: int) -> list[list[LoggedGroup]]:
     """The groups of each run that a page shows; with several runs, prompts that all of them logged come first."""
     share = responses // max(1, len(runs))
-    seen = [{(group["step"], group.get("row_number")) for group in run.groups} for run in runs]
+    seen = [{(group.step, group.row) for group in run.groups} for run in runs]
     common = set.intersection(*seen) if seen else set()
     chosen = []
     for run in runs:
-        shared = [one for one in run.groups if (one["step"], one.get("row_number")) in common]
-        kept = thin(shared, share)
-        others = [one for one in run.groups if (one["step"], one.get("row_number")) not in common]
-        kept += thin(others, share - total_responses(kept))
-        chosen.append(sorted(kept, key=lambda group: group["step"]))
+        kept = thin([one for one in run.groups if (one.step, one.row) in common], share)
+        others = [one for one in run.groups if (one.step, one.row) not in common]
+        kept = kept + thin(others, share - total_responses(kept))
+        chosen.append(sorted(kept, key=lambda group: group.step))
     return chosen
 
 

@@ -52,7 +52,7 @@ def write_training_page(runs: list[Run], out: Path, options: PageOptions) -> Pat
     save_figures(charts, rows, out / "figures")
     page = render(
         "training.html", {"charts": charts, "runs": describe_runs(runs), **rollouts.data()}, scripts=SCRIPTS,
-        title=" and ".join(names), sections=_sections(rollouts, rows), verdict=verdict_of(runs, names),
+        title=title_of(names), sections=_sections(rollouts, rows), verdict=verdict_of(runs, names),
         runs=_heads(runs, options), what="Rollouts", shown=describe_shown(runs, rollouts),
         has_rollouts=bool(rollouts.groups), steps=True, has_flow="flow_reward" in rollouts.values,
         quantiles=quantiles_of(rows), made=made(),
@@ -71,7 +71,8 @@ def rollout_page(runs: list[Run], responses: int, tokenizer: str | None) -> Roll
     page = RolloutPage()
     for number, (run, groups) in enumerate(zip(runs, choose(runs, responses), strict=True)):
         if groups:
-            page.add_run(number, run, groups, Pieces(load_tokenizer(tokenizer_places(run), tokenizer)))
+            pieces = Pieces(load_tokenizer(tokenizer_places(run), tokenizer))
+            page.add_run(number, run, (group.read() for group in groups), pieces)
     return page
 
 
@@ -87,7 +88,7 @@ def describe_shown(runs: Sequence[Run], page: RolloutPage) -> str:
     logged = sum(total_responses(run.groups) for run in runs)
     if not logged:
         return "No rollouts were logged; rollout_log_groups says how many groups of each rollout are."
-    shown = total_responses(page.groups)
+    shown = sum(len(group["responses"]) for group in page.groups)
     part = "All" if shown == logged else f"{shown:,} of"
     return (
         f"{part} {logged:,} logged responses, to {len(page.groups):,} prompts"
@@ -114,6 +115,17 @@ def quantiles_of(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     return {"rows": rows, **for_both_schemes(lambda ink: quantile_figure(rows, ink))}
 
 
+def title_of(names: Sequence[str]) -> str:
+    """The first three names, and how many more.
+
+    >>> title_of(["a", "b"]), title_of(["a", "b", "c", "d", "e"])
+    ('a and b', 'a, b, c and 2 more')
+    """
+    if len(names) <= 3:
+        return " and ".join(names)
+    return f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
 def made() -> str:
     return f"Made by rlfr-vlm {__version__}, {time.strftime('%Y-%m-%d %H:%M %z')}."
 
@@ -129,7 +141,7 @@ def _sections(page: RolloutPage, rows: Sequence[Any]) -> list[tuple[str, str]]:
 
 def _markdown(verdict: Verdict, runs: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> str:
     """The head of the page for readers of plain text."""
-    lines = [f"# {_cell(' and '.join(run['name'] for run in runs))}", "", f"**{_cell(verdict.title)}**", ""]
+    lines = [f"# {_cell(title_of([run['name'] for run in runs]))}", "", f"**{_cell(verdict.title)}**", ""]
     lines += [f"- {_cell(finding)}" for finding in verdict.findings]
     for run in runs:
         lines += ["", f"## {_cell(run['name'])}", "", "| | |", "|---|---|"]

@@ -21,13 +21,25 @@ def test_a_killed_run_is_read_as_far_as_it_is(tmp_path):
         with (folder / name).open("a") as stream:
             stream.write('{"step": 3, "cut o')
     run = read_run(folder)
-    assert [line["step"] for line in run.metrics] == [1, 2] and [one["step"] for one in run.groups] == [0, 2]
+    assert [line["step"] for line in run.metrics] == [1, 2] and [one.step for one in run.groups] == [0, 2]
     assert run.cut_lines == 2
     assert verdict_of([run], ["run"]).findings == ["run: 2 lines of its logs could not be read, as after a kill."]
     (folder / "config.yaml").unlink()
     (folder / "run.json").write_text("{")
     again = read_run(folder)
     assert again.config == {} == again.record and verdict_of([again], ["run"]).kind == "unknown"
+
+
+def test_a_group_that_two_processes_shared_is_whole_again(tmp_path):
+    right, wrong = response([1], True), response([2], False)
+    folder = write_run(
+        tmp_path / "run", [group(0, 7, [right, wrong]), group(0, 8, [right]), group(2, 7, [wrong])], [1.0]
+    )
+    other = [group(0, 8, [wrong, wrong]), group(0, 9, [right])]
+    (folder / "rollouts" / "rank1.jsonl").write_text("".join(json.dumps(one) + "\n" for one in other))
+    found = {(one.step, one.row): one for one in read_run(folder).groups}
+    assert {key: one.responses for key, one in found.items()} == {(0, 7): 2, (0, 8): 3, (0, 9): 1, (2, 7): 1}
+    assert [one["token_ids"] for one in found[0, 8].read()["responses"]] == [[1], [2], [2]]
 
 
 def test_what_is_no_run_says_where_runs_are(tmp_path):

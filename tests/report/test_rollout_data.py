@@ -8,7 +8,7 @@ from PIL import Image
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.report.pieces import Pieces, load_tokenizer, token_classes
-from rlfr_vlm.report.read_run import read_run
+from rlfr_vlm.report.read_run import LoggedGroup, read_run
 from rlfr_vlm.report.rollouts import RolloutPage, choose, mark_changes, thin
 from tests.report.fake_run import group, response, write_run
 
@@ -55,7 +55,7 @@ def page(tmp_path):
     (run.folder / "rollouts" / "rank0-thumbnails").mkdir()
     Image.new("RGB", (8, 8)).save(run.folder / "rollouts" / "rank0-thumbnails" / "x.png")
     page = RolloutPage()
-    page.add_run(0, run, run.groups, Pieces(Bytes()))
+    page.add_run(0, run, [one.read() for one in run.groups], Pieces(Bytes()))
     return page
 
 
@@ -94,10 +94,10 @@ def test_prompts_that_turned(tmp_path):
 
 
 def test_thinning_keeps_whole_prompts_spread_over_the_run():
-    groups = [{"step": step, "row_number": step % 10, "responses": [0, 0]} for step in range(20)]
+    groups = [LoggedGroup(step, step % 10, 2, []) for step in range(20)]
     kept = thin(groups, 12)  # each prompt was seen twice with two responses: three prompts fit
-    assert [one["step"] for one in kept] == [0, 8, 9, 10, 18, 19]
-    assert sum(len(one["responses"]) for one in kept) == 12
+    assert [one.step for one in kept] == [0, 8, 9, 10, 18, 19]
+    assert sum(one.responses for one in kept) == 12
     assert thin(groups, 10**6) == groups and thin(groups, 0) == []
 
 
@@ -106,4 +106,4 @@ def test_runs_that_are_compared_show_prompts_they_share(tmp_path):
     first = read_run(write_run(tmp_path / "a", both, [0.5]))
     second = read_run(write_run(tmp_path / "b", [*both[5:], group(3, 99, [response([1], True)] * 2)], [0.5]))
     a, b = choose([first, second], 20)  # ten responses each: five prompts, all of them shared
-    assert [one["row_number"] for one in a] == [one["row_number"] for one in b] == [5, 6, 7, 8, 9]
+    assert [one.row for one in a] == [one.row for one in b] == [5, 6, 7, 8, 9]

@@ -137,12 +137,13 @@ const BADGES = {right: "✓ right", wrong: "✗ wrong", undecided: "? undecided"
 function responseCard(response) {
   const rewards = Object.entries(response.rewards).map(([name, value]) =>
     h("span", {}, `${name} `, h("b", {}, value === null ? "undecided" : show(value)), " "));
-  const notes = [response.finish === "length" ? "cut off at the longest length" : null,
-                 response.kept ? null : "its group taught nothing"].filter(Boolean).join("; ");
+  const notes = [`${tokensOf(response).pieces.length} tokens`,
+                 {stop: "ended by itself", length: "cut off at the longest length"}[response.finish] ?? response.finish,
+                 response.kept ? null : "its group taught nothing"].filter(Boolean).join(" · ");
   return h("article", {class: `card ${response.outcome}`},
     h("header", {}, h("b", {class: "badge"}, BADGES[response.outcome]), " ", ...rewards,
       response.advantage === null ? "" : h("span", {}, "advantage ", h("b", {}, show(response.advantage)))),
-    notes ? h("p", {class: "note"}, notes) : null,
+    h("p", {class: "note"}, notes),
     tokenLine(response));
 }
 
