@@ -38,6 +38,10 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
     if options.action == "agreement":
         return _agreement(options)
+    if options.run_dir is not None:
+        raise UserError(
+            f"judge check is about the judge in force, not about a run; {options.run_dir} has no place there."
+        )
     settings = read_settings(options)
     choice = read_judge(options, settings)
     if choice is None:

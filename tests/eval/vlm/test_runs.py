@@ -96,6 +96,7 @@ def test_two_judges_are_compared(vlm, healthy, serve, run_eval, alone):
     chance = (first * later + (total - first) * (total - later)) / total**2
     assert one["kappa"] == pytest.approx(((total - 2) / total - chance) / (1 - chance))
     assert run_eval("judge", "agreement", "nowhere")[0] == 2
+    assert "has no place there" in run_eval("judge", "check", "run")[2]
 
 
 def test_a_part_has_a_score_only_where_it_is_defined(vlm, healthy, scores, alone):
