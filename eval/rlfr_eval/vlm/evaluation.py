@@ -15,7 +15,7 @@ from rlfr_eval.verdicts import Chosen
 from rlfr_eval.vlm.benchmarks import BY_ROW
 from rlfr_eval.vlm.cases import known_cases
 from rlfr_eval.vlm.cross_check import cross_check, lines
-from rlfr_eval.vlm.own_score import check_place
+from rlfr_eval.vlm.own_score import check_place, own_percent
 from rlfr_eval.vlm.problems import VlmProblemSet, read_vlm_problems
 from rlfr_eval.vlm.scoring import Scoring
 from rlfr_eval.vlm.worker_process import WorkerProcess
@@ -88,6 +88,7 @@ def open_benchmark(
     data = read_vlm_problems(benchmark, data_dir, worker, check)
     if data.family == BY_ROW:
         check_place(benchmark.name, benchmark.score)
+        _try_score(benchmark, data, worker)
         benchmark = dataclasses.replace(benchmark, judge="never")  # nobody here knows how to read what it would say
     told = {
         "family": data.family,
@@ -96,6 +97,16 @@ def open_benchmark(
         "official": not benchmark.md5 or data.md5 == benchmark.md5,
     }
     return dataclasses.replace(benchmark, **told), data
+
+
+def _try_score(benchmark: Any, data: VlmProblemSet, worker: WorkerProcess) -> None:
+    """Score the first reference as if it were an answer: it shows at once whether [score] says where the score is."""
+    (first, *_) = data.problems
+    outcome = worker.score(
+        benchmark.name, [{"id": first.id, "prediction": first.golds[0], "given": {}, "compare": "vlmeval"}]
+    )[0]
+    if "result" in outcome:
+        own_percent(benchmark.name, benchmark.score, outcome["result"])
 
 
 def restore_vlm(

@@ -27,7 +27,7 @@ def own_percent(
         UserError: the table has no such place, or what is there is no such number.
     """
     check_place(name, score)
-    column, row, unit = score["column"], score.get("row", ""), score["unit"]
+    column, row, unit = score["column"], score["row"], score["unit"]
     if WEIGHTED in row:
         found = [(_number(name, column, unit, one), _weight(one, weights or {})) for one in records]
         total = sum(weight for _, weight in found)
@@ -44,7 +44,7 @@ def own_percent(
 
 def check_place(name: str, score: Mapping[str, str]) -> None:
     """Refuse a description of VLMEvalKit's table that leaves open where the score is."""
-    if score.get("unit") not in UNITS or not score.get("column"):
+    if score.get("unit") not in UNITS or not score.get("column") or not score.get("row"):
         raise UserError(
             f"{name}: [score] in its TOML file must say column, row and unit ({', '.join(UNITS)}) of VLMEvalKit's "
             f"result; it is {dict(score)}."

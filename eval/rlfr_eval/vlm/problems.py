@@ -128,7 +128,8 @@ def read_vlm_problems(
     path, found = check_file(benchmark, data_dir)
     problems: list[VlmProblem] = []
     told: dict[str, Any] = {}
-    for reply in worker.open(benchmark.vlmeval, path.resolve(), images_folder(), list(benchmark.columns)):
+    opened = worker.open(benchmark.vlmeval, path.resolve(), images_folder(), list(benchmark.columns), benchmark.name)
+    for reply in opened:
         if "row" in reply:
             problems.append(_problem(reply["row"]))
         else:

@@ -104,13 +104,19 @@ class WorkerProcess:
             self.versions = self.ask({"do": "hello"})
         return self.versions
 
-    def open(self, name: str, file: Path, images: Path, groups: list[str]) -> Iterator[dict[str, Any]]:
+    def open(
+        self, name: str, file: Path, images: Path, groups: list[str], called: str = ""
+    ) -> Iterator[dict[str, Any]]:
         """Open a data set; yields its rows, and last `{"ok": ...}` with its family and number of rows.
+
+        Args:
+            called: what other requests call it, if not by its name in VLMEvalKit.
 
         Raises:
             UserError: the file is not what VLMEvalKit needs for this name.
         """
-        request = {"do": "open", "name": name, "file": str(file), "images": str(images), "groups": groups}
+        request = {"do": "open", "name": name, "file": str(file), "images": str(images), "groups": groups,
+                   "called": called or name}  # fmt: skip
         with self._lock:
             self._send(request)
             while True:

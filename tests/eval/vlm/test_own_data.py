@@ -113,6 +113,9 @@ def test_what_can_be_known_beforehand_is_said_beforehand(vlm, serve, alone, lmu,
     (alone / "POPE.toml").write_text(POPE.split("[score]")[0])
     code, _, err = vlm("--judge", "none", data=("POPE.toml",))
     assert code == 2 and "POPE: [score] in its TOML file must say column, row and unit" in err
+    (alone / "POPE.toml").write_text(POPE.replace("acc", "accc"))
+    code, _, err = vlm("--judge", "none", data=("POPE.toml",))
+    assert code == 2 and "POPE: VLMEvalKit's result has no place {'column': 'accc'" in err
     for name, column in (("MathVista_MINI", "question_type"), ("DynaMath", "answer_type"), ("MMMU_DEV_VAL", "split")):
         rows = (lmu / f"{name}.tsv").read_text().replace(f"\t{column}\t", "\tx\t").replace(f"\t{column}\n", "\tx\n")
         (lmu / f"{name}.tsv").write_text(rows)
@@ -152,3 +155,15 @@ def test_cross_check_passes_over_what_it_cannot_compare(vlm, serve, alone):
     code, out, err = vlm("--judge", "none", "--cross-check", data=("mine.tsv",))
     assert code == 0 and "mine: VLMEvalKit's own evaluation cannot be compared: no [score] says where" in err
     assert (alone / "run" / "report.md").exists() and "100.0" in out
+
+
+def test_a_set_under_another_name_is_scored_as_what_it_is(vlm, healthy, scores, alone, lmu):
+    """Two descriptions of one class of VLMEvalKit, of which one has fewer rows, in one run."""
+    lines = (lmu / "LogicVista.tsv").read_text().splitlines(keepends=True)
+    (alone / "few.tsv").write_text("".join(lines[:3]))
+    (alone / "few.toml").write_text(
+        'name = "few"\ntitle = "few"\nlicence = "x"\nn = 2\nvlmeval = "LogicVista"\nfile = "few.tsv"\n'
+    )
+    code, _, err = vlm("--judge-base-url", healthy.url, data=("LogicVista", "few.toml"))
+    found = scores(alone / "run")["benchmarks"]
+    assert code == 0 and [found[name]["accuracy"] for name in ("LogicVista", "few")] == [0.6, 0.5], err

@@ -4,7 +4,7 @@ It is started by path, in VLMEvalKit's own interpreter, and imports nothing of t
 as JSON lines on standard input, replies go as JSON lines to standard output, in order:
 
 {"do": "hello"}                      -> {"ok": {"ms-vlmeval": version, "pandas": version, "numpy": version}}
-{"do": "open", "name", "file", "images", "groups"}
+{"do": "open", "name", "called", "file", "images", "groups"}
                                      -> {"row": {...}} for every row, then {"ok": {"family", "rows", "without_image"}}
 {"do": "score", "name", "items": [{"id", "prediction", "given", "compare"}]}
                                      -> {"ok": [outcome, ...]}
@@ -12,7 +12,10 @@ as JSON lines on standard input, replies go as JSON lines to standard output, in
                                      -> {"ok": {"result": its own records, "needs": [...], "failed": text}}
 anything that fails                  -> {"error": text}
 
-An outcome is {"verdict", "extracted"}; or {"result": records} of an evaluation of that one row; or {"needs": {...}}:
-VLMEvalKit's scoring wants a judge's reply, or to know whether two answers are equal. Whoever asks adds the answer to
-`given` under the `key` of the need and asks again: scoring is run from the start with what is known so far.
+`called` is what the other requests name it by.
+
+An outcome is {"verdict", "extracted"}; or {"verdict": "undecided", "reason"}; or {"result": records} of an evaluation of
+that one row; or {"needs": {...}}: VLMEvalKit's scoring wants a judge's reply, or to know whether two answers are equal.
+Whoever asks adds the answer to `given` under the `key` of the need and asks again: scoring is run from the start with
+what is known so far.
 """

@@ -38,8 +38,8 @@ class Worker:
         in_file = table.rows_in_file
         for row in rows(table, request["groups"]):
             yield {"row": row}
-        self.tables[name] = table
-        self.lines[name] = {str(index): place for place, index in enumerate(table.frame["index"])}
+        self.tables[request["called"]] = table
+        self.lines[request["called"]] = {str(index): place for place, index in enumerate(table.frame["index"])}
         yield {"ok": {"family": found, "rows": len(table.frame), "without_image": in_file - len(table.frame)}}
 
     def score(self, request: dict[str, Any]) -> Iterator[Reply]:
