@@ -116,8 +116,8 @@ class RolloutPage:
                 self.values[mode].append(_unpacked(response[mode]))
         if "token_advantage" not in response and response.get("advantage") is not None:
             self.values["token_advantage"].append(np.array([response["advantage"]]))
-        if "flow_reward" in response and group["step"] is not None:
-            self._count(number, group["step"], indices, _unpacked(response["flow_reward"]))
+        if "flow_reward" in response:  # responses that no step made count for step 0
+            self._count(number, group["step"] or 0, indices, _unpacked(response["flow_reward"]))
         return {
             "pieces": base64.b64encode(np.array(indices, dtype="<u4").tobytes()).decode("ascii"),
             "outcome": outcome, "layers": response.get("deviations"),

@@ -115,6 +115,9 @@ def test_the_command_writes_page_numbers_and_figures(saved, capsys):
         assert opened.page.locator("#detail .card").count() == 2 and opened.page.locator("#detail img").count() == 1
         spans = opened.page.locator("#detail .tokens").first.locator("span")
         assert spans.all_inner_texts() == [piece.replace("\n", "↵\n") for piece in one["tokens"]]
+        assert not opened.page.is_visible("#compare")  # one policy, each prompt once: nothing to compare
+        counted = sum(int(row.split("\t")[2]) for row in opened.texts("#ranked-rewarded tr"))
+        assert counted > 0
         spans.first.hover()
         mean = sum(layer[0] for layer in one["deviations"]) / 3
         shown = opened.text("#readout").split("mean of layers ")[1].split()[0]

@@ -311,6 +311,9 @@ function startCompare() {
   const sides = DATA.runs.flatMap((one, index) => again
     ? [[`${index}|first`, `${one.name}, first time`], [`${index}|last`, `${one.name}, last time`]]
     : [[`${index}|last`, one.name]]);
+  const alone = sides.length < 2;
+  for (const part of [$("compare"), document.querySelector('nav a[href="#compare"]')]) part.hidden = alone;
+  if (alone) return;
   for (const name of ["a", "b"]) fillSelect($("sides").elements[name], sides);
   $("sides").elements.b.selectedIndex = $("sides").elements.b.options.length - 1;
   state.pairs = new Pager($("pairs"), $("pair-pages"), 10, (pair) => h("li", {}, h("button", {type: "button",
