@@ -14,8 +14,8 @@ anything that fails                  -> {"error": text}
 
 `called` is what the other requests name it by.
 
-An outcome is {"verdict", "extracted"}; or {"verdict": "undecided", "reason"}; or {"result": records} of an evaluation of
-that one row; or {"needs": {...}}: VLMEvalKit's scoring wants a judge's reply, or to know whether two answers are equal.
-Whoever asks adds the answer to `given` under the `key` of the need and asks again: scoring is run from the start with
-what is known so far.
+An outcome is {"verdict", "extracted"}; or {"verdict": "undecided", "reason"}; or {"result": records} of an evaluation
+of that one row; or {"needs": {...}}: VLMEvalKit's scoring wants a judge's reply, or to know whether two answers are
+equal. Whoever asks adds the answer to `given` under the `key` of the need and asks again: scoring is run from the
+start with what is known so far.
 """
