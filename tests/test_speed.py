@@ -1,6 +1,8 @@
-"""The speed scripts: what they build, what they refuse."""
+"""The speed scripts: what they build, what they refuse, and that the guides show what the results files hold."""
 
 import importlib
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +54,7 @@ def test_their_prompts_have_1024_tokens_of_which_784_are_of_the_image(script, si
 
 def test_a_step_of_the_large_workload_shrunk_runs_and_its_parts_add_up(script, tiny):
     step = script("step")
-    result = step.measure(tiny, rounds=1, updates=2)
+    result = step.measure(tiny, 1, 2, script("measuring").Patience())
     assert set(result["over_trl"]) == set(step.KINDS) and result["over_trl"]["trl"] == 1
     for kind, (total,) in result["seconds_per_update"].items():
         parts = result["parts"][kind]
@@ -73,6 +75,20 @@ def test_the_large_sizes_are_refused_without_a_gpu(script, monkeypatch, size):
         script("step").main()
 
 
+@pytest.mark.parametrize(("given", "left", "kept"), [(10.0, 6.0, 0.05), (0.0, 0.0, 0.5)])
+def test_patience_repeats_what_others_disturbed(script, monkeypatch, given, left, kept):
+    """Of two processors over a second each, others take a half, then nothing for three seconds, then a twentieth."""
+    measuring = script("measuring")
+    clock, others = iter(range(4)), iter([7.0, 8.0, 8.0, 8.0, 8.0, 8.1])
+    monkeypatch.setattr(measuring, "now", lambda: float(next(clock)))
+    monkeypatch.setattr(measuring, "_others_seconds", lambda: next(others))
+    monkeypatch.setattr(measuring.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(measuring.time, "sleep", lambda _: None)
+    patience = measuring.Patience(given)
+    assert patience.run(lambda: "done") == ("done", 1.0)
+    assert patience.left == left and patience.others == pytest.approx(kept)
+
+
 def test_exponents_by_hand(script):
     exponent = script("flow").exponent
     assert exponent([128, 256, 512], [1.0, 2.0, 4.0]) == pytest.approx(1)
@@ -83,10 +99,10 @@ def test_growth_is_fitted_over_tokens_layers_and_samples(script, monkeypatch):
     from argparse import Namespace
 
     flow = script("flow")
-    monkeypatch.setattr(flow, "alternate", lambda works, rounds: {
+    monkeypatch.setattr(flow, "alternate", lambda works, *_: {
         name: [float(name.split()[-1]) ** 2] for name in works if works[name]() is not None
     })  # fmt: skip
-    grown = flow.measure_growth(Namespace(width=8, depth=1, rounds=1), "cpu")
+    grown = flow.measure_growth(Namespace(width=8, depth=1, rounds=1), "cpu", None)
     assert list(grown) == ["response tokens", "layers", "samples"]
     assert [own["exponent"] for own in grown.values()] == pytest.approx([2, 2, 2])
 
@@ -95,10 +111,32 @@ def test_targets_are_judged_by_hand(script):
     summary = script("summary")
     seconds = {"trl": [1.0, 1.0, 1.0], "rlvr": [0.9, 1.1, 1.2], "rlfr": [1.2, 1.3, 1.4]}
     rlfr, rlvr = summary.step_lines({"seconds_per_update": seconds, "over_trl": {"rlfr": 1.3}})
-    assert (rlfr.target, rlfr.measured, rlfr.met) == ("≤ 1.15", "1.30", False)
+    assert (rlfr.target, rlfr.measured, rlfr.met) == ("≤ 1.15", "1.30 (of minima 1.20)", False)
     assert (rlvr.measured, rlvr.met) == ("1.10 [0.90, 1.20]", True)
     empty, cached = summary.quickstart_lines({"empty cache": 240.0, "cached": 216.0})
     assert (empty.measured, empty.met, cached.measured, cached.met) == ("4.0 min", True, "3.6 min", False)
+
+
+def test_a_disturbed_machine_cannot_tell_ratios_but_counts_and_short_times(script):
+    summary = script("summary")
+    step, memory, not_run = (
+        summary.at_most("", 1.15, 1.1, "a"), summary.at_most("", 0.3, 0.2, "a", sure=True), summary.NOT_RUN[0],
+    )  # fmt: skip
+    quiet, disturbed = ({"noise": {"a": {"load_before": 0.1, "others": share}}} for share in (0.05, 0.5))
+    assert [summary.verdict(quiet, line) for line in (step, memory, not_run)] == ["yes", "yes", ""]
+    assert [summary.verdict(disturbed, line) for line in (step, memory, not_run)] == ["unsure", "yes", ""]
+    assert summary.verdict(quiet, summary.at_most("", 1.15, 1.2, "a")) == "**no**"
+
+
+@pytest.mark.parametrize("name", ["README.md", "benchmarks/README.md"])
+def test_the_guides_show_what_the_results_file_holds(script, name):
+    """After new measurements: `summary.py FILE --write`."""
+    summary = script("summary")
+    text = (ROOT / name).read_text(encoding="utf-8")
+    (file,) = set(re.findall(r"speed/results/([a-z0-9-]+\.json)", text))
+    results = json.loads((SPEED / "results" / file).read_text(encoding="utf-8"))
+    assert summary.with_blocks(text, summary.blocks(results, file)) == text
+    assert text.count("<!-- speed ") == {"README.md": 1, "benchmarks/README.md": 3}[name]
 
 
 @pytest.mark.parametrize("path", sorted(SPEED.glob("*.sh")), ids=lambda path: path.name)

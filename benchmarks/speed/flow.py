@@ -10,11 +10,20 @@ import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import alternate, matmul_peak, peak_bytes, same_round_ratio, spread, table, write_results
+from measuring import (
+    Patience,
+    add_options,
+    alternate,
+    matmul_peak,
+    peak_bytes,
+    same_round_ratio,
+    spread,
+    table,
+    write_results,
+)
 
 from rlfr_vlm.flow import (
     FlowSpec,
@@ -80,7 +89,9 @@ def update(field: VelocityField, spec: FlowSpec, rows: torch.Tensor, response: i
     field.zero_grad()
 
 
-def measure_shape(prompt: int, response: int, options: argparse.Namespace, device: str, peak: float) -> dict[str, Any]:
+def measure_shape(
+    prompt: int, response: int, options: argparse.Namespace, device: str, peak: float, patience: Patience
+) -> dict[str, Any]:
     """Ours beside whole rows, and the update, for rows of one shape."""
     field, spec = new_field(options.width, options.depth, device)
     rows = torch.randn(len(LAYERS), options.rows, prompt + response, options.width, device=device)
@@ -90,7 +101,7 @@ def measure_shape(prompt: int, response: int, options: argparse.Namespace, devic
         "whole rows": partial(score_whole_rows, *arguments),
         "update": partial(update, *arguments),
     }
-    seconds = alternate(works, options.rounds)
+    seconds = alternate(works, options.rounds, patience)
     memory = {name: peak_bytes(work) for name, work in works.items()}
     work = flops(options.rows * response, options.width, options.depth)
     return {
@@ -101,7 +112,7 @@ def measure_shape(prompt: int, response: int, options: argparse.Namespace, devic
     }  # fmt: skip
 
 
-def measure_growth(options: argparse.Namespace, device: str) -> dict[str, dict[str, Any]]:
+def measure_growth(options: argparse.Namespace, device: str, patience: Patience) -> dict[str, dict[str, Any]]:
     """Seconds of scoring as one quantity grows, and the exponent of each; all sizes take turns."""
     works: dict[str, Callable[[], object]] = {}
     for quantity, values in GROWTH.items():
@@ -111,7 +122,7 @@ def measure_growth(options: argparse.Namespace, device: str) -> dict[str, dict[s
             field, spec = new_field(options.width, options.depth, device, layers)
             rows = torch.randn(size["layers"], size["samples"], size["response tokens"], options.width, device=device)
             works[f"{quantity} {value}"] = partial(score_response, field, spec, rows, size["response tokens"])
-    seconds = alternate(works, options.rounds)
+    seconds = alternate(works, options.rounds, patience)
     grown: dict[str, dict[str, Any]] = {}
     for quantity, values in GROWTH.items():
         best = [min(seconds[f"{quantity} {value}"]) for value in values]
@@ -130,13 +141,18 @@ def exponent(values: Sequence[float], seconds: Sequence[float]) -> float:
     return sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / sum((a - x_mean) ** 2 for a in x)
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace, patience: Patience) -> dict[str, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     peak = matmul_peak(torch.float32, max(options.width, 1024))
     prompts, responses = (QUICK_PROMPTS, QUICK_RESPONSES) if options.quick else (PROMPTS, RESPONSES)
-    shapes = [measure_shape(prompt, response, options, device, peak) for prompt in prompts for response in responses]
+    shapes = [
+        measure_shape(prompt, response, options, device, peak, patience)
+        for prompt in prompts
+        for response in responses
+    ]
+    grown = measure_growth(options, device, patience)
     return {"width": options.width, "depth": options.depth, "rows": options.rows, "device": device,
-            "matmul_peak_flops": peak, "shapes": shapes, "growth": measure_growth(options, device)}  # fmt: skip
+            "matmul_peak_flops": peak, "shapes": shapes, "growth": grown}  # fmt: skip
 
 
 HEAD = ("prompt", "response", "ours, ms", "whole rows, ms", "times faster", "memory", "update, ms", "of matmul peak")
@@ -166,15 +182,15 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--rows", type=int, default=4, help="responses of one batch")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="fewer shapes, two rounds")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser.add_argument("--rounds", type=int, help="(default: 5, with --quick 2)")
+    parser.add_argument("--quick", action="store_true", help="fewer shapes and rounds")
+    add_options(parser)
     options = parser.parse_args()
-    if options.quick:
-        options.rounds = 2
-    result = measure(options)
+    options.rounds = options.rounds or (2 if options.quick else 5)
+    patience = Patience(options.patience)
+    result = measure(options, patience)
     print(report(result))
-    write_results(options.json, "flow", result)
+    write_results(options.json, "flow", result, patience)
 
 
 if __name__ == "__main__":

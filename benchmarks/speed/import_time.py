@@ -6,9 +6,8 @@
 import argparse
 import subprocess
 import sys
-from pathlib import Path
 
-from measuring import alternate, spread, table, write_results
+from measuring import Patience, add_options, alternate, spread, table, write_results
 
 COMMANDS = {
     "rlfr --help": ["-m", "rlfr_vlm.cli", "--help"],
@@ -23,17 +22,18 @@ COMMANDS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    add_options(parser)
     options = parser.parse_args()
 
     def start(arguments: list[str]) -> None:
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
 
     works = {name: lambda arguments=arguments: start(arguments) for name, arguments in COMMANDS.items()}
-    seconds = alternate(works, options.rounds)
+    patience = Patience(options.patience)
+    seconds = alternate(works, options.rounds, patience)
     rows = [(name, *(f"{value:.2f}" for value in spread(values).values())) for name, values in seconds.items()]
     print(table(("command", "min, s", "median, s", "max, s"), rows))
-    write_results(options.json, "import_time", {name: spread(values) for name, values in seconds.items()})
+    write_results(options.json, "import_time", {name: spread(values) for name, values in seconds.items()}, patience)
 
 
 if __name__ == "__main__":

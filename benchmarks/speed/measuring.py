@@ -1,5 +1,6 @@
 """What the speed scripts share: the machine, alternating runs, peak memory, tables, JSON."""
 
+import argparse
 import json
 import os
 import platform
@@ -8,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,6 +18,9 @@ from torch.utils._pytree import tree_leaves
 from rlfr_vlm.files import write_json
 from rlfr_vlm.trainer.run_record import git_state, hardware, versions
 
+Result = TypeVar("Result")
+QUIET = 0.1  # other processes may take this share of the processors without disturbing a measurement
+LOOK_SECONDS = 3.0
 LOAD_BEFORE = os.getloadavg()[0]  # of the last minute, when the script began
 
 
@@ -39,15 +43,63 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def alternate(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+class Patience:
+    """Repeats a measurement that other processes disturbed, until its seconds are spent.
+
+    Attributes:
+        left: seconds.
+        others: the largest share of the machine's processors that others took during a measurement that was kept.
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.left = seconds
+        self.others = 0.0
+
+    def run(self, work: Callable[[], Result]) -> tuple[Result, float]:
+        """What the work returned, and its seconds."""
+        while True:
+            before, start = _others_seconds(), now()
+            result = work()
+            seconds = now() - start
+            others = (_others_seconds() - before) / (seconds * (os.cpu_count() or 1))
+            if others <= QUIET or self.left <= 0:
+                self.others = max(self.others, others)
+                return result, seconds
+            self.left -= seconds
+            self._wait()
+
+    def _wait(self) -> None:
+        """Leave the machine to the others until they need less of it."""
+        others = 1.0
+        while others > QUIET and self.left > 0:
+            before = _others_seconds()
+            time.sleep(LOOK_SECONDS)
+            others = (_others_seconds() - before) / (LOOK_SECONDS * (os.cpu_count() or 1))
+            self.left -= LOOK_SECONDS
+
+
+def _others_seconds() -> float:
+    """Processor seconds of other processes since the machine started, plus a constant; only Linux tells."""
+    own = os.times()
+    try:
+        user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().split(None, 9)[1:9])
+    except OSError:
+        return 0.0
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK") - sum(own[:4])
+
+
+def alternate(
+    works: Mapping[str, Callable[[], object]], rounds: int, patience: Patience | None = None
+) -> dict[str, list[float]]:
     """Seconds of each work, taking turns so that a noisy machine disturbs all alike; the first round is dropped."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
+    patience = patience or Patience()
     for number in range(rounds + 1):
         for name, work in works.items():
-            start = now()
-            work()
             if number:
-                seconds[name].append(now() - start)
+                seconds[name].append(patience.run(work)[1])
+            else:
+                work()
     return seconds
 
 
@@ -131,10 +183,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)])
 
 
-def write_results(path: Path | None, name: str, values: Mapping[str, Any]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options that measuring scripts share."""
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser.add_argument(
+        "--patience", type=float, default=0.0,
+        help="seconds for repeating what other processes disturbed, by taking a tenth of the processors or more",
+    )  # fmt: skip
+
+
+def write_results(path: Path | None, name: str, values: Mapping[str, Any], patience: Patience | None = None) -> None:
     """Put one script's numbers, and how busy the machine was, into a JSON file that several may share."""
     if path is None:
         return
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    busy = {**known.get("load_before", {}), name: LOAD_BEFORE}
-    write_json(path, {**known, "machine": machine(), "load_before": busy, name: values})
+    noise = {"load_before": LOAD_BEFORE} | ({} if patience is None else {"others": patience.others})
+    write_json(path, {**known, "machine": machine(), "noise": {**known.get("noise", {}), name: noise}, name: values})

@@ -13,10 +13,9 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measuring import now, same_round_ratio, spread, table, write_results
+from measuring import Patience, add_options, now, same_round_ratio, spread, table, write_results
 from transformers import TrainerCallback
 
 if TYPE_CHECKING:
@@ -106,14 +105,19 @@ def train(trainer: Any, updates: int) -> dict[str, float]:
     return {"total": total, **parts, "other": total - sum(parts.values())}
 
 
-def measure(work: "Workload", rounds: int, updates: int) -> dict[str, Any]:
+def measure(work: "Workload", rounds: int, updates: int, patience: Patience) -> dict[str, Any]:
     """Seconds per update of each kind, a number per round, and medians of the parts; the first round is dropped."""
+
+    def one(kind: str) -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            seconds = train(build(kind, folder, work, updates), updates)
+        release()
+        return seconds
+
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for number in range(rounds + 1):
         for kind in KINDS:
-            with tempfile.TemporaryDirectory() as folder:
-                seconds = train(build(kind, folder, work, updates), updates)
-            release()
+            seconds = patience.run(lambda kind=kind: one(kind))[0] if number else one(kind)
             if number:
                 found[kind].append(seconds)
             print(f"round {number} {kind}: {seconds['total']:.3f} s{'' if number else ' (not counted)'}", flush=True)
@@ -150,13 +154,12 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--updates", type=int, default=6, help="updates per round and kind")
-    parser.add_argument("--quick", action="store_true", help="two rounds of four updates")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser.add_argument("--rounds", type=int, help="(default: 5, with --quick 2)")
+    parser.add_argument("--updates", type=int, default=4, help="of each round and kind (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, of a policy that is trained in seconds")
+    add_options(parser)
     options = parser.parse_args()
-    if options.quick:
-        options.rounds, options.updates = 2, 4
+    options.rounds = options.rounds or (2 if options.quick else 5)
 
     import torch
 
@@ -165,9 +168,10 @@ def main() -> None:
     if options.size != "small" and not torch.cuda.is_available():
         sys.exit(f"step: size {options.size} needs a CUDA GPU, and there is none here; --size small runs on a CPU")
     calm()
-    result = measure(choose(options.size, options.quick), options.rounds, options.updates)
+    patience = Patience(options.patience)
+    result = measure(choose(options.size, options.quick), options.rounds, options.updates, patience)
     print("\n" + report(result))
-    write_results(options.json, "step" if options.size == "small" else f"step_{options.size}", result)
+    write_results(options.json, "step" if options.size == "small" else f"step_{options.size}", result, patience)
 
 
 if __name__ == "__main__":
