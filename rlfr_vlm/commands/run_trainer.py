@@ -60,7 +60,10 @@ def run_trainer(
         write_resolved(args.output_dir, options, args)
         data = {"name": options.dataset_name, "split": options.dataset_split, "rows": len(trainer.train_dataset),
                 "fingerprint": trainer.train_dataset._fingerprint}  # fmt: skip
-        write_run_record(Path(args.output_dir), program_arguments(), args, data, resumed=checkpoint is not None)
+        write_run_record(
+            Path(args.output_dir), program_arguments(), args, data, resumed=checkpoint is not None,
+            policy=options.model_name_or_path,
+        )  # fmt: skip
     trainer.train(resume_from_checkpoint=checkpoint)
     if interrupt.interrupted:
         print(f"stopped; a checkpoint is in {args.output_dir}; go on with `--resume auto`")

@@ -159,7 +159,7 @@ def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRe
     quiet(trainer)
     write_resolved(out, args)
     data = {"name": "digits", "split": "train", "rows": recipe.rl_rows}
-    write_run_record(out, program_arguments(), args, data)
+    write_run_record(out, program_arguments(), args, data, policy=folder.name)
     trainer.train()
     trainer.save_model(str(out))
     if trainer.flow is not None:

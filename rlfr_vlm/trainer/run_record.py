@@ -22,7 +22,12 @@ PACKAGES = ("torch", "transformers", "trl", "accelerate", "deepspeed", "vllm", "
 
 
 def write_run_record(
-    folder: Path, command: Sequence[str], args: Any, data: dict[str, Any], resumed: bool = False
+    folder: Path,
+    command: Sequence[str],
+    args: Any,
+    data: dict[str, Any],
+    resumed: bool = False,
+    policy: str | None = None,
 ) -> None:
     """Write `run.json`; when a run is resumed, its earlier starts are kept in `earlier`.
 
@@ -30,6 +35,7 @@ def write_run_record(
         command: the program's arguments; values of secrets are masked.
         args: of the trainer: seed, world size.
         data: name, number of rows and fingerprint of the data.
+        policy: where it was loaded from.
     """
     path = folder / RUN_FILE
     write_json(
@@ -39,7 +45,7 @@ def write_run_record(
             "command": masked(command), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "rlfr_vlm": __version__,
             "grader": grader_version(), "python": platform.python_version(), "versions": versions(),
             "git": git_state(), "seed": args.seed, "data_seed": args.data_seed, "processes": args.world_size,
-            "hardware": hardware(), "data": data,
+            "hardware": hardware(), "policy": policy, "data": data,
         },
     )  # fmt: skip
 
