@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class VlmEvaluation(Evaluation):
     worker: WorkerProcess = dataclasses.field(kw_only=True)
     kind: str = "vlm"
     cross_check: bool = False
+    _others: dict[str, tuple[Any, VlmProblemSet]] = dataclasses.field(default_factory=dict)
 
     def _read(self) -> dict[str, VlmProblemSet]:
         found = {}
@@ -47,7 +48,7 @@ class VlmEvaluation(Evaluation):
         return found
 
     def _restore(self, store: RunStore, but: frozenset[str] = frozenset()) -> tuple[Chosen, dict[str, int]]:
-        everything, planned = restore_vlm(store, self.worker, self._data, but=but)
+        everything, planned = restore_vlm(store, self.worker, self._data, self._others, but=but)
         self._scoring = Scoring(self.worker, everything)
         return everything, planned
 
@@ -112,18 +113,28 @@ def _try_score(benchmark: Any, data: VlmProblemSet, worker: WorkerProcess) -> No
 def restore_vlm(
     store: RunStore,
     worker: WorkerProcess,
-    known: dict[str, VlmProblemSet] | None = None,
+    known: Mapping[str, VlmProblemSet] | None = None,
+    others: dict[str, tuple[Any, VlmProblemSet]] | None = None,
     data_dir: Path | None = None,
     whole: bool = False,
     but: frozenset[str] = frozenset(),
 ) -> tuple[Chosen, dict[str, int]]:
-    """`runs.restore` with VLMEvalKit's process; `known` are sets that are open already."""
+    """`runs.restore` with VLMEvalKit's process.
+
+    Args:
+        known: sets that are open already.
+        others: takes what is opened here, and has it when it is wanted again.
+    """
+    others = {} if others is None else others
 
     def read(benchmark: Any, folder: Path) -> tuple[Any, VlmProblemSet]:
         if known and benchmark.name in known:
             return benchmark, known[benchmark.name]
+        if benchmark.name in others:
+            return others[benchmark.name]
         if data_dir is not None and benchmark.file and (data_dir / f"{benchmark.vlmeval}.tsv").is_file():
             benchmark = dataclasses.replace(benchmark, file="")  # --data-dir says where it is now
-        return open_benchmark(benchmark, folder, worker, check=False)
+        others[benchmark.name] = open_benchmark(benchmark, folder, worker, check=False)
+        return others[benchmark.name]
 
     return restore(store, data_dir, whole, read, but)

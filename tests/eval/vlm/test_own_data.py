@@ -135,6 +135,15 @@ def test_a_folders_other_benchmark_must_be_found_before_asking(vlm, serve, alone
     assert code == 2 and "mine.tsv is missing" in err and len(vlm.server.requests) == asked
 
 
+def test_a_folders_other_benchmark_is_read_once(vlm, alone, running, monkeypatch):
+    """To find it before anybody is asked, and to score it again in the end."""
+    assert vlm("--judge", "none", data=("VisuLogic",))[0] == 0
+    opened, real = [], running.open
+    monkeypatch.setattr(running, "open", lambda name, *more: (opened.append(name), real(name, *more))[1])
+    assert vlm("--judge", "none", data=("LogicVista",))[0] == 0
+    assert sorted(opened) == ["LogicVista", "VisuLogic"]
+
+
 def test_a_run_on_ones_own_file_is_looked_at_from_anywhere(vlm, serve, alone, monkeypatch, run_eval):
     write_open(alone / "a" / "mine.tsv", ["7"])
     vlm.server = serve(lambda body, n: "\\boxed{7}")
