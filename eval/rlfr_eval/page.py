@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlfr_eval.compare import Difference
-from rlfr_eval.page_figure import score_figure
+from rlfr_eval.page_figure import WIDEST, score_figure
 from rlfr_eval.page_samples import Samples
 from rlfr_eval.table import mean_line, notes, over_samples_lines, percent
 from rlfr_vlm import __version__
@@ -52,7 +52,9 @@ def write_page(runs: Sequence[PagedRun], pairings: Sequence[Pairing], samples: S
         "evaluation.html", samples.data([run.name for run in runs]), scripts=SCRIPTS,
         title=" and ".join(run.name for run in runs), sections=sections, several=several,
         rows=[row for run in runs for row in score_table(run)], remarks=[(run.name, remarks(run)) for run in runs],
-        bars=for_both_schemes(lambda ink: score_figure(runs, ink)), pairings=[pairing_rows(one) for one in pairings],
+        bars=for_both_schemes(lambda ink: score_figure(runs, ink)),
+        cut_bars=WIDEST if any(len(run.scores["benchmarks"]) > WIDEST for run in runs) else None,
+        pairings=[pairing_rows(one) for one in pairings],
         first=runs[0].name, shown=samples.shown(), costs=[row for run in runs for row in cost_table(run)],
         made_rows=[row for run in runs for row in made_table(run)], sessions=sessions(runs), percent=percent,
         made=f"Made by rlfr-vlm {__version__}, {made}.",

@@ -20,12 +20,14 @@ class Samples:
         problems: by "benchmark/problem": question, golds, numbers of images.
         limit: at most so many answers are shown; those of one problem stay together.
         unknown: runs whose problems could not be read again, and why.
+        otherwise: (run, benchmark, problem) -> what was asked, where it is not the problem's question.
     """
 
     limit: int = ANSWERS
     answers: list[dict[str, Any]] = field(default_factory=list)
     problems: dict[str, dict[str, Any]] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
+    otherwise: dict[tuple[int, str, str], str] = field(default_factory=dict)
     images: PageImages = field(default_factory=PageImages)
     total: int = 0
 
@@ -42,25 +44,29 @@ class Samples:
             if (row["benchmark"], row["problem"]) in wanted:
                 self.answers.append(_answer(number, row, standing.get(row["id"]), replies.get(row["id"])))
 
-    def add_problems(self, chosen: Chosen, wanted: set[tuple[str, str]]) -> None:
-        """What was asked, as the runs ask it."""
+    def add_problems(self, number: int, chosen: Chosen, wanted: set[tuple[str, str]]) -> None:
+        """What a run was asked; where an earlier run was asked otherwise, its answers say so."""
         found = [(name, benchmark, problem) for name, (benchmark, problems) in chosen.items() for problem in problems
                  if (name, problem.id) in wanted]  # fmt: skip
         self.images.side = side_for(sum(len(getattr(problem, "images", ())) for _, _, problem in found))
         for name, benchmark, problem in found:
             paths = getattr(problem, "images", ())
-            numbers = [self.images.add(path, path) for path in paths]
+            images = [self.images.add(path, path) for path in paths]
             question = benchmark.asked(problem)
             for path in paths:
                 question = question.replace(f"(image: {path})", "<image>")
-            self.problems[f"{name}/{problem.id}"] = {
+            known = self.problems.setdefault(f"{name}/{problem.id}", {
                 "title": problem.question, "question": question, "golds": list(problem.golds),
-                "images": [one for one in numbers if one is not None], "images_missing": numbers.count(None),
-            }  # fmt: skip
+                "images": [one for one in images if one is not None], "images_missing": images.count(None),
+            })  # fmt: skip
+            if known["question"] != question:
+                self.otherwise[number, name, problem.id] = question
 
     def data(self, names: Sequence[str]) -> dict[str, Any]:
         """For the page's script."""
         benchmarks = list(dict.fromkeys(one["benchmark"] for one in self.answers))
+        for one in self.answers:
+            one["asked"] = self.otherwise.get((one["run"], one["benchmark"], one["problem"]))
         return {"runs": list(names), "benchmarks": benchmarks, "answers": self.answers, "problems": self.problems,
                 "images": self.images.uris}  # fmt: skip
 

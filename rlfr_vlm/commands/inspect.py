@@ -109,9 +109,33 @@ def check_options(options: InspectOptions, data: DataOptions, flow: FlowOptions)
     for name, low in (("n", 1), ("samples", 0), ("max_new_tokens", 1), ("batch_size", 1)):
         if getattr(options, name) < low:
             raise UserError(f"--{name} is {getattr(options, name)}; it must be at least {low}.")
+    device_of(options.device)
     for step in [*options.timesteps, *flow.flow_timesteps]:
         if not 0 < step < 1:
             raise UserError(f"A timestep is {step}; it must be above 0 and below 1 (1 is data).")
+
+
+def device_of(name: str) -> str:
+    """A device of this machine; `auto` is a GPU where there is one.
+
+    Raises:
+        UserError: it has no such device.
+    """
+    import torch
+
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        return found
+    try:
+        wanted = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device is {name!r}; it may be auto, cpu, cuda, or cuda:1 and so on.") from None
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"--device is {name}, and torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here. Leave it "
+            "out, or name another."
+        )
+    return name
 
 
 def chosen_rows(rows: Any, n: int) -> list[dict[str, Any]]:
@@ -134,8 +158,6 @@ def _inspect(
     """Sample responses of one policy and probe them with its field."""
     import dataclasses
 
-    import torch
-
     from rlfr_vlm.data.encode import tokenizer_of
     from rlfr_vlm.evaluate import respond
     from rlfr_vlm.flow import check_fits_policy, load_field
@@ -152,7 +174,7 @@ def _inspect(
     policy, processing_class = load_policy(run_options)
     check_fits_policy(spec, find_language_tower(policy).config, name, find_vision_tower(policy) is not None)
     ban_tokens(policy, vision_token_ids(policy, processing_class))
-    device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(options.device)
     policy.to(device).eval()
     network.to(device).eval()
     repeated = [row for row in rows for _ in range(max(1, options.samples))]
@@ -167,7 +189,9 @@ def _inspect(
         batch_size=options.batch_size,
     )  # fmt: skip
     tokenizer = tokenizer_of(processing_class)
-    return Inspected(name, flow_path, tokenizer, spec, repeated, responses, probed, timesteps, flow)
+    return Inspected(
+        name, flow_path, tokenizer, spec, repeated, responses, probed, timesteps, flow, options.max_new_tokens
+    )
 
 
 def _say(inspected: Sequence["Inspected"]) -> None:
@@ -179,6 +203,12 @@ def _say(inspected: Sequence["Inspected"]) -> None:
         print(f"{one.policy}: {right} of {accuracy['n']} decided, {accuracy['undecided']} undecided")
         for row in measured["by_timestep"]:
             if row["timestep"] in measured["rewarding_timesteps"]:
-                known = "undefined: all decided answers are alike" if row["auc"] is None else (
-                    f"{row['auc']:.3f} [{row['ci95'][0]:.3f}, {row['ci95'][1]:.3f}]")  # fmt: skip
-                print(f"  AUC of deviation at timestep {row['timestep']}, wrong above right: {known}")
+                print(f"  AUC of deviation at timestep {row['timestep']}, wrong above right: {_auc(row)}")
+
+
+def _auc(row: dict[str, Any]) -> str:
+    if row["auc"] is None:
+        return "undefined: all decided answers are alike"
+    if row["ci95"] is None:
+        return f"{row['auc']:.3f}, too few responses for an interval"
+    return f"{row['auc']:.3f} [{row['ci95'][0]:.3f}, {row['ci95'][1]:.3f}]"

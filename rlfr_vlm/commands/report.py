@@ -40,7 +40,8 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.report.write import PageOptions, write_training_report
     from rlfr_vlm.terminal import calm
 
-    runs = [read_run(folder) for folder in dict.fromkeys([options.run_dir, *options.compare])]
+    folders = {folder.resolve(): folder for folder in reversed([options.run_dir, *options.compare])}  # each once
+    runs = [read_run(folder) for folder in reversed(folders.values())]
     calm()
     how = PageOptions(default_settings(), options.rollouts, options.tokenizer)
     page = write_training_report(runs, options.out or options.run_dir, how)

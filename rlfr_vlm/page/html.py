@@ -38,11 +38,12 @@ def render(template: str, data: Any, *, scripts: Sequence[str], folders: Sequenc
     )  # fmt: skip
     sources = [_static(name) for name in scripts]
     style = "\n".join(_static(name) for name in ("uPlot.min.css", "page.css"))
-    return environment.get_template(template).render(
+    page = environment.get_template(template).render(
         # The files are ours, and none holds the end of a script or style element (see the test).
         scripts=[Markup(source) for source in sources], style=Markup(style),
         policy=Markup(_policy(sources, style)), data=Markup(compressed(data)), **context,
     )  # fmt: skip
+    return page.encode("utf-8", "replace").decode("utf-8")  # a name of a folder may hold what is no UTF-8
 
 
 def compressed(data: Any) -> str:

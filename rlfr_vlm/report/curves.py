@@ -1,5 +1,6 @@
 """Which metrics are drawn, and seeds of one experiment joined to a mean with a band."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ class Chart:
     per_rollout: bool = False
 
 
+COLOURS = 6  # that the page has; further lines are told apart by their dashes
 CHARTS = (
     Chart("accuracy", "Outcome", "share right", (("outcome/accuracy", "right among decided"),
                                                  ("outcome/undecided", "undecided"))),
@@ -63,7 +65,7 @@ CHARTS = (
 def series(run: Run, metric: str, window: int = 1) -> dict[int, float]:
     """A metric's values by step; with a window, the mean over each `window` logged steps, at the last of them."""
     own = {int(line["step"]): float(line[metric]) for line in run.metrics
-           if isinstance(line.get(metric), int | float) and not isinstance(line.get(metric), bool)}  # fmt: skip
+           if _is_number(line.get(metric))}  # fmt: skip
     if window <= 1:
         return own
     steps = sorted(int(line["step"]) for line in run.metrics if "step_time" in line)
@@ -73,9 +75,12 @@ def series(run: Run, metric: str, window: int = 1) -> dict[int, float]:
 
 def updates_of_a_rollout(run: Run) -> int:
     """Logged steps from one rollout to the next."""
-    steps = run.config.get("steps_per_generation") or 1
-    updates = steps * (run.config.get("num_iterations") or 1) / (run.config.get("gradient_accumulation_steps") or 1)
-    return max(1, round(updates))
+    updates = run.number("steps_per_generation", 1) * run.number("num_iterations", 1)
+    return max(1, round(updates / max(1.0, run.number("gradient_accumulation_steps", 1))))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def labelled_metrics(chart: Chart, runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -101,17 +106,20 @@ def experiments(runs: list[Run]) -> list[tuple[str, list[Run]]]:
     return found
 
 
-def joined(found: Sequence[Mapping[int, float]], steps: Sequence[int]) -> dict[str, list[float | None]]:
-    """Mean over runs at each step, with several also the lowest and the highest; None where one has no value."""
+def joined(found: Sequence[Mapping[int, float]], steps: Sequence[int]) -> dict[str, Any]:
+    """Mean over the runs that have values, at each step, with several also the lowest and the highest.
+
+    None where one of them has no value; `seeds` says how many they are.
+    """
     kept = [one for one in found if one]
 
     def at(combine: Callable[[list[float]], float]) -> list[float | None]:
         return [combine([one[step] for one in kept]) if all(step in one for one in kept) else None for step in steps]
 
-    lines = {"values": at(lambda values: sum(values) / len(values))}
+    lines: dict[str, Any] = {"values": at(lambda values: sum(values) / len(values))}
     if len(kept) > 1:
         lines |= {"low": at(min), "high": at(max)}
-    return lines
+    return lines | {"seeds": len(kept)}
 
 
 def charts_of(runs: list[Run]) -> list[dict[str, Any]]:
@@ -127,7 +135,7 @@ def charts_of(runs: list[Run]) -> list[dict[str, Any]]:
         steps, lines = _lines(chart, shown)
         if lines:
             whose = [f"Of {shown[0][0]}."] if len(shown) < len(groups) else []
-            note = " ".join([chart.note, *whose, *_band_note(shown)]).strip()
+            note = " ".join([chart.note, *whose, *_band_note(lines)]).strip()
             drawn.append({"id": chart.id, "title": chart.title, "unit": chart.unit, "note": note, "steps": steps,
                           "lines": lines})  # fmt: skip
     return drawn
@@ -147,11 +155,12 @@ def _lines(chart: Chart, groups: list[tuple[str, list[Run]]]) -> tuple[list[int]
         for place, (metric, label) in enumerate(metrics):
             if any(found[number, metric]):
                 text = f"{name}: {label}" if several and len(metrics) > 1 else name if several else label
-                look = {"colour": number, "dash": place} if several else {"colour": place, "dash": 0}
+                look = {"colour": number, "dash": place + number // COLOURS} if several else {
+                    "colour": place, "dash": place // COLOURS}  # fmt: skip
                 lines.append({"label": text, **look, **joined(found[number, metric], steps)})
     return steps, lines
 
 
-def _band_note(groups: list[tuple[str, list[Run]]]) -> list[str]:
-    most = max(len(own) for _, own in groups)
-    return [f"Line: mean of {most} seeds; band: lowest to highest."] if most > 1 else []
+def _band_note(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    counts = sorted({line["seeds"] for line in lines if line["seeds"] > 1})
+    return [f"Line: mean of {' or '.join(map(str, counts))} seeds; band: lowest to highest."] if counts else []

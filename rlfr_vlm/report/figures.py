@@ -58,7 +58,7 @@ def quantile_figure(rows: Sequence[dict[str, Any]], ink: str = INKS["light"]) ->
         axes.plot([], [], color=OUTCOMES[outcome], linewidth=6, label=f"{outcome} responses")
     axes.set_xticks(range(len(kinds)), kinds)
     axes.set_ylabel("deviation")
-    legend = axes.legend(fontsize=8, framealpha=0)
+    legend = axes.legend(fontsize=8, framealpha=0) if outcomes else None
     recolour(axes, legend, ink)
     return figure
 
@@ -84,7 +84,7 @@ def timestep_figure(measured: dict[str, Any], ink: str = INKS["light"]) -> Any:
         axes.plot(times, values, color=colour, linewidth=2 if whole else 1, marker="o" if whole else ".",
                   label="mean of layers, 95 % interval" if whole else f"layer {layer}")  # fmt: skip
         if whole:
-            low, high = zip(*(row["ci95"] for row in rows), strict=True)
+            low, high = zip(*(row["ci95"] or (row["auc"], row["auc"]) for row in rows), strict=True)
             axes.fill_between(times, low, high, color=colour, alpha=0.15)
     axes.axhline(0.5, color=ink, linewidth=0.8, linestyle=":")
     axes.set_xlabel("timestep")

@@ -42,7 +42,7 @@ def verdict_of(runs: Sequence[Run], names: Sequence[str]) -> Verdict:
 def facts_of(run: Run) -> list[tuple[str, str]]:
     """(name, value) pairs; what is not known is left out."""
     record, config = run.record, run.config
-    data = record.get("data") or {}
+    data = _mapping(record.get("data"))
     rows = f"{data['rows']:,} rows" if isinstance(data.get("rows"), int) else ""
     facts: list[tuple[str, Any]] = [
         ("method", config.get("method")),
@@ -55,13 +55,13 @@ def facts_of(run: Run) -> list[tuple[str, str]]:
         ("outcome", _first_and_last(run, "outcome/accuracy")),
         ("held out", _first_and_last(run, "eval_greedy")),
         ("duration", _duration(run)),
-        ("hardware", _hardware(record.get("hardware") or {}, record.get("processes"))),
+        ("hardware", _hardware(_mapping(record.get("hardware")), record.get("processes"))),
         ("seed", config.get("seed", record.get("seed"))),
         ("started", record.get("started")),
         ("resumed", f"{len(record['earlier'])} times" if record.get("earlier") else None),
         ("versions", _versions(record)),
         ("commit", _commit(record.get("git"))),
-        ("command", " ".join(record.get("command") or [])),
+        ("command", " ".join(map(str, record.get("command") or []))),
         ("folder", str(run.folder)),
     ]
     return [(name, str(value)) for name, value in facts if value not in (None, "")]
@@ -89,7 +89,8 @@ def _first_and_last(run: Run, metric: str) -> str | None:
 def _duration(run: Run) -> str | None:
     seconds = next((line["train_runtime"] for line in reversed(run.metrics) if "train_runtime" in line), None)
     if seconds is not None:
-        return span(float(seconds))
+        starts = len(run.record.get("earlier") or []) + 1
+        return span(float(seconds)) + (f" in the last of {starts} starts" if starts > 1 else "")
     logged = sum(series(run, "step_time").values())
     return f"{span(logged)} in logged steps, not ended" if logged else None
 
@@ -119,12 +120,17 @@ def _hardware(hardware: Mapping[str, Any], processes: Any) -> str:
 
 
 def _versions(record: Mapping[str, Any]) -> str:
-    versions = {"rlfr-vlm": record.get("rlfr_vlm"), "python": record.get("python"), **(record.get("versions") or {})}
+    versions = {"rlfr-vlm": record.get("rlfr_vlm"), "python": record.get("python"), **_mapping(record.get("versions"))}
     return ", ".join(f"{name} {value}" for name, value in versions.items() if value)
 
 
-def _commit(git: Mapping[str, Any] | None) -> str | None:
-    if not git:
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """What a file may hold, where somebody has changed it."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _commit(git: Any) -> str | None:
+    if not _mapping(git):
         return None
     return f"{git.get('commit')}{', with changes' if git.get('changed') else ''}"
 

@@ -44,6 +44,7 @@ class Inspected:
     probed: list[Probed]
     timesteps: list[float]
     options: FlowOptions
+    max_new_tokens: int
 
     @property
     def rewarding(self) -> list[int]:
@@ -77,11 +78,12 @@ class Inspected:
 
     def _response(self, response: Response, probed: Probed) -> dict[str, Any]:
         layers = probed.layers_at(self.rewarding)
-        rewards = flow_rewards(layers.mean(dim=0)[None], probed.mask[None], **self.options.shaping())[0]
-        ends = self.tokenizer.eos_token_id
+        mask = probed.mask & (response.score is not None)  # as in training, an undecided response gets none
+        rewards = flow_rewards(layers.mean(dim=0)[None], mask[None], **self.options.shaping())[0]
+        ended = len(response.ids) < self.max_new_tokens or response.ids[-1] == self.tokenizer.eos_token_id
         return {
             "token_ids": response.ids, "text": response.text,
-            "finish": "stop" if response.ids and response.ids[-1] == ends else "length",
+            "finish": "stop" if ended else "length",
             "rewards": {"accuracy": response.score}, "kept": True, "advantage": None,
             "entropy": pack(probed.entropies), "flow_reward": pack(rewards),
             "deviations": [pack(layer) for layer in layers],
@@ -94,7 +96,7 @@ def rollout_page(inspected: Sequence[Inspected]) -> tuple[RolloutPage, list[dict
     runs = [Run(Path(one.policy), vars(one.options), {}, [], []) for one in inspected]
     for number, (one, run) in enumerate(zip(inspected, runs, strict=True)):
         page.add_run(number, run, one.groups(), Pieces(one.tokenizer))
-    return page, describe_runs(runs)
+    return page, describe_runs(runs, page)
 
 
 def write_html(inspected: Sequence[Inspected], out: Path) -> Path:

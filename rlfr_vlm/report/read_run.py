@@ -73,13 +73,17 @@ class Run:
     @property
     def watched(self) -> bool:
         """Whether the watch-dogs looked at this run."""
-        return bool(self.config.get("watch", True))
+        return self.config.get("watch") is True
+
+    def number(self, name: str, default: float) -> float:
+        """A setting that is a number; files that somebody has changed may hold anything."""
+        value = self.config.get(name)
+        return float(value) if isinstance(value, int | float) else default
 
     def is_right(self, rewards: dict[str, float | None]) -> bool | None:
-        """Whether a response with these rewards is right: by the verifier's reward, else the first; None undecided."""
-        name = next((one for one in rewards if "accuracy" in one), next(iter(rewards), None))
-        value = None if name is None else rewards[name]
-        return None if value is None else value > float(self.config.get("flow_accept_threshold", 0.5))
+        """Whether a response is right, as the trainer counts: its first reward above a threshold; None undecided."""
+        value = next(iter(rewards.values()), None)
+        return None if value is None else value > self.number("flow_accept_threshold", 0.5)
 
 
 def read_run(folder: Path) -> Run:
@@ -88,6 +92,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         UserError: it is none, or nothing has been logged in it yet.
     """
+    if folder.is_file():
+        raise UserError(f"{folder} is a file. Give the folder of a run, its output_dir.")
     if not folder.is_dir():
         near = nearest(folder.name, [one.name for one in folder.parent.glob("*")]) if folder.parent.is_dir() else ""
         raise UserError(f"There is no folder {folder}.{near} Give the output_dir of a run of `rlfr train`.")
@@ -95,7 +101,8 @@ def read_run(folder: Path) -> Run:
     groups, broken = read_groups(folder)
     cut += broken
     if not metrics and not groups:
-        inside = sorted({str(path.parent.relative_to(folder)) for path in folder.rglob(METRICS_FILE)})
+        inside = sorted({str(path.parent.relative_to(folder)) for path in folder.rglob(METRICS_FILE)
+                         if path.with_name(RUN_FILE).exists()})  # fmt: skip
         hint = f" Its runs are {', '.join(inside)}." if inside else " Give the output_dir of a run of `rlfr train`."
         raise UserError(f"{folder} has no {METRICS_FILE}, or it is empty: no step of a run has been logged.{hint}")
     barks, _ = read_lines(folder / WATCHDOGS_FILE)
@@ -168,7 +175,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+    except (OSError, ValueError, yaml.YAMLError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -5,7 +5,7 @@ Letters: L layers, T response tokens.
 
 import base64
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ class RolloutPage:
     """What the page's script reads, filled run by run.
 
     Attributes:
+        layers: by run, the decoder blocks of its field.
         counts: (run, step, piece) -> [rewarded, penalised, seen].
         values: numbers of all tokens, by mode, of which the colour scales are made.
         by_class: deviations by outcome and token class.
@@ -33,7 +34,7 @@ class RolloutPage:
     groups: list[dict[str, Any]] = field(default_factory=list)
     vocabulary: dict[str, int] = field(default_factory=dict)
     images: PageImages = field(default_factory=PageImages)
-    layers: list[int] = field(default_factory=list)
+    layers: dict[int, list[int]] = field(default_factory=dict)
     reward_names: list[str] = field(default_factory=list)
     counts: dict[tuple[int, int, int], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
     values: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
@@ -47,13 +48,14 @@ class RolloutPage:
 
     def data(self) -> dict[str, Any]:
         """For the page's script."""
+        chosen = {piece for (_, _, piece), found in self.counts.items() if found[0] or found[1]}
         return {
             "groups": self.groups, "vocabulary": list(self.vocabulary), "images": self.images.uris,
-            "layers": self.layers,
+            "layers": sorted({layer for own in self.layers.values() for layer in own}),
             "classes": [token_class(piece) for piece in self.vocabulary], "reward_names": self.reward_names,
             "scales": self.scales(), "steps": any(group["step"] is not None for group in self.groups),
             "token_counts": [[run, step, piece, *found] for (run, step, piece), found in sorted(self.counts.items())
-                             if found[0] or found[1]],
+                             if piece in chosen],
         }  # fmt: skip
 
     def scales(self) -> dict[str, list[float]]:
@@ -104,31 +106,32 @@ class RolloutPage:
         self.reward_names += [name for name in response["rewards"] if name not in self.reward_names]
         texts = pieces.of(response["token_ids"])
         indices = [self.vocabulary.setdefault(text, len(self.vocabulary)) for text in texts]
-        layers = [_unpacked(layer) for layer in response.get("deviations") or []]
-        if layers:
-            self._note_layers(group["layers"], layers)
-            deviation = np.mean(layers, axis=0)
-            known = deviation != 0  # tokens without a partner
+        deviations = packed_deviations(response)
+        self._note_layers(number, group.get("layers") or [], [_unpacked(layer) for layer in deviations])
+        if deviations:
+            deviation = np.mean([_unpacked(layer) for layer in deviations], axis=0)
+            known = np.isfinite(deviation) & (deviation != 0)  # 0: tokens without a partner
             self.values["deviation"].append(deviation[known])
             self._note_classes(outcome, token_classes(texts), deviation, known)
         for mode in ("flow_reward", "entropy", "token_advantage"):
             if mode in response:
-                self.values[mode].append(_unpacked(response[mode]))
+                self.values[mode].append(_finite(_unpacked(response[mode])))
         if "token_advantage" not in response and response.get("advantage") is not None:
             self.values["token_advantage"].append(np.array([response["advantage"]]))
         if "flow_reward" in response:  # responses that no step made count for step 0
             self._count(number, group["step"] or 0, indices, _unpacked(response["flow_reward"]))
         return {
             "pieces": base64.b64encode(np.array(indices, dtype="<u4").tobytes()).decode("ascii"),
-            "outcome": outcome, "layers": response.get("deviations"),
+            "outcome": outcome, "layers": deviations,
             **{name: response.get(name) for name in ("finish", "rewards", "kept", "advantage", "flow_reward",
                                                      "entropy", "token_advantage")},
         }  # fmt: skip
 
-    def _note_layers(self, numbers: Sequence[int], layers: Sequence[np.ndarray]) -> None:
-        self.layers = self.layers or list(numbers)
-        for layer, values in zip(self.layers, layers, strict=False):
-            self.values[f"layer_{layer}"].append(values[values != 0])
+    def _note_layers(self, number: int, labels: Sequence[int], layers: Sequence[np.ndarray]) -> None:
+        """Keep the values of labelled layers; a log without labels has its mean only."""
+        self.layers.setdefault(number, list(labels) if len(labels) == len(layers) else [])
+        for layer, values in zip(self.layers[number], layers, strict=False):
+            self.values[f"layer_{layer}"].append(_finite(values[values != 0]))
 
     def _note_classes(self, outcome: str, classes: Sequence[str], deviation: np.ndarray, known: np.ndarray) -> None:
         names = np.array(classes)
@@ -136,7 +139,7 @@ class RolloutPage:
             self.by_class[outcome, kind].append(deviation[known & (names == kind)])
 
     def _count(self, run: int, step: int, indices: Sequence[int], rewards: np.ndarray) -> None:
-        for index, reward in zip(indices, rewards, strict=True):
+        for index, reward in zip(indices, rewards, strict=False):  # a log may have been cut
             found = self.counts[run, step, index]
             found[0] += int(reward > 0)
             found[1] += int(reward < 0)
@@ -160,6 +163,17 @@ def _unpacked(packed: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(packed), dtype="<f2").astype(np.float64)
 
 
+def packed_deviations(response: Mapping[str, Any]) -> list[str]:
+    """Deviations of a response, packed layer by layer; logs of before kept their mean only."""
+    if response.get("deviations"):
+        return list(response["deviations"])
+    return [response["deviation"]] if response.get("deviation") else []
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
+
+
 def image_count(group: dict[str, Any]) -> int:
     return max(len(group.get(name) or []) for name in ("images", "thumbnails", "pictures"))
 
@@ -180,16 +194,20 @@ def split_prompt(prompt: str | list[dict[str, str]]) -> tuple[str, str]:
 
 
 def mark_changes(groups: Sequence[dict[str, Any]]) -> None:
-    """Mark prompts that were seen before: `up` when mostly wrong became mostly right, `down` the other way round."""
-    before: dict[Any, dict[str, Any]] = {}
+    """Mark prompts that were seen before: `up` when mostly wrong became mostly right, `down` the other way round.
+
+    The earlier sight is the last one, at an earlier step, that was not a tie.
+    """
+    sights: dict[Any, list[dict[str, Any]]] = {}
     for group in groups:
         if group["row"] is None:
             continue
-        earlier = before.get(group["row"])
-        if earlier is not None:
-            then, now = _lead(earlier), _lead(group)
+        own = sights.setdefault(group["row"], [])
+        earlier = [one for one in own if one["step"] is not None and one["step"] < group["step"] and _lead(one)]
+        if earlier:
+            then, now = _lead(earlier[-1]), _lead(group)
             group["change"] = "up" if then < 0 < now else "down" if now < 0 < then else ""
-        before[group["row"]] = group
+        own.append(group)
 
 
 def _lead(group: dict[str, Any]) -> int:
@@ -246,12 +264,12 @@ def choose(runs: Sequence[Run], responses: int) -> list[list[LoggedGroup]]:
     return chosen
 
 
-def describe_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def describe_runs(runs: Sequence[Run], page: RolloutPage) -> list[dict[str, Any]]:
     """What the script must know of each run."""
     return [
         {
-            "name": name, "threshold": run.config.get("flow_threshold"),
+            "name": name, "threshold": run.config.get("flow_threshold"), "layers": page.layers.get(number, []),
             "two_sided": bool(run.config.get("flow_two_sided", True)),
         }
-        for name, run in zip(names_of(list(runs)), runs, strict=True)
+        for number, (name, run) in enumerate(zip(names_of(list(runs)), runs, strict=True))
     ]  # fmt: skip

@@ -22,8 +22,8 @@ def auc_table(
 ) -> list[dict[str, Any]]:
     """AUC of a response's deviation, wrong above right, for each timestep and layer, and for the mean of layers.
 
-    Each with the interval of Hanley and McNeil; None where all decided responses are right, or all wrong. Undecided
-    ones are left out.
+    None where all decided responses are right, or all wrong; undecided ones are left out. The interval is Hanley and
+    McNeil's, which has no width at 0 and 1 or of single responses: None there.
     """
     rows: list[dict[str, Any]] = []
     for number, timestep in enumerate(timesteps):
@@ -37,9 +37,10 @@ def auc_table(
                         values[response.score].append(one.statistic(statistic, scores))
                 found = auc(torch.tensor(values[0.0]), torch.tensor(values[1.0]))
                 counts = len(values[0.0]), len(values[1.0])
+                known = found is not None and 0 < found < 1 and min(counts) > 1
                 rows.append({
                     "timestep": timestep, "layer": layer, "statistic": statistic, "auc": found,
-                    "ci95": None if found is None else list(auc_interval(found, *counts)),
+                    "ci95": list(auc_interval(found, *counts)) if found is not None and known else None,
                     "n_wrong": counts[0], "n_right": counts[1],
                 })  # fmt: skip
     return rows

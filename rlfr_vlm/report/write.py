@@ -18,7 +18,7 @@ from rlfr_vlm.report.read_run import Run, names_of
 from rlfr_vlm.report.rollouts import RolloutPage, choose, describe_runs, total_responses
 
 SCRIPTS = ("uPlot.iife.min.js", "page.js", "charts.js", "rollouts.js")
-FIGURES = ("curves.png", "deviation_by_class.png")
+CURVES, BY_CLASS = "curves.png", "deviation_by_class.png"
 
 
 @dataclass(frozen=True)
@@ -38,27 +38,31 @@ class PageOptions:
 
 def write_training_report(runs: list[Run], out: Path, options: PageOptions) -> Path:
     """Write page, Markdown and figures of one or several runs into `out`; returns the page's path."""
-    page = write_training_page(runs, out, options)
-    names = sorted(path.name for path in (out / "figures").glob("*.png") if path.name in FIGURES)
-    write_text(out / "report.md", _markdown(verdict_of(runs, names_of(runs)), _heads(runs, options), names))
+    page, figures = _write_page(runs, out, options)
+    write_text(out / "report.md", _markdown(verdict_of(runs, names_of(runs)), _heads(runs, options), figures))
     return page
 
 
 def write_training_page(runs: list[Run], out: Path, options: PageOptions) -> Path:
     """Write `report.html` and the figures into `out`; the first run is the one reported, others are laid over it."""
+    return _write_page(runs, out, options)[0]
+
+
+def _write_page(runs: list[Run], out: Path, options: PageOptions) -> tuple[Path, list[str]]:
+    """The page's path, and the names of the figures."""
     names, charts = names_of(runs), charts_of(runs)
     rollouts = rollout_page(runs, options.responses, options.tokenizer)
     rows = rollouts.deviations_by_class()
-    save_figures(charts, rows, out / "figures")
+    figures = save_figures(charts, rows, out / "figures")
     page = render(
-        "training.html", {"charts": charts, "runs": describe_runs(runs), **rollouts.data()}, scripts=SCRIPTS,
+        "training.html", {"charts": charts, "runs": describe_runs(runs, rollouts), **rollouts.data()}, scripts=SCRIPTS,
         title=title_of(names), sections=_sections(rollouts, rows), verdict=verdict_of(runs, names),
         runs=_heads(runs, options), what="Rollouts", shown=describe_shown(runs, rollouts),
         has_rollouts=bool(rollouts.groups), steps=True, has_flow="flow_reward" in rollouts.values,
         quantiles=quantiles_of(rows), made=made(),
     )  # fmt: skip
     write_text(out / "report.html", page)
-    return out / "report.html"
+    return out / "report.html", figures
 
 
 def _heads(runs: list[Run], options: PageOptions) -> list[dict[str, Any]]:
@@ -93,19 +97,21 @@ def describe_shown(runs: Sequence[Run], page: RolloutPage) -> str:
     return (
         f"{part} {logged:,} logged responses, to {len(page.groups):,} prompts"
         + ("" if shown == logged else ", spread evenly over the run; --rollouts shows more")
-        + ". A run logs the first groups of each rollout (rollout_log_groups)."
+        + ". A run logs the first groups of each rollout (rollout_log_groups). Right: the first reward, "
+        f"{page.reward_names[0] if page.reward_names else 'the outcome'}, is above flow_accept_threshold."
     )
 
 
-def save_figures(charts: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Write the PNG files."""
+def save_figures(charts: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], folder: Path) -> list[str]:
+    """Write the PNG files that there is something for; returns their names."""
     import matplotlib
 
     matplotlib.use("Agg")
     if charts:
-        save_curves(charts, folder / FIGURES[0])
+        save_curves(charts, folder / CURVES)
     if rows:
-        write_bytes(folder / FIGURES[1], encoded(quantile_figure(rows)))
+        write_bytes(folder / BY_CLASS, encoded(quantile_figure(rows)))
+    return [CURVES] * bool(charts) + [BY_CLASS] * bool(rows)
 
 
 def quantiles_of(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -71,8 +72,18 @@ def masked(command: Sequence[str]) -> list[str]:
         if shown and _is_secret(shown[-1]) and "=" not in shown[-1]:
             shown.append("<set>")
         else:
-            shown.append(f"{name}=<set>" if _is_secret(name) and "=" in part else part)
+            shown.append(f"{name}=<set>" if _is_secret(name) and "=" in part else _without_secrets(part))
     return shown
+
+
+def _without_secrets(part: str) -> str:
+    """An argument without passwords of addresses and secrets in JSON.
+
+    >>> _without_secrets('{"token": "abc", "n": 1}'), _without_secrets("http://me:pw@host/v1")
+    ('{"token": "<set>", "n": 1}', 'http://<set>@host/v1')
+    """
+    part = re.sub(r"://[^/@\s]+@", "://<set>@", part)
+    return re.sub(rf'("\w*(?:{"|".join(SECRET_WORDS)})"\s*:\s*)"[^"]*"', r'\1"<set>"', part, flags=re.IGNORECASE)
 
 
 def _is_secret(name: str) -> bool:

@@ -1,7 +1,9 @@
 """`rlfr-eval report` as a page, in a real browser; the scores of the scripted policies are known by construction."""
 
 import json
+import re
 
+from rlfr_vlm.page.html import decompressed
 from tests.chromium import chromium
 from tests.eval.test_lm import adds, number_in
 
@@ -52,6 +54,19 @@ def test_two_runs_on_a_page(serve, toy, run_eval, alone):
         assert all(url.startswith(("file:", "data:")) for url in opened.requests)
         opened.page.context.close()
         browser.picture(alone / "page" / "report.html", "evaluation")
+
+
+def test_runs_that_were_asked_otherwise_show_both_prompts(serve, toy, run_eval, alone):
+    name = toy(2)
+    for folder, more in (("a", ()), ("b", ("--prompt", "qwen-box"))):
+        code, _, err = run_eval("lm", "--base-url", serve(lambda body, n: "\\boxed{0}").url, "--suite", name,
+                                "--data-dir", "data", "--out", folder, *more)  # fmt: skip
+        assert code == 0, err
+    assert run_eval("report", "a", "b", "--out", "page")[0] == 0
+    data = decompressed(re.search(r'id="data">([^<]*)<', (alone / "page" / "report.html").read_text())[1])
+    assert "<|im_start|>" not in data["problems"]["toy/p0"]["question"]
+    asked = {one["run"]: one["asked"] for one in data["answers"]}
+    assert asked[0] is None and "<|im_start|>" in asked[1]
 
 
 def test_problems_that_are_gone_leave_the_answers(serve, toy, run_eval, alone):

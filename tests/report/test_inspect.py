@@ -13,6 +13,7 @@ from rlfr_vlm.flow import FIELD_FOLDER, FlowSpec, save_field
 from rlfr_vlm.flow.storage import build_field
 from rlfr_vlm.report.probe import Probed, probe_responses
 from rlfr_vlm.report.separation import auc_table, norm_table, timestep_table
+from rlfr_vlm.stats import auc_interval
 from tests.chromium import chromium
 
 LAYERS = (1, 2, 3)
@@ -31,8 +32,11 @@ def test_auc_by_hand():
     table = {(row["layer"], row["statistic"]): row for row in auc_table(ones, responses, [1, 2], [0.8])}
     assert [table[layer, "mean"]["auc"] for layer in (1, 2, "all")] == [1.0, 0.5, 0.75]
     assert table["all", "max"]["n_wrong"] == 2 and table["all", "max"]["n_right"] == 1
-    low, high = table["all", "mean"]["ci95"]
-    assert low < 0.75 < high <= 1.0
+    assert all(row["ci95"] is None for row in table.values())  # one right response has no interval
+    more = [Response([1], "", score) for score in (1.0, 0.0, 0.0, 1.0)]
+    again = {(row["layer"], row["statistic"]): row for row in auc_table(ones, more, [1, 2], [0.8])}
+    # layer 1: wrong 2, 3 above right 1, 9: 2 of 4
+    assert again[1, "mean"]["auc"] == 0.5 and again[1, "mean"]["ci95"] == list(auc_interval(0.5, 2, 2))
     alike = auc_table(ones[:1], responses[:1], [1, 2], [0.8])
     assert all(row["auc"] is None and row["ci95"] is None for row in alike)
 
@@ -135,6 +139,8 @@ def test_the_command_writes_page_numbers_and_figures(saved, capsys):
         ({"--n": ["0"]}, "--n is 0; it must be at least 1"),
         ({"--timesteps": ["1.0"]}, "A timestep is 1.0; it must be above 0 and below 1"),
         ({"--flow": ["nowhere"]}, "No flow field at nowhere"),
+        ({"--device": ["cuda:99"]}, "--device is cuda:99, and torch"),
+        ({"--device": ["gpu"]}, "--device is 'gpu'; it may be auto, cpu, cuda"),
     ],
 )
 def test_mistakes_get_one_message(changed, message, tmp_path, capsys):

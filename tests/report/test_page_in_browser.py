@@ -34,6 +34,18 @@ def made(processor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     runs = [write_run(folder / "a", a, [0.25, 0.5, 0.75], tokenizer),
             write_run(folder / "b", b, [0.1, 0.2, 0.3], tokenizer, method="rlvr")]  # fmt: skip
+    plain = write_run(
+        folder / "plain",
+        [
+            *b,
+        ],
+        [0.1, 0.2],
+        tokenizer,
+        method="rlvr",
+    )
+    write_training_report([read_run(plain)], folder / "page" / "plain", PageOptions({}, 2000))
+    other = write_run(folder / "other", [a[0] | {"layers": [9, 18]}], [0.5], tokenizer, seed=2)
+    write_training_report([read_run(runs[0]), read_run(other)], folder / "page" / "layers", PageOptions({}, 2000))
     (folder / "a" / "watchdogs.jsonl").write_text('{"step": 3, "dog": "flow", "message": "it <b>barks</b>"}\n')
     return write_training_report([read_run(run) for run in runs], folder / "page", PageOptions({}, 2000))
 
@@ -56,7 +68,7 @@ def test_it_opens_from_disk_quietly_and_alone(opened, made):
     assert opened.page.title() == "a and b" and not opened.page.is_visible("#failure")
     assert "a, step 3: it <b>barks</b>" in opened.text(".verdict")
     assert "0.250 right in the first step, 0.750 in the last" in opened.text("#summary")
-    assert {path.name for path in made.parent.rglob("*.png")} == {"curves.png", "deviation_by_class.png"}
+    assert {path.name for path in (made.parent / "figures").iterdir()} == {"curves.png", "deviation_by_class.png"}
     assert "it &lt;b>barks&lt;/b>" in (made.parent / "report.md").read_text()
 
 
@@ -137,10 +149,9 @@ def test_tokens_have_their_numbers_colours_and_marks(opened):
     opened.page.keyboard.press("ArrowRight")
     opened.page.keyboard.press("ArrowRight")
     assert opened.text("#readout").startswith("token 4 of 5: =") and "cut by top-k" in opened.text("#readout")
-    opened.page.locator(".mode").first.select_option("entropy")
+    opened.page.locator("#mode").select_option("entropy")
     # entropies of the page go from 0 up; low is good: blue, high is bad: orange
     assert colours()[0].startswith("rgba(33, 113, 205") and "entropy" in opened.text("#legend")
-    assert opened.page.locator(".mode").last.input_value() == "entropy"  # both places agree
 
 
 def test_ranked_tokens_at_chosen_steps(opened):
@@ -155,15 +166,16 @@ def test_ranked_tokens_at_chosen_steps(opened):
 
 def test_two_sides(opened):
     opened.choose("sides", a="0|first", b="1|last")
-    assert opened.texts("#solved button") == ["both: 0", "only A: 0", "only B: 1", "neither: 1"]
-    assert opened.text("#pairs-note").startswith("2 prompts were answered by both sides")
+    # row 8 asks something else in the other run: no pair
+    assert opened.texts("#solved button") == ["both: 0", "only A: 0", "only B: 1", "neither: 0"]
+    assert opened.text("#pairs-note").startswith("Prompts answered by both sides: 1.")
     opened.page.click("#solved button:has-text('only B')")
     assert opened.texts("#pairs .where") == ["prompt 7"]
     opened.page.click("#pairs button")
     titles = opened.texts("#pair h4")
     assert titles == ["A: a · step 0 · prompt 7, 0 of 2 right", "B: b · step 0 · prompt 7, 2 of 2 right"]
     opened.choose("sides", a="0|first", b="0|last")
-    assert opened.texts("#solved button") == ["both: 1", "only A: 0", "only B: 1", "neither: 1"]
+    assert opened.texts("#solved button") == ["both: 0", "only A: 0", "only B: 1", "neither: 2"]  # a tie is not solved
 
 
 def test_text_of_models_is_text(opened):
@@ -177,6 +189,46 @@ def test_text_of_models_is_text(opened):
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 1280
     assert opened.page.title() == "a and b" and opened.page.locator("#detail img").count() == 0
     assert opened.errors == []
+
+
+def test_a_run_without_flow_rewards_has_its_page(browser, made):
+    """The browser may not be open while a page is made, so `made` made this one, too."""
+    opened = browser.open(made.parent / "plain" / "report.html")
+    assert opened.errors == [] and opened.text("#count") == "2 of 2 prompts"
+    assert opened.page.locator("#tokens").count() == 0 and not opened.page.is_visible("#compare")
+    assert opened.page.locator("#mode option").all_inner_texts() == ["nothing", "entropy", "advantage"]
+    opened.page.context.close()
+
+
+def test_runs_with_other_layers_keep_their_own(browser, made):
+    opened = browser.open(made.parent / "layers" / "report.html")
+    opened.choose("filters", run="1")
+    opened.page.locator("#detail .tokens span").first.hover()
+    assert "layer 9 1 ·" in opened.text("#readout") and "layer 18 2 ·" in opened.text("#readout")
+    assert "layer 1 " not in opened.text("#readout")
+    opened.page.context.close()
+
+
+@pytest.mark.parametrize("view", ["wide", "phone"])
+def test_numbers_of_a_token_are_in_view_wherever_it_is(browser, made, view):
+    opened = browser.open(made, view)
+    for place in ("#detail", "#pair"):
+        opened.page.locator(f"{place} .tokens span").last.hover()
+        box = opened.page.locator("#readout").bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= opened.page.viewport_size["height"]
+        assert opened.text("#readout").startswith("token ")
+    opened.page.context.close()
+
+
+def test_keyboard_alone(opened):
+    opened.choose("filters", run="0")
+    opened.page.locator("#list button").nth(2).focus()
+    opened.page.keyboard.press("Enter")
+    assert opened.page.locator("#list [aria-current=true] .where").inner_text() == "a · step 2 · prompt 7"
+    opened.page.locator("#detail button:not([disabled])").first.focus()
+    opened.page.keyboard.press("Enter")  # the prompt's earlier visit
+    assert opened.text("#detail h3").startswith("a · step 0 · prompt 7")
+    assert opened.page.evaluate("document.activeElement.tagName") == "H3"
 
 
 def test_pictures_of_each_view(browser, made):

@@ -42,10 +42,41 @@ def test_a_group_that_two_processes_shared_is_whole_again(tmp_path):
     assert [one["token_ids"] for one in found[0, 8].read()["responses"]] == [[1], [2], [2]]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.yaml", b"\xff\xfe"), ("config.yaml", b"flow_accept_threshold: null\nsteps_per_generation: two\n"),
+        ("run.json", b'{"data": "x", "command": [1, 2], "hardware": [], "git": "y", "versions": 3}'),
+        ("metrics.jsonl", b'{"step": 1, "step_time": Infinity, "entropy": NaN}\n'),
+    ],
+)  # fmt: skip
+def test_odd_files_are_no_reason_to_fail(tmp_path, name, content):
+    folder = write_run(tmp_path / "run", [group(0, 1, [response([1], True)])], [0.5])
+    (folder / name).write_bytes(content)
+    run = read_run(folder)
+    assert facts_of(run) and isinstance(charts_of([run]), list)
+    assert run.is_right({"accuracy": 0.7}) is True and run.is_right({"accuracy": None}) is None is run.is_right({})
+
+
+def test_lines_beyond_the_colours_get_dashes_and_the_note_counts_seeds(tmp_path):
+    folder = write_run(tmp_path / "a", [], [0.5])
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, **{f"memory/p{i}_gb": i for i in range(8)}}) + "\n")
+    looks = [(line["colour"] % 6, line["dash"]) for line in chart(charts_of([read_run(folder)]), "memory")["lines"]]
+    assert len(set(looks)) == 8
+    for seed in (1, 2, 3):
+        write_run(tmp_path / f"s{seed}", [], [0.5], seed=seed)
+    (tmp_path / "s3" / "metrics.jsonl").write_text('{"step": 1, "outcome/accuracy": 0.5}\n')
+    charts = charts_of([read_run(tmp_path / f"s{seed}") for seed in (1, 2, 3)])
+    assert chart(charts, "accuracy")["note"].startswith("Line: mean of 3 seeds")
+    assert chart(charts, "entropy")["note"].startswith("Line: mean of 2 seeds")
+
+
 def test_what_is_no_run_says_where_runs_are(tmp_path):
     write_run(tmp_path / "seed1" / "rlfr", [], [0.5])
     with pytest.raises(UserError, match=r"has no metrics.jsonl.*Its runs are seed1/rlfr\."):
         read_run(tmp_path)
+    with pytest.raises(UserError, match=r"run.json is a file"):
+        read_run(tmp_path / "seed1" / "rlfr" / "run.json")
     with pytest.raises(UserError, match=r"no folder .*seed2\. Did you mean 'seed1'"):
         read_run(tmp_path / "seed2")
 

@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.page.html import compressed
 from rlfr_vlm.report.pieces import Pieces, load_tokenizer, token_classes
 from rlfr_vlm.report.read_run import LoggedGroup, read_run
 from rlfr_vlm.report.rollouts import RolloutPage, choose, mark_changes, thin
+from rlfr_vlm.trainer.rollout_log import pack
 from tests.report.fake_run import group, response, write_run
 
 
@@ -84,13 +86,57 @@ def test_scales_and_quantiles_by_hand(page):
     assert rows["right", "words"]["n"] == 1 and rows["right", "words"]["quantiles"] == [10.5] * 5
 
 
-def test_prompts_that_turned(tmp_path):
-    def seen(row, right, wrong):
-        return {"row": row, "right": right, "wrong": wrong, "change": ""}
+def test_prompts_that_turned():
+    def seen(step, row, right, wrong):
+        return {"step": step, "row": row, "right": right, "wrong": wrong, "change": ""}
 
-    groups = [seen(1, 0, 2), seen(2, 2, 0), seen(1, 2, 0), seen(2, 0, 2), seen(3, 2, 0), seen(1, 1, 1)]
+    groups = [seen(0, 1, 0, 2), seen(0, 2, 2, 0), seen(0, 2, 0, 2), seen(1, 1, 1, 1), seen(2, 1, 2, 0),
+              seen(2, 2, 2, 0), seen(2, 3, 2, 0), seen(3, 1, 0, 1)]  # fmt: skip
     mark_changes(groups)
-    assert [one["change"] for one in groups] == ["", "", "up", "down", "", ""]
+    # a tie in between does not hide a turn; two sights at one step are no turn
+    assert [one["change"] for one in groups] == ["", "", "", "", "up", "up", "", "down"]
+
+
+def made_of(tmp_path, *responses, **more):
+    run = read_run(write_run(tmp_path / "odd", [group(0, 1, list(responses), **more)], [0.5]))
+    page = RolloutPage()
+    page.add_run(0, run, [one.read() for one in run.groups], Pieces(Bytes()))
+    return page
+
+
+def test_numbers_that_are_none_spoil_nothing(tmp_path):
+    """A diverged run: NaN and infinity in deviations and entropies."""
+    odd = response(list(b"12"), True, [0.01, 0.0], [float("nan"), 4.0]) | {"entropy": pack([float("nan"), 2.0])}
+    page = made_of(tmp_path, odd)
+    assert page.scales()["deviation"] == [6.0] * 3 and page.scales()["entropy"] == [2.0] * 3
+    assert [row["n"] for row in page.deviations_by_class()] == [1]
+    assert compressed(page.data())
+
+
+def test_logs_of_before_are_read(tmp_path):
+    """They kept the mean of the layers, or nothing but the reward; or labels are missing."""
+    whole = response(list(b"12"), True, [0.01, 0.0])
+    mean = {key: value for key, value in whole.items() if key != "deviations"} | {"deviation": pack([3.0, 4.0])}
+    data = made_of(tmp_path / "mean", mean).data()
+    assert data["groups"][0]["responses"][0]["layers"] == [mean["deviation"]] and data["layers"] == []
+    assert "deviation" in data["scales"]
+    bare = {key: value for key, value in whole.items() if key != "deviations"}
+    assert made_of(tmp_path / "bare", bare).data()["groups"][0]["responses"][0]["layers"] == []
+    assert made_of(tmp_path / "labels", whole, layers=None).data()["layers"] == []
+
+
+def test_a_token_counts_where_it_was_not_chosen_too(tmp_path):
+    groups = [group(0, 1, [response(list(b"1"), True, [0.01])]), group(1, 2, [response(list(b"1"), True, [0.0])])]
+    run = read_run(write_run(tmp_path / "run", groups, [0.5]))
+    page = RolloutPage()
+    page.add_run(0, run, [one.read() for one in run.groups], Pieces(Bytes()))
+    assert page.data()["token_counts"] == [[0, 0, 0, 1, 0, 1], [0, 1, 0, 0, 0, 1]]
+
+
+def test_right_is_what_the_trainer_counts(tmp_path):
+    """Its first reward decides, whatever the others are called."""
+    own = response(list(b"1"), False) | {"rewards": {"reference_probability": 0.9, "accuracy": 0.0}}
+    assert made_of(tmp_path, own).data()["groups"][0]["responses"][0]["outcome"] == "right"
 
 
 def test_thinning_keeps_whole_prompts_spread_over_the_run():

@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError(f"--answers is {options.answers}; it must be 0 or more.")
     from rlfr_eval.store import RunStore
 
-    folders = list(dict.fromkeys(options.run_dir))
+    folders = list({folder.resolve(): folder for folder in options.run_dir}.values())  # each once
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore(folder, read_only=True)) for folder in folders]
         found = [read_scores(folder) for folder in folders]
@@ -66,12 +66,15 @@ def read_scores(folder: Path) -> dict[str, Any]:
     from rlfr_eval.store import SCORES_FILE
 
     try:
-        return json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
+        scores = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        scores = None
+    if not isinstance(scores, dict) or "benchmarks" not in scores:
         raise UserError(
             f"{folder} has no readable {SCORES_FILE}: its run has not ended. Run it again to go on, or "
             f"`rlfr-eval regrade {folder}` to score what is there."
-        ) from None
+        )
+    return scores
 
 
 def _write_page(
@@ -108,7 +111,7 @@ def _samples(options: argparse.Namespace, names: Sequence[str], stores: "Sequenc
         samples.add_run(number, store, specs(store), wanted)
         try:
             with reopen(store, load_settings(), options.data_dir, whole=True) as reopened:
-                samples.add_problems(reopened.chosen, wanted)
+                samples.add_problems(number, reopened.chosen, wanted)
         except UserError as error:
             samples.unknown.append(f"The problems of {name} could not be read again: {error}")
     return samples

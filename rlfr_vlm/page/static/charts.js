@@ -42,6 +42,10 @@ function drawChart(chart, place) {
     legend: {markers: {dash: (u, i) => u.series[i].dash?.length ? "dashed" : "solid"}},
   };
   const plot = new uPlot(options, columns, figure);
+  for (const row of plot.root.querySelectorAll(".u-series:not(:first-child)")) {
+    row.tabIndex = 0; // uPlot switches a line with the mouse only
+    row.addEventListener("keydown", (event) => event.key === "Enter" && row.querySelector("th").click());
+  }
   plot.root.querySelector("canvas").setAttribute("aria-hidden", "true");
   return {plot, figure, chart};
 }

@@ -60,7 +60,12 @@ class Pager {
     const first = page * this.size, shown = this.items.slice(first, first + this.size);
     this.list.replaceChildren(...shown.map(this.draw));
     const last = Math.max(0, Math.ceil(this.items.length / this.size) - 1);
-    const button = (label, to, off) => h("button", {type: "button", disabled: off, onclick: () => this.turn(to)}, label);
+    const button = (label, to, off) => h("button", {type: "button", disabled: off, onclick: () => {
+      this.turn(to);
+      // the pressed button is gone; its successor takes the focus, or the other one at an end
+      const again = [...this.bar.querySelectorAll("button")].filter((one) => !one.disabled);
+      (again.find((one) => one.textContent === label) ?? again[0])?.focus();
+    }}, label);
     this.bar.replaceChildren(
       button("‹ previous", page - 1, page === 0),
       h("span", {}, shown.length ? ` ${first + 1}–${first + shown.length} of ${this.items.length} ` : " none "),
@@ -77,6 +82,14 @@ function visible(text) {
 
 /** The beginning of a text, for lists. */
 const oneLine = (text) => visible(text.slice(0, 120).replace(/\s+/g, " "));
+
+/** Mark the one item of a list that is shown. */
+function markCurrent(items, isCurrent) {
+  for (const item of items) {
+    if (isCurrent(item)) item.setAttribute("aria-current", "true");
+    else item.removeAttribute("aria-current");
+  }
+}
 
 /** On a narrow page, what was chosen stands below the list. */
 function reveal(place) {

@@ -11,8 +11,8 @@ function modesOf(data) {
   const modes = [
     {id: "flow_reward", label: "flow reward", good: "high", of: (tokens) => tokens.flow_reward},
     {id: "deviation", label: "deviation, mean of layers", good: "low", of: (tokens) => tokens.deviation},
-    ...data.layers.map((layer, i) => (
-      {id: `layer_${layer}`, label: `deviation, layer ${layer}`, good: "low", of: (tokens) => tokens.layers?.[i]})),
+    ...data.layers.map((layer) => (
+      {id: `layer_${layer}`, label: `deviation, layer ${layer}`, good: "low", of: (tokens) => tokens.layers?.get(layer)})),
     {id: "entropy", label: "entropy", good: "low", of: (tokens) => tokens.entropy},
     {id: "token_advantage", label: "advantage", good: "high", of: (tokens) => tokens.token_advantage},
   ];
@@ -27,17 +27,18 @@ function piecesOf(response) {
 function tokensOf(response) {
   if (response.tokens) return response.tokens;
   const pieces = piecesOf(response);
-  const layers = response.layers?.map((packed) => halves(packed).map((value) => value === 0 ? NaN : value)) ?? null;
-  const deviation = layers && layers[0].map((_, i) => layers.reduce((sum, own) => sum + own[i], 0) / layers.length);
+  const own = (response.layers ?? []).map((packed) => halves(packed).map((value) => value === 0 ? NaN : value));
+  const layers = new Map(DATA.runs[response.run].layers.map((layer, i) => [layer, own[i]]));
+  const deviation = own.length ? own[0].map((_, i) => own.reduce((sum, one) => sum + one[i], 0) / own.length) : null;
   const advantage = halves(response.token_advantage)
     ?? (response.advantage === null ? null : Float32Array.from(pieces, () => response.advantage));
   const flow = halves(response.flow_reward);
   response.tokens = {pieces, layers, deviation, flow_reward: flow, token_advantage: advantage,
-                     entropy: halves(response.entropy), cut: flow && beyondTopK(response, deviation, flow)};
+                     entropy: halves(response.entropy), cut: flow && deviation && beyondTopK(response, deviation, flow)};
   return response.tokens;
 }
 
-/** Tokens whose normalised deviation passes the threshold, but which top-k left without reward. */
+/** Tokens whose normalised deviation passes the threshold, but which top-k left without reward; up to float16. */
 function beyondTopK(response, deviation, flow) {
   const known = deviation.filter((value) => !Number.isNaN(value)), {threshold, two_sided} = DATA.runs[response.run];
   if (threshold === null || response.outcome === "undecided" || !known.length) return null;
@@ -75,6 +76,7 @@ function paintTokens(line) {
 
 function tokenLine(response) {
   const tokens = tokensOf(response);
+  if (!tokens.pieces.length) return h("p", {class: "note"}, "no tokens");
   const line = h("div", {class: "tokens", tabindex: 0, dir: "auto", role: "group",
                          "aria-label": "tokens; arrow keys move from one to the next"});
   line.response = response;
@@ -99,6 +101,7 @@ function tokenLine(response) {
 /** Write one token's exact numbers into the read-out. */
 function describeToken(line, i) {
   const tokens = tokensOf(line.response);
+  if (!tokens.pieces.length) return;
   line.children[line.at]?.classList.remove("current");
   line.at = i;
   line.children[i]?.classList.add("current");
@@ -120,12 +123,12 @@ function drawLegend() {
   legend.replaceChildren(h("span", {}, `${mode.label}: ${low} `), bar, h("span", {}, ` ${high}; white at ${middle}. `),
     DATA.scales.flow_reward ? h("span", {}, h("span", {class: "rewarded"}, "rewarded"), " ",
       h("span", {class: "penalised"}, "penalised"), " ",
-      h("span", {class: "cut"}, "beyond the threshold, cut by top-k")) : "");
+      h("span", {class: "cut"}, "beyond the threshold, cut by top-k"), ".") : "");
 }
 
 function chooseMode(id) {
   state.mode = MODES.find((mode) => mode.id === id) ?? null;
-  for (const select of document.querySelectorAll(".mode")) select.value = id;
+  $("mode").value = id;
   drawLegend();
   document.querySelectorAll(".tokens").forEach(paintTokens);
 }
@@ -170,11 +173,14 @@ function showGroup(group) {
   state.group = group;
   const visits = DATA.visits.get(`${group.run}|${group.row}`) ?? [];
   const others = visits.length < 2 ? null : h("p", {}, "This prompt at step ", ...visits.map((visit) =>
-    h("button", {type: "button", disabled: visit === group, onclick: () => showGroup(visit)},
+    h("button", {type: "button", disabled: visit === group, onclick: () => {
+      showGroup(visit);
+      $("detail").querySelector("h3").focus();
+    }},
       `${visit.step} (${visit.right}/${visit.responses.length})`)));
-  $("detail").replaceChildren(h("div", {}, h("h3", {}, `${titleOf(group)}: ${tally(group)}`), others,
+  $("detail").replaceChildren(h("div", {}, h("h3", {tabindex: -1}, `${titleOf(group)}: ${tally(group)}`), others,
     promptBlock(group), h("div", {class: "cards"}, ...group.responses.map(responseCard))));
-  for (const item of $("list").children) item.toggleAttribute("aria-current", item.group === group);
+  markCurrent($("list").children, (item) => item.group === group);
 }
 
 // -- browser -----------------------------------------------------------------------------------------------------
@@ -182,10 +188,10 @@ function showGroup(group) {
 function listItem(group) {
   const dots = group.responses.map((response) => ({right: "●", wrong: "○", undecided: "?"})[response.outcome]).join("");
   const item = h("li", {}, h("button", {type: "button", onclick: () => { showGroup(group); reveal($("detail")); }},
-    h("span", {class: "where"}, titleOf(group)), h("span", {class: "dots", "aria-label": tally(group)}, dots),
+    h("span", {class: "where"}, titleOf(group)), h("span", {class: "dots", role: "img", "aria-label": tally(group)}, dots),
     h("span", {class: "ask"}, oneLine(group.question))));
   item.group = group;
-  item.toggleAttribute("aria-current", state.group === group);
+  markCurrent([item], () => state.group === group);
   return item;
 }
 
@@ -249,30 +255,29 @@ function rankTokens() {
 
 // -- two sides ---------------------------------------------------------------------------------------------------
 
-/** A side is "run|first" or "run|last": that run's first or last sight of each prompt. */
+/** A side is "run|first" or "run|last": that run's first or last sight of each prompt, by row and text. */
 function sideOf(value) {
   const [run, which] = value.split("|"), side = new Map();
   for (const group of DATA.groups) {
-    if (group.run === Number(run) && group.row !== null && !(which === "first" && side.has(group.row))) {
-      side.set(group.row, group);
-    }
+    const key = JSON.stringify([group.row, group.question, group.gold]); // another data set has other rows
+    if (group.run === Number(run) && group.row !== null && !(which === "first" && side.has(key))) side.set(key, group);
   }
   return side;
 }
 
-const solved = (group) => group.right > 0 && group.right >= group.wrong;
+const solved = (group) => group.right > group.wrong;
 
 function compareSides() {
   const form = $("sides").elements, a = sideOf(form.a.value), b = sideOf(form.b.value);
-  const pairs = [...a.keys()].filter((row) => b.has(row)).map((row) => [a.get(row), b.get(row)]);
+  const pairs = [...a.keys()].filter((key) => b.has(key)).map((key) => [a.get(key), b.get(key)]);
   const kinds = {both: [], "only A": [], "only B": [], neither: []};
   for (const [own, other] of pairs) {
     kinds[solved(own) ? (solved(other) ? "both" : "only A") : solved(other) ? "only B" : "neither"].push([own, other]);
   }
   $("solved").replaceChildren(...Object.entries(kinds).map(([kind, list]) => h("button", {type: "button",
     onclick: () => state.pairs.set(list)}, `${kind}: ${list.length}`)));
-  $("pairs-note").textContent = pairs.length ? `${pairs.length} prompts were answered by both sides; solved: at least as `
-    + "many right as wrong responses." : "No prompt was answered by both sides.";
+  $("pairs-note").textContent = pairs.length ? `Prompts answered by both sides: ${pairs.length}. Solved: `
+    + "more right than wrong responses." : "No prompt was answered by both sides.";
   state.pairs.set(pairs.sort(([a1, b1], [a2, b2]) => Math.abs(b2.right - a2.right) - Math.abs(b1.right - a1.right)));
   if (pairs.length) showPair(pairs[0]);
   else $("pair").replaceChildren();
@@ -288,21 +293,20 @@ function showPair([a, b]) {
 
 function startBrowser() {
   const runs = DATA.runs.map((one, index) => [index, one.name]);
-  for (const form of [$("filters"), $("ranking")]) {
+  for (const form of [$("filters"), $("ranking")].filter(Boolean)) {
     fillSelect(form.elements.run, runs);
     form.elements.run.closest("label").hidden = runs.length < 2;
     form.addEventListener("submit", (event) => event.preventDefault());
   }
   fillSelect($("filters").elements.reward, DATA.reward_names.map((name) => [name, name]));
-  for (const select of document.querySelectorAll(".mode")) {
-    fillSelect(select, [["", "nothing"], ...MODES.map((mode) => [mode.id, mode.label])]);
-    select.addEventListener("change", () => chooseMode(select.value));
-  }
+  fillSelect($("mode"), [["", "nothing"], ...MODES.map((mode) => [mode.id, mode.label])]);
+  $("mode").addEventListener("change", () => chooseMode($("mode").value));
   state.pager = new Pager($("list"), $("pages"), 20, listItem);
   $("filters").addEventListener("input", filterGroups);
   $("filters").addEventListener("reset", () => setTimeout(filterGroups));
-  $("ranking").addEventListener("input", rankTokens);
   filterGroups();
+  if (!$("ranking")) return;
+  $("ranking").addEventListener("input", rankTokens);
   rankTokens();
 }
 

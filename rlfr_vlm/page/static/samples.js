@@ -52,10 +52,11 @@ function listItem(problem) {
   const item = h("li", {}, h("button", {type: "button", onclick: () => {
     showProblem(problem);
     reveal($("detail"));
-  }}, h("span", {class: "where"}, problem.key), h("span", {class: "dots"}, marks),
+  }}, h("span", {class: "where"}, problem.key), h("span", {class: "dots", role: "img", "aria-label": marks.length > 8 ? `${marks.length} answers` :
+    problem.answers.map((answer) => answer.verdict).join(", ")}, marks),
   h("span", {class: "ask"}, oneLine(problem.title ?? ""))));
   item.problem = problem;
-  item.toggleAttribute("aria-current", problem === shown);
+  markCurrent([item], () => problem === shown);
   return item;
 }
 
@@ -67,6 +68,8 @@ function answerCard(answer) {
     h("header", {}, h("b", {class: "badge"}, BADGES[answer.verdict]), ` by ${who}`,
       answer.reason ? ` (${answer.reason})` : "", DATA.runs.length > 1 ? h("b", {}, ` · ${DATA.runs[answer.run]}`) : ""),
     h("p", {class: "note"}, facts),
+    answer.asked ? h("details", {}, h("summary", {}, "asked otherwise than above"),
+      h("p", {class: "text", dir: "auto"}, visible(answer.asked))) : null,
     h("div", {class: "tokens", tabindex: 0, dir: "auto"}, visible(answer.raw)),
     h("p", {}, "extracted ", answer.extracted === null ? h("i", {}, "nothing") : h("code", {}, visible(answer.extracted)),
       answer.how ? h("span", {class: "note"}, ` (${answer.how})`) : ""),
@@ -82,7 +85,7 @@ function showProblem(problem) {
       : h("p", {class: "text question", dir: "auto"}, visible(problem.question)),
     problem.golds ? h("p", {}, "gold ", ...problem.golds.map((gold) => h("code", {class: "gold"}, `${visible(gold)} `))) : null),
   h("div", {class: "cards"}, ...problem.answers.map(answerCard))));
-  for (const item of $("list").children) item.toggleAttribute("aria-current", item.problem === problem);
+  markCurrent($("list").children, (item) => item.problem === problem);
 }
 
 run((data) => {
