@@ -46,8 +46,8 @@ def main() -> None:
         page.locator("#curves").evaluate("e => e.scrollIntoView()")
         save(page, "curves.png")
         page.locator("#filters [name=outcome]").select_option("mixed")
+        page.locator("#rollouts .browser").evaluate("e => e.scrollIntoView()")
         page.locator("#detail .tokens span.rewarded").first.hover()
-        page.locator("#rollouts .sticky").evaluate("e => e.scrollIntoView()")
         save(page, "tokens.png")
         browser.close()
 
