@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import flow
+import report
 import step
 from measuring import same_round_ratio, spread, table
 
@@ -100,6 +101,17 @@ def quickstart_lines(quickstart: Results) -> Iterator[Line]:
         yield at_most(f"quick start, {name}", limit, minutes, "quickstart", "{:.1f}", " min", sure=minutes <= limit)
 
 
+def report_lines(result: Results) -> Iterator[Line]:
+    page = f"page of {result['responses']:,} responses of {result['tokens']} tokens"
+    for key, what, form, unit in (
+        ("page_mb", "size", "{:.0f}", " MB"), ("build_seconds", "to build", "{:.0f}", " s"),
+        ("open_seconds", "to open", "{:.1f}", " s"), ("filter_seconds", "to filter", "{:.2f}", " s"),
+    ):  # fmt: skip
+        if key in result:  # without a browser nothing is opened
+            limit = report.TARGETS[key]
+            yield at_most(f"{page}: {what}", limit, result[key], "report", form, unit, sure=result[key] <= limit)
+
+
 TARGETS: dict[str, Callable[[Results], Iterator[Line]]] = {
     "step": step_lines,
     "step_7b": large_step_lines,
@@ -107,6 +119,7 @@ TARGETS: dict[str, Callable[[Results], Iterator[Line]]] = {
     "fit": fit_lines,
     "import_time": help_lines,
     "quickstart": quickstart_lines,
+    "report": report_lines,
 }
 # Shown also where nothing has measured them.
 NOT_RUN = (

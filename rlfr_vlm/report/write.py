@@ -10,12 +10,13 @@ from rlfr_vlm import __version__
 from rlfr_vlm.files import write_bytes, write_text
 from rlfr_vlm.page.figures import encoded, for_both_schemes
 from rlfr_vlm.page.html import render
+from rlfr_vlm.report.choose import choose, total_responses
 from rlfr_vlm.report.curves import charts_of
 from rlfr_vlm.report.figures import quantile_figure, save_curves
 from rlfr_vlm.report.header import Verdict, facts_of, settings_of, verdict_of
 from rlfr_vlm.report.pieces import Pieces, load_tokenizer
 from rlfr_vlm.report.read_run import Run, names_of
-from rlfr_vlm.report.rollouts import RolloutPage, choose, describe_runs, total_responses
+from rlfr_vlm.report.rollouts import RolloutPage, describe_runs
 
 SCRIPTS = ("uPlot.iife.min.js", "page.js", "charts.js", "rollouts.js")
 CURVES, BY_CLASS = "curves.png", "deviation_by_class.png"

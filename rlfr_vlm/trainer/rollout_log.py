@@ -31,7 +31,7 @@ FOLDER = "rollouts"
 UNLOGGED = -1
 
 
-def pack(values: Sequence[float] | Tensor) -> str:
+def pack(values: Sequence[float] | Tensor | np.ndarray) -> str:
     """Numbers as float16 in base64; what float16 cannot hold becomes its largest.
 
     >>> unpack(pack([0.5, -2.0]))
@@ -189,7 +189,10 @@ def describe_groups(
         tokens: by name, numbers (B,) of responses, (B, T) of tokens, or (L, B, T) of tokens in each layer.
         layers: (L,) the decoder blocks, counted from 1.
     """
+    # One copy each from the device, not one per response.
+    arrays = {name: values.float().cpu().numpy() for name, values in tokens.items()}
     lengths = output["completion_mask"].sum(dim=1).tolist()
+    token_ids, keep = output["completion_ids"].tolist(), output["keep"].tolist()
     groups = []
     for first, last in _group_bounds(inputs, size):
         row = inputs[first]
@@ -203,28 +206,27 @@ def describe_groups(
             "responses": [],
         }
         for number in range(first, last):
-            length = int(lengths[number])
+            length = lengths[number]
             response = {
                 "row": number,
                 "text": completion_text(texts[number]),
-                "token_ids": output["completion_ids"][number, :length].tolist(),
+                "token_ids": token_ids[number][:length],
                 "finish": "length" if inputs[number].get("truncated") else "stop",
                 "rewards": {name: _number(values[number]) for name, values in rewards.items()},
-                "kept": bool(output["keep"][number]),
+                "kept": bool(keep[number]),
             }
-            for name, values in tokens.items():
-                response[name] = _packed(values[..., number, :length] if values.dim() > 1 else values[number])
+            for name, values in arrays.items():
+                response[name] = _packed(values[..., number, :length] if values.ndim > 1 else values[number])
             group["responses"].append(response)
         groups.append(group)
     return groups
 
 
-def _packed(values: Tensor) -> float | str | list[str] | None:
+def _packed(values: np.ndarray) -> float | str | list[str] | None:
     """A number as it is, numbers of tokens (T,) packed, those of layers (L, T) packed layer by layer."""
-    if values.dim() == 0:
-        return _number(values.item())
-    own = values.float().cpu()
-    return pack(own) if own.dim() == 1 else [pack(layer) for layer in own]
+    if values.ndim == 0:
+        return _number(values)
+    return pack(values) if values.ndim == 1 else [pack(layer) for layer in values]
 
 
 def _group_bounds(inputs: Sequence[dict[str, Any]], size: int) -> list[tuple[int, int]]:
