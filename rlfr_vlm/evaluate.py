@@ -79,18 +79,21 @@ def respond(
     seed: int = 0,
     batch_size: int = 256,
     max_new_tokens: int = 32,
+    progress: str = "",
 ) -> list[Response]:
     """One response per row, judged by the reward's own grader.
 
     Sampling is at temperature 1 from the full vocabulary and leaves the global random state as it was. A policy in
-    training mode is put back into it.
+    training mode is put back into it. With a name for it, a bar shows the progress and the time left.
     """
+    from tqdm import tqdm
+
     training = policy.training
     policy.eval()
     responses: list[Response] = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for start in range(0, len(dataset), batch_size):
+        for start in tqdm(range(0, len(dataset), batch_size), desc=progress, unit="batch", disable=not progress):
             rows = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
             ids = _generate(policy, processing_class, rows, sampled, max_new_tokens)
             texts = tokenizer_of(processing_class).batch_decode(ids, skip_special_tokens=True)

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,19 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot make the folder {path}: {error.strerror}. Choose another one.") from None
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """Each folder by as much of the end of its path as tells it from the others.
+
+    >>> distinct_names([Path("out/seed1/rlvr"), Path("out/seed1/rlfr"), Path("out/seed2/rlfr")])
+    ['seed1/rlvr', 'seed1/rlfr', 'seed2/rlfr']
+    """
+    parts = [folder.absolute().parts for folder in folders]
+    length = 1
+    while length < max(map(len, parts)) and len({one[-length:] for one in parts}) < len(parts):
+        length += 1
+    return ["/".join(one[-length:]) for one in parts]
 
 
 def cache_root() -> Path:

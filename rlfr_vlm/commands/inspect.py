@@ -181,7 +181,7 @@ def _inspect(
     print(f"{name}: {len(repeated)} responses to {len(rows)} prompts")
     responses = respond(
         policy, processing_class, repeated, accuracy, sampled=options.samples > 0, seed=options.seed,
-        batch_size=options.batch_size, max_new_tokens=options.max_new_tokens,
+        batch_size=options.batch_size, max_new_tokens=options.max_new_tokens, progress="respond",
     )  # fmt: skip
     timesteps = sorted({*options.timesteps, *flow.flow_timesteps})
     probed = probe_responses(

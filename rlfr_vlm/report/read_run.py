@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.files import distinct_names
 
-# As the trainer names them; this package knows files, not the trainer.
+# As the trainer names them; reading a run imports nothing of it.
 METRICS_FILE, WATCHDOGS_FILE, RUN_FILE, CONFIG_FILE = "metrics.jsonl", "watchdogs.jsonl", "run.json", "config.yaml"
 ROLLOUTS = "rollouts/rank*.jsonl"
 # Settings that do not make another experiment of a run.
@@ -181,14 +182,5 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def names_of(runs: list[Run]) -> list[str]:
-    """A name for each run, by as much of its folder's path as tells them apart.
-
-    >>> def at(path): return Run(Path(path), {}, {}, [], [])
-    >>> names_of([at("out/seed1/rlvr"), at("out/seed1/rlfr"), at("out/seed2/rlfr")])
-    ['seed1/rlvr', 'seed1/rlfr', 'seed2/rlfr']
-    """
-    parts = [run.folder.absolute().parts for run in runs]
-    length = 1
-    while length < max(map(len, parts)) and len({one[-length:] for one in parts}) < len(parts):
-        length += 1
-    return ["/".join(one[-length:]) for one in parts]
+    """A name for each run, by as much of its folder's path as tells them apart."""
+    return distinct_names([run.folder for run in runs])

@@ -14,6 +14,7 @@ import numpy as np
 from rlfr_vlm.page.thumbnails import PageImages
 from rlfr_vlm.report.pieces import Pieces, token_class, token_classes
 from rlfr_vlm.report.read_run import Run, names_of
+from rlfr_vlm.trainer.rollout_log import unpack_array
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Numbers per token of a response that a page can colour by.
@@ -107,19 +108,19 @@ class RolloutPage:
         texts = pieces.of(response["token_ids"])
         indices = [self.vocabulary.setdefault(text, len(self.vocabulary)) for text in texts]
         deviations = packed_deviations(response)
-        self._note_layers(number, group.get("layers") or [], [_unpacked(layer) for layer in deviations])
+        self._note_layers(number, group.get("layers") or [], [unpack_array(layer) for layer in deviations])
         if deviations:
-            deviation = np.mean([_unpacked(layer) for layer in deviations], axis=0)
+            deviation = np.mean([unpack_array(layer) for layer in deviations], axis=0)
             known = np.isfinite(deviation) & (deviation != 0)  # 0: tokens without a partner
             self.values["deviation"].append(deviation[known])
             self._note_classes(outcome, token_classes(texts), deviation, known)
         for mode in ("flow_reward", "entropy", "token_advantage"):
             if mode in response:
-                self.values[mode].append(_finite(_unpacked(response[mode])))
+                self.values[mode].append(_finite(unpack_array(response[mode])))
         if "token_advantage" not in response and response.get("advantage") is not None:
             self.values["token_advantage"].append(np.array([response["advantage"]]))
         if "flow_reward" in response:  # responses that no step made count for step 0
-            self._count(number, group["step"] or 0, indices, _unpacked(response["flow_reward"]))
+            self._count(number, group["step"] or 0, indices, unpack_array(response["flow_reward"]))
         return {
             "pieces": base64.b64encode(np.array(indices, dtype="<u4").tobytes()).decode("ascii"),
             "outcome": outcome, "layers": deviations,
@@ -156,11 +157,6 @@ class RolloutPage:
         originals = group.get("images") or []
         original = originals[place] if place < len(originals) else None
         return self.images.add(original, original) if original else None
-
-
-def _unpacked(packed: str) -> np.ndarray:
-    """float16 in base64, as the rollout log packs numbers of tokens."""
-    return np.frombuffer(base64.b64decode(packed), dtype="<f2").astype(np.float64)
 
 
 def packed_deviations(response: Mapping[str, Any]) -> list[str]:

@@ -43,7 +43,12 @@ def pack(values: Sequence[float] | Tensor | np.ndarray) -> str:
 
 def unpack(text: str) -> list[float]:
     """The numbers that `pack` took."""
-    return np.frombuffer(base64.b64decode(text), dtype="<f2").astype(float).tolist()
+    return unpack_array(text).tolist()
+
+
+def unpack_array(text: str) -> np.ndarray:
+    """The same as an array of float64."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f2").astype(np.float64)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlfr_eval.commands.arguments import add_output_options, deliver, parser
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import distinct_names
 
 if TYPE_CHECKING:
     from rlfr_eval.page import Pairing
@@ -82,20 +83,11 @@ def _write_page(
 ) -> Path:
     from rlfr_eval.page import PagedRun, write_page
 
-    names = _names(folders)
+    names = distinct_names(folders)
     runs = [PagedRun(name, store.run, scores) for name, store, scores in zip(names, stores, found, strict=True)]
     samples = _samples(options, names, stores)
     return write_page(runs, _pairings(folders, names), samples, options.out or folders[0],
                       time.strftime("%Y-%m-%d %H:%M %z"))  # fmt: skip
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """Each folder by as much of its path as tells it from the others."""
-    parts = [folder.absolute().parts for folder in folders]
-    length = 1
-    while length < max(map(len, parts)) and len({one[-length:] for one in parts}) < len(parts):
-        length += 1
-    return ["/".join(one[-length:]) for one in parts]
 
 
 def _samples(options: argparse.Namespace, names: Sequence[str], stores: "Sequence[RunStore]") -> "Samples":
