@@ -8,7 +8,6 @@ from rlfr_eval.store import RunStore
 from rlfr_eval.verdicts import Chosen, Standing, standings
 from rlfr_vlm.page.thumbnails import PageImages, side_for
 
-ANSWERS = 4000
 LONGEST = 20_000  # characters of one answer; what is beyond is cut, and said so
 
 
@@ -23,7 +22,7 @@ class Samples:
         otherwise: (run, benchmark, problem) -> what was asked, where it is not the problem's question.
     """
 
-    limit: int = ANSWERS
+    limit: int
     answers: list[dict[str, Any]] = field(default_factory=list)
     problems: dict[str, dict[str, Any]] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
@@ -37,12 +36,19 @@ class Samples:
         Args:
             specs: benchmarks of the run, whose problems may be empty.
         """
-        standing = standings(store, specs, store.run.get("judges", {}))
-        replies = {row["id"]: row for row in store.verdicts if row.get("by") == "judge" and row.get("id")}
+        judges = store.run.get("judges", {})
+        standing = standings(store, specs, judges)
+        # of several judges that were asked about an answer, the one in force decided it
+        replies = {(row["id"], row.get("judge")): row for row in store.verdicts
+                   if row.get("by") == "judge" and row.get("id")}  # fmt: skip
         for row in store.answers():
             self.total += 1
             if (row["benchmark"], row["problem"]) in wanted:
-                self.answers.append(_answer(number, row, standing.get(row["id"]), replies.get(row["id"])))
+                self.answers.append(
+                    _answer(
+                        number, row, standing.get(row["id"]), replies.get((row["id"], judges.get(row["benchmark"])))
+                    )
+                )
 
     def add_problems(self, number: int, chosen: Chosen, wanted: set[tuple[str, str]]) -> None:
         """What a run was asked; where an earlier run was asked otherwise, its answers say so."""

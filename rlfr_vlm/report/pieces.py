@@ -119,7 +119,7 @@ def load_tokenizer(folders: Sequence[str | Path], named: str | None) -> Any:
     for place in tried:
         try:
             return AutoTokenizer.from_pretrained(place, local_files_only=True)
-        except Exception:  # transformers raises whatever its readers raise
+        except (OSError, ValueError, KeyError, ImportError):  # it has none, or none that can be read
             continue
     raise UserError(
         f"Cannot find the tokenizer that wrote the responses: tried {', '.join(tried) or 'nothing'}. Name the "
