@@ -17,7 +17,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from rlfr_vlm.config import RESOLVED_FILE
+from rlfr_vlm.config_file import RESOLVED_FILE
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import write_json
 from rlfr_vlm.grading.version import grader_version

@@ -10,8 +10,8 @@ from torch import Tensor
 from rlfr_vlm.data.encode import append_responses, encode_prompts, tokenizer_of
 from rlfr_vlm.evaluate import Response
 from rlfr_vlm.flow import FlowSpec, VelocityField, velocity_deviation
-from rlfr_vlm.flow.fit import flow_inputs_of
 from rlfr_vlm.stats import auc, auc_interval
+from rlfr_vlm.trainer.flow_fit_trainer import flow_inputs_of
 
 
 @dataclass

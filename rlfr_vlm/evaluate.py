@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from rlfr_vlm.data.encode import encode_prompts, tokenizer_of
+from rlfr_vlm.models.vision import vision_token_ids
 from rlfr_vlm.stats import wilson_interval
-from rlfr_vlm.vision import vision_token_ids
 
 Reward = Callable[..., list[float | None]]
 

@@ -1,6 +1,6 @@
 """Our own settings as plain dataclasses. Free of torch, so that `--help` needs only these.
 
-`RLFRConfig` (rlfr_vlm/trainer/config.py) joins `FlowOptions` with every field of TRL's `GRPOConfig`.
+`RLFRConfig` (rlfr_vlm/trainer/rlfr_config.py) joins `FlowOptions` with every field of TRL's `GRPOConfig`.
 """
 
 from dataclasses import dataclass, field

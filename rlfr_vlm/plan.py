@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rlfr_vlm.flow import FlowSpec, build_field
 from rlfr_vlm.flow.path import UPDATE_TOKENS
-from rlfr_vlm.latents import find_language_tower, unwrap
+from rlfr_vlm.models.latents import find_language_tower, unwrap
 
 FLOAT32, BFLOAT16 = 4, 2
 ADAM_MOMENTS = 2

@@ -8,6 +8,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.trainer.fixtures import arguments, digits, make_trainer, text_digits  # noqa: F401
+
 hypothesis.settings.register_profile("patient", deadline=None)  # of a shared machine one cannot ask for speed
 hypothesis.settings.load_profile("patient")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -34,10 +34,10 @@ def processes_of(path):
 
 
 def parsed(path, tmp_path, *arguments):
-    from rlfr_vlm.config import parse_config
-    from rlfr_vlm.flow.fit import FitConfig
+    from rlfr_vlm.config_file import parse_config
     from rlfr_vlm.options import RunOptions
-    from rlfr_vlm.trainer.config import RLFRConfig
+    from rlfr_vlm.trainer.flow_fit_trainer import FitConfig
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     cls = FitConfig if path.stem.startswith("fit") else RLFRConfig
     given = ["--model_name_or_path", "m", "--dataset_name", "d", "--output_dir", str(tmp_path), *arguments, *CPU]

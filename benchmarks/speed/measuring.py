@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rlfr_vlm.files import write_json
-from rlfr_vlm.trainer.run_record import git_state, hardware, versions
+from rlfr_vlm.trainer.records.run_record import git_state, hardware, versions
 
 Result = TypeVar("Result")
 QUIET = 0.1  # other processes may take this share of the processors without disturbing a measurement

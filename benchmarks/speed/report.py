@@ -22,8 +22,8 @@ from measuring import write_results
 
 from rlfr_vlm.quickstart.small_policy import build_tokenizer
 from rlfr_vlm.report.read_run import read_run
-from rlfr_vlm.report.write import PageOptions, write_training_page
-from rlfr_vlm.trainer.rollout_log import pack
+from rlfr_vlm.report.run_report import PageOptions, write_training_page
+from rlfr_vlm.trainer.records.rollout_log import pack
 
 GROUP, LAYERS, ROUNDS = 8, (9, 18, 27), 5
 TEXT = "the area of a triangle is half its base times height so we get 12 + 7 = 19 and therefore \\boxed{19}"

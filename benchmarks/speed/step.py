@@ -30,10 +30,10 @@ def build(kind: str, folder: str, work: "Workload", updates: int) -> Any:
     from trl import GRPOConfig, GRPOTrainer
 
     from rlfr_vlm.flow import FlowSpec, build_field
-    from rlfr_vlm.trainer.callbacks import quiet
-    from rlfr_vlm.trainer.config import RLFRConfig
+    from rlfr_vlm.models.vision import freeze_vision_tower
+    from rlfr_vlm.trainer.records.callbacks import quiet
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
-    from rlfr_vlm.vision import freeze_vision_tower
 
     policy = work.policy()
     arguments = {**work.arguments, "output_dir": folder, "max_steps": updates, "report_to": []}
@@ -163,7 +163,7 @@ def main() -> None:
 
     import torch
 
-    from rlfr_vlm.terminal import calm
+    from rlfr_vlm.library_output import calm
 
     if options.size != "small" and not torch.cuda.is_available():
         sys.exit(f"step: size {options.size} needs a CUDA GPU, and there is none here; --size small runs on a CPU")

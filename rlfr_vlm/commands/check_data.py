@@ -46,13 +46,13 @@ def help_text() -> str:
 
 def run(arguments: Sequence[str]) -> int:
     """Check, print the table, write `report.json` and the clean set. Returns the exit code."""
-    from rlfr_vlm.config import parse_some
+    from rlfr_vlm.config_file import parse_some
     from rlfr_vlm.data.check import check_rows
     from rlfr_vlm.data.clean import write_clean
     from rlfr_vlm.files import make_folder, write_json
+    from rlfr_vlm.library_output import calm
     from rlfr_vlm.options import FitOptions, RunOptions
-    from rlfr_vlm.terminal import calm
-    from rlfr_vlm.trainer.config import RLFRConfig
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     calm()
     data, options = parse_some((DataOptions, CheckOptions), (RunOptions, FitOptions, RLFRConfig), arguments)

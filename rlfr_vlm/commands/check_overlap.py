@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.data.overlap import counts, overlaps, take_prints
     from rlfr_vlm.files import make_folder, write_json
-    from rlfr_vlm.terminal import calm
+    from rlfr_vlm.library_output import calm
 
     calm()
     train = read_rows(

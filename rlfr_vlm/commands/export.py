@@ -31,8 +31,8 @@ def run(arguments: Sequence[str]) -> int:
     """Export. Returns the exit code."""
     options = _parser().parse_args(list(arguments))
     from rlfr_vlm.export import ADAPTER_FILE, DTYPES, export
+    from rlfr_vlm.library_output import calm
     from rlfr_vlm.model_card import licence_of, model_card
-    from rlfr_vlm.terminal import calm
 
     calm()
     if not options.checkpoint.is_dir():
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
 def _settings(checkpoint: Path) -> dict[str, Any]:
     import yaml
 
-    from rlfr_vlm.config import RESOLVED_FILE
+    from rlfr_vlm.config_file import RESOLVED_FILE
 
     path = checkpoint / RESOLVED_FILE
     if not path.is_file():

@@ -9,7 +9,7 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import RunOptions
 
 if TYPE_CHECKING:
-    from rlfr_vlm.flow.fit import FitConfig, FlowFitTrainer
+    from rlfr_vlm.trainer.flow_fit_trainer import FitConfig, FlowFitTrainer
 
 SUMMARY = "fit a flow field to a frozen policy's latents on expert responses"
 
@@ -30,7 +30,7 @@ def help_text() -> str:
 
 def run(arguments: Sequence[str]) -> int:
     """Fit, report the held-out loss, save. Returns the exit code."""
-    from rlfr_vlm.flow.fit import FitConfig
+    from rlfr_vlm.trainer.flow_fit_trainer import FitConfig
 
     return run_trainer(arguments, FitConfig, build_fit_trainer, _report_and_save)
 
@@ -62,11 +62,11 @@ def build_fit_trainer(options: RunOptions, args: "FitConfig") -> "FlowFitTrainer
     """The fit trainer for a configuration."""
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.flow import FlowSpec
-    from rlfr_vlm.flow.fit import make_fit_trainer
-    from rlfr_vlm.latents import find_language_tower
+    from rlfr_vlm.models.latents import find_language_tower
+    from rlfr_vlm.models.vision import find_vision_tower
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
-    from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine
-    from rlfr_vlm.vision import find_vision_tower
+    from rlfr_vlm.trainer.flow_fit_trainer import make_fit_trainer
+    from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine
 
     refuse_data_parallel(args)
     rows = read_rows(

@@ -55,12 +55,12 @@ def help_text() -> str:
 
 def run(arguments: Sequence[str]) -> int:
     """Sample, probe, write. Returns the exit code."""
-    from rlfr_vlm.config import parse_some
+    from rlfr_vlm.config_file import parse_some
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.files import make_folder
+    from rlfr_vlm.library_output import calm
     from rlfr_vlm.options import RunOptions
-    from rlfr_vlm.terminal import calm
-    from rlfr_vlm.trainer.config import RLFRConfig
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     calm()
     data, flow, options = parse_some(
@@ -161,13 +161,13 @@ def _inspect(
     from rlfr_vlm.data.encode import tokenizer_of
     from rlfr_vlm.evaluate import respond
     from rlfr_vlm.flow import check_fits_policy, load_field
-    from rlfr_vlm.latents import find_language_tower
+    from rlfr_vlm.models.latents import find_language_tower
+    from rlfr_vlm.models.vision import ban_tokens, find_vision_tower, vision_token_ids
     from rlfr_vlm.options import RunOptions
     from rlfr_vlm.policy import load_policy
     from rlfr_vlm.report.inspection import Inspected
     from rlfr_vlm.report.probe import probe_responses
     from rlfr_vlm.rewards import accuracy
-    from rlfr_vlm.vision import ban_tokens, find_vision_tower, vision_token_ids
 
     network, spec = load_field(flow_path)
     run_options = RunOptions(**dataclasses.asdict(data), model_name_or_path=name, dtype=options.dtype)

@@ -49,8 +49,8 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> int:
     """Print the plan. Returns the exit code."""
     given, rest = _parser().parse_known_args(list(arguments))
+    from rlfr_vlm.library_output import calm
     from rlfr_vlm.plan import SHARDING, count_steps
-    from rlfr_vlm.terminal import calm
 
     calm()
     if given.sharding not in SHARDING:
@@ -77,9 +77,9 @@ def _configuration(processes: int, rest: Sequence[str]) -> tuple["RunOptions", A
     """The configuration as it is with so many processes; TRL itself derives its sizes."""
     import torch
 
-    from rlfr_vlm.config import parse_config
+    from rlfr_vlm.config_file import parse_config
     from rlfr_vlm.options import RunOptions
-    from rlfr_vlm.trainer.config import RLFRConfig
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     @dataclass
     class Planned(RLFRConfig):
@@ -106,8 +106,8 @@ def _policy(options: "RunOptions", args: Any) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
+    from rlfr_vlm.models.vision import freeze_vision_tower
     from rlfr_vlm.trainer.lora import lora_config
-    from rlfr_vlm.vision import freeze_vision_tower
 
     if not options.model_name_or_path:
         return None
@@ -132,7 +132,7 @@ def _memory(policy: Any, options: "RunOptions", args: Any, given: Any, prompt: i
     """Bytes of one GPU in an update, and what vLLM takes while it generates."""
     from rlfr_vlm.flow import FlowSpec
     from rlfr_vlm.flow.storage import SPEC_FILE, read_spec
-    from rlfr_vlm.latents import find_language_tower
+    from rlfr_vlm.models.latents import find_language_tower
     from rlfr_vlm.plan import BFLOAT16, FLOAT32, Setting, estimate_memory
 
     spec = None

@@ -41,14 +41,14 @@ def help_text() -> str:
 
 def run(arguments: Sequence[str]) -> int:
     """Print, and write the page if asked. Returns the exit code."""
-    from rlfr_vlm.config import parse_some
+    from rlfr_vlm.config_file import parse_some
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.data.rows import BadRow
     from rlfr_vlm.files import write_text
+    from rlfr_vlm.library_output import calm
     from rlfr_vlm.options import FitOptions, RunOptions
     from rlfr_vlm.policy import load_processor
-    from rlfr_vlm.terminal import calm
-    from rlfr_vlm.trainer.config import RLFRConfig
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     calm()
     data, options = parse_some((DataOptions, PreviewOptions), (RunOptions, FitOptions, RLFRConfig), arguments)

@@ -52,10 +52,10 @@ def run(arguments: Sequence[str]) -> int:
     import os
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from rlfr_vlm.library_output import calm
     from rlfr_vlm.quickstart.recipe import QuickstartRecipe
     from rlfr_vlm.quickstart.report import write_page, write_report
     from rlfr_vlm.quickstart.run import run_quickstart
-    from rlfr_vlm.terminal import calm
 
     calm()
     recipe = QuickstartRecipe.fast() if options.fast else QuickstartRecipe()

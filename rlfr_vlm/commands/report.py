@@ -36,9 +36,9 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
     if options.rollouts < 0:
         raise UserError(f"--rollouts is {options.rollouts}; it must be 0 or more.")
+    from rlfr_vlm.library_output import calm
     from rlfr_vlm.report.read_run import read_run
-    from rlfr_vlm.report.write import PageOptions, write_training_report
-    from rlfr_vlm.terminal import calm
+    from rlfr_vlm.report.run_report import PageOptions, write_training_report
 
     folders = {folder.resolve(): folder for folder in reversed([options.run_dir, *options.compare])}  # each once
     runs = [read_run(folder) for folder in reversed(folders.values())]
@@ -51,8 +51,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def default_settings() -> dict[str, Any]:
     """Every setting of `rlfr train` as it is when nothing is set."""
-    from rlfr_vlm.config import resolved
+    from rlfr_vlm.config_file import resolved
     from rlfr_vlm.options import RunOptions
-    from rlfr_vlm.trainer.config import RLFRConfig
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     return resolved(RunOptions(), RLFRConfig(output_dir="", use_cpu=True, bf16=False))

@@ -33,10 +33,10 @@ def run_trainer(
         The exit code.
     """
     from rlfr_vlm.checkpoint import is_first_process
-    from rlfr_vlm.config import differences, parse_config, take_option, write_resolved
-    from rlfr_vlm.terminal import calm
-    from rlfr_vlm.trainer.callbacks import StopOnInterrupt, quiet
-    from rlfr_vlm.trainer.run_record import program_arguments, write_run_record
+    from rlfr_vlm.config_file import differences, parse_config, take_option, write_resolved
+    from rlfr_vlm.library_output import calm
+    from rlfr_vlm.trainer.records.callbacks import StopOnInterrupt, quiet
+    from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_record
 
     calm()
     resume, rest = take_option(arguments, "--resume")
@@ -75,8 +75,8 @@ def run_trainer(
 def training_dataset(rows: "Rows", options: RunOptions, processing_class: Any) -> "Dataset":
     """The rows as the trainers take them; prompts that are too long are dealt with by the rule in the options."""
     from rlfr_vlm.data.encode import is_text_only
+    from rlfr_vlm.data.lengths import plan_lengths
     from rlfr_vlm.data.load import as_dataset
-    from rlfr_vlm.data.tokens import plan_lengths
 
     rows.for_text_policy = is_text_only(processing_class)
     if options.max_prompt_tokens is None:
@@ -94,7 +94,7 @@ def refuse_other_run(output_dir: Path) -> None:
         UserError: there is one.
     """
     from rlfr_vlm.checkpoint import checkpoints
-    from rlfr_vlm.trainer.callbacks import METRICS_FILE
+    from rlfr_vlm.trainer.records.callbacks import METRICS_FILE
 
     if checkpoints(output_dir) or (output_dir / METRICS_FILE).exists():
         raise UserError(

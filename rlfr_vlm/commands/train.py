@@ -12,7 +12,7 @@ from rlfr_vlm.options import RunOptions
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from rlfr_vlm.trainer.config import RLFRConfig
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
 SUMMARY = "train a policy: rlvr, rlfr (flow rewards), entropy, rlpr, or several joined"
@@ -40,7 +40,7 @@ def help_text() -> str:
 
 def run(arguments: Sequence[str]) -> int:
     """Train and save. Returns the exit code."""
-    from rlfr_vlm.trainer.config import RLFRConfig
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     only = "--eval-only" in arguments or "--eval_only" in arguments
     rest = [argument for argument in arguments if argument not in ("--eval-only", "--eval_only")]
@@ -54,8 +54,8 @@ def _evaluate(trainer: "RLFRTrainer", checkpoint: str | None) -> None:
     import math
 
     from rlfr_vlm.files import write_json
-    from rlfr_vlm.trainer.callbacks import MetricsFile
     from rlfr_vlm.trainer.held_out import describe_evaluation
+    from rlfr_vlm.trainer.records.callbacks import MetricsFile
 
     if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
         raise UserError(
@@ -92,8 +92,8 @@ def build_trainer(options: RunOptions, args: "RLFRConfig") -> "RLFRTrainer":
     from rlfr_vlm.flow import load_field
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards
-    from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine, Watch
     from rlfr_vlm.trainer.lora import lora_config
+    from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine, Watch
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
     refuse_data_parallel(args)

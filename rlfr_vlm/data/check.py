@@ -74,7 +74,7 @@ _worker: dict[str, Any] = {}
 
 def _start_worker(options: DataOptions, needed: tuple[str, ...], model: str) -> None:
     """In a worker process. Ctrl-C is for the parent, which then ends the workers."""
-    from rlfr_vlm.terminal import calm
+    from rlfr_vlm.library_output import calm
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     calm()
@@ -84,7 +84,7 @@ def _start_worker(options: DataOptions, needed: tuple[str, ...], model: str) -> 
 def _prepare(options: DataOptions, needed: tuple[str, ...], model: str) -> None:
     _worker["rows"], _worker["counter"] = read_rows(options, needed), None
     if model:
-        from rlfr_vlm.data.tokens import TokenCounter
+        from rlfr_vlm.data.lengths import TokenCounter
         from rlfr_vlm.policy import load_processor
 
         _worker["counter"] = TokenCounter(load_processor(model, options))

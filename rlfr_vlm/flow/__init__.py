@@ -1,7 +1,7 @@
 """The flow field of RLFR: network, path and loss, token pairing, storage. Knows torch and nothing of TRL."""
 
-from rlfr_vlm.flow.context import CONTEXT_MODES, ContextMode, FlowInputs, context_lead, pair_tokens
 from rlfr_vlm.flow.field import VelocityField
+from rlfr_vlm.flow.pairing import CONTEXT_MODES, ContextMode, FlowInputs, context_lead, pair_tokens
 from rlfr_vlm.flow.path import (
     flow_matching_loss,
     layer_deviations,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from rlfr_vlm.flow.context import FlowInputs
+from rlfr_vlm.flow.pairing import FlowInputs
 
 Field = Callable[..., Tensor]
 # Tokens that are scored together: enough for a matrix product, few enough that memory and caches hold them.

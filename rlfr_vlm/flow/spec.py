@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.flow.context import CONTEXT_MODES, ContextMode, FlowInputs, pair_tokens
+from rlfr_vlm.flow.pairing import CONTEXT_MODES, ContextMode, FlowInputs, pair_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class FlowSpec:
         num_layers: decoder blocks of the policy.
         layer_percentiles: shares of the depth at which latents are taken.
         layer_indices: the blocks they resolve to, counted from 1.
-        context_mode, shift: how tokens are paired (see `rlfr_vlm.flow.context`).
+        context_mode, shift: how tokens are paired (see `rlfr_vlm.flow.pairing`).
         image_context: whether the field also takes the mean latent of the image tokens.
         eps: RMSNorm epsilon.
         policy_name, policy_config_hash: the policy the latents came from.
@@ -123,7 +123,7 @@ class FlowSpec:
         """Normalise captured latents if the field wants it, and pair them.
 
         Args:
-            hidden: (L, B, S, D) captured latents (see `rlfr_vlm.latents`).
+            hidden: (L, B, S, D) captured latents (see `rlfr_vlm.models.latents`).
             valid: (B, S) bool, False at padding.
             num_response: T.
             image: (L, B, D) or None.

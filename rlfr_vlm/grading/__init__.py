@@ -3,7 +3,7 @@
 from rlfr_vlm.grading.extract import Extraction, extract, last_boxed
 from rlfr_vlm.grading.grade import Grade, Item, extract_item, gold_list, grade, grade_many, verify_answer
 from rlfr_vlm.grading.pool import GradingPool, PoolSettings, shared_pool
-from rlfr_vlm.grading.readable import unreadable_golds
+from rlfr_vlm.grading.unreadable_golds import unreadable_golds
 from rlfr_vlm.grading.verdict import Reason, Verdict
 from rlfr_vlm.grading.version import grader_version
 

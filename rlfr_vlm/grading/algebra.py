@@ -20,9 +20,9 @@ from sympy.core import numbers as sympy_numbers
 from sympy.core import sympify as sympy_reader
 from sympy.core.relational import Relational
 
-from rlfr_vlm.grading.parts import is_relation
+from rlfr_vlm.grading.answer_parts import is_relation
+from rlfr_vlm.grading.normalise import balanced, unwrap
 from rlfr_vlm.grading.rules import is_words
-from rlfr_vlm.grading.text import balanced, unwrap
 
 DIGITS = 50  # of numerical evaluation
 EXACT = 1e-30  # what is left of 0 after it

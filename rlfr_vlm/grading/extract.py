@@ -6,7 +6,7 @@ Every function is linear in the length of the response.
 import re
 from dataclasses import dataclass
 
-from rlfr_vlm.grading.options import LETTERS
+from rlfr_vlm.grading.letters import LETTERS
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 BRACE = re.compile(r"\\[{}\\]|[{}]")

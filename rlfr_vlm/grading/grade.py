@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlfr_vlm.grading.extract import Extraction, extract
+from rlfr_vlm.grading.normalise import compact, fold
 from rlfr_vlm.grading.pool import GradingPool, shared_pool
 from rlfr_vlm.grading.rules import LONE_LETTER, apply_rules, value_of_gold
-from rlfr_vlm.grading.text import compact, fold
 from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, undecided
 
 Gold = str | int | float | None | Sequence[Any]

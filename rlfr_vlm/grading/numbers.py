@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from rlfr_vlm.grading.text import compact, strip_ends, unwrap
+from rlfr_vlm.grading.normalise import compact, strip_ends, unwrap
 from rlfr_vlm.grading.units import GENERIC, unit_name
 
 NO_SEPARATORS = str.maketrans("", "", ", ")

@@ -6,9 +6,9 @@ These rules run in the trainer's own process, so each is linear in the length of
 import re
 from collections.abc import Sequence
 
+from rlfr_vlm.grading.letters import LETTERS, option_letter, option_of_text, option_text
+from rlfr_vlm.grading.normalise import balanced, compact, fold, unwrap
 from rlfr_vlm.grading.numbers import Quantity, read_quantity, same_value
-from rlfr_vlm.grading.options import LETTERS, option_letter, option_of_text, option_text
-from rlfr_vlm.grading.text import balanced, compact, fold, unwrap
 from rlfr_vlm.grading.verdict import Decision, Reason, decided, right, undecided, wrong
 
 MAX_ANSWER = 2000

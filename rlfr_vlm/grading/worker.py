@@ -56,7 +56,7 @@ def grade_pair(request: dict[str, Any]) -> Decision:
     """One request, in a worker."""
     if request.get("plain"):
         return _plain_math_verify(request["gold"], request["answer"])
-    from rlfr_vlm.grading.engine import compare
+    from rlfr_vlm.grading.compare import compare
 
     return compare(request["gold"], request["answer"], request.get("tolerance", 0.0))
 

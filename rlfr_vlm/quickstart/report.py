@@ -31,7 +31,7 @@ def write_page(result: QuickstartResult, out: Path) -> Path:
     """The page of all runs, the last method's first, into `out`; returns its path."""
     from rlfr_vlm.commands.report import RESPONSES, default_settings
     from rlfr_vlm.report.read_run import read_run
-    from rlfr_vlm.report.write import PageOptions, write_training_page
+    from rlfr_vlm.report.run_report import PageOptions, write_training_page
 
     folders = [out / f"seed{seed}" / method for method in reversed(result.methods) for seed in result.seeds]
     return write_training_page(

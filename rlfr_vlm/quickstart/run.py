@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlfr_vlm.config import write_resolved
+from rlfr_vlm.config_file import write_resolved
 from rlfr_vlm.data.load import load_rows
 from rlfr_vlm.deviation import ResponseDeviation, correctness_auc, response_deviations
 from rlfr_vlm.evaluate import Accuracy, Response, respond
@@ -106,8 +106,8 @@ def _evaluate(folder: Path, result: QuickstartResult) -> tuple[dict[str, Accurac
 
 
 def _fit(folder: Path, out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
-    from rlfr_vlm.flow.fit import FitConfig, make_fit_trainer
-    from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine, quiet
+    from rlfr_vlm.trainer.flow_fit_trainer import FitConfig, make_fit_trainer
+    from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine, quiet
 
     policy, processor = _load(folder)
     recipe = result.recipe
@@ -138,10 +138,10 @@ def _measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], resu
 def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRecipe) -> list[dict[str, Any]]:
     """Train from the warm-started policy and save the result in `out`; returns the logged steps."""
     from rlfr_vlm.flow import FIELD_FOLDER, load_field, save_field
-    from rlfr_vlm.trainer.callbacks import MetricsFile, ProgressLine, Watch, quiet
-    from rlfr_vlm.trainer.config import RLFRConfig
+    from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine, Watch, quiet
+    from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_record
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
-    from rlfr_vlm.trainer.run_record import program_arguments, write_run_record
 
     policy, processor = _load(folder)
     args = RLFRConfig(**recipe.rl_arguments(str(out), method, seed))

@@ -14,14 +14,14 @@ from rlfr_vlm.options import FlowOptions
 from rlfr_vlm.page.figures import encoded, for_both_schemes
 from rlfr_vlm.page.html import render
 from rlfr_vlm.report.figures import deviation_map, quantile_figure, timestep_figure
-from rlfr_vlm.report.pieces import Pieces
 from rlfr_vlm.report.probe import Probed
 from rlfr_vlm.report.read_run import Run
 from rlfr_vlm.report.rollouts import RolloutPage, describe_runs
+from rlfr_vlm.report.run_report import SCRIPTS, made, quantiles_of
 from rlfr_vlm.report.separation import ALL_LAYERS, auc_table, norm_table, timestep_table
-from rlfr_vlm.report.write import SCRIPTS, made, quantiles_of
+from rlfr_vlm.report.token_text import Pieces
 from rlfr_vlm.shaping import flow_rewards
-from rlfr_vlm.trainer.rollout_log import flat_messages, pack
+from rlfr_vlm.trainer.records.rollout_log import flat_messages, pack
 
 MAPPED_RESPONSES = 6
 

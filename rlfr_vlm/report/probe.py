@@ -13,8 +13,8 @@ from torch import Tensor
 from rlfr_vlm.data.encode import Encoded, append_responses, encode_prompts, tokenizer_of
 from rlfr_vlm.evaluate import Response
 from rlfr_vlm.flow import FlowSpec, VelocityField, layer_deviations
-from rlfr_vlm.flow.context import context_lead
-from rlfr_vlm.latents import Latents, capture_latents
+from rlfr_vlm.flow.pairing import context_lead
+from rlfr_vlm.models.latents import Latents, capture_latents
 
 
 @dataclass

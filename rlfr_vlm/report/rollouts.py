@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from rlfr_vlm.page.thumbnails import PageImages
-from rlfr_vlm.report.pieces import Pieces, token_class, token_classes
 from rlfr_vlm.report.read_run import Run, names_of
-from rlfr_vlm.trainer.rollout_log import unpack_array
+from rlfr_vlm.report.token_text import Pieces, token_class, token_classes
+from rlfr_vlm.trainer.records.rollout_log import unpack_array
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Numbers per token of a response that a page can colour by.

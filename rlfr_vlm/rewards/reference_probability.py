@@ -3,7 +3,7 @@
 r is the mean probability of the reference answer's tokens when the response's own answer is replaced by the
 reference; r' the same with no reasoning before it, under the initial policy. What the reasoning added is rewarded:
 (1 - f) * clip(r - r', 0, 1) + f * format. The text side is here; the trainer computes the probabilities
-(rlfr_vlm/trainer/answer_probability.py).
+(rlfr_vlm/trainer/signals/reference_probability.py).
 """
 
 from collections.abc import Callable, Sequence

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import FusedCausalLMOutput
 
-from rlfr_vlm.latents import only_first_blocks
+from rlfr_vlm.models.latents import only_first_blocks
 
 # What TRL's log-prob pass takes besides tokens (read in 1.16.0).
 IMAGE_KEYS = (

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.latents import find_language_tower, unwrap
+from rlfr_vlm.models.latents import find_language_tower, unwrap
 from rlfr_vlm.options import ModelOptions
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rlfr_vlm.trainer.rollout_batch import PROMPT_KEYS, WHOLE_KEYS, Batch, join_batches, select_rows
+from rlfr_vlm.trainer.batches import PROMPT_KEYS, WHOLE_KEYS, Batch, join_batches, select_rows
 
 
 def pack_by_length(batches: Sequence[Batch], per_update: int, pad_token_id: int) -> list[Batch]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.trainer.rollout_batch import Batch, join_batches, select_rows
+from rlfr_vlm.trainer.batches import Batch, join_batches, select_rows
 
 
 def refill_groups(trainer: Any, batch: Batch, rollout: Callable[[list[dict[str, Any]]], Batch]) -> Batch:

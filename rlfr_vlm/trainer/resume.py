@@ -13,8 +13,8 @@ from rlfr_vlm.checkpoint import CompleteCheckpoints
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import write_json
 from rlfr_vlm.trainer.groups import GroupSelector
-from rlfr_vlm.trainer.online_flow import OnlineFlow
-from rlfr_vlm.trainer.rollout_log import RolloutLog
+from rlfr_vlm.trainer.records.rollout_log import RolloutLog
+from rlfr_vlm.trainer.signals.flow import OnlineFlow
 
 GROUPS_FILE = "groups.json"
 

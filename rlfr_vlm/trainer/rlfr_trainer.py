@@ -23,31 +23,31 @@ from torch import Tensor
 
 from rlfr_vlm.checkpoint import SaveBetweenRollouts
 from rlfr_vlm.flow import FlowSpec, VelocityField
-from rlfr_vlm.latents import capture_latents
+from rlfr_vlm.models.dummy_image import without_missing_images
+from rlfr_vlm.models.latents import capture_latents
+from rlfr_vlm.models.shared_images import images_processed_once
+from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
 from rlfr_vlm.rewards import ReferenceProbability
 from rlfr_vlm.rewards.completion import completion_text
 from rlfr_vlm.rewards.repetition import is_repetitive
 from rlfr_vlm.shaping import entropy_bonus, flow_rewards, shape_advantages
-from rlfr_vlm.trainer.answer_probability import PolicyProbabilities
-from rlfr_vlm.trainer.callbacks import FlowStep, MarkBan
-from rlfr_vlm.trainer.capture import ScoreCapture, UpdateCapture
-from rlfr_vlm.trainer.config import RLFRConfig
-from rlfr_vlm.trainer.dummy_image import without_missing_images
-from rlfr_vlm.trainer.engine import guard_engine, prepare_engine
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.held_out import evaluate_held_out
 from rlfr_vlm.trainer.latent_pass import run_latent_pass
-from rlfr_vlm.trainer.metrics import RowStatistics, flow_metrics, outcome_metrics
-from rlfr_vlm.trainer.online_flow import OnlineFlow, check_flow
 from rlfr_vlm.trainer.packing import pack_by_length, padding_share
+from rlfr_vlm.trainer.passes import ScoreCapture, UpdateCapture
+from rlfr_vlm.trainer.records.callbacks import FlowStep, MarkBan
+from rlfr_vlm.trainer.records.metrics import RowStatistics, flow_metrics, outcome_metrics
+from rlfr_vlm.trainer.records.rollout_log import RolloutLog, ScoredRows, describe_groups
+from rlfr_vlm.trainer.records.timing import PartTimes, largest
 from rlfr_vlm.trainer.refill import refill_groups
 from rlfr_vlm.trainer.resume import ResumableGRPO, is_sharded
-from rlfr_vlm.trainer.reward_rows import own_token_rewards, rows_for_rewards
-from rlfr_vlm.trainer.rollout_checks import check_image_tokens, gap_metrics, gap_rows, refuse_gap
-from rlfr_vlm.trainer.rollout_log import RolloutLog, ScoredRows, describe_groups
-from rlfr_vlm.trainer.shared_images import images_processed_once
-from rlfr_vlm.trainer.timing import PartTimes, largest
-from rlfr_vlm.vision import ban_tokens, freeze_vision_tower, vision_token_ids
+from rlfr_vlm.trainer.rlfr_config import RLFRConfig
+from rlfr_vlm.trainer.signals.flow import OnlineFlow, check_flow
+from rlfr_vlm.trainer.signals.reference_probability import PolicyProbabilities
+from rlfr_vlm.trainer.signals.token_rewards import own_token_rewards, rows_for_rewards
+from rlfr_vlm.trainer.vllm.parity_checks import check_image_tokens, gap_metrics, gap_rows, refuse_gap
+from rlfr_vlm.trainer.vllm.patches import guard_engine, prepare_engine
 
 IMAGES = 6  # their place in what TRL's `_generate` returns
 

@@ -248,7 +248,7 @@ def test_eval_only_measures_the_checkpoint_that_is_named(policy_folder, make_pol
 def test_a_resumed_run_logs_no_step_twice(tmp_path):
     from types import SimpleNamespace
 
-    from rlfr_vlm.trainer.callbacks import MetricsFile
+    from rlfr_vlm.trainer.records.callbacks import MetricsFile
 
     lines = "".join(json.dumps({"step": step, "loss": 0.0}) + "\n" for step in range(1, 6)) + '{"step": 6, "lo'
     (tmp_path / "metrics.jsonl").write_text(lines)

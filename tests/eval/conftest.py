@@ -11,6 +11,19 @@ from typing import Any
 
 import pytest
 
+from tests.eval.vlm.fixtures import (  # noqa: F401
+    fresh,
+    healthy,
+    impatient,
+    lmu,
+    one_process,
+    running,
+    small_wemath,
+    vlm,
+    whole_wemath,
+    worker,
+)
+
 JSON_HEADER = b"content-type: application/json\r\n"
 
 

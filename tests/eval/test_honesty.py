@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from rlfr_eval.table import over_samples_lines
+from rlfr_eval.report.table import over_samples_lines
 
 
 def number_in(body):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from rlfr_eval.judge.judge import tokens_at_most
+from rlfr_eval.judge.client import tokens_at_most
 from rlfr_eval.judge.prompt import judge_messages
 
 ROWS = [
@@ -25,7 +25,7 @@ def policy(body, n):
 
 def judge(body, n):
     """Right for the even ones, and for known cases as `judge check` has them."""
-    from rlfr_eval.judge.check import CASES
+    from rlfr_eval.judge.known_cases import CASES
 
     text = body["messages"][1]["content"]
     parts = re.findall(r"=== (?!END)[^=]* ===\n(.*?)\n=== END", text, re.DOTALL)
@@ -98,7 +98,7 @@ def test_a_judge_decides_what_rules_cannot_and_only_that(start, serve, scores, a
 def test_a_judge_that_fails_decides_nothing_and_a_healthy_one_completes(
     start, serve, make_reaction, scores, alone, monkeypatch, fault, reason
 ):
-    monkeypatch.setattr("rlfr_eval.endpoint.LONGEST_DELAY", 0.02)
+    monkeypatch.setattr("rlfr_eval.model.endpoint.LONGEST_DELAY", 0.02)
     broken = [True]
 
     def script(body, n):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rlfr_eval.benchmarks import resolve
-from rlfr_eval.problems import read_problems
+from rlfr_eval.benchmarks.text import resolve
+from rlfr_eval.benchmarks.text_problems import read_problems
 
 KEY = "sk-very-secret-key-1234567890"
 QUICK = ("--max-tries", "4")

@@ -69,14 +69,14 @@ def test_ctrl_c_keeps_what_was_answered(serve, make_reaction, toy, alone):
 SCALE = """
 import json, sys, time
 from pathlib import Path
-from rlfr_eval.answering import sample_row, tasks
-from rlfr_eval.benchmarks import changed, load_benchmark
-from rlfr_eval.endpoint import Reply
-from rlfr_eval.problems import read_problems
-from rlfr_eval.runs import about, configuration
-from rlfr_eval.scores import score_run
-from rlfr_eval.store import RunStore
-from rlfr_eval.verdicts import grade_by_rules
+from rlfr_eval.model.answering import sample_row, tasks
+from rlfr_eval.benchmarks.text import changed, load_benchmark
+from rlfr_eval.model.endpoint import Reply
+from rlfr_eval.benchmarks.text_problems import read_problems
+from rlfr_eval.run.restore import about, configuration
+from rlfr_eval.score.scores import score_run
+from rlfr_eval.run.folder import RunStore
+from rlfr_eval.score.verdicts import grade_by_rules
 
 benchmark, data_dir, folder = load_benchmark(Path(sys.argv[1])), Path("data"), Path(sys.argv[2])
 data = read_problems(benchmark, data_dir)

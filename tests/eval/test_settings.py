@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from rlfr_eval.judge.choice import OPENAI, choose_judge
+from rlfr_eval.model.urls import base_url
 from rlfr_eval.settings import SETTINGS, load_settings, redact
-from rlfr_eval.urls import base_url
 from rlfr_vlm.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

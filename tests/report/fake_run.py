@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from rlfr_vlm.trainer.rollout_log import pack
+from rlfr_vlm.trainer.records.rollout_log import pack
 
 LAYERS = [1, 3]
 CONFIG = {

@@ -3,7 +3,7 @@
 import pytest
 
 from rlfr_vlm.report.read_run import read_run
-from rlfr_vlm.report.write import PageOptions, write_training_report
+from rlfr_vlm.report.run_report import PageOptions, write_training_report
 from tests.chromium import chromium
 from tests.report.fake_run import group, response, write_run
 

@@ -8,11 +8,11 @@ from PIL import Image
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.page.html import compressed
-from rlfr_vlm.report.choose import choose, thin
-from rlfr_vlm.report.pieces import Pieces, load_tokenizer, token_classes
+from rlfr_vlm.report.group_choice import choose, thin
 from rlfr_vlm.report.read_run import LoggedGroup, read_run
 from rlfr_vlm.report.rollouts import RolloutPage, mark_changes
-from rlfr_vlm.trainer.rollout_log import pack
+from rlfr_vlm.report.token_text import Pieces, load_tokenizer, token_classes
+from rlfr_vlm.trainer.records.rollout_log import pack
 from tests.report.fake_run import group, response, write_run
 
 

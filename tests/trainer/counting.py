@@ -1,6 +1,6 @@
 """What a step costs in counts that no machine can disturb: passes of the policy, of the field, tokens, bytes kept."""
 
-from rlfr_vlm.latents import find_language_tower
+from rlfr_vlm.models.latents import find_language_tower
 
 
 class Counts:

@@ -16,10 +16,10 @@ from accelerate.utils import DistributedType
 
 import rlfr_vlm.flow.path as path
 from rlfr_vlm.commands.train import build_trainer
-from rlfr_vlm.config import parse_config
+from rlfr_vlm.config_file import parse_config
 from rlfr_vlm.flow import save_field
 from rlfr_vlm.options import RunOptions
-from rlfr_vlm.trainer.config import RLFRConfig
+from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 calls = {"rollout": 0, "token": 0}
 rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rlfr_vlm.commands.run_trainer import find_checkpoint
 from rlfr_vlm.commands.train import build_trainer
-from rlfr_vlm.config import parse_config
+from rlfr_vlm.config_file import parse_config
 from rlfr_vlm.flow import save_field
 from rlfr_vlm.options import RunOptions
-from rlfr_vlm.trainer.config import RLFRConfig
+from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 
 def train(folder: Path, name: str, run: str, steps: int, resume: str | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlfr_vlm.trainer.capture import UpdateCapture
+from rlfr_vlm.trainer.passes import UpdateCapture
 from tests.trainer.counting import Counts
 
 BLOCKS = 4  # of the small policy; blocks 1 and 2 are hooked

@@ -9,8 +9,8 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.rewards import ReferenceProbability, wrap
 from rlfr_vlm.rewards.accuracy import accuracy
 from rlfr_vlm.shaping import entropy_bonus
-from rlfr_vlm.trainer.config import RLFRConfig
-from rlfr_vlm.trainer.rollout_batch import join_batches, select_rows
+from rlfr_vlm.trainer.batches import join_batches, select_rows
+from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 
 @pytest.fixture(autouse=True)

@@ -98,7 +98,7 @@ def test_saving_waits_for_the_end_of_a_rollout(make_trainer, make_policy, tmp_pa
 
 def test_an_interrupt_waits_for_the_end_of_the_rollout(make_trainer, make_policy, tmp_path):
     """Callbacks that are added later do not get past it: two updates a rollout, interrupted after the first."""
-    from rlfr_vlm.trainer.callbacks import StopOnInterrupt
+    from rlfr_vlm.trainer.records.callbacks import StopOnInterrupt
 
     trainer = make_trainer(make_policy(), max_steps=8, save_strategy="steps", save_steps=100)
     interrupt = StopOnInterrupt()
@@ -110,7 +110,7 @@ def test_an_interrupt_waits_for_the_end_of_the_rollout(make_trainer, make_policy
 
 
 def test_a_signal_that_comes_after_another_processs_is_the_first_here():
-    from rlfr_vlm.trainer.callbacks import StopOnInterrupt
+    from rlfr_vlm.trainer.records.callbacks import StopOnInterrupt
 
     interrupt = StopOnInterrupt()
     interrupt.interrupted = True  # another process has told

@@ -7,7 +7,7 @@ import torch
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow import FlowSpec, build_field
-from rlfr_vlm.latents import find_language_tower
+from rlfr_vlm.models.latents import find_language_tower
 from rlfr_vlm.shaping import flow_rewards, shape_advantages
 
 
@@ -52,7 +52,7 @@ def test_without_flow_losses_and_weights_are_trls_bit_for_bit_text(
 
 def test_without_flow_losses_are_trls_bit_for_bit_vision(make_trainer, make_policy, processor, digits, arguments):
     """TRL does not ban vision tokens from its log-probs, so its policy is given the same ban and freeze by hand."""
-    from rlfr_vlm.vision import ban_tokens, freeze_vision_tower, vision_token_ids
+    from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
 
     ours = make_trainer(make_policy(), max_steps=4)
     ours.train()
@@ -298,14 +298,14 @@ def test_policy_that_would_sample_vision_tokens_trains(make_trainer, make_policy
 
     trainer._generate = recording
     trainer.train()
-    from rlfr_vlm.vision import vision_token_ids
+    from rlfr_vlm.models.vision import vision_token_ids
 
     assert sampled and not set(sampled) & set(vision_token_ids(policy, processor))
     assert all(math.isfinite(loss) for loss in losses_of(trainer))
 
 
 def push_towards_vision_tokens(policy, processor) -> None:
-    from rlfr_vlm.vision import vision_token_ids
+    from rlfr_vlm.models.vision import vision_token_ids
 
     policy.lm_head.weight = torch.nn.Parameter(policy.lm_head.weight.detach().clone())  # untie
     with torch.no_grad():

@@ -13,7 +13,7 @@ import torch
 
 from rlfr_vlm.cli import main
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.trainer.engine import prepare_engine
+from rlfr_vlm.trainer.vllm.patches import prepare_engine
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]

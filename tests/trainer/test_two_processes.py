@@ -10,9 +10,9 @@ import pytest
 TRAIN = """
 import hashlib, json, sys
 from rlfr_vlm.commands.train import build_trainer
-from rlfr_vlm.config import parse_config
+from rlfr_vlm.config_file import parse_config
 from rlfr_vlm.options import RunOptions
-from rlfr_vlm.trainer.config import RLFRConfig
+from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 options, args = parse_config((RunOptions, RLFRConfig), sys.argv[2:])
 trainer = build_trainer(options, args)
@@ -88,9 +88,9 @@ def test_fit_and_train_on_two_processes(folders):
 TRAIN_WITH_REFILLS = """
 import hashlib, json, sys
 from rlfr_vlm.commands.train import build_trainer
-from rlfr_vlm.config import parse_config
+from rlfr_vlm.config_file import parse_config
 from rlfr_vlm.options import RunOptions
-from rlfr_vlm.trainer.config import RLFRConfig
+from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 options, args = parse_config((RunOptions, RLFRConfig), sys.argv[2:])
 trainer = build_trainer(options, args)

@@ -14,7 +14,7 @@ from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
     from rlfr_eval.judge.session import JudgeOptions
-    from rlfr_eval.serving import ServingOptions
+    from rlfr_eval.model.serving import ServingOptions
 
 EXIT_INCOMPLETE = 3
 OMITTABLE = ("temperature", "top_p", "max_tokens", "seed", "stop")
@@ -105,8 +105,8 @@ def read_extra_body(options: argparse.Namespace) -> dict[str, Any]:
 
 def read_serving(options: argparse.Namespace, settings: Settings, more: str = "") -> "ServingOptions":
     """How the model is reached. `more` are options for vLLM in front of the user's."""
-    from rlfr_eval.server import fill
-    from rlfr_eval.serving import ServingOptions
+    from rlfr_eval.model.server import fill
+    from rlfr_eval.model.serving import ServingOptions
 
     command = "" if options.base_url else settings["RLFR_EVAL_SERVER_CMD"]
     arguments = fill(options.server_args)
@@ -126,8 +126,8 @@ def add_output_options(given: argparse.ArgumentParser) -> None:
 
 def deliver(options: argparse.Namespace, folder: Path, run: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
     """Write report.md into the run folder and print the scores, as the options say."""
-    from rlfr_eval.report import write_report
-    from rlfr_eval.table import summary
+    from rlfr_eval.report.markdown import write_report
+    from rlfr_eval.report.table import summary
 
     report = write_report(folder, run, scores)
     if options.json:

@@ -12,7 +12,7 @@ from rlfr_eval.commands.arguments import parser
 from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
-    from rlfr_eval.compare import Difference
+    from rlfr_eval.score.compare import Difference
 
 SUMMARY = "paired differences between runs: the first one against each of the others"
 POOLED = "all together"
@@ -54,10 +54,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def load_means(folder: Path) -> dict[str, Any]:
     """Per benchmark: data hash, way of asking, samples, and mean of each problem."""
-    from rlfr_eval.metrics import collect
-    from rlfr_eval.runs import is_vlm, specs
-    from rlfr_eval.store import RunStore
-    from rlfr_eval.verdicts import standings
+    from rlfr_eval.run.folder import RunStore
+    from rlfr_eval.run.restore import is_vlm, specs
+    from rlfr_eval.score.metrics import collect
+    from rlfr_eval.score.verdicts import standings
     from rlfr_vlm.grading import Verdict
 
     with RunStore(folder, read_only=True) as store:
@@ -91,7 +91,7 @@ def load_means(folder: Path) -> dict[str, Any]:
 
 def read_scores(folder: Path) -> dict[str, Any]:
     """Scores of a run by benchmark; empty when it was never scored."""
-    from rlfr_eval.store import SCORES_FILE
+    from rlfr_eval.run.folder import SCORES_FILE
 
     try:
         found: dict[str, Any] = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))["benchmarks"]
@@ -113,10 +113,10 @@ def differences_of(a: dict[str, Any], b: dict[str, Any], note: Callable[[str], N
     Raises:
         UserError: they cannot be paired.
     """
-    from rlfr_eval.compare import compare
-    from rlfr_eval.metrics import HEADLINE_UNDECIDED
-    from rlfr_eval.store import differences
-    from rlfr_eval.table import percent
+    from rlfr_eval.report.table import percent
+    from rlfr_eval.run.folder import differences
+    from rlfr_eval.score.compare import compare
+    from rlfr_eval.score.metrics import HEADLINE_UNDECIDED
 
     shared = [name for name in a["benchmarks"] if name in b["benchmarks"]]
     if not shared:
@@ -165,7 +165,7 @@ def _p(value: float) -> str:
 
 def adjusted(found: "Sequence[Difference]") -> dict[str, float]:
     """p-values of the single benchmarks, adjusted for how many they are."""
-    from rlfr_eval.compare import holm
+    from rlfr_eval.score.compare import holm
 
     single = [one for one in found if one.name != POOLED]
     return dict(zip((one.name for one in single), holm([one.p for one in single]), strict=True))
@@ -174,7 +174,7 @@ def adjusted(found: "Sequence[Difference]") -> dict[str, float]:
 def _text(first: str, other: str, found: "Sequence[Difference]", flips: int) -> str:
     if not found:
         return f"{other} and {first} have nothing that both decided."
-    from rlfr_eval.table import aligned
+    from rlfr_eval.report.table import aligned
 
     single = [one for one in found if one.name != POOLED]
     holm = adjusted(found)

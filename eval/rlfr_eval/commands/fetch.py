@@ -52,9 +52,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _text(options: argparse.Namespace) -> Iterator[Any]:
-    from rlfr_eval.benchmarks import resolve
-    from rlfr_eval.fetch import fetch
-    from rlfr_eval.runs import data_folder
+    from rlfr_eval.benchmarks.text import resolve
+    from rlfr_eval.benchmarks.text_fetch import fetch
+    from rlfr_eval.run.restore import data_folder
     from rlfr_eval.settings import load_settings
 
     data_dir = data_folder(load_settings({"RLFR_EVAL_DATA": options.data_dir})["RLFR_EVAL_DATA"])
@@ -63,12 +63,12 @@ def _text(options: argparse.Namespace) -> Iterator[Any]:
 
 
 def _vlm(options: argparse.Namespace) -> Iterator[Any]:
+    from rlfr_eval.benchmarks.vlm import resolve_vlm
+    from rlfr_eval.benchmarks.vlm_fetch import fetch_vlm
+    from rlfr_eval.benchmarks.vlm_presets import vlm_preset
     from rlfr_eval.commands.vlm import vlm_data_folder
     from rlfr_eval.progress import bytes_bar
     from rlfr_eval.settings import load_settings
-    from rlfr_eval.vlm.benchmarks import resolve_vlm
-    from rlfr_eval.vlm.fetch import fetch_vlm
-    from rlfr_eval.vlm.presets import vlm_preset
 
     data_dir = vlm_data_folder(load_settings({"LMUData": options.data_dir}))
     for benchmark in resolve_vlm(options.names, vlm_preset("official"), data_dir):

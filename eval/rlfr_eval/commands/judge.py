@@ -11,8 +11,8 @@ from rlfr_eval.commands.arguments import add_judge_options, parser, read_judge, 
 from rlfr_vlm.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
-    from rlfr_eval.judge.check import CheckResult
     from rlfr_eval.judge.choice import JudgeChoice
+    from rlfr_eval.judge.known_cases import CheckResult
     from rlfr_eval.settings import Settings
 
 SUMMARY = "judge check: put known cases to the judge in force; judge agreement: compare the judges of a run"
@@ -59,8 +59,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _agreement(options: argparse.Namespace) -> int:
-    from rlfr_eval.agreement import agreements, report
-    from rlfr_eval.store import RunStore
+    from rlfr_eval.run.folder import RunStore
+    from rlfr_eval.score.agreement import agreements, report
 
     if options.run_dir is None:
         raise UserError("judge agreement wants a run folder: rlfr-eval judge agreement RUN_DIR.")
@@ -82,7 +82,7 @@ def _agreement(options: argparse.Namespace) -> int:
 
 
 async def _check(choice: "JudgeChoice", settings: "Settings") -> "tuple[CheckResult, str, str]":
-    from rlfr_eval.judge.check import check_judge
+    from rlfr_eval.judge.known_cases import check_judge
     from rlfr_eval.judge.session import JudgeOptions, judge_session
     from rlfr_vlm.files import cache_root
 

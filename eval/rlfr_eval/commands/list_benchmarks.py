@@ -24,9 +24,9 @@ def run(arguments: Sequence[str]) -> int:
     """Print the lists."""
     import dataclasses
 
-    from rlfr_eval.benchmarks import shipped, suites
-    from rlfr_eval.prompts import PRESETS
-    from rlfr_eval.table import aligned
+    from rlfr_eval.benchmarks.text import shipped, suites
+    from rlfr_eval.benchmarks.text_presets import PRESETS
+    from rlfr_eval.report.table import aligned
 
     options = _parser().parse_args(list(arguments))
     if options.vlm:
@@ -57,9 +57,9 @@ def run(arguments: Sequence[str]) -> int:
 def _list_vlm(as_json: bool) -> int:
     import dataclasses
 
-    from rlfr_eval.table import aligned
-    from rlfr_eval.vlm.benchmarks import shipped_vlm
-    from rlfr_eval.vlm.presets import PRESETS
+    from rlfr_eval.benchmarks.vlm import shipped_vlm
+    from rlfr_eval.benchmarks.vlm_presets import PRESETS
+    from rlfr_eval.report.table import aligned
 
     benchmarks = shipped_vlm()
     if as_json:

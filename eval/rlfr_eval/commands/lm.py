@@ -22,8 +22,8 @@ from rlfr_eval.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from rlfr_eval.benchmarks import Benchmark
-    from rlfr_eval.evaluation import Evaluation
+    from rlfr_eval.benchmarks.text import Benchmark
+    from rlfr_eval.run.evaluation import Evaluation
 
 SUMMARY = "measure a model on text benchmarks"
 OVERRIDES = ("prompt", "samples", "temperature", "top_p", "top_k", "max_tokens", "seed", "system_prompt")
@@ -69,8 +69,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _evaluation(options: argparse.Namespace) -> "Evaluation":
-    from rlfr_eval.evaluation import Evaluation
-    from rlfr_eval.runs import data_folder
+    from rlfr_eval.run.evaluation import Evaluation
+    from rlfr_eval.run.restore import data_folder
 
     extra_body = read_extra_body(options)
     settings = read_settings(options, {"RLFR_EVAL_DATA": options.data_dir, "RLFR_EVAL_SERVER_CMD": options.server_cmd})
@@ -93,7 +93,7 @@ def _evaluation(options: argparse.Namespace) -> "Evaluation":
 
 
 def _benchmarks(options: argparse.Namespace) -> "list[Benchmark]":
-    from rlfr_eval.benchmarks import changed, resolve
+    from rlfr_eval.benchmarks.text import changed, resolve
 
     overrides = {name: getattr(options, name) for name in OVERRIDES}
     return [changed(benchmark, **overrides) for benchmark in resolve(options.suite)]

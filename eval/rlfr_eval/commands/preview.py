@@ -36,12 +36,12 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError(f"--rows {options.rows}: at least one row is shown.")
     import dataclasses
 
+    from rlfr_eval.benchmarks.vlm import resolve_vlm
+    from rlfr_eval.benchmarks.vlm_presets import vlm_preset
     from rlfr_eval.commands.vlm import trained_prompt, vlm_data_folder
+    from rlfr_eval.run.vlm_evaluation import open_benchmark
     from rlfr_eval.settings import load_settings
-    from rlfr_eval.vlm.benchmarks import resolve_vlm
-    from rlfr_eval.vlm.evaluation import open_benchmark
-    from rlfr_eval.vlm.presets import vlm_preset
-    from rlfr_eval.vlm.worker_process import WorkerProcess, interpreter
+    from rlfr_eval.vlmeval.worker_process import WorkerProcess, interpreter
     from rlfr_vlm.files import cache_root
 
     settings = load_settings({"LMUData": options.data_dir})

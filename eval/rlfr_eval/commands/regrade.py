@@ -19,7 +19,7 @@ from rlfr_eval.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from rlfr_eval.verdicts import Chosen
+    from rlfr_eval.score.verdicts import Chosen
 
 SUMMARY = "grade stored answers again, and judge what is undecided"
 
@@ -41,11 +41,11 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> int:
     """Regrade. Returns 3 when answers are missing, or the judge could not say all it was asked."""
     options = _parser().parse_args(list(arguments))
-    from rlfr_eval.agreement import agreements
-    from rlfr_eval.judging import expected_cost, judge_undecided
-    from rlfr_eval.reopened import reopen
-    from rlfr_eval.scores import score_run
-    from rlfr_eval.store import RunStore
+    from rlfr_eval.judge.phase import expected_cost, judge_undecided
+    from rlfr_eval.run.folder import RunStore
+    from rlfr_eval.run.reopened import reopen
+    from rlfr_eval.score.agreement import agreements
+    from rlfr_eval.score.scores import score_run
 
     settings = read_settings(options)
     choice = read_judge(options, settings)

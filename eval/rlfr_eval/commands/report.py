@@ -13,9 +13,9 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import distinct_names
 
 if TYPE_CHECKING:
-    from rlfr_eval.page import Pairing
-    from rlfr_eval.page_samples import Samples
-    from rlfr_eval.store import RunStore
+    from rlfr_eval.report.page import Pairing
+    from rlfr_eval.report.page_samples import Samples
+    from rlfr_eval.run.folder import RunStore
 
 SUMMARY = "the scores of runs as a table, report.md and a page: bars, differences, every answer"
 ANSWERS = 4000
@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
     if options.answers < 0:
         raise UserError(f"--answers is {options.answers}; it must be 0 or more.")
-    from rlfr_eval.store import RunStore
+    from rlfr_eval.run.folder import RunStore
 
     folders = list({folder.resolve(): folder for folder in options.run_dir}.values())  # each once
     with ExitStack() as stack:
@@ -64,7 +64,7 @@ def read_scores(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is not there, or broken.
     """
-    from rlfr_eval.store import SCORES_FILE
+    from rlfr_eval.run.folder import SCORES_FILE
 
     try:
         scores = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def read_scores(folder: Path) -> dict[str, Any]:
 def _write_page(
     options: argparse.Namespace, folders: Sequence[Path], stores: "Sequence[RunStore]", found: list[dict[str, Any]]
 ) -> Path:
-    from rlfr_eval.page import PagedRun, write_page
+    from rlfr_eval.report.page import PagedRun, write_page
 
     names = distinct_names(folders)
     runs = [PagedRun(name, store.run, scores) for name, store, scores in zip(names, stores, found, strict=True)]
@@ -92,9 +92,9 @@ def _write_page(
 
 def _samples(options: argparse.Namespace, names: Sequence[str], stores: "Sequence[RunStore]") -> "Samples":
     """Answers of all runs; problems whose data are gone are left out, and that is said."""
-    from rlfr_eval.page_samples import Samples, wanted_problems
-    from rlfr_eval.reopened import reopen
-    from rlfr_eval.runs import specs
+    from rlfr_eval.report.page_samples import Samples, wanted_problems
+    from rlfr_eval.run.reopened import reopen
+    from rlfr_eval.run.restore import specs
     from rlfr_eval.settings import load_settings
 
     samples = Samples(options.answers)
@@ -112,7 +112,7 @@ def _samples(options: argparse.Namespace, names: Sequence[str], stores: "Sequenc
 def _pairings(folders: Sequence[Path], names: Sequence[str]) -> "list[Pairing]":
     """Each run against the first; runs that cannot be paired say why."""
     from rlfr_eval.commands.compare import adjusted, differences_of, load_means
-    from rlfr_eval.page import Pairing
+    from rlfr_eval.report.page import Pairing
 
     if len(folders) < 2:
         return []

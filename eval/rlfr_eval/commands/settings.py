@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
         shown = {value.name: {"value": value.shown, "from": value.origin} for value in settings.values.values()}
         print(json.dumps({"settings": shown, "env_file": str(settings.env_file or ""), "judge": judge}))
         return code
-    from rlfr_eval.table import aligned
+    from rlfr_eval.report.table import aligned
 
     rows = [(value.name, value.shown, value.origin) for value in settings.values.values()]
     print(aligned([("setting", "value", "from"), *rows]))

@@ -28,9 +28,9 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> int:
     """Show every sample that the id names."""
     options = _parser().parse_args(list(arguments))
-    from rlfr_eval.reopened import reopen
+    from rlfr_eval.run.folder import RunStore
+    from rlfr_eval.run.reopened import reopen
     from rlfr_eval.settings import load_settings
-    from rlfr_eval.store import RunStore
 
     with (
         RunStore(options.run_dir, read_only=True) as store,

@@ -26,10 +26,10 @@ from rlfr_eval.commands.arguments import (
 from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
+    from rlfr_eval.benchmarks.training_prompt import TrainingPrompt
+    from rlfr_eval.benchmarks.vlm import VlmBenchmark
+    from rlfr_eval.run.vlm_evaluation import VlmEvaluation
     from rlfr_eval.settings import Settings
-    from rlfr_eval.vlm.benchmarks import VlmBenchmark
-    from rlfr_eval.vlm.evaluation import VlmEvaluation
-    from rlfr_eval.vlm.training_prompt import TrainingPrompt
 
 SUMMARY = "measure a model on VLMEvalKit's multimodal benchmarks"
 SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "seed")
@@ -84,8 +84,8 @@ def run(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _evaluation(options: argparse.Namespace) -> "Iterator[VlmEvaluation]":
-    from rlfr_eval.vlm.evaluation import VlmEvaluation
-    from rlfr_eval.vlm.worker_process import WorkerProcess, interpreter
+    from rlfr_eval.run.vlm_evaluation import VlmEvaluation
+    from rlfr_eval.vlmeval.worker_process import WorkerProcess, interpreter
     from rlfr_vlm.files import cache_root
 
     extra_body = read_extra_body(options)
@@ -128,7 +128,7 @@ def vlm_data_folder(settings: "Settings") -> Path:
 
 def trained_prompt(options: argparse.Namespace) -> "TrainingPrompt":
     """The system prompt that is named, or that of the policy's training where the preset is that."""
-    from rlfr_eval.vlm.training_prompt import TrainingPrompt, training_prompt
+    from rlfr_eval.benchmarks.training_prompt import TrainingPrompt, training_prompt
 
     if options.preset != "training" or options.system_prompt is not None:
         return TrainingPrompt(options.system_prompt or "")
@@ -147,9 +147,9 @@ def _pixels(options: argparse.Namespace, trained: "TrainingPrompt") -> dict[str,
 
 
 def _benchmarks(options: argparse.Namespace, trained: "TrainingPrompt", data_dir: Path) -> "list[VlmBenchmark]":
-    from rlfr_eval.benchmarks import changed
-    from rlfr_eval.vlm.benchmarks import resolve_vlm
-    from rlfr_eval.vlm.presets import vlm_preset
+    from rlfr_eval.benchmarks.text import changed
+    from rlfr_eval.benchmarks.vlm import resolve_vlm
+    from rlfr_eval.benchmarks.vlm_presets import vlm_preset
 
     sampling = {name: getattr(options, name) for name in SAMPLING}
     return [

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from rlfr_eval.model.urls import base_url
 from rlfr_eval.settings import Settings
-from rlfr_eval.urls import base_url
 from rlfr_vlm.errors import UserError
 
 MODEL_NAMES = ("JUDGE_MODEL", "USED_MODEL")

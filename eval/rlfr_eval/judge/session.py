@@ -8,15 +8,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlfr_eval.endpoint import Endpoint
-from rlfr_eval.fingerprint import fingerprint
 from rlfr_eval.judge.budget import Budget
 from rlfr_eval.judge.cache import VerdictCache
-from rlfr_eval.judge.check import Cases, check_judge
 from rlfr_eval.judge.choice import JudgeChoice
-from rlfr_eval.judge.judge import Judge
+from rlfr_eval.judge.client import Judge
+from rlfr_eval.judge.known_cases import Cases, check_judge
+from rlfr_eval.model.endpoint import Endpoint
+from rlfr_eval.model.fingerprint import fingerprint
+from rlfr_eval.model.server import HOST, Server, fill, free_port
 from rlfr_eval.progress import Clock
-from rlfr_eval.server import HOST, Server, fill, free_port
 from rlfr_eval.settings import Settings
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import cache_root

@@ -103,7 +103,7 @@ def test_an_open_answer_that_is_part_of_the_alphabet(opened, running):
 
 
 def test_an_image_that_ends_within_its_pixels_is_a_message(tmp_path):
-    from rlfr_eval.vlm.images import data_url
+    from rlfr_eval.model.request_images import data_url
 
     path = tmp_path / "cut.jpg"
     path.write_bytes(draw(5, "JPEG")[:-500])

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from rlfr_eval.vlm.benchmarks import resolve_vlm
-from rlfr_eval.vlm.presets import vlm_preset
+from rlfr_eval.benchmarks.vlm import resolve_vlm
+from rlfr_eval.benchmarks.vlm_presets import vlm_preset
 from rlfr_vlm.errors import UserError
 from tests.eval.vlm.sets import draw, policy, text_of
 from tests.eval.vlm.test_strict_judges import POPE, write_pope

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from rlfr_vlm.errors import UserError
-from tests.eval.vlm.conftest import vlmeval_python
+from tests.eval.vlm.fixtures import vlmeval_python
 from tests.eval.vlm.sets import SETS, draw, judge, policy, says, text_of
 
 BY_HAND = {
@@ -200,7 +200,7 @@ def test_compare_is_about_the_rows_that_are_scored(vlm, serve, healthy, run_eval
 
 
 def test_a_key_in_a_servers_command_is_not_stored():
-    from rlfr_eval.serving import ServingOptions
+    from rlfr_eval.model.serving import ServingOptions
 
     identity = ServingOptions(model="gpt2", command="serve --api-key sk-verysecret {model}").identity()
     assert identity["served_by"] == "serve --api-key (secret) {model}"
@@ -214,7 +214,7 @@ def test_the_training_preset_asks_as_the_policy_was_trained(vlm, alone):
     (folder.parent / "config.yaml").write_text("system_prompt: Think first.\nimage_max_pixels: 50176\n")
     code, _, err = vlm("--preset", "training", "--judge", "none", "--model", "m", data=("VisuLogic",))
     assert code == 2
-    from rlfr_eval.vlm.training_prompt import TrainingPrompt, training_prompt
+    from rlfr_eval.benchmarks.training_prompt import TrainingPrompt, training_prompt
 
     assert training_prompt(str(folder)) == TrainingPrompt("Think first.", None, 50176)
     # a name on a server is beside no file: not beside whatever lies in this folder
@@ -323,6 +323,6 @@ def test_no_environment_with_vlmevalkit_is_one_message(run_eval, monkeypatch, al
     code, _, err = run_eval(*arguments)
     assert code == 2 and "VLMEvalKit does not import: No module named 'vlmeval'" in err
     monkeypatch.delenv("VLMEVAL_PYTHON")
-    monkeypatch.setattr("rlfr_eval.vlm.worker_process.ENVIRONMENT", ".venv-of-nobody")
+    monkeypatch.setattr("rlfr_eval.vlmeval.worker_process.ENVIRONMENT", ".venv-of-nobody")
     code, _, err = run_eval(*arguments)
     assert code == 2 and "bash scripts/setup_vlmeval.sh" in err

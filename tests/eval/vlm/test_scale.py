@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.eval.vlm.conftest import vlmeval_python
+from tests.eval.vlm.fixtures import vlmeval_python
 from tests.eval.vlm.sets import draw, judge_reply, text_of
 
 ROWS = 4_000

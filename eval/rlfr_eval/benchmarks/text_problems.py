@@ -1,0 +1,130 @@
+"""The problems of a benchmark, read from its local file, and the hash that says which problems they were."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from rlfr_eval.benchmarks.lockfile import read_lock
+from rlfr_eval.benchmarks.text import Benchmark
+from rlfr_eval.run.folder import digest
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.grading import gold_list
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem.
+
+    Attributes:
+        golds: acceptable answers.
+        options: texts of the options of a multiple-choice question, in order.
+    """
+
+    id: str
+    question: str
+    golds: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> str:
+        """The question with its options, if it has any."""
+        lines = [f"{letter}. {text}" for letter, text in zip(ascii_uppercase, self.options, strict=False)]
+        return "\n\n".join([self.question, "\n".join(lines)]) if lines else self.question
+
+
+@dataclass(frozen=True)
+class ProblemSet:
+    """All problems of a benchmark's file, and the hash of their content."""
+
+    problems: tuple[Problem, ...]
+    sha256: str
+
+    @property
+    def identity(self) -> str:
+        """Hash of content and ids: answers are kept by id, so a run is tied to both."""
+        return digest([self.sha256, *(problem.id for problem in self.problems)])
+
+
+def content_hash(problems: Sequence[Problem]) -> str:
+    """Hash of questions, golds and options in their order; names of columns and ids do not matter."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        digest.update(json.dumps([problem.question, problem.golds, problem.options]).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def read_problems(benchmark: Benchmark, data_dir: Path, check: bool = True) -> ProblemSet:
+    """Read `DATA_DIR/NAME.jsonl`: rows with `problem`, `answer` and, if they like, `id` and `options`.
+
+    Args:
+        check: whether they must be what the lock file beside it says or, without one, what the benchmark's file says.
+
+    Raises:
+        UserError: no such file, a broken or incomplete row, another number of problems than the benchmark has, or
+            other problems than expected.
+    """
+    path = data_dir / f"{benchmark.name}.jsonl"
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing. Get it with `rlfr-eval fetch {benchmark.name} --data-dir {data_dir}`, or name the "
+            "folder that has it with --data-dir or RLFR_EVAL_DATA."
+        )
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {error}.") from None
+    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    problems = tuple(
+        _problem(line, number, path, f"{benchmark.name}-{place}") for place, (number, line) in enumerate(rows)
+    )
+    if benchmark.n and len(problems) != benchmark.n:
+        raise UserError(f"{path} has {len(problems)} problems; {benchmark.title} has {benchmark.n}. "
+                        "Move it away and fetch it again.")  # fmt: skip
+    if not problems:
+        raise UserError(f"{path} has no problems.")
+    name, times = Counter(problem.id for problem in problems).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"{path} has the id {name!r} {times} times; answers are kept by id.")
+    found = content_hash(problems)
+    locked = read_lock(data_dir).get(benchmark.name)
+    expected = locked["content_sha256"] if locked else benchmark.content_sha256
+    if check and expected and expected != found:
+        what = "has changed since it was locked" if locked else f"is not the copy of {benchmark.title} that is known"
+        accept = f"rlfr-eval fetch {benchmark.name} --data-dir {data_dir} --relock"
+        raise UserError(
+            f"{path} {what}: its hash is {found[:12]}, expected is {expected[:12]}. Move it away and fetch it again, "
+            f"or accept it with `{accept}`."
+        )
+    return ProblemSet(problems, found)
+
+
+def _problem(line: str, number: int, path: Path, default_id: str) -> Problem:
+    where = f"Line {number} of {path}"
+    try:
+        row: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON: {error}.") from None
+    missing = [key for key in ("problem", "answer") if not isinstance(row, dict) or row.get(key) is None]
+    if missing:
+        raise UserError(f"{where} has no {' and no '.join(missing)}.")
+    question, answer, options = row["problem"], row["answer"], row.get("options") or []
+    if not isinstance(question, str):
+        raise UserError(f"{where}: problem is {question!r}; it must be text.")
+    if not isinstance(answer, str | int | float | list) or answer != answer:
+        raise UserError(f"{where}: answer is {answer!r}; it must be text, a number, or a list of acceptable ones.")
+    if not isinstance(options, list):
+        raise UserError(f"{where}: options is {options!r}; it must be a list of texts.")
+    golds = tuple(gold.strip() for gold in gold_list(answer))
+    if not any(golds):
+        raise UserError(f"{where} has an empty answer; nothing can be graded against it.")
+    problem = Problem(str(row.get("id", default_id)), question, golds, tuple(map(str, options)))
+    try:
+        problem.asked.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where} has half of a character pair (a surrogate), which no server can be sent.") from None
+    return problem

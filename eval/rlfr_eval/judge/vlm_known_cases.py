@@ -1,0 +1,88 @@
+"""Known cases for a judge of VLMEvalKit's prompts, put to it on the very way that answers take."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlfr_eval.benchmarks.vlm import OPEN
+from rlfr_eval.judge.client import Judge, Judgement
+from rlfr_eval.judge.known_cases import CASES, Case, Cases, compare_case
+from rlfr_eval.vlmeval.scoring import Scoring
+
+
+@dataclass(frozen=True)
+class LineCase(Case):
+    """A row of a data set, an answer to it, and whether that is right.
+
+    Attributes:
+        name: a data set of VLMEvalKit of the family.
+        line: the row's cells.
+    """
+
+    name: str = ""
+    line: Mapping[str, Any] = field(default_factory=dict)
+
+
+COUNT = {"question": "How many apples are in the bowl?", "question_type": "free_form", "answer_type": "integer",
+         "answer": "7", "choices": "[]", "answer_option": ""}  # fmt: skip
+PART = {"question": "What fraction of the shape is blue?\nChoices: (A) 3/11 (B) 8/11", "question_type": "multi_choice",
+        "answer_type": "text", "answer": "8/11", "choices": "['3/11', '8/11']", "answer_option": "B"}  # fmt: skip
+SIDES = {"question": "What is the perimeter of the triangle?", "answer": "12", "choices": "[]",
+         "question_for_eval": "What is the perimeter of the triangle?"}  # fmt: skip
+ROW = {"question": "Which figure continues the row?", "answer": "B"}
+SHAPE = {"question": "Which shape has three sides", "answer": "B", "A": "the square", "B": "the triangle",
+         "C": "the circle", "D": "the hexagon"}  # fmt: skip
+SLOPE = {"question": "What is the slope of the line?", "answer": "2.5", "answer_type": "float"}
+
+# VLMEvalKit's class -> data set, row, answer, whether it is right. Rules can tell none of them.
+KNOWN: Mapping[str, tuple[tuple[str, Mapping[str, Any], str, bool], ...]] = {
+    "MathVista": (
+        ("MathVista_MINI", COUNT, "I count them one by one and see 7 apples in all.", True),
+        ("MathVista_MINI", COUNT, "I count them one by one and see 5 apples in all.", False),
+        ("MathVista_MINI", COUNT, "The picture does not show any bowl, so I am unable to tell.", False),
+        ("MathVista_MINI", PART, "Eight of its eleven parts are blue, so it is the second option.", True),
+    ),
+    "MathVision": (
+        ("MathVision", SIDES, "Adding up its sides I get a perimeter of 12 for the triangle.", True),
+        ("MathVision", SIDES, "Adding up its sides I get a perimeter of 15 for the triangle.", False),
+    ),
+    "MathVerse": (
+        ("MathVerse_MINI", SIDES, "Adding up its sides I get a perimeter of 12 for the triangle.", True),
+        ("MathVerse_MINI", SIDES, "Adding up its sides I get a perimeter of 15 for the triangle.", False),
+    ),
+    "LogicVista": (
+        ("LogicVista", ROW, 'The figure labeled "B" continues the row.', True),
+        ("LogicVista", ROW, 'The figure labeled "C" continues the row.', False),
+    ),
+    "WeMath": (
+        ("WeMath", SHAPE, "It is that with as many sides as a tripod has legs: a three-sided polygon.", True),
+        ("WeMath", SHAPE, "It is the one that is perfectly round and has no corner at all.", False),
+    ),
+    "ImageMCQDataset": (
+        ("MMMU_DEV_VAL", SHAPE, "It is that with as many sides as a tripod has legs: a three-sided polygon.", True),
+        ("MMMU_DEV_VAL", SHAPE, "It is the one that is perfectly round and has no corner at all.", False),
+    ),
+    "Dynamath": (
+        ("DynaMath", SLOPE, "The line rises by five while it runs two, so its slope is 2.5 there.", True),
+        ("DynaMath", SLOPE, "The line rises by seven while it runs two, so its slope is 3.5 there.", False),
+    ),
+}
+
+
+def known_cases(families: Iterable[str], scoring: Scoring) -> Cases:
+    """Cases of these families, and the common ones where a judge is asked our question or none of theirs is known."""
+    families = list(dict.fromkeys(families))
+    lines = [
+        LineCase(kind, str(line["question"]), str(line["answer"]), answer, right, name, line)
+        for kind in families
+        for name, line, answer, right in KNOWN.get(kind, ())
+    ]
+    common = CASES if not lines or OPEN in families else ()
+
+    async def put(judge: Judge, case: Case) -> Judgement:
+        if not isinstance(case, LineCase):
+            return await compare_case(judge, case)
+        item = {"line": dict(case.line), "prediction": case.answer, "given": {}, "compare": "vlmeval"}
+        return await scoring.judge_item(judge, case.name, item)
+
+    return Cases((*lines, *common), put)

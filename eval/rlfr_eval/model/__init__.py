@@ -1,0 +1,1 @@
+"""The measured model: client, server, addresses, context length, answering."""

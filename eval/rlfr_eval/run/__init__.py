@@ -1,0 +1,1 @@
+"""A run folder: files, restoring, evaluation."""

@@ -1,0 +1,1 @@
+"""Verdicts, metrics, scores, comparisons."""

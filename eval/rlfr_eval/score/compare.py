@@ -1,0 +1,86 @@
+"""Paired differences between two runs: the same problems, answered by both."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rlfr_eval.score.metrics import bootstrap_interval, bootstrap_means
+
+Means = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One benchmark, B minus A.
+
+    Attributes:
+        pairs: problems that both runs decided.
+        left_out: problems that only one of them has, or decided.
+        value, low, high: mean difference and its 95 % interval (bootstrap over problems); shares.
+        p: of no difference: exact McNemar for one sample each, paired bootstrap otherwise.
+        won, lost: problems that B has right more often, and less often, than A.
+    """
+
+    name: str
+    pairs: int
+    left_out: int
+    value: float
+    low: float
+    high: float
+    p: float
+    test: str
+    won: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def compare(name: str, a: Means, b: Means, single: bool) -> Difference | None:
+    """Compare per-problem means; None when no problem was decided by both.
+
+    Args:
+        single: both have one sample per problem.
+    """
+    both = sorted(key for key in a if a[key] is not None and b.get(key) is not None)
+    if not both:
+        return None
+    differences = {key: b[key] - a[key] for key in both}  # type: ignore[operator]
+    values = list(differences.values())
+    won = tuple(key for key, value in differences.items() if value > 0)
+    lost = tuple(key for key, value in differences.items() if value < 0)
+    low, high = bootstrap_interval(values)
+    p = mcnemar(len(won), len(lost)) if single else bootstrap_p(values)
+    left_out = len(set(a) | set(b)) - len(both)
+    test = "exact McNemar" if single else "paired bootstrap"
+    return Difference(name, len(both), left_out, sum(values) / len(values), low, high, p, test, won, lost)
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """Two-sided exact p-value of McNemar's test: discordant pairs fall to either side with chance one half.
+
+    >>> mcnemar(5, 0)
+    0.0625
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
+
+
+def bootstrap_p(values: Sequence[float]) -> float:
+    """Two-sided p-value that the mean is 0: how often resamples of the centred values are as far from 0."""
+    mean = sum(values) / len(values)
+    if not any(values):
+        return 1.0
+    means = bootstrap_means([value - mean for value in values])
+    return float((1 + (abs(means) >= abs(mean) - 1e-12).sum()) / (1 + len(means)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number (Holm 1979), in their order.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted

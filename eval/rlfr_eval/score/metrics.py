@@ -1,0 +1,162 @@
+"""Scores of one benchmark: what was right among what was decided, how sure, and what could still change it.
+
+P problems, k samples of each.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlfr_eval.score.verdicts import Standing
+from rlfr_vlm.grading import Verdict
+from rlfr_vlm.stats import wilson_interval
+
+HEADLINE_UNDECIDED = 0.01  # a larger share leaves no single number that stands for the benchmark
+RESAMPLES, BOOTSTRAP_SEED = 10_000, 0
+CHUNK, CHUNK_VALUES = 200, 1_000_000  # resamples, and values, at a time: memory stays small for many problems
+
+
+@dataclass
+class ProblemResult:
+    """Verdicts on the samples of one problem, in the order of the samples. Missing answers are undecided."""
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+
+    @property
+    def right(self) -> int:
+        return self.verdicts.count(Verdict.RIGHT)
+
+    @property
+    def decided(self) -> int:
+        return len(self.verdicts) - self.verdicts.count(Verdict.UNDECIDED)
+
+    @property
+    def mean(self) -> float | None:
+        """Share of right answers among the decided ones."""
+        return self.right / self.decided if self.decided else None
+
+
+def pass_at_k(samples: int, right: int, k: int) -> float:
+    """Chance that k of the samples, drawn without replacement, hold a right one (Chen et al. 2021, eq. 1).
+
+    >>> pass_at_k(4, 1, 2)
+    0.5
+    """
+    if samples - right < k:
+        return 1.0
+    return 1.0 - math.prod((samples - right - i) / (samples - i) for i in range(k))
+
+
+def majority(result: ProblemResult) -> float | None:
+    """1 when the most frequent answer is right, 0 when not; the mean over answers that tie. Equal text is one answer.
+
+    >>> majority(ProblemResult([Verdict.RIGHT, Verdict.WRONG, Verdict.RIGHT], ["7", "8", "7"]))
+    1.0
+    """
+    groups: dict[str, list[Verdict]] = {}
+    for answer, verdict in zip(result.answers, result.verdicts, strict=True):
+        if answer:
+            groups.setdefault(" ".join(answer.split()), []).append(verdict)
+    if not groups:
+        return 0.0 if result.decided else None
+    most = max(map(len, groups.values()))
+    scores = [_score(group) for group in groups.values() if len(group) == most]
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if len(known) == len(scores) else None
+
+
+def _score(group: Sequence[Verdict]) -> float | None:
+    decided = [verdict for verdict in group if verdict is not Verdict.UNDECIDED]
+    return float(decided.count(Verdict.RIGHT) * 2 >= len(decided)) if decided else None
+
+
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % percentile interval of the mean, problems drawn with replacement; seeded."""
+    draws = bootstrap_means(values)
+    return float(draws[int(0.025 * len(draws))]), float(draws[int(0.975 * len(draws)) - 1])
+
+
+def bootstrap_means(values: Sequence[float]) -> Any:
+    """Sorted means of `RESAMPLES` resamples of the values, as a numpy array."""
+    import numpy as np
+
+    data, random = np.asarray(values, dtype=float), np.random.default_rng(BOOTSTRAP_SEED)
+    size = max(1, min(CHUNK, CHUNK_VALUES // len(data)))
+    sizes = [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
+    chunks = [data[random.integers(0, len(data), (count, len(data)))].mean(axis=1) for count in sizes]
+    return np.sort(np.concatenate(chunks))
+
+
+def clustered_error(means: Sequence[float]) -> float | None:
+    """Standard error of the mean over problems, samples of one problem being one cluster; None for one problem."""
+    count = len(means)
+    if count < 2:
+        return None
+    mean = sum(means) / count
+    return math.sqrt(sum((value - mean) ** 2 for value in means) / (count - 1) / count)
+
+
+def interval(means: Sequence[float], samples: int) -> tuple[float, float]:
+    """Wilson's for one sample of each problem, bootstrap over problems otherwise."""
+    if samples == 1:
+        return wilson_interval(round(sum(means)), len(means))
+    return bootstrap_interval(means) if means else (0.0, 1.0)
+
+
+def accuracy(results: Iterable[ProblemResult], samples: int) -> dict[str, Any]:
+    """avg@k over decided answers with its error, coverage and bounds. Shares, not percent."""
+    results = list(results)
+    planned = len(results) * samples
+    right = sum(result.right for result in results)
+    decided = sum(result.decided for result in results)
+    means = [result.mean for result in results if result.mean is not None]
+    low, high = interval(means, samples)
+    return {
+        "accuracy": sum(means) / len(means) if means else None,
+        "ci95": [low, high],
+        "standard_error": clustered_error(means),
+        "right": right,
+        "wrong": decided - right,
+        "undecided": planned - decided,
+        "coverage": decided / planned if planned else 0.0,
+        "lower": right / planned if planned else 0.0,
+        "upper": (right + planned - decided) / planned if planned else 1.0,
+    }
+
+
+def over_samples(results: Sequence[ProblemResult], samples: int) -> dict[str, Any]:
+    """pass@k for powers of two up to the number of samples, and maj@k.
+
+    Problems with fewer than k decided samples, or an undecided majority, are left out, and counted.
+    """
+    found: dict[str, Any] = {}
+    sizes = sorted({min(2**i, samples) for i in range(1, samples.bit_length() + 1)} - {1})
+    for k in sizes:
+        enough = [result for result in results if result.decided >= k]
+        values = [pass_at_k(result.decided, result.right, k) for result in enough]
+        found[f"pass@{k}"] = sum(values) / len(values) if values else None
+        if len(enough) < len(results):
+            found[f"pass@{k}_problems_left_out"] = len(results) - len(enough)
+    if samples > 1:
+        votes = [vote for vote in map(majority, results) if vote is not None]
+        found[f"maj@{samples}"] = sum(votes) / len(votes) if votes else None
+        if len(votes) < len(results):
+            found[f"maj@{samples}_problems_left_out"] = len(results) - len(votes)
+    return found
+
+
+def collect(
+    problem_ids: Sequence[str], samples: int, rows: Iterable[Mapping[str, Any]], standing: Mapping[str, Standing]
+) -> tuple[list[ProblemResult], list[ProblemResult]]:
+    """Results by problem: in the end, and by rules alone. An answer that is missing is undecided in both."""
+    final = {name: ProblemResult([Verdict.UNDECIDED] * samples, [""] * samples) for name in problem_ids}
+    rules = {name: ProblemResult([Verdict.UNDECIDED] * samples, [""] * samples) for name in problem_ids}
+    for row in rows:
+        place = standing.get(row["id"])
+        if row["problem"] in final and row["sample"] < samples and place is not None:
+            for results, verdict in ((final, place.final), (rules, place.rules)):
+                results[row["problem"]].verdicts[row["sample"]] = verdict
+                results[row["problem"]].answers[row["sample"]] = row["extracted"] or ""
+    return list(final.values()), list(rules.values())

@@ -1,0 +1,185 @@
+"""Capture the latents of a policy's language tower: the raw outputs of chosen decoder blocks at chosen positions.
+
+Hooks exist only inside `capture_latents`; they slice and copy within the forward pass, so prompt, image and padding
+positions are never stored. Close the context before backward: under gradient checkpointing the blocks run again
+there, and a hook left on would fire again.
+
+Letters: L captured layers, B samples, P sequence length, S captured positions (the last S), D hidden width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlfr_vlm.errors import UserError
+
+# Where the decoder blocks of Qwen2.5-VL and Qwen2-VL, of Qwen2, Qwen3 and Llama, and of other layouts hang.
+TOWER_NAMES = ("model.language_model", "language_model.model", "model.text_model", "language_model", "model")
+
+
+@dataclass
+class LanguageTower:
+    """The module whose `layers` are the decoder blocks, and the config that describes it."""
+
+    module: nn.Module
+    config: Any
+    name: str
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.module.layers  # type: ignore[return-value]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Strip DDP, DeepSpeed, torch.compile and PEFT wrappers, down to the transformers model."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod  # type: ignore[assignment]
+        elif hasattr(model, "get_base_model"):
+            model = model.get_base_model()  # type: ignore[operator]
+        elif isinstance(getattr(model, "module", None), nn.Module):
+            model = model.module  # type: ignore[assignment]
+        else:
+            return model
+
+
+def descend(module: nn.Module, name: str) -> Any:
+    """The attribute at a dotted name, or None."""
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def find_language_tower(model: nn.Module) -> LanguageTower:
+    """Find the language tower of a policy, however it is wrapped.
+
+    Raises:
+        UserError: none of the known layouts is there; the message lists the names tried.
+    """
+    inner = unwrap(model)
+    for name in TOWER_NAMES:
+        module = descend(inner, name)
+        if isinstance(getattr(module, "layers", None), nn.ModuleList):
+            return LanguageTower(module, inner.config.get_text_config(), name)  # type: ignore[operator, union-attr]
+    tried = ", ".join(f"{name}.layers" for name in TOWER_NAMES)
+    raise UserError(
+        f"Cannot find the decoder blocks of {type(inner).__name__}: tried {tried}. Supported are Qwen2.5-VL, "
+        "Qwen2-VL, Qwen2, Qwen2.5, Qwen3 and Llama; add the path of your model's tower to TOWER_NAMES in "
+        "rlfr_vlm/models/latents.py."
+    )
+
+
+@dataclass
+class Latents:
+    """Captured hidden states: `hidden` (L, B, S, D), and `image` (L, B, D) means over image tokens, or None."""
+
+    hidden: Tensor
+    image: Tensor | None = None
+
+    @staticmethod
+    def cat(chunks: Sequence["Latents"]) -> "Latents":
+        """Join captures of successive row chunks of one batch."""
+        image = None if chunks[0].image is None else torch.cat([c.image for c in chunks], dim=1)  # type: ignore[misc]
+        return Latents(torch.cat([c.hidden for c in chunks], dim=1), image)
+
+
+class _Recorder:
+    """Collects one row chunk at a time and hands it on when the last hooked block has run."""
+
+    def __init__(
+        self,
+        num_layers: int,
+        last: int,
+        rows: Tensor | None,
+        image_mask: Tensor | None,
+        consume: Callable[[int, Latents], None],
+    ) -> None:
+        self.num_layers = num_layers
+        self.last = last
+        self.rows = rows
+        self.image_mask = image_mask
+        self.consume = consume
+        self.start = 0
+        self.hidden: list[Tensor] = []
+        self.image: list[Tensor] = []
+
+    def record(self, output: Tensor | tuple[Tensor, ...]) -> None:
+        # Blocks of older transformers releases return a tuple.
+        hidden = (output[0] if isinstance(output, tuple) else output).detach()
+        chunk = slice(self.start, self.start + hidden.shape[0])
+        wanted = slice(None) if self.rows is None else self.rows[chunk].to(hidden.device)
+        # Copy, or the slice would keep the whole (B, P, D) tensor alive.
+        self.hidden.append(hidden[:, -self.last :][wanted].clone())
+        if self.image_mask is not None:
+            self.image.append(image_mean(hidden, self.image_mask[chunk].to(hidden.device))[wanted])
+        if len(self.hidden) == self.num_layers:
+            latents = Latents(torch.stack(self.hidden), torch.stack(self.image) if self.image else None)
+            first, self.start = self.start, chunk.stop
+            self.hidden, self.image = [], []
+            self.consume(first, latents)
+
+
+def image_mean(hidden: Tensor, image_mask: Tensor) -> Tensor:
+    """Mean latent (B, D) of `hidden` (B, P, D) over the True positions of `image_mask` (B, P); 0 for text rows."""
+    weights = image_mask.to(hidden.dtype)
+    return torch.einsum("bp,bpd->bd", weights, hidden) / weights.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+@contextmanager
+def capture_latents(
+    model: nn.Module,
+    layers: Sequence[int],
+    last: int,
+    *,
+    rows: Tensor | None = None,
+    image_mask: Tensor | None = None,
+    consume: Callable[[int, Latents], None] | None = None,
+) -> Iterator[list[Latents]]:
+    """Capture the outputs of decoder blocks during the forward passes run inside the block.
+
+    The forward passes may go through one batch in several chunks of rows, in order.
+
+    Args:
+        model: the policy, wrapped or not.
+        layers: blocks, counted from 1, in increasing order.
+        last: S, how many of the last positions to keep.
+        rows: (B,) bool, keep only these rows of the batch.
+        image_mask: (B, P) bool, True at image tokens; asks for their mean latent as well.
+        consume: called with (index of the chunk's first row, latents) instead of storing, so that memory stays that
+            of one chunk.
+
+    Yields:
+        The list that fills with one `Latents` per forward pass (empty with `consume`).
+    """
+    stored: list[Latents] = []
+    blocks = find_language_tower(model).layers
+    recorder = _Recorder(len(layers), last, rows, image_mask, consume or (lambda _, latents: stored.append(latents)))
+    hooks = []
+    try:
+        for index in layers:
+            hooks.append(blocks[index - 1].register_forward_hook(lambda _m, _i, output: recorder.record(output)))
+        yield stored
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def only_first_blocks(model: nn.Module, depth: int) -> Iterator[nn.Module]:
+    """Yield the policy's backbone (no LM head), whose language tower stops after block `depth`.
+
+    A forward pass inside the block costs nothing beyond the deepest hooked layer. Its final output is meaningless;
+    only captured latents are.
+    """
+    tower = find_language_tower(model)
+    blocks = tower.layers
+    tower.module.layers = blocks[:depth]
+    try:
+        yield unwrap(model).base_model  # type: ignore[misc]
+    finally:
+        tower.module.layers = blocks

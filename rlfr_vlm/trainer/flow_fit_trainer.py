@@ -1,0 +1,259 @@
+"""Fit a flow field to the latents of a frozen policy on expert responses.
+
+Built on transformers' `Trainer`, which brings gradient accumulation, mixed precision, several processes, TensorBoard,
+checkpoints and exact resume. Ours are the loss and the held-out report.
+
+Letters: L hooked layers, B samples, T response tokens, M response tokens that have a partner.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainingArguments
+
+from rlfr_vlm.checkpoint import CompleteCheckpoints, ResumableArguments
+from rlfr_vlm.data.encode import Encoded, encode_examples
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.flow.pairing import FlowInputs, context_lead
+from rlfr_vlm.flow.path import logit_normal, standard_normal, target_velocity, token_flow_losses
+from rlfr_vlm.flow.spec import FlowSpec, check_same_field
+from rlfr_vlm.flow.storage import FIELD_FOLDER, build_field, load_field, save_field
+from rlfr_vlm.models.latents import capture_latents, only_first_blocks
+from rlfr_vlm.options import FitOptions
+
+TIME_BUCKETS = 5
+STATISTICS_ROWS = 256
+
+
+@dataclass
+class FitConfig(FitOptions, ResumableArguments, TrainingArguments):
+    """Settings of `rlfr fit-flow`: transformers' `TrainingArguments` with RLFR's values, plus `FitOptions`."""
+
+    learning_rate: float = field(default=1e-4, metadata={"help": "AdamW learning rate."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up, as a share of all steps when below 1."})
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW weight decay."})
+    num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the expert data."})
+    logging_steps: float = field(default=10, metadata={"help": "Log every so many updates."})
+    # None stands first as in transformers, whose parser depends on the order.
+    report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where metrics go."})  # noqa: RUF036
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Rows are encoded by our collator."})
+
+    def __post_init__(self) -> None:
+        for name in ("flow_noise_repeats", "flow_depth", "max_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        super().__post_init__()
+
+
+def flow_inputs_of(policy: Any, batch: Encoded, spec: FlowSpec) -> FlowInputs:
+    """Latents of the batch's responses under `policy`, paired for `spec`.
+
+    The pass ends at the deepest hooked block and makes no gradient.
+    """
+    num_response = batch.completion_mask.shape[1]
+    image_token = getattr(policy.config, "image_token_id", None)
+    image_mask = batch.input_ids == image_token if spec.image_context and image_token is not None else None
+    last = num_response + context_lead(spec.context_mode, spec.shift)
+    with (
+        torch.no_grad(),
+        only_first_blocks(policy, max(spec.layer_indices)) as backbone,
+        capture_latents(policy, spec.layer_indices, last, image_mask=image_mask) as captured,
+    ):
+        backbone(**batch.model_inputs(), use_cache=False)
+    latents = captured[0]
+    valid = batch.attention_mask[:, -latents.hidden.shape[2] :]
+    return spec.inputs(latents.hidden, valid, num_response, latents.image)
+
+
+def empty_inputs(spec: FlowSpec, device: torch.device) -> FlowInputs:
+    """Inputs without any token that counts."""
+    hidden = torch.zeros(len(spec.layer_indices), 1, 1, spec.hidden_size, device=device)
+    image = hidden[:, :, 0] if spec.image_context else None
+    return spec.inputs(hidden, torch.zeros(1, 1, device=device), 1, image)
+
+
+class FlowFitTrainer(CompleteCheckpoints):
+    """Fits a field. Overrides the loss, `evaluate`, and how weights are saved and loaded; the rest is inherited.
+
+    Args:
+        policy: is frozen, put into evaluation mode and moved to the device.
+        processing_class: its processor or tokenizer.
+        spec: of the field to fit; its `steps` and `final_loss` are filled in.
+        args: `FitConfig`.
+        train_dataset, eval_dataset: rows with prompt, images and response.
+    """
+
+    def __init__(
+        self, *, policy: Any, processing_class: Any, spec: FlowSpec, args: FitConfig, train_dataset: Any,
+        eval_dataset: Any, **others: Any,
+    ) -> None:  # fmt: skip
+        self.policy = policy.requires_grad_(False).eval()
+        self.spec = spec
+        self.left_out = 0
+        self.encoder = processing_class
+        torch.manual_seed(args.seed)
+        super().__init__(
+            model=build_field(spec),
+            args=args,
+            data_collator=self._collate,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            **others,
+        )
+        self.policy.to(args.device)
+
+    def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Encode rows; says how many were left out, because it may run in a worker process."""
+        batch = encode_examples(self.encoder, rows)
+        limit = self.args.max_length
+        if batch.input_ids.shape[1] <= limit:
+            return {"batch": batch, "left_out": 0}
+        # Padding may be what makes the batch long; only rows that are too long by themselves are left out.
+        kept = [
+            row for row, length in zip(rows, batch.attention_mask.sum(dim=1).tolist(), strict=True) if length <= limit
+        ]
+        return {"batch": encode_examples(self.encoder, kept) if kept else None, "left_out": len(rows) - len(kept)}
+
+    def measure_statistics(self) -> None:
+        """Put each layer's mean and standard deviation, over tokens and channels of its raw latents, into the spec."""
+        total = squares = torch.zeros(len(self.spec.layer_indices), dtype=torch.float64)
+        count, size = 0, self.args.per_device_train_batch_size
+        rows = range(min(STATISTICS_ROWS, len(self.train_dataset)))
+        for start in rows[::size]:
+            batch = self._collate([self.train_dataset[i] for i in rows[start : start + size]])["batch"]
+            if batch is None:
+                continue
+            target, _, _ = flow_inputs_of(self.policy, batch.to(self.args.device), self.spec).packed()
+            values = target.flatten(1).cpu().double()
+            total, squares = total + values.sum(dim=1), squares + values.square().sum(dim=1)
+            count += values.shape[1]
+        mean = total / max(count, 1)
+        self.spec.latent_mean = tuple(mean.tolist())
+        self.spec.latent_std = tuple((squares / max(count, 1) - mean.square()).clamp(min=1e-12).sqrt().tolist())
+
+    def left_out_rows(self) -> int:
+        """Rows read in training that were too long, over all processes."""
+        return int(self.accelerator.reduce(torch.tensor(self.left_out, device=self.args.device), reduction="sum"))
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean flow-matching loss over tokens, noise repeats and layers."""
+        batch = inputs["batch"]
+        self.left_out += inputs["left_out"]
+        if batch is None:  # every row was too long; a pass over no token keeps several processes in step
+            flow_inputs = empty_inputs(self.spec, self.args.device)
+        else:
+            flow_inputs = flow_inputs_of(self.policy, batch.to(self.args.device), self.spec)
+        with self.accelerator.autocast():
+            losses = token_flow_losses(model, flow_inputs, noise_repeats=self.args.flow_noise_repeats)
+        return losses.sum() / max(losses.numel(), 1)
+
+    @torch.no_grad()
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Held-out loss: overall, per layer, per bucket of t, and of the zero predictor. Same noise every time."""
+        self.model.eval()
+        generator = torch.Generator(device=self.args.device).manual_seed(self.args.seed)
+        sums = torch.zeros(3, len(self.spec.layer_indices), TIME_BUCKETS, dtype=torch.float64)
+        rows = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
+        size = self.args.per_device_eval_batch_size
+        for start in range(0, len(rows), size):
+            batch = self._collate([self.eval_dataset[i] for i in rows[start : start + size]])["batch"]
+            if batch is not None:
+                flow_inputs = flow_inputs_of(self.policy, batch.to(self.args.device), self.spec)
+                sums += self._loss_sums(flow_inputs, generator)
+        self.model.train()
+        # float32: some accelerators have no float64 reduction
+        sums = self.accelerator.reduce(sums.float().to(self.args.device), reduction="sum").double().cpu()
+        metrics = held_out_metrics(sums, self.spec.layer_indices)
+        self.log(dict(metrics))
+        self.spec.final_loss = metrics["eval_loss"]
+        return metrics
+
+    def _loss_sums(self, flow_inputs: FlowInputs, generator: torch.Generator) -> Tensor:
+        """(3, L, buckets): token count, loss of the field, loss of the zero predictor."""
+        target, _, _ = flow_inputs.packed()
+        shape = (1, *target.shape)
+        noise = standard_normal(shape, target.device, generator)
+        t = logit_normal(shape[:-1], target.device, generator)
+        with self.accelerator.autocast():
+            losses = token_flow_losses(self.model, flow_inputs, noise=noise, t=t)
+        zero = target_velocity(target, noise).square().mean(dim=-1)
+        bucket = (t * TIME_BUCKETS).long().clamp(max=TIME_BUCKETS - 1)[0].cpu()
+        sums = torch.zeros(3, target.shape[0], TIME_BUCKETS, dtype=torch.float64)
+        for row, values in enumerate((torch.ones_like(losses), losses, zero)):
+            sums[row].scatter_add_(1, bucket, values[0].cpu().double())
+        return sums
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        self.spec.steps = self.state.global_step
+        save_field(
+            Path(output_dir or self.args.output_dir) / FIELD_FOLDER,
+            self.accelerator.unwrap_model(self.model),
+            self.spec,
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        field, spec = load_field(Path(resume_from_checkpoint) / FIELD_FOLDER)
+        check_same_field(self.spec, spec, resume_from_checkpoint)
+        self.accelerator.unwrap_model(model or self.model).load_state_dict(field.state_dict())
+        # Statistics were measured once, when the run began.
+        self.spec.latent_mean, self.spec.latent_std = spec.latent_mean, spec.latent_std
+
+
+def make_fit_trainer(
+    policy: Any, processing_class: Any, spec: FlowSpec, args: FitConfig, dataset: Any, callbacks: list[Any]
+) -> FlowFitTrainer:
+    """Split off the held-out rows, measure statistics if asked, and build the trainer.
+
+    Raises:
+        UserError: the split leaves no training or no held-out rows.
+    """
+    held_out = min(args.eval_rows, round(args.eval_fraction * len(dataset)))
+    if not 0 < held_out < len(dataset):
+        raise UserError(
+            f"{len(dataset)} rows with eval_fraction {args.eval_fraction} leave {held_out} held-out and "
+            f"{len(dataset) - held_out} training rows; both must exist. Change eval_fraction or take more rows."
+        )
+    order = range(len(dataset))
+    trainer = FlowFitTrainer(
+        policy=policy,
+        processing_class=processing_class,
+        spec=spec,
+        args=args,
+        train_dataset=dataset.select(order[:-held_out]),
+        eval_dataset=dataset.select(order[-held_out:]),
+        callbacks=callbacks,
+    )
+    if args.flow_normalise:
+        trainer.measure_statistics()
+    return trainer
+
+
+def held_out_metrics(sums: Tensor, layers: Sequence[int]) -> dict[str, float]:
+    """Means from the sums (3, L, buckets) of counts, losses and zero-predictor losses.
+
+    `eval_loss` is the mean over all tokens and layers; `eval_ratio` is it over the zero predictor's.
+    """
+    count, losses, zero = sums
+    metrics = {
+        "eval_loss": _ratio(losses.sum(), count.sum()),
+        "eval_zero_predictor_loss": _ratio(zero.sum(), count.sum()),
+        "eval_ratio": _ratio(losses.sum(), zero.sum()),
+    }
+    for row, layer in enumerate(layers):
+        metrics[f"eval_loss_layer_{layer}"] = _ratio(losses[row].sum(), count[row].sum())
+    for column in range(TIME_BUCKETS):
+        low, high = column / TIME_BUCKETS, (column + 1) / TIME_BUCKETS
+        metrics[f"eval_loss_t_{low:.1f}_{high:.1f}"] = _ratio(losses[:, column].sum(), count[:, column].sum())
+    return metrics
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> float:
+    return (numerator / denominator).item() if denominator > 0 else math.nan

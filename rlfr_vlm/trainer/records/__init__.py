@@ -1,0 +1,1 @@
+"""What a run writes down: rollouts, metrics, timing, alerts, the run record."""

@@ -1,0 +1,1 @@
+"""Training signals beside the outcome reward, one method per file."""

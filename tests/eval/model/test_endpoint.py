@@ -1,0 +1,187 @@
+"""Everything a server can do wrong has a name, is tried again where that helps, and is never an answer."""
+
+import asyncio
+import json
+import time
+from email.utils import formatdate
+
+import pytest
+
+from rlfr_eval.model.endpoint import Endpoint, Fault, retry_after
+from rlfr_vlm.errors import UserError
+
+BODY = {"messages": [{"role": "user", "content": "1+1?"}], "max_tokens": 5}
+KEY = "sk-very-secret-key-1234567890"
+
+
+def reaction(**settings):
+    """Keyword arguments of conftest's Reaction; the fixture below makes one of them."""
+    return settings
+
+
+@pytest.fixture
+def react(serve, make_reaction):
+    """Serves a list of reactions, the last one for ever."""
+    return lambda *reactions: serve(lambda body, n: make_reaction(**reactions[min(n, len(reactions)) - 1]))
+
+
+def ask(endpoint, body=BODY, **settings):
+    async def run():
+        client = Endpoint(
+            endpoint.url, "m", KEY, **{"time_limit": 5.0, "max_tries": 3, "first_delay": 0.01, **settings}
+        )
+        async with client:
+            try:
+                return await client.ask(body), client
+            except Fault as fault:
+                return fault, client
+
+    return asyncio.run(run())
+
+
+GOOD = reaction(text="2")
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [
+        (reaction(status=500), "server error"),
+        (reaction(status=503, text="busy"), "server error"),
+        (reaction(status=429), "rate limit"),
+        (reaction(drop=True), "connection"),
+        (reaction(delay=2.0), "time-out"),
+        (reaction(text="x" * 50, drip=0.05), "time-out"),
+        (reaction(cut=9), "connection"),
+        (reaction(raw=b'{"choices": [{"message": {"content": "2"'), "not JSON"),
+        (reaction(raw=b"<html>hello</html>", headers={"content-type": "text/html"}), "not JSON"),
+        (reaction(raw=b"<html>hello</html>"), "not JSON"),
+        (reaction(raw=b""), "not JSON"),
+        (reaction(raw=b"[]"), "not JSON"),
+        (reaction(raw=b'{"error": "no"}'), "empty"),
+        (reaction(text="2", finish_reason="abort"), "aborted"),
+        (reaction(text="2", model="m-mini"), "wrong model"),
+        *(
+            (reaction(raw=json.dumps(reply).encode()), "not JSON")
+            for reply in (
+                {"model": "m", "choices": [{"finish_reason": "stop", "message": None}]},
+                {"model": "m", "choices": [None]},
+                {"model": "m", "choices": "abc"},
+                {"model": 5, "choices": [{"finish_reason": "stop", "message": {"content": "2"}}]},
+                {"model": "m", "choices": [{"finish_reason": "stop", "message": {"content": "2"}}], "usage": "x"},
+            )
+        ),
+        (reaction(text="", tokens=None), "empty"),
+        (reaction(text=None, tokens=0), "empty"),
+        (reaction(text="2", model="another"), "wrong model"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_each_fault_is_named_and_tried_again(react, bad, kind):
+    server = react(bad, GOOD)
+    reply, client = ask(server, time_limit=0.5)
+    assert reply.text == "2" and reply.tries == 2
+    assert client.faults == {kind: 1}
+    server = react(bad)
+    fault, client = ask(server, time_limit=0.5)
+    assert isinstance(fault, Fault) and fault.kind == kind
+    assert client.faults == {kind: 3}
+
+
+def test_raw_completions_and_what_a_reply_says(react):
+    server = react(reaction(text="2", finish_reason="length", tokens=4, model="m-2024-08-06"))
+    reply, _ = ask(server, {"prompt": "1+1?", "max_tokens": 4, "extra_body": {"top_k": 3}})
+    assert (reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("2", "length", 11, 4)
+    assert reply.model == "m-2024-08-06"  # a dated version of what was asked
+    assert server.requests == [{"model": "m", "stream": False, "prompt": "1+1?", "max_tokens": 4, "top_k": 3}]
+    assert set(server.keys) == {f"Bearer {KEY}"}
+
+
+def test_an_answer_of_nothing_but_an_end_token_is_an_answer(react):
+    reply, client = ask(react(reaction(text="", tokens=1)))
+    assert reply.text == "" and not client.faults
+
+
+def test_reasoning_that_the_server_took_away_is_kept(react):
+    content = {"role": "assistant", "content": None, "reasoning_content": "hm"}
+    raw = json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "m",
+                      "choices": [{"index": 0, "finish_reason": "length", "message": content}]}).encode()  # fmt: skip
+    reply, _ = ask(react(reaction(raw=raw)))
+    assert (reply.text, reply.reasoning, reply.finish_reason) == ("", "hm", "length")
+
+
+def test_retry_after_is_obeyed(react):
+    started = time.monotonic()
+    reply, _ = ask(react(reaction(status=429, headers={"retry-after": "0.4"}), GOOD))
+    assert reply.text == "2" and time.monotonic() - started >= 0.4
+
+
+def test_retry_after_may_be_a_date():
+    assert 50 < retry_after(formatdate(time.time() + 60, usegmt=True)) <= 60
+    assert retry_after("-5") == 0.0
+
+
+def test_a_request_the_server_refuses_is_not_repeated(react):
+    for text, kind in (("bad", "refused"), ("This model's maximum context length is 10 tokens", "too long")):
+        server = react(reaction(status=400, text=text))
+        fault, client = ask(server)
+        assert fault.kind == kind and len(server.requests) == 1 and client.faults == {kind: 1}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (reaction(status=401, text=f"Incorrect API key provided: {KEY}"), r"refuses the key .*rlfr-eval settings"),
+        (reaction(status=403), "refuses the key"),
+        (reaction(status=404), "does not know 'm'"),
+    ],
+)
+def test_what_no_repetition_can_mend_stops_with_one_message(react, bad, message):
+    with pytest.raises(UserError, match=message) as error:
+        ask(react(bad))
+    assert KEY not in str(error.value)
+
+
+def test_settling_which_model_is_asked(serve):
+    async def settle(models, wanted=""):
+        server = serve(lambda body, n: "", models=models)
+        async with Endpoint(server.url, wanted) as client:
+            return (await client.settle_model("--model")), client.model
+
+    both = ({"id": "base", "max_model_len": 10}, {"id": "adapter", "parent": "base"})
+    assert asyncio.run(settle(both[:1]))[1] == "base"
+    card, name = asyncio.run(settle(both, "adapter"))
+    assert name == "adapter" and card["max_model_len"] == 10  # an adapter's context is its base's
+    with pytest.raises(UserError, match=r"serves 2 models \(adapter, base\)\. Name one with --model"):
+        asyncio.run(settle(both))
+    with pytest.raises(UserError, match="does not serve 'gpt'; it serves base"):
+        asyncio.run(settle(both[:1], "gpt"))
+
+
+def test_half_a_key_is_not_left_by_cutting(react):
+    with pytest.raises(UserError) as error:
+        ask(react(reaction(status=401, text="x" * (500 - 30) + KEY)))
+    assert KEY[:8] not in str(error.value)
+
+
+def test_a_server_that_repeats_the_key_does_not_get_it_stored(react):
+    assert ask(react(reaction(text=f"your key is {KEY}")))[0].text == "your key is (secret)"
+
+
+def test_a_key_that_cannot_be_one(react):
+    with pytest.raises(UserError, match="has characters that no key has"):
+        asyncio.run(Endpoint("http://h/v1", "m", "sk-\u00e4").__aenter__())
+
+
+def test_a_server_that_is_not_there():
+    async def run():
+        async with Endpoint("http://127.0.0.1:9/v1") as client:
+            await client.models()
+
+    with pytest.raises(UserError, match=r"Cannot ask .* at http://127\.0\.0\.1:9/v1 what it serves: connection lost"):
+        asyncio.run(run())
+
+
+def test_no_proxy_stands_between_us_and_this_machine(react, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert ask(react(GOOD))[0].text == "2"

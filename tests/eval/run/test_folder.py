@@ -1,0 +1,97 @@
+"""Files that survive being killed, and a run folder that never mixes configurations."""
+
+import json
+
+import pytest
+
+from rlfr_eval.run.folder import RunStore, differences, digest
+from rlfr_eval.run.lines import TAIL, Lines
+from rlfr_vlm.errors import UserError
+
+MODEL = {"name": "m"}
+CONFIG = {"prompt": {"name": "chat"}, "sampling": {"temperature": 0.0}}
+ABOUT = {"specs": {"b": {}}, "limits": {"b": None}}
+
+
+def row(sample_id, store=None, **more):
+    config = store.config_of("b") if store else "x"
+    return {"id": sample_id, "benchmark": "b", "config": config, **more}
+
+
+def test_a_torn_last_line_is_cut_off_and_nothing_else(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"id": 1}\n{"id": 2}\n{"id": 3, "te')
+    with Lines(path) as lines:
+        assert lines.repaired
+        lines.append({"id": 4}, {"id": 5})
+        assert [line["id"] for line in lines] == [1, 2, 4, 5]
+    with Lines(path) as lines:
+        assert not lines.repaired
+
+
+@pytest.mark.parametrize("kept", [b"", b'{"id": 1}\n'])
+def test_a_torn_line_longer_than_a_block(tmp_path, kept):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(kept + b"x" * (2 * TAIL + 7))
+    with Lines(path) as lines:
+        assert lines.repaired
+    assert path.read_bytes() == kept
+
+
+def test_damage_in_the_middle_is_passed_over_and_counted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"id": 1}\nnoise\n[3]\n{"id": 2}\n')
+    with Lines(path) as lines:
+        assert [line["id"] for line in lines] == [1, 2]
+        assert lines.damaged == 2
+
+
+def test_line_ends_inside_of_texts_and_odd_characters_stay_one_line(tmp_path):
+    text = "a\nb\u2028c\ud800\x00"
+    with Lines(tmp_path / "a.jsonl") as lines:
+        lines.append({"raw": text})
+        assert (tmp_path / "a.jsonl").read_bytes().count(b"\n") == 1
+        assert [line["raw"] for line in lines] == [text]
+
+
+def test_answers_of_another_configuration_do_not_count_and_the_first_answer_stands(tmp_path):
+    with RunStore(tmp_path) as store:
+        store.begin(MODEL, {"b": CONFIG}, ABOUT)
+        store.samples.append(row("b/1/0", store, raw="first"), row("b/1/0", store, raw="second"), row("b/2/0"))
+        assert [answer["raw"] for answer in store.answers()] == ["first"]
+
+
+def test_mixing_is_refused_with_what_differs(tmp_path):
+    with RunStore(tmp_path) as store:
+        store.begin(MODEL, {"b": CONFIG}, ABOUT)
+    with RunStore(tmp_path) as store:
+        store.begin(MODEL, {"b": CONFIG}, ABOUT)  # the same again is a resume
+        store.begin(MODEL, {"c": CONFIG}, {"specs": {"c": {}}, "limits": {"c": 1}})  # another benchmark joins
+        assert set(store.run["benchmarks"]) == set(store.run["specs"]) == {"b", "c"}
+        other = {**CONFIG, "sampling": {"temperature": 1.0}}
+        with pytest.raises(UserError, match=r"b\.sampling\.temperature: 0\.0 -> 1\.0.*never mixed"):
+            store.begin(MODEL, {"b": other}, ABOUT)
+        with pytest.raises(UserError, match=r"model\.name: 'm' -> 'n'"):
+            store.begin({"name": "n"}, {"b": CONFIG}, ABOUT)
+
+
+def test_one_writer_at_a_time(tmp_path):
+    with RunStore(tmp_path), pytest.raises(UserError, match="Another rlfr-eval is writing"):
+        RunStore(tmp_path)
+    RunStore(tmp_path).close()
+
+
+def test_what_is_no_run_folder_says_so(tmp_path):
+    with pytest.raises(UserError, match="is no run folder"):
+        RunStore(tmp_path, read_only=True)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match="is broken"):
+        RunStore(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(UserError, match="has format 99"):
+        RunStore(tmp_path)
+
+
+def test_digest_and_differences():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
+    assert differences({"a": {"b": [1]}}, {"a": {"b": [2]}, "c": 0}) == ["a.b: [1] -> [2]", "c: None -> 0"]

@@ -1,0 +1,147 @@
+"""Scores, intervals and paired tests against closed forms."""
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlfr_eval.score.compare import bootstrap_p, compare, holm, mcnemar
+from rlfr_eval.score.metrics import (
+    ProblemResult,
+    accuracy,
+    bootstrap_interval,
+    bootstrap_means,
+    clustered_error,
+    collect,
+    interval,
+    majority,
+    over_samples,
+    pass_at_k,
+)
+from rlfr_eval.score.verdicts import Standing
+from rlfr_vlm.grading import Verdict
+
+R, W, U = Verdict.RIGHT, Verdict.WRONG, Verdict.UNDECIDED
+
+
+def test_accuracy_counts_three_states():
+    # four problems, one sample: right, right, wrong, undecided
+    score = accuracy([ProblemResult([v]) for v in (R, R, W, U)], 1)
+    assert (score["right"], score["wrong"], score["undecided"]) == (2, 1, 1)
+    assert score["accuracy"] == pytest.approx(2 / 3)  # over decided
+    assert score["coverage"] == 0.75
+    assert (score["lower"], score["upper"]) == (0.5, 0.75)  # undecided all wrong, all right
+    # Wilson for 2 of 3, by the formula: (p + z2/2n -+ z sqrt(p(1-p)/n + z2/4n2)) / (1 + z2/n)
+    assert score["ci95"] == pytest.approx([0.2077, 0.9385], abs=1e-4)
+
+
+def test_accuracy_of_several_samples_is_the_mean_of_problems():
+    score = accuracy([ProblemResult([R, R]), ProblemResult([R, W]), ProblemResult([W, U])], 2)
+    assert score["accuracy"] == pytest.approx((1 + 0.5 + 0) / 3)
+    assert (score["lower"], score["upper"]) == (3 / 6, 4 / 6)
+    # means 1, .5, 0: variance .25, so sqrt(.25 / 3)
+    assert score["standard_error"] == pytest.approx(math.sqrt(0.25 / 3))
+
+
+def test_nothing_decided_is_no_score():
+    score = accuracy([ProblemResult([U])] * 3, 1)
+    assert score["accuracy"] is None and (score["lower"], score["upper"]) == (0.0, 1.0) and score["coverage"] == 0
+
+
+@given(st.integers(1, 6).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_is_the_share_of_draws_with_a_right_one(case):
+    n, right, k = case
+    samples = [True] * right + [False] * (n - right)
+    draws = list(itertools.combinations(samples, k))
+    assert pass_at_k(n, right, k) == pytest.approx(sum(any(draw) for draw in draws) / len(draws))
+
+
+def test_over_samples():
+    results = [ProblemResult([R, W, W, W], ["1", "2", "2", "3"]), ProblemResult([R, R, W, U], ["5", "5", "6", "7"])]
+    found = over_samples(results, 4)
+    assert found["pass@2"] == pytest.approx((0.5 + 1.0) / 2)  # 1 - C(3,2)/C(4,2); 3 decided, 2 right: 1 - 0
+    assert found["pass@4"] == 1.0 and found["pass@4_problems_left_out"] == 1  # the second has only 3 decided
+    assert found["maj@4"] == 0.5  # "2" is wrong, "5" is right
+    assert over_samples([ProblemResult([R])], 1) == {}
+    assert list(over_samples([ProblemResult([R] * 6, ["1"] * 6)], 6)) == ["pass@2", "pass@4", "pass@6", "maj@6"]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "answers", "expected"),
+    [
+        ([R, W], ["7", "8"], 0.5),  # a tie: the mean
+        ([W, W, R], ["", "", "7"], 1.0),  # no answer is no vote
+        ([R, W, R], ["7 ", "8", " 7"], 1.0),  # spaces do not split a vote
+        ([U, U, R], ["x", "x", "7"], None),  # the winner is undecided
+        ([W, W], ["", ""], 0.0),
+        ([U], [""], None),
+    ],
+)
+def test_majority(verdicts, answers, expected):
+    assert majority(ProblemResult(verdicts, answers)) == expected
+
+
+def test_bootstrap_agrees_with_the_normal_approximation_and_is_seeded():
+    values = [1.0] * 300 + [0.0] * 100
+    low, high = bootstrap_interval(values)
+    half = 1.96 * math.sqrt(0.75 * 0.25 / 400)
+    assert (low, high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.005)
+    assert bootstrap_interval(values) == (low, high)
+    assert interval([0.25] * 9, 2) == (0.25, 0.25)
+    assert clustered_error([1.0]) is None
+
+
+def test_bootstrap_takes_few_resamples_at_a_time_for_many_problems(monkeypatch):
+    monkeypatch.setattr("rlfr_eval.score.metrics.CHUNK_VALUES", 1200)
+    means = bootstrap_means([0.0, 1.0] * 200)  # three resamples of 400 values at a time; 10,000 is no multiple of 3
+    assert len(means) == 10_000 and float(means.mean()) == pytest.approx(0.5, abs=0.005)
+
+
+def test_collect_leaves_missing_answers_undecided():
+    rows = [
+        {"id": "a", "problem": "1", "sample": 0, "extracted": "7"},
+        {"id": "b", "problem": "1", "sample": 1, "extracted": None},
+        {"id": "c", "problem": "9", "sample": 0, "extracted": "1"},  # of no problem asked for
+    ]
+    standing = {"a": Standing(U, R, judged=True), "b": Standing(W, W)}
+    final, rules = collect(["1", "2"], 2, rows, standing)
+    assert final == [ProblemResult([R, W], ["7", ""]), ProblemResult([U, U], ["", ""])]
+    assert rules[0].verdicts == [U, W]
+
+
+def test_mcnemar_is_the_binomial_tail():
+    # 9 discordant pairs, 8 to 1: 2 (C(9,0) + C(9,1)) / 2^9
+    assert mcnemar(8, 1) == pytest.approx(2 * 10 / 512)
+    assert mcnemar(1, 8) == mcnemar(8, 1) and mcnemar(0, 0) == 1.0 and mcnemar(3, 3) == 1.0
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.02, 0.2]) == pytest.approx([0.03, 0.04, 0.2])
+    assert holm([0.5, 0.6]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_compare_pairs_only_what_both_decided():
+    a = {"1": 0.0, "2": 1.0, "3": None, "4": 1.0, "5": 0.0}
+    b = {"1": 1.0, "2": 1.0, "3": 1.0, "4": 0.0, "6": 1.0}
+    found = compare("x", a, b, single=True)
+    assert (found.pairs, found.left_out, found.value) == (3, 3, 0.0)
+    assert (found.won, found.lost, found.p, found.test) == (("1",), ("4",), 1.0, "exact McNemar")
+    assert compare("x", {"1": None}, {"1": 1.0}, single=True) is None
+
+
+def test_bootstrap_p():
+    assert bootstrap_p([0.0] * 5) == 1.0
+    assert bootstrap_p([0.5] * 40) == pytest.approx(1 / 10_001)  # no resample of the centred values moves
+    # 60 better, 40 worse: sd .98, z = .2 / (.98 / 10) = 2.04, p = .041 by the normal approximation
+    assert bootstrap_p([1.0] * 60 + [-1.0] * 40) == pytest.approx(0.046, abs=0.015)
+
+
+def test_speed_leaves_pauses_between_sessions_out():
+    from rlfr_eval.score.scores import _active_seconds
+
+    # answers at 10, 11, 12 s and, a day later, two more; the longest took 4 s, so gaps up to 64 s belong to the work
+    rows = [{"time": time, "seconds": 4.0} for time in (10.0, 11.0, 12.0, 86412.0, 86475.0)]
+    assert _active_seconds(rows) == 4.0 + 1 + 1 + 63
+    assert _active_seconds([]) == 0.0

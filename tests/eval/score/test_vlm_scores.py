@@ -1,0 +1,123 @@
+"""Scores that are more than a share of right answers, against numbers counted by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from rlfr_eval.benchmarks.vlm import shipped_vlm
+from rlfr_eval.benchmarks.vlm_problems import VlmProblem
+from rlfr_eval.score.metrics import ProblemResult
+from rlfr_eval.score.vlm_scores import more_scores, wemath
+from rlfr_vlm.grading import Verdict
+
+R, W, U = Verdict.RIGHT, Verdict.WRONG, Verdict.UNDECIDED
+
+
+def problem(index, **fields):
+    return VlmProblem(str(index), "?", ("B",), ({"text": "?"},), {}, fields)
+
+
+def pairs(*families):
+    """Verdicts of the parts of multi-step problems, the whole last."""
+    found = []
+    for number, verdicts in enumerate(families):
+        steps = len(verdicts) - 1
+        for place, verdict in enumerate(verdicts, 1):
+            key = f"{steps}steps_{place if place <= steps else 'multi'}"
+            found.append((problem(len(found), key=key, ID=str(number)), ProblemResult([verdict], [""])))
+    return found
+
+
+def test_wemath_by_hand():
+    """Mastery 1; steps right, whole wrong 0.5; the rest 0. Loosely, one right step is enough for mastery."""
+    found = pairs((R, R, R), (R, R, W), (W, R, R), (W, W, W), (R, R, R, R), (W, W, W, R), (R, W, R, R))
+    strict, loose = wemath(found, strict=True), wemath(found, strict=False)
+    assert strict["accuracy"] == pytest.approx((1 + 0.5 + 1) / 7)
+    assert loose["accuracy"] == pytest.approx((1 + 0.5 + 1 + 1 + 1) / 7)
+    assert strict["dimensions"] == {"complete mastery": 2, "inadequate generalization": 1, "rote memorization": 3,
+                                    "insufficient knowledge": 1}  # fmt: skip
+    assert strict["lower"] == strict["upper"] == strict["accuracy"] and strict["n"] == 7
+
+
+def test_wemath_bounds_hold_whatever_the_undecided_are():
+    """Every way to decide lies within the bounds, and both ends occur."""
+    open_parts = [(R, R, U), (U, R, R), (W, U, R), (R, U, U, R)]
+    for strict in (True, False):
+        told = wemath(pairs(*open_parts), strict=strict)
+        places = [(i, j) for i, family in enumerate(open_parts) for j, verdict in enumerate(family) if verdict is U]
+        values = set()
+        for mask in range(2 ** len(places)):
+            families = [list(family) for family in open_parts]
+            for bit, (i, j) in enumerate(places):
+                families[i][j] = R if mask >> bit & 1 else W
+            values.add(wemath(pairs(*families), strict=strict)["accuracy"])
+        assert (told["lower"], told["upper"]) == (min(values), max(values))
+        # strictly, (W, U, R) is worth 0 whatever U is, but the first problem is worth a half of four at least;
+        # loosely, the second and the last are worth 1 whatever U is
+        assert told["accuracy"] == (0.125 if strict else 1.0) and told["coverage"] == (0.25 if strict else 0.5)
+
+
+def test_wemaths_headline_is_about_problems_and_its_value_within_its_bounds():
+    """One open answer of 99 is one open problem of 33."""
+    found = pairs(*[(R, R, R)] * 32, (R, R, U))
+    problems, results = zip(*found, strict=True)
+    told = more_scores(replace(shipped_vlm()["WeMath"], n=99), problems, results, results)
+    assert told["undecided_share"] == pytest.approx(1 / 33) and not told["headline"]
+    assert told["accuracy"] == 1.0 and told["lower"] == pytest.approx(32.5 / 33)
+    # decided: 1 of 2. The third is worth 0 or 0.5, so no way to decide gives more than 0.5 of three
+    told = wemath(pairs((R, R, R), (W, W, W), (R, W, U)), strict=True)
+    assert (told["lower"], told["upper"]) == pytest.approx((1 / 3, 1 / 3)) and told["accuracy"] == pytest.approx(1 / 3)
+    told = wemath(pairs((R, R, R), (R, R, R), (U, R, W)), strict=True)
+    assert told["upper"] == pytest.approx(2.5 / 3) == told["accuracy"]
+
+
+def test_a_part_is_decided_by_whom_its_own_rows_say():
+    """The judge decided the development row alone: of the three scored rows rules decided one, nobody two."""
+    mmmu = shipped_vlm()["MMMU_DEV_VAL"]
+    problems = [problem(i, split="validation" if i < 3 else "dev", category="Art") for i in range(4)]
+    final = [ProblemResult([verdict], [""]) for verdict in (R, U, U, W)]
+    rules = [ProblemResult([verdict], [""]) for verdict in (R, U, U, U)]
+    found = more_scores(mmmu, problems, final, rules)
+    assert found["judged"] == 0 and found["rules_only"]["coverage"] == pytest.approx(1 / 3)
+    from rlfr_eval.report.table import _decided_by
+
+    assert _decided_by({"answers_expected": 4, **found}) == pytest.approx((1 / 3, 0.0, 2 / 3))
+
+
+def test_other_data_than_vlmevalkits_stand_beside_no_published_value():
+    benchmark = replace(shipped_vlm()["WeMath"], n=3, official=False)
+    problems, results = zip(*pairs((R, R, R)), strict=True)
+    told = more_scores(benchmark, problems, results, results)
+    assert told["reference"] == [] and "not the copy that VLMEvalKit names" in told["notes"][0]
+    assert "reference" not in more_scores(replace(benchmark, official=True), problems, results, results)
+
+
+def test_the_score_of_a_part_and_of_the_worst_case():
+    mmmu = shipped_vlm()["MMMU_DEV_VAL"]
+    problems = [problem(i, split="validation" if i < 3 else "dev", category="Art") for i in range(4)]
+    results = [ProblemResult([verdict], [""]) for verdict in (R, W, R, W)]
+    found = more_scores(mmmu, problems, results, results)
+    assert found["accuracy"] == pytest.approx(2 / 3) and found["problems_scored"] == 3 and found["headline"]
+    assert found["metrics"]["all rows"]["accuracy"] == 0.5 and found["metrics"]["all rows"]["n"] == 4
+    assert found["groups"]["split"]["dev"] == {"accuracy": 0.0, "ci95": found["groups"]["split"]["dev"]["ci95"],
+                                               "lower": 0.0, "upper": 0.0, "n": 1}  # fmt: skip
+    dyna = shipped_vlm()["DynaMath"]
+    problems = [problem(i, qid=str(i // 2), subject="algebra", knowledge_level="high") for i in range(8)]
+    results = [ProblemResult([verdict], [""]) for verdict in (R, R, R, W, R, U, W, U)]
+    worst = more_scores(dyna, problems, results, results)["metrics"]["worst case"]
+    # all right; one wrong; open; wrong whatever the other is
+    assert worst["accuracy"] == pytest.approx(1 / 3) and (worst["lower"], worst["upper"], worst["n"]) == (0.25, 0.5, 4)
+
+
+def test_a_part_that_has_no_score_gets_none():
+    wemath_set = replace(shipped_vlm()["WeMath"], n=9)
+    found = pairs((R, R, R), (R, R, R))
+    problems, results = zip(*found, strict=True)
+    told = more_scores(wemath_set, problems, results, results)
+    assert told["accuracy"] is None and not told["headline"] and "all 9 problems; these are 6" in told["unscoreable"]
+    told = more_scores(replace(wemath_set, n=5), problems[:5], results[:5], results[:5])
+    assert "of 1 some are missing" in told["unscoreable"] and told["accuracy"] is None
+    visulogic = shipped_vlm()["VisuLogic"]
+    problems = [problem(i, category=category) for i, category in enumerate(visulogic.values["category"][:-1])]
+    told = more_scores(visulogic, problems, [ProblemResult([R], [""])] * 5, [ProblemResult([R], [""])] * 5)
+    assert told["unscoreable"] == "its score needs problems of every category; there is none of Other"

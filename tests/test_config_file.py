@@ -1,0 +1,84 @@
+"""YAML with command-line overrides: precedence, unknown keys, types, secrets."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlfr_vlm.config_file import parse_config, write_resolved
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.options import RunOptions
+from rlfr_vlm.trainer.rlfr_config import RLFRConfig
+
+BASE = ["--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
+
+
+def parse(tmp_path: Path, text: str = "", *arguments: str) -> tuple[RunOptions, RLFRConfig]:
+    path = tmp_path / "c.yaml"
+    path.write_text(text or "{}")
+    return parse_config(
+        (RunOptions, RLFRConfig), ["--config", str(path), "--output_dir", str(tmp_path), *BASE, *arguments]
+    )
+
+
+def test_command_line_beats_file_beats_default(tmp_path):
+    options, args = parse(
+        tmp_path, "flow_coef: 0.02\nlearning_rate: 1e-4\ndataset_name: digits", "--flow_coef", "0.03"
+    )
+    assert (args.flow_coef, args.learning_rate, args.flow_threshold) == (0.03, 1e-4, 0.6)
+    assert options.dataset_name == "digits"
+
+
+def test_lists_and_booleans(tmp_path):
+    _, args = parse(tmp_path, "flow_timesteps: [0.5, 0.8]\nflow_two_sided: false", "--rewards", "accuracy")
+    assert (args.flow_timesteps, args.flow_two_sided, args.rewards) == ([0.5, 0.8], False, ["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("flow_cof: 1", [], r"Unknown key 'flow_cof' in .*c\.yaml\. Did you mean 'flow_coef'\?"),
+        ("", ["--flow-cof", "1"], r"Unknown option --flow-cof\. Did you mean 'flow_coef'\?"),
+        ("learning_rate: fast", [], "invalid float value: 'fast'"),
+        ("max_steps: [1]", [], None),
+        ("rewards: accuracy", [], r"rewards in .* must be a list: rewards: \[accuracy\]"),
+        ("flow_timesteps: 0.8", [], r"flow_timesteps in .* must be a list: flow_timesteps: \[0\.8\]"),
+        ("flow_top_k: 1.5", [], r"flow_top_k in .* is 1\.5, but must be int"),
+        ("flow_update: 3", [], "flow_update in .* is 3, but must be bool"),
+        ("flow_coef: null", [], "flow_coef in .* is None, but must be float"),
+        ("- a", [], "must hold `key: value` lines"),
+        ("a: [", [], "is not valid YAML"),
+        ("num_generations: 1", [], "num_generations is 1"),
+        ("num_generations: 3\nper_device_train_batch_size: 4", [], "must be divisible by num_generations"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path, text, arguments, message):
+    with pytest.raises(UserError, match=message):
+        parse(tmp_path, text, *arguments)
+
+
+def test_missing_file_and_missing_value():
+    with pytest.raises(UserError, match=r"No configuration file at nothing\.yaml"):
+        parse_config((RunOptions,), ["--config", "nothing.yaml"])
+    with pytest.raises(UserError, match="expected one argument"):
+        parse_config((RunOptions,), ["--config"])
+
+
+def test_resolved_configuration_is_complete_parses_again_and_hides_secrets(tmp_path):
+    options, args = parse(tmp_path, "flow_coef: 0.02", "--hub_token", "hf_verysecret")
+    write_resolved(tmp_path / "out", options, args)
+    text = (tmp_path / "out" / "config.yaml").read_text()
+    values = yaml.safe_load(text)
+    assert values["flow_coef"] == 0.02
+    assert values["num_generations"] == 8
+    assert "hf_verysecret" not in text
+    assert set(vars(options)) <= set(values)
+
+
+def test_settings_that_differ_from_what_was_written_are_named(tmp_path):
+    from rlfr_vlm.config_file import differences, write_resolved
+    from rlfr_vlm.options import RunOptions
+
+    assert differences(tmp_path, RunOptions()) == []
+    write_resolved(tmp_path, RunOptions(dataset_name="a", dtype="float32"))
+    assert differences(tmp_path, RunOptions(dataset_name="b", dtype="float32")) == ["dataset_name: a -> b"]

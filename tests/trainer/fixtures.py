@@ -1,0 +1,88 @@
+"""A factory for trainers on the digits task with tiny policies."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def digits() -> Any:
+    from rlfr_vlm.data.load import load_rows
+
+    return load_rows("digits", limit=32)
+
+
+@pytest.fixture
+def text_digits(tmp_path) -> Any:
+    """The questions without images, for text-only policies, from a file as a user's would be."""
+    import json
+
+    from rlfr_vlm.data.digits import digit_rows
+    from rlfr_vlm.data.load import load_rows
+
+    rows = [{k: row[k] for k in ("prompt", "answer")} for row in digit_rows("train", 32, 0)]
+    (tmp_path / "text.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return load_rows(str(tmp_path / "text.jsonl"), columns=("prompt", "answer"))
+
+
+@pytest.fixture
+def arguments(tmp_path) -> Callable[..., dict[str, Any]]:
+    """GRPO arguments for a few quick steps: 2 prompts x 4 responses a rollout, two updates a rollout."""
+
+    def build(**changes: Any) -> dict[str, Any]:
+        defaults = {
+            "output_dir": str(tmp_path / "run"), "per_device_train_batch_size": 4, "steps_per_generation": 2,
+            "num_generations": 4, "max_steps": 2, "max_completion_length": 8, "learning_rate": 1e-3,
+            "lr_scheduler_type": "constant", "gradient_checkpointing": False, "bf16": False, "report_to": [],
+            "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1, "use_cpu": True, "loss_type": "grpo",
+        }  # fmt: skip
+        return defaults | changes
+
+    return build
+
+
+def last_digit_reward(completions: list[Any], **kwargs: Any) -> list[float]:
+    """A reward that a random policy earns now and then: is the number of characters even?"""
+    return [float(len(completion[0]["content"]) % 2 == 0) for completion in completions]
+
+
+@pytest.fixture
+def make_trainer(processor, digits, arguments) -> Callable[..., Any]:
+    """Builds an `RLFRTrainer`; give `flow="new"` for an untrained field, or a (field, spec) pair."""
+
+    def build(
+        policy: Any,
+        flow: Any = None,
+        processing_class: Any = None,
+        dataset: Any = None,
+        reward: Any = last_digit_reward,
+        spec_changes: dict[str, Any] | None = None,
+        eval_dataset: Any = None,
+        **changes: Any,
+    ) -> Any:
+        import torch
+
+        from rlfr_vlm.flow import FlowSpec, build_field
+        from rlfr_vlm.rewards import build_rewards
+        from rlfr_vlm.trainer.records.callbacks import quiet
+        from rlfr_vlm.trainer.rlfr_config import RLFRConfig
+        from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
+
+        if flow == "new":
+            spec = FlowSpec.for_policy(policy.config.get_text_config(), "tiny", 1, (0.25, 0.5), **(spec_changes or {}))
+            torch.manual_seed(5)
+            flow = (build_field(spec), spec)
+        changes.setdefault("method", "rlvr" if flow is None and "flow_coef" not in changes else "rlfr")
+        args = RLFRConfig(**arguments(**changes))
+        if reward is None:  # those of the method
+            reward = build_rewards(args.rewards, args, args.max_completion_length)
+        trainer = RLFRTrainer(
+            policy, args=args, flow=flow, reward_funcs=reward if isinstance(reward, list) else [reward],
+            train_dataset=digits if dataset is None else dataset, processing_class=processing_class or processor,
+            eval_dataset=eval_dataset,
+        )  # fmt: skip
+        quiet(trainer)
+        return trainer
+
+    return build

@@ -1,0 +1,175 @@
+"""Fitting: what counts in the loss, exact resume, the held-out report."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from rlfr_vlm.data.encode import encode_examples
+from rlfr_vlm.data.load import load_rows
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.flow import FlowSpec, load_field
+from rlfr_vlm.trainer.flow_fit_trainer import FitConfig, flow_inputs_of, held_out_metrics, make_fit_trainer
+from rlfr_vlm.trainer.records.callbacks import quiet
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_rows("digits", limit=40)
+
+
+@pytest.fixture
+def fit(make_policy, processor, digits, tmp_path):
+    def build(folder: str = "fit", spec_changes: dict | None = None, **changes):
+        defaults = {
+            "output_dir": str(tmp_path / folder), "max_steps": 4, "per_device_train_batch_size": 8, "use_cpu": True,
+            "learning_rate": 3e-3, "report_to": [], "save_strategy": "no", "eval_fraction": 0.2, "logging_steps": 1,
+            "lr_scheduler_type": "constant", "warmup_steps": 0,
+        }  # fmt: skip
+        policy = make_policy()
+        spec = FlowSpec.for_policy(policy.config.get_text_config(), "tiny", 1, (0.25, 0.5), **(spec_changes or {}))
+        trainer = make_fit_trainer(policy, processor, spec, FitConfig(**(defaults | changes)), digits, [])
+        quiet(trainer)
+        return trainer
+
+    return build
+
+
+def test_defaults_are_the_papers(tmp_path):
+    config = FitConfig(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    assert (config.learning_rate, config.weight_decay, config.num_train_epochs) == (1e-4, 0.01, 2.0)
+    assert (config.lr_scheduler_type, config.warmup_steps, config.flow_noise_repeats) == ("cosine", 0.1, 4)
+
+
+def test_policy_is_frozen_and_the_field_learns(fit):
+    trainer = fit(max_steps=30)
+    before = {name: p.clone() for name, p in trainer.policy.named_parameters()}
+    trainer.train()
+    metrics = trainer.evaluate()
+    assert metrics["eval_ratio"] < 0.9
+    assert all(torch.equal(before[name], p) for name, p in trainer.policy.named_parameters())
+    assert trainer.spec.final_loss == metrics["eval_loss"]
+
+
+def test_only_response_tokens_with_a_partner_count(make_policy, processor, digits):
+    policy = make_policy()
+    spec = FlowSpec.for_policy(policy.config.get_text_config(), "tiny", 1, (0.25,))
+    batch = encode_examples(processor, [digits[i] for i in range(4)])
+    inputs = flow_inputs_of(policy, batch, spec)
+    assert inputs.mask.sum() == batch.completion_mask.sum() - 4  # token_pre: each row's last token has no partner
+
+
+def test_resume_is_exact(fit, tmp_path):
+    whole = fit("whole", max_steps=4)
+    whole.train()
+    first = fit("parts", max_steps=2, save_strategy="steps", save_steps=2)
+    first.train()
+    second = fit("parts", max_steps=4, save_strategy="steps", save_steps=2)
+    second.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
+    for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert load_field(tmp_path / "parts" / "checkpoint-4" / "flow")[1].steps == 4
+
+
+def test_gradient_accumulation_equals_the_larger_batch(fit, monkeypatch):
+    """Two micro-batches of four rows against one of eight, with the same noise for every token."""
+    import rlfr_vlm.trainer.flow_fit_trainer as module
+
+    original = module.token_flow_losses
+
+    def without_randomness(field, inputs, **_):
+        target, _, _ = inputs.packed()
+        return original(field, inputs, noise=torch.zeros_like(target)[None], t=torch.full((1, *target.shape[:2]), 0.5))
+
+    monkeypatch.setattr(module, "token_flow_losses", without_randomness)
+    weights = []
+    for rows, steps in ((8, 1), (4, 2)):
+        trainer = fit(
+            f"rows{rows}", {"context_mode": "identity"}, max_steps=1, per_device_train_batch_size=rows,
+            gradient_accumulation_steps=steps, optim="sgd", max_grad_norm=0, train_sampling_strategy="sequential",
+        )  # fmt: skip
+        lengths = [
+            len(trainer.encoder.tokenizer(trainer.train_dataset[i]["response"])["input_ids"]) for i in range(32)
+        ]
+        most = max(set(lengths), key=lengths.count)
+        trainer.train_dataset = trainer.train_dataset.select([i for i, n in enumerate(lengths) if n == most][:8])
+        trainer.train()
+        weights.append([p.detach().clone() for p in trainer.model.parameters()])
+    before = [p.detach() for p in fit("untrained", {"context_mode": "identity"}).model.parameters()]
+    assert any(not torch.equal(a, b) for a, b in zip(before, weights[0], strict=True))
+    for one, two in zip(*weights, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_image_context_reaches_the_field(fit):
+    trainer = fit(spec_changes={"image_context": True})
+    trainer.train()
+    assert trainer.model.image_embed.weight.abs().max() > 0  # it started at zero
+
+
+def test_normalised_latents_have_mean_zero_and_deviation_one_and_the_field_stores_how(fit, tmp_path):
+    trainer = fit(flow_normalise=True)
+    trainer.train()
+    trainer.save_model(trainer.args.output_dir)
+    _, spec = load_field(tmp_path / "fit" / "flow")
+    assert len(spec.latent_mean) == len(spec.latent_std) == 2
+    batch = encode_examples(trainer.encoder, [trainer.train_dataset[i] for i in range(32)])
+    values = flow_inputs_of(trainer.policy, batch, spec).packed()[0].flatten(1)
+    torch.testing.assert_close(values.mean(dim=1), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(values.std(dim=1, unbiased=False), torch.ones(2), atol=1e-3, rtol=0)
+
+
+def test_rows_that_are_too_long_are_left_out_and_counted(fit):
+    trainer = fit(max_length=5, max_steps=2)
+    trainer.train()
+    assert trainer.left_out_rows() == 16  # two batches of eight
+    loss = trainer.compute_loss(trainer.model, {"batch": None, "left_out": 0})
+    loss.backward()  # a zero that every weight takes part in
+    assert loss.item() == 0
+    assert all(p.grad is not None and (p.grad == 0).all() for p in trainer.model.parameters())
+
+
+def test_only_the_long_rows_of_a_batch_are_left_out(fit):
+    trainer = fit()
+    rows = [dict(trainer.train_dataset[i]) for i in range(3)]
+    rows[1]["response"] = "7 " * 60
+    trainer.args.max_length = 60
+    found = trainer._collate(rows)
+    assert found["left_out"] == 1
+    assert found["batch"].input_ids.shape[0] == 2
+
+
+def test_field_of_another_kind_is_not_continued(fit, tmp_path):
+    first = fit(max_steps=2, save_strategy="steps", save_steps=2)
+    first.train()
+    other = fit(spec_changes={"context_mode": "token_post"}, max_steps=4)
+    with pytest.raises(UserError, match="context_mode: here token_post, checkpoint token_pre"):
+        other.train(resume_from_checkpoint=str(tmp_path / "fit" / "checkpoint-2"))
+
+
+@pytest.mark.parametrize("name", ["flow_noise_repeats", "flow_depth", "max_length"])
+def test_sizes_below_one_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match=f"{name} is 0; it must be at least 1"):
+        FitConfig(output_dir=str(tmp_path), use_cpu=True, **{name: 0})
+
+
+def test_held_out_report_by_hand():
+    sums = torch.zeros(3, 2, 5, dtype=torch.float64)
+    sums[0, 0, 0], sums[1, 0, 0], sums[2, 0, 0] = 2, 1.0, 4.0  # layer 9: two tokens in the first bucket
+    sums[0, 1, 4], sums[1, 1, 4], sums[2, 1, 4] = 2, 3.0, 4.0  # layer 18: two tokens in the last
+    metrics = held_out_metrics(sums, (9, 18))
+    assert metrics["eval_loss"] == 1.0 and metrics["eval_zero_predictor_loss"] == 2.0 and metrics["eval_ratio"] == 0.5
+    assert metrics["eval_loss_layer_9"] == 0.5 and metrics["eval_loss_layer_18"] == 1.5
+    assert metrics["eval_loss_t_0.0_0.2"] == 0.5 and metrics["eval_loss_t_0.8_1.0"] == 1.5
+    assert math.isnan(metrics["eval_loss_t_0.4_0.6"])
+
+
+def test_held_out_loss_is_repeatable_and_matches_the_zero_predictor_before_training(fit):
+    trainer = fit()
+    first, again = trainer.evaluate(), trainer.evaluate()
+    assert first == again
+    assert first["eval_loss"] == pytest.approx(first["eval_zero_predictor_loss"])  # an untrained field predicts 0
+    for parameter in trainer.model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    assert trainer.evaluate()["eval_loss"] != pytest.approx(first["eval_loss"])
