@@ -3,8 +3,12 @@
 `RLFRConfig` (rlfr_vlm/trainer/rlfr_config.py) joins `FlowOptions` with every field of TRL's `GRPOConfig`.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from rlfr_vlm.errors import UserError
 
 METHODS = ("rlvr", "rlfr", "entropy", "rlpr", "rlfr+rlpr")
 METHOD_PARTS = ("rlvr", "rlfr", "entropy", "rlpr")  # any of them may be joined by +
@@ -89,11 +93,6 @@ class DataOptions:
 
 
 @dataclass
-class RunOptions(DataOptions, ModelOptions):
-    """What is trained, on what."""
-
-
-@dataclass
 class TrainOptions:
     """The method and its precautions."""
 
@@ -145,7 +144,7 @@ class RolloutOptions:
 
 @dataclass
 class RecordOptions:
-    """What a run writes down, and when it measures itself; --eval_strategy, --eval_steps are transformers'."""
+    """What a run writes about its rollouts."""
 
     rollout_log_groups: int = field(
         default=8, metadata={"help": "Groups of each rollout that a process writes to rollouts/; 0 writes none."}
@@ -153,17 +152,11 @@ class RecordOptions:
     rollout_log_mb: float = field(
         default=200.0, metadata={"help": "Size of a process's file; beyond it, every second rollout is dropped."}
     )
-    eval_dataset_name: str | None = field(
-        default=None, metadata={"help": "Held-out rows, read as the training rows are; unset: dataset_name."}
-    )
-    eval_dataset_split: str = field(default="test", metadata={"help": "Their split."})
-    eval_rows: int = field(default=256, metadata={"help": "A fixed subset of so many of them is used."})
-    watch: bool = field(default=True, metadata={"help": "Say in plain words when a run goes wrong."})
 
 
 @dataclass
 class RewardOptions:
-    """Rewards and how answers are graded. Weights are TRL's --reward_weights."""
+    """Rewards by name and how answers are graded; weights are TRL's --reward_weights."""
 
     rewards: list[str] | None = field(
         default=None,
@@ -177,12 +170,6 @@ class RewardOptions:
     grading_workers: int = field(default=0, metadata={"help": "Processes for grading; 0 is one per core, at most 8."})
     no_answer_is_wrong: bool = field(
         default=True, metadata={"help": "A response without an answer gets 0; false: it is undecided, and masked."}
-    )
-    undecided_limit: float = field(
-        default=0.2, metadata={"help": "Stop when a larger share of the last rollouts is undecided; 1 never stops."}
-    )
-    undecided_window: int = field(
-        default=200, metadata={"help": "How many of the last responses that share is taken over."}
     )
     format_pattern: str | None = field(
         default=None, metadata={"help": "For the reward format_pattern: a regular expression for whole responses."}
@@ -199,6 +186,24 @@ class RewardOptions:
         metadata={"help": "Subtract the answer's probability without reasoning under the initial policy."},
     )
     rlpr_repetition_penalty: bool = field(default=True, metadata={"help": "-1 for repetitive responses."})
+
+
+@dataclass
+class HeldOutOptions:
+    """Held-out rows and alerts; --eval_strategy and --eval_steps are transformers'."""
+
+    eval_dataset_name: str | None = field(
+        default=None, metadata={"help": "Held-out rows, read as the training rows are; unset: dataset_name."}
+    )
+    eval_dataset_split: str = field(default="test", metadata={"help": "Their split."})
+    eval_rows: int = field(default=256, metadata={"help": "A fixed subset of so many of them is used."})
+    watch: bool = field(default=True, metadata={"help": "Say in plain words when a run goes wrong."})
+
+
+@dataclass
+class ReferencePassOptions:
+    """The passes of the reference-probability reward (RLPR)."""
+
     rlpr_max_tokens: int = field(
         default=0, metadata={"help": "Longer rows (prompt and spliced response) get probability 0; 0: the context."}
     )
@@ -228,6 +233,12 @@ class GroupOptions:
     spread_decay: float = field(default=0.99, metadata={"help": "spread: decay of the running mean."})
     spread_record_from: int = field(default=6, metadata={"help": "spread: the first rollout that is recorded."})
     spread_filter_from: int = field(default=11, metadata={"help": "spread: the first rollout that is filtered."})
+    undecided_limit: float = field(
+        default=0.2, metadata={"help": "Stop when a larger share of the last rollouts is undecided; 1 never stops."}
+    )
+    undecided_window: int = field(
+        default=200, metadata={"help": "How many of the last responses that share is taken over."}
+    )
 
 
 @dataclass
@@ -301,3 +312,58 @@ class FitOptions:
         default=0.05, metadata={"help": "Share of rows, the last ones, held out for the reported loss."}
     )
     eval_rows: int = field(default=512, metadata={"help": "At most this many held-out rows."})
+
+
+@dataclass
+class RunOptions(DataOptions, ModelOptions):
+    """The policy and the rows of a command that does not train with rewards."""
+
+
+@dataclass
+class ScriptArguments(HeldOutOptions, RewardOptions, RunOptions):
+    """What `rlfr train` reads beside `RLFRConfig`: policy, data, rewards by name, held-out rows, alerts."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, SCRIPT_RANGES)
+
+
+SCRIPT_RANGES = (
+    ("overlong_buffer", 0, math.inf),
+    ("grading_tolerance", 0, 1),
+    ("eval_rows", 1, math.inf),
+)
+
+
+def check_ranges(options: object, ranges: Iterable[tuple[str, float, float]]) -> None:
+    """Refuse numbers out of range.
+
+    Args:
+        ranges: name of a field, smallest and largest value.
+
+    Raises:
+        UserError: names the field, its value and its limits.
+    """
+    for name, low, high in ranges:
+        value = getattr(options, name)
+        if not low <= value <= high:  # also refuses NaN
+            limit = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
+            raise UserError(f"{name} is {value}; it must be {limit}.")
+
+
+def reward_names(options: RewardOptions, method: str) -> list[str]:
+    """Names of the rewards of a run: those set, or the one of its method.
+
+    Raises:
+        UserError: the method is rlpr, and its reward is not the first one.
+
+    >>> reward_names(RewardOptions(), "rlfr"), reward_names(RewardOptions(), "rlfr+rlpr")
+    (['accuracy'], ['reference_probability'])
+    """
+    uses_rlpr = "rlpr" in method.split("+")
+    names = options.rewards if options.rewards is not None else ["reference_probability" if uses_rlpr else "accuracy"]
+    if uses_rlpr and names[:1] != ["reference_probability"]:
+        raise UserError(
+            f"method is {method!r}, but the first reward is {names[0] if names else None!r}; with rlpr the outcome is "
+            "reference_probability. Put it first, or unset rewards."
+        )
+    return names

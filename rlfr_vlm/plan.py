@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rlfr_vlm.flow import FlowSpec, build_field
 from rlfr_vlm.flow.path import UPDATE_TOKENS
-from rlfr_vlm.models.latents import find_language_tower, unwrap
+from rlfr_vlm.models.towers import find_language_tower, unwrap
 
 FLOAT32, BFLOAT16 = 4, 2
 ADAM_MOMENTS = 2
@@ -163,11 +163,12 @@ def _flow_bytes(setting: Setting) -> float:
 def _head_bytes(policy: nn.Module, setting: Setting) -> float:
     """A tile of logits, and the head's gradient in float32 while it is added up (read in TRL 1.16.0)."""
     from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
-    from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
+
+    from rlfr_vlm.trainer.trl_seams import LOGPROB_CHUNK_COLUMNS
 
     config = find_language_tower(policy).config
     tokens = min(setting.rows * setting.positions, TOKEN_CHUNK_SIZE)
-    tile = tokens * min(config.vocab_size, _CHUNKED_LOGPROB_CHUNK_SIZE) * FLOAT32 * HEAD_TENSORS
+    tile = tokens * min(config.vocab_size, LOGPROB_CHUNK_COLUMNS) * FLOAT32 * HEAD_TENSORS
     head: Any = unwrap(policy).get_output_embeddings()  # type: ignore[operator]
     return float(tile + head.weight.requires_grad * config.vocab_size * config.hidden_size * FLOAT32)
 

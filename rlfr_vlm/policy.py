@@ -44,20 +44,37 @@ def load_policy(options: RunOptions, *, trust_remote_code: bool = False) -> tupl
     Raises:
         UserError: no model is named, or it cannot be loaded.
     """
-    from trl.trainer.utils import create_model_from_path
-
     name = options.model_name_or_path
     if not name:
         raise UserError("model_name_or_path is not set. Give a local folder or a hub id.")
     if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UserError(f"No model at {name}. Give an existing folder or a hub id.")
-    loading: dict[str, Any] = {"revision": options.model_revision, "trust_remote_code": trust_remote_code}
-    extra: dict[str, Any] = {"dtype": options.dtype}
+    kwargs: dict[str, Any] = {"dtype": options.dtype}
     if options.attn_implementation:
-        extra["attn_implementation"] = options.attn_implementation
-    processing_class = load_processor(name, options, **loading)
+        kwargs["attn_implementation"] = options.attn_implementation
+    return load_model_and_processor(
+        name, options, revision=options.model_revision, trust_remote_code=trust_remote_code, **kwargs
+    )
+
+
+def load_model_and_processor(
+    name: str, options: DataOptions, *, revision: str | None = None, trust_remote_code: bool = False, **kwargs: Any
+) -> tuple[Any, Any]:
+    """A model and its processor (or tokenizer) by folder or hub id.
+
+    Args:
+        options: pixel limits of the processor.
+        kwargs: further arguments of `from_pretrained`, such as dtype.
+
+    Raises:
+        UserError: one of them cannot be loaded.
+    """
+    from trl.trainer.utils import create_model_from_path
+
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    processing_class = load_processor(name, options, **source)
     try:
-        policy = create_model_from_path(name, **loading, **extra, device_map=None)
+        policy = create_model_from_path(name, **source, **{"device_map": None, **kwargs})
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _cannot_load(name, error) from None
     tokenizer = tokenizer_of(processing_class)

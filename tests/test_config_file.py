@@ -7,17 +7,17 @@ import yaml
 
 from rlfr_vlm.config_file import parse_config, write_resolved
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.options import RunOptions
+from rlfr_vlm.options import RunOptions, ScriptArguments
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 BASE = ["--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
 
 
-def parse(tmp_path: Path, text: str = "", *arguments: str) -> tuple[RunOptions, RLFRConfig]:
+def parse(tmp_path: Path, text: str = "", *arguments: str) -> tuple[ScriptArguments, RLFRConfig]:
     path = tmp_path / "c.yaml"
     path.write_text(text or "{}")
     return parse_config(
-        (RunOptions, RLFRConfig), ["--config", str(path), "--output_dir", str(tmp_path), *BASE, *arguments]
+        (ScriptArguments, RLFRConfig), ["--config", str(path), "--output_dir", str(tmp_path), *BASE, *arguments]
     )
 
 
@@ -30,8 +30,8 @@ def test_command_line_beats_file_beats_default(tmp_path):
 
 
 def test_lists_and_booleans(tmp_path):
-    _, args = parse(tmp_path, "flow_timesteps: [0.5, 0.8]\nflow_two_sided: false", "--rewards", "accuracy")
-    assert (args.flow_timesteps, args.flow_two_sided, args.rewards) == ([0.5, 0.8], False, ["accuracy"])
+    options, args = parse(tmp_path, "flow_timesteps: [0.5, 0.8]\nflow_two_sided: false", "--rewards", "accuracy")
+    assert (args.flow_timesteps, args.flow_two_sided, options.rewards) == ([0.5, 0.8], False, ["accuracy"])
 
 
 @pytest.mark.parametrize(

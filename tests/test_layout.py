@@ -20,8 +20,8 @@ LAYERS = (
     {"errors", "files", "stats", "options", "library_output", "compat", "command_line", "page"},
     {"grading", "flow", "shaping", "doctor"},
     {"data", "models", "rewards", "policy"},
-    {"config_file", "evaluate", "checkpoint", "export", "model_card", "plan"},
-    {"deviation", "trainer"},
+    {"config_file", "evaluate", "checkpoint", "export", "model_card"},
+    {"deviation", "trainer", "plan"},
     {"report"},
     {"quickstart", "commands", "cli"},
 )
@@ -177,7 +177,7 @@ def test_flags_and_commands_named_in_documents_exist(document):
     from rlfr_eval.cli import COMMANDS as EVAL_COMMANDS
     from rlfr_vlm.cli import COMMANDS
     from rlfr_vlm.options import RunOptions
-    from rlfr_vlm.trainer.flow_fit_trainer import FitConfig
+    from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     text = document.read_text(encoding="utf-8")
@@ -185,7 +185,7 @@ def test_flags_and_commands_named_in_documents_exist(document):
         assert command in COMMANDS, command
     for command in re.findall(r"\brlfr-eval ([a-z]+)(?= |`|$)", text):
         assert command in EVAL_COMMANDS, command
-    known = {f.name for cls in (RunOptions, RLFRConfig, FitConfig) for f in dataclasses.fields(cls)}
+    known = {f.name for cls in (RunOptions, RLFRConfig, FlowFitConfig) for f in dataclasses.fields(cls)}
     helps = [importlib.import_module(module).help_text() for module in [*COMMANDS.values(), *EVAL_COMMANDS.values()]]
     scripts = [*(ROOT / "scripts").glob("*.sh"), *(ROOT / "benchmarks/speed").glob("*.py")]
     elsewhere = "\n".join([*helps, *(script.read_text() for script in scripts)])

@@ -35,13 +35,13 @@ def processes_of(path):
 
 def parsed(path, tmp_path, *arguments):
     from rlfr_vlm.config_file import parse_config
-    from rlfr_vlm.options import RunOptions
-    from rlfr_vlm.trainer.flow_fit_trainer import FitConfig
+    from rlfr_vlm.options import RunOptions, ScriptArguments
+    from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
-    cls = FitConfig if path.stem.startswith("fit") else RLFRConfig
+    classes = (RunOptions, FlowFitConfig) if path.stem.startswith("fit") else (ScriptArguments, RLFRConfig)
     given = ["--model_name_or_path", "m", "--dataset_name", "d", "--output_dir", str(tmp_path), *arguments, *CPU]
-    return parse_config((RunOptions, cls), ["--config", str(path), *given])
+    return parse_config(classes, ["--config", str(path), *given])
 
 
 def test_every_recipe_is_a_fit_or_a_training():
@@ -94,7 +94,7 @@ def test_trainings_have_the_papers_settings(path, tmp_path):
     assert args.max_completion_length == (3072 if rlpr or path.stem.endswith("vl-7b") else 1024)
     assert args.learning_rate == (1e-5 if lora else 1e-6)
     if rlpr:
-        assert (args.rlpr_mode, args.rlpr_format_weight, args.rlpr_debias) == ("r1", 0.1, True)
+        assert (options.rlpr_mode, options.rlpr_format_weight, options.rlpr_debias) == ("r1", 0.1, True)
         assert (args.group_filter, args.spread_beta, args.spread_decay) == ("spread", 0.5, 0.99)
         assert "<think>" in options.system_prompt and "<answer>" in options.system_prompt
     else:

@@ -51,11 +51,11 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.data.clean import write_clean
     from rlfr_vlm.files import make_folder, write_json
     from rlfr_vlm.library_output import calm
-    from rlfr_vlm.options import FitOptions, RunOptions
+    from rlfr_vlm.options import FitOptions, ScriptArguments
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     calm()
-    data, options = parse_some((DataOptions, CheckOptions), (RunOptions, FitOptions, RLFRConfig), arguments)
+    data, options = parse_some((DataOptions, CheckOptions), (ScriptArguments, FitOptions, RLFRConfig), arguments)
     out = Path(options.out)
     make_folder(out)
     report = check_rows(data, options.needs, options.model_name_or_path, options.workers)

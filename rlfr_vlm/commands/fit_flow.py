@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlfr_vlm.commands.run_trainer import run_trainer, training_dataset
-from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import RunOptions
 
 if TYPE_CHECKING:
-    from rlfr_vlm.trainer.flow_fit_trainer import FitConfig, FlowFitTrainer
+    from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
+    from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer
 
 SUMMARY = "fit a flow field to a frozen policy's latents on expert responses"
 
@@ -30,9 +30,9 @@ def help_text() -> str:
 
 def run(arguments: Sequence[str]) -> int:
     """Fit, report the held-out loss, save. Returns the exit code."""
-    from rlfr_vlm.trainer.flow_fit_trainer import FitConfig
+    from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
 
-    return run_trainer(arguments, FitConfig, build_fit_trainer, _report_and_save)
+    return run_trainer(arguments, (RunOptions, FlowFitConfig), build_fit_trainer, _report_and_save)
 
 
 def _report_and_save(trainer: "FlowFitTrainer") -> None:
@@ -58,33 +58,23 @@ def print_held_out(metrics: dict[str, float]) -> None:
             print(f"  {name.removeprefix('eval_loss_').replace('_', ' '):<12} {value:.4f}")
 
 
-def build_fit_trainer(options: RunOptions, args: "FitConfig") -> "FlowFitTrainer":
+def build_fit_trainer(options: RunOptions, args: "FlowFitConfig") -> "FlowFitTrainer":
     """The fit trainer for a configuration."""
     from rlfr_vlm.data.load import read_rows
-    from rlfr_vlm.flow import FlowSpec
-    from rlfr_vlm.models.latents import find_language_tower
-    from rlfr_vlm.models.vision import find_vision_tower
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
-    from rlfr_vlm.trainer.flow_fit_trainer import make_fit_trainer
+    from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, spec_for
     from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine
 
     refuse_data_parallel(args)
-    rows = read_rows(
-        options, ("prompt", "response"), args.seed
-    )  # a wrong name is found before a large policy is loaded
+    rows = read_rows(options, ("prompt", "response"), args.seed)  # fails before a large policy is loaded
     policy, processing_class = load_policy(options, trust_remote_code=False)
     dataset = training_dataset(rows, options, processing_class)
-    if args.flow_image_context and find_vision_tower(policy) is None:
-        raise UserError(f"{options.model_name_or_path} is a text-only policy. Set flow_image_context: false.")
-    spec = FlowSpec.for_policy(
-        find_language_tower(policy).config,
-        options.model_name_or_path,
-        args.flow_depth,
-        args.flow_layers,
-        context_mode=args.flow_context_mode,
-        shift=args.flow_shift,
-        image_context=args.flow_image_context,
-        data=f"{options.dataset_name} ({options.dataset_split}, {len(dataset)} rows)",
+    data = f"{options.dataset_name} ({options.dataset_split}, {len(dataset)} rows)"
+    return FlowFitTrainer(
+        policy,
+        args,
+        dataset,
+        processing_class=processing_class,
+        spec=spec_for(policy, args, options.model_name_or_path, data),
+        callbacks=[MetricsFile(args.output_dir), ProgressLine("fit flow")],
     )
-    callbacks = [MetricsFile(args.output_dir), ProgressLine("fit flow")]
-    return make_fit_trainer(policy, processing_class, spec, args, dataset, callbacks)

@@ -59,12 +59,12 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.files import make_folder
     from rlfr_vlm.library_output import calm
-    from rlfr_vlm.options import RunOptions
+    from rlfr_vlm.options import ScriptArguments
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     calm()
     data, flow, options = parse_some(
-        (DataOptions, FlowOptions, InspectOptions), (RunOptions, RLFRConfig), _lists(arguments)
+        (DataOptions, FlowOptions, InspectOptions), (ScriptArguments, RLFRConfig), _lists(arguments)
     )
     data.dataset_name = options.data or data.dataset_name
     check_options(options, data, flow)
@@ -161,8 +161,8 @@ def _inspect(
     from rlfr_vlm.data.encode import tokenizer_of
     from rlfr_vlm.evaluate import respond
     from rlfr_vlm.flow import check_fits_policy, load_field
-    from rlfr_vlm.models.latents import find_language_tower
-    from rlfr_vlm.models.vision import ban_tokens, find_vision_tower, vision_token_ids
+    from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
+    from rlfr_vlm.models.vision import ban_tokens, vision_token_ids
     from rlfr_vlm.options import RunOptions
     from rlfr_vlm.policy import load_policy
     from rlfr_vlm.report.inspection import Inspected

@@ -78,7 +78,7 @@ def _configuration(processes: int, rest: Sequence[str]) -> tuple["RunOptions", A
     import torch
 
     from rlfr_vlm.config_file import parse_config
-    from rlfr_vlm.options import RunOptions
+    from rlfr_vlm.options import ScriptArguments
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     @dataclass
@@ -90,7 +90,7 @@ def _configuration(processes: int, rest: Sequence[str]) -> tuple["RunOptions", A
             return processes
 
     own = list(rest) if torch.cuda.is_available() else [*rest, "--use_cpu", "true"]
-    return parse_config((RunOptions, Planned), own)
+    return parse_config((ScriptArguments, Planned), own)
 
 
 def _count_rows(options: "RunOptions") -> int | None:
@@ -132,7 +132,7 @@ def _memory(policy: Any, options: "RunOptions", args: Any, given: Any, prompt: i
     """Bytes of one GPU in an update, and what vLLM takes while it generates."""
     from rlfr_vlm.flow import FlowSpec
     from rlfr_vlm.flow.storage import SPEC_FILE, read_spec
-    from rlfr_vlm.models.latents import find_language_tower
+    from rlfr_vlm.models.towers import find_language_tower
     from rlfr_vlm.plan import BFLOAT16, FLOAT32, Setting, estimate_memory
 
     spec = None

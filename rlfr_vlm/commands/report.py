@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
 def default_settings() -> dict[str, Any]:
     """Every setting of `rlfr train` as it is when nothing is set."""
     from rlfr_vlm.config_file import resolved
-    from rlfr_vlm.options import RunOptions
+    from rlfr_vlm.options import ScriptArguments
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
-    return resolved(RunOptions(), RLFRConfig(output_dir="", use_cpu=True, bf16=False))
+    return resolved(ScriptArguments(), RLFRConfig(output_dir="", use_cpu=True, bf16=False))

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def run_trainer(
     arguments: Sequence[str],
-    config_class: type,
-    build: Callable[[RunOptions, Any], Any],
+    classes: tuple[type, type],
+    build: Callable[[Any, Any], Any],
     finish: Callable[[Any], None],
     instead: Callable[[Any, str | None], None] | None = None,
 ) -> int:
@@ -24,7 +24,7 @@ def run_trainer(
 
     Args:
         arguments: of the command, `--config` and `--resume` among them.
-        config_class: dataclass of the trainer's own settings.
+        classes: dataclasses of the command's settings and of the trainer's.
         build: makes the trainer; its callbacks hold a `StopOnInterrupt`.
         finish: saves and reports, unless training was interrupted.
         instead: done instead of training, with the checkpoint to resume from.
@@ -40,7 +40,7 @@ def run_trainer(
 
     calm()
     resume, rest = take_option(arguments, "--resume")
-    options, args = parse_config((RunOptions, config_class), rest)
+    options, args = parse_config(classes, rest)
     if resume is None and instead is None:
         refuse_other_run(Path(args.output_dir))
     checkpoint = find_checkpoint(resume, args.output_dir)

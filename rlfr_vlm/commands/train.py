@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlfr_vlm.commands.run_trainer import run_trainer, training_dataset
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.options import RunOptions
+from rlfr_vlm.options import ScriptArguments, reward_names
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,7 +20,17 @@ SUMMARY = "train a policy: rlvr, rlfr (flow rewards), entropy, rlpr, or several 
 
 def help_text() -> str:
     from rlfr_vlm.commands.option_help import describe_options
-    from rlfr_vlm.options import FlowOptions, GroupOptions, RecordOptions, RewardOptions, RolloutOptions, TrainOptions
+    from rlfr_vlm.options import (
+        FlowOptions,
+        GroupOptions,
+        HeldOutOptions,
+        RecordOptions,
+        ReferencePassOptions,
+        RewardOptions,
+        RolloutOptions,
+        RunOptions,
+        TrainOptions,
+    )
 
     return describe_options(
         "rlfr train --config FILE.yaml [--key value ...] [--resume CHECKPOINT|auto] [--eval-only]",
@@ -30,9 +40,11 @@ def help_text() -> str:
         TrainOptions,
         RolloutOptions,
         RewardOptions,
+        ReferencePassOptions,
         GroupOptions,
         FlowOptions,
         RecordOptions,
+        HeldOutOptions,
         inherited="Every setting of TRL's GRPOConfig is accepted as well, such as --output_dir, --learning_rate, "
         "--num_generations, --per_device_train_batch_size, --max_steps; see TRL's documentation.",
     )
@@ -45,8 +57,9 @@ def run(arguments: Sequence[str]) -> int:
     only = "--eval-only" in arguments or "--eval_only" in arguments
     rest = [argument for argument in arguments if argument not in ("--eval-only", "--eval_only")]
     if only:
-        return run_trainer([*rest, "--eval_strategy", "steps"], RLFRConfig, build_trainer, _save, instead=_evaluate)
-    return run_trainer(rest, RLFRConfig, build_trainer, _save)
+        classes = (ScriptArguments, RLFRConfig)
+        return run_trainer([*rest, "--eval_strategy", "steps"], classes, build_trainer, _save, instead=_evaluate)
+    return run_trainer(rest, (ScriptArguments, RLFRConfig), build_trainer, _save)
 
 
 def _evaluate(trainer: "RLFRTrainer", checkpoint: str | None) -> None:
@@ -64,7 +77,7 @@ def _evaluate(trainer: "RLFRTrainer", checkpoint: str | None) -> None:
         )
     trainer.remove_callback(MetricsFile)  # the folder may be a run's, whose metrics are its own
     if checkpoint is not None:
-        trainer._load_from_checkpoint(checkpoint)
+        trainer.load_weights(checkpoint)
     metrics = trainer.evaluate()
     if trainer.accelerator.is_main_process:
         known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
@@ -73,41 +86,33 @@ def _evaluate(trainer: "RLFRTrainer", checkpoint: str | None) -> None:
 
 
 def _save(trainer: "RLFRTrainer") -> None:
-    from rlfr_vlm.flow import FIELD_FOLDER, save_field
-
     output_dir = trainer.args.output_dir
     trainer.save_model(output_dir)
     if trainer.accelerator.is_main_process:
-        if trainer.flow is not None:
-            save_field(Path(output_dir) / FIELD_FOLDER, trainer.flow.field, trainer.flow.spec)
         print(f"trained policy in {output_dir}")
         if trainer.state.best_model_checkpoint is not None:
             print(f"best on held-out rows: {trainer.state.best_metric:.3f} ({trainer.args.metric_for_best_model}) in "
                   f"{trainer.state.best_model_checkpoint}")  # fmt: skip
 
 
-def build_trainer(options: RunOptions, args: "RLFRConfig") -> "RLFRTrainer":
+def build_trainer(options: ScriptArguments, args: "RLFRConfig") -> "RLFRTrainer":
     """The trainer for a configuration. Cheap mistakes are found before anything large is loaded."""
     from rlfr_vlm.data.load import read_rows
-    from rlfr_vlm.flow import load_field
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards
     from rlfr_vlm.trainer.lora import lora_config
     from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine, Watch
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
+    from rlfr_vlm.trainer.signals.flow import find_flow
 
     refuse_data_parallel(args)
-    if args.uses_flow and not args.flow_path:
-        raise UserError(
-            f"flow_coef is {args.flow_coef} but flow_path is not set. Fit a field with `rlfr fit-flow` and set "
-            "flow_path to its folder, or set method: rlvr."
-        )
+    options.rewards = reward_names(options, args.method)
     settings: dict[str, Any] = {
         "args": args,
-        "flow": load_field(args.flow_path) if args.uses_flow and args.flow_path else None,
-        "reward_funcs": build_rewards(args.rewards or [], args, args.max_completion_length or 0),
+        "flow": find_flow(None, args) if args.uses_flow else None,
+        "reward_funcs": build_rewards(options.rewards, options, args.max_completion_length or 0),
         "callbacks": [MetricsFile(args.output_dir), ProgressLine(args.method)]
-        + ([Watch(args.output_dir)] if args.watch else []),
+        + ([Watch(args.output_dir)] if options.watch else []),
     }
     rows = read_rows(options, ("prompt", "answer"), args.seed)  # a wrong name is found before a large policy is loaded
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
@@ -122,7 +127,7 @@ def build_trainer(options: RunOptions, args: "RLFRConfig") -> "RLFRTrainer":
         raise UserError(str(error)) from None
 
 
-def held_out_rows(options: RunOptions, args: "RLFRConfig", processing_class: Any) -> "Dataset":
+def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class: Any) -> "Dataset":
     """A fixed subset of the held-out rows, read and built as the training rows are.
 
     Raises:
@@ -132,7 +137,7 @@ def held_out_rows(options: RunOptions, args: "RLFRConfig", processing_class: Any
 
     from rlfr_vlm.data.load import read_rows
 
-    name, split = args.eval_dataset_name or options.dataset_name, args.eval_dataset_split
+    name, split = options.eval_dataset_name or options.dataset_name, options.eval_dataset_split
     if (name, split) == (options.dataset_name, options.dataset_split):
         raise UserError(
             f"The held-out rows are the training rows ({name}, split {split}). Name others with eval_dataset_name or "
@@ -140,5 +145,5 @@ def held_out_rows(options: RunOptions, args: "RLFRConfig", processing_class: Any
         )
     own = dataclasses.replace(options, dataset_name=name, dataset_split=split, dataset_limit=None, long_prompts="drop")
     dataset = training_dataset(read_rows(own, ("prompt", "answer"), args.seed), own, processing_class)
-    numbers = random.Random(0).sample(range(len(dataset)), min(args.eval_rows, len(dataset)))
+    numbers = random.Random(0).sample(range(len(dataset)), min(options.eval_rows, len(dataset)))
     return dataset.select(sorted(numbers))

@@ -10,67 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from PIL.Image import Image, Resampling
 from tqdm import tqdm
 
-from rlfr_vlm.data.encode import is_text_only, render_prompt, tokenizer_of
+from rlfr_vlm.data.encode import render_prompt, tokenizer_of
 from rlfr_vlm.data.images import image_size
 from rlfr_vlm.data.load import Rows, shrunk_size
 from rlfr_vlm.data.rows import BadRow, Row
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.models import family_of_processor
+from rlfr_vlm.models.family import ImageGrid
 from rlfr_vlm.options import LONG_PROMPT_RULES
-
-
-@dataclass(frozen=True)
-class ImageGrid:
-    """How a Qwen2-VL style processor turns an image into tokens: sides in multiples of patch * merge."""
-
-    patch: int
-    merge: int
-    min_pixels: int
-    max_pixels: int
-
-    @property
-    def side(self) -> int:
-        """Pixels of one token's side."""
-        return self.patch * self.merge
-
-    def tokens(self, width: int, height: int) -> int:
-        """Tokens of an image, by the processor's own `smart_resize` (qwen-vl-utils has the same arithmetic)."""
-        from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-
-        rows, columns = smart_resize(height, width, self.side, self.min_pixels, self.max_pixels)
-        return (rows // self.side) * (columns // self.side)
-
-    def resized(self, image: Image) -> Image:
-        """The image in the size that the processor would give it; another processor then leaves its size alone.
-
-        Images so thin that their new size would be resized again are left as they are.
-        """
-        from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-
-        limits = (self.side, self.min_pixels, self.max_pixels)
-        rows, columns = smart_resize(image.height, image.width, *limits)
-        if image.size == (columns, rows) or smart_resize(rows, columns, *limits) != (rows, columns):
-            return image
-        return image.resize((columns, rows), Resampling.BICUBIC)
-
-
-def image_grid(processing_class: Any) -> ImageGrid | None:
-    """The grid of a processor; None for a plain tokenizer.
-
-    Raises:
-        UserError: the processor counts image tokens in some other way.
-    """
-    if is_text_only(processing_class):
-        return None
-    processor = processing_class.image_processor
-    size = getattr(processor, "size", None) or {}
-    if not hasattr(processor, "merge_size") or "longest_edge" not in size:
-        raise UserError(
-            f"Image tokens of {type(processor).__name__} cannot be counted before training. Unset max_prompt_tokens."
-        )
-    return ImageGrid(processor.patch_size, processor.merge_size, size["shortest_edge"], size["longest_edge"])
 
 
 @dataclass
@@ -81,7 +30,7 @@ class TokenCounter:
     grid: ImageGrid | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.grid = image_grid(self.processing_class)
+        self.grid = family_of_processor(self.processing_class).image_grid(self.processing_class)
 
     def text(self, rows: Sequence[Row]) -> list[int]:
         """Tokens of each prompt's text, its image places not among them."""

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rlfr_vlm.data.bad_rows import BadRows
 from rlfr_vlm.data.digits import SPLITS, load_digits_task
 from rlfr_vlm.data.images import ImageRules, open_image
-from rlfr_vlm.data.prompts import VISION_TOKENS, build_messages, flatten_text
+from rlfr_vlm.data.prompts import build_messages, flatten_text
 from rlfr_vlm.data.read import RawDataset, keep_encoded, read_dataset
 from rlfr_vlm.data.rows import MALFORMED, BadRow, Converter, Row, check_columns, parse_mapping
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.models import VISION_TOKENS
 from rlfr_vlm.options import DataOptions
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from typing import Any
 from rlfr_vlm.errors import UserError
 
 IMAGE_MARKER = "<image>"
-VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 Messages = list[dict[str, Any]]
 
 

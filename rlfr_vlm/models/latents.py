@@ -10,68 +10,11 @@ Letters: L captured layers, B samples, P sequence length, S captured positions (
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rlfr_vlm.errors import UserError
-
-# Where the decoder blocks of Qwen2.5-VL and Qwen2-VL, of Qwen2, Qwen3 and Llama, and of other layouts hang.
-TOWER_NAMES = ("model.language_model", "language_model.model", "model.text_model", "language_model", "model")
-
-
-@dataclass
-class LanguageTower:
-    """The module whose `layers` are the decoder blocks, and the config that describes it."""
-
-    module: nn.Module
-    config: Any
-    name: str
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        return self.module.layers  # type: ignore[return-value]
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """Strip DDP, DeepSpeed, torch.compile and PEFT wrappers, down to the transformers model."""
-    while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod  # type: ignore[assignment]
-        elif hasattr(model, "get_base_model"):
-            model = model.get_base_model()  # type: ignore[operator]
-        elif isinstance(getattr(model, "module", None), nn.Module):
-            model = model.module  # type: ignore[assignment]
-        else:
-            return model
-
-
-def descend(module: nn.Module, name: str) -> Any:
-    """The attribute at a dotted name, or None."""
-    found: Any = module
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found
-
-
-def find_language_tower(model: nn.Module) -> LanguageTower:
-    """Find the language tower of a policy, however it is wrapped.
-
-    Raises:
-        UserError: none of the known layouts is there; the message lists the names tried.
-    """
-    inner = unwrap(model)
-    for name in TOWER_NAMES:
-        module = descend(inner, name)
-        if isinstance(getattr(module, "layers", None), nn.ModuleList):
-            return LanguageTower(module, inner.config.get_text_config(), name)  # type: ignore[operator, union-attr]
-    tried = ", ".join(f"{name}.layers" for name in TOWER_NAMES)
-    raise UserError(
-        f"Cannot find the decoder blocks of {type(inner).__name__}: tried {tried}. Supported are Qwen2.5-VL, "
-        "Qwen2-VL, Qwen2, Qwen2.5, Qwen3 and Llama; add the path of your model's tower to TOWER_NAMES in "
-        "rlfr_vlm/models/latents.py."
-    )
+from rlfr_vlm.models.towers import find_language_tower, unwrap
 
 
 @dataclass

@@ -1,39 +1,44 @@
-"""Process each image once per prompt, not once per response of its group, and once per rollout.
+"""Process each image once per rollout, not once per response of its group.
 
 GRPO repeats a row for each response, and TRL runs the processor on all of them, for generation and again for the
-log-probs. Within a rollout the same image object gives the same patches, so they are made once and handed out.
+log-probs. Within a rollout the same image object gives the same features, so they are computed once and reused.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
+from torch import Tensor
 from transformers import BatchFeature
+
+from rlfr_vlm.models import ModelFamily, family_of_processor
+
+Features = dict[str, Tensor]
 
 
 @contextmanager
 def images_processed_once(processing_class: Any) -> Iterator[None]:
-    """Inside, the processor's image processor keeps what it made of each image object.
+    """Cache the image processor's output per image object while the context is open.
 
-    Only for processors of the Qwen2-VL kind, whose patches lie one image after the other and are counted by
-    `image_grid_thw`; others are left alone.
+    Processors of families that cannot split a batch of images (`ModelFamily.split_images`) are left as they are.
     """
-    processor = getattr(processing_class, "image_processor", None)
-    if processor is None or not hasattr(processor, "merge_size"):
+    family = family_of_processor(processing_class)
+    if not family.image_keys:
         yield
         return
+    processor = processing_class.image_processor
     original_class = type(processor)
-    made: dict[int, tuple[Any, dict[str, Any]]] = {}
+    cache: dict[int, tuple[Any, Features]] = {}
 
-    def call(self: Any, images: Any = None, *arguments: Any, **settings: Any) -> Any:
-        flat = _flat(images)
-        tensors = settings.get("return_tensors") in (None, "pt")  # this kind makes torch tensors either way
-        if arguments or settings.get("videos") is not None or not tensors or not flat:
-            return original_class.__call__(self, images, *arguments, **settings)
-        return _assemble(flat, made, lambda new: original_class.__call__(self, new, **settings))
+    def call(self: Any, images: Any = None, *args: Any, **kwargs: Any) -> Any:
+        flat = _flatten(images)
+        returns_torch = kwargs.get("return_tensors") in (None, "pt")  # Qwen's returns torch tensors for both
+        if args or kwargs.get("videos") is not None or not returns_torch or not flat:
+            return original_class.__call__(self, images, *args, **kwargs)
+        return _assemble(family, flat, cache, lambda new: original_class.__call__(self, new, **kwargs))
 
-    # Calls are looked up on the class, and saving writes the class's name: a subclass of the same name does both.
+    # Python looks calls up on the class and saving writes the class's name, so a wrapper object would not do: a
+    # subclass of the same name does both.
     processor.__class__ = type(original_class.__name__, (original_class,), {"__call__": call})
     try:
         yield
@@ -41,28 +46,28 @@ def images_processed_once(processing_class: Any) -> Iterator[None]:
         processor.__class__ = original_class
 
 
-def _flat(images: Any) -> list[Any]:
-    """Images of a batch in order; None and lists of lists are as TRL and transformers pass them."""
+def _flatten(images: Any) -> list[Any]:
+    """Images of a batch in order, from None, one image, or nested lists as TRL and transformers pass them."""
     if images is None:
         return []
     if not isinstance(images, list | tuple):
         return [images]
-    return [image for part in images for image in _flat(part)]
+    return [image for part in images for image in _flatten(part)]
 
 
 def _assemble(
-    flat: list[Any], made: dict[int, tuple[Any, dict[str, Any]]], process: Callable[[list[Any]], Any]
-) -> Any:
-    """What `process` would return for all images, calling it only for those not made yet."""
-    new = list({id(image): image for image in flat if id(image) not in made}.values())
+    family: ModelFamily,
+    images: list[Any],
+    cache: dict[int, tuple[Any, Features]],
+    process: Callable[[list[Any]], BatchFeature],
+) -> BatchFeature:
+    """What `process` would return for all images, calling it only for images that are not in the cache."""
+    new = list({id(image): image for image in images if id(image) not in cache}.values())
     if new:
-        fresh = process(new)
-        patches = torch.split(fresh["pixel_values"], fresh["image_grid_thw"].prod(dim=1).tolist())
-        for image, pixels, grid in zip(new, patches, fresh["image_grid_thw"], strict=True):
-            made[id(image)] = (image, {"pixel_values": pixels, "image_grid_thw": grid})  # holds on to the image's id
-    parts = [made[id(image)][1] for image in flat]
-    data = {
-        "pixel_values": torch.cat([part["pixel_values"] for part in parts]),
-        "image_grid_thw": torch.stack([part["image_grid_thw"] for part in parts]),
-    }
-    return BatchFeature(data=data)
+        features = process(new)
+        split = family.split_images(features)
+        if split is None:
+            return process(images)
+        for image, own_features in zip(new, split, strict=True):
+            cache[id(image)] = (image, own_features)  # a reference keeps the image's id from being used again
+    return BatchFeature(data=family.join_images([cache[id(image)][1] for image in images]))

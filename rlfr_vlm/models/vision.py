@@ -1,31 +1,17 @@
-"""Two precautions for vision-language policies: a frozen vision tower, and no sampled vision tokens."""
+"""Freeze the vision tower, and make it impossible to sample vision tokens."""
 
-import logging
 from typing import Any
 
 import torch
 from torch import nn
 
 from rlfr_vlm.data.encode import tokenizer_of
-from rlfr_vlm.data.prompts import VISION_TOKENS
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.models.latents import descend, unwrap
+from rlfr_vlm.models import family_of
+from rlfr_vlm.models.towers import find_vision_tower, unwrap
 
-logger = logging.getLogger(__name__)
-
-VISION_TOWER_NAMES = ("model.visual", "visual", "model.vision_tower", "vision_tower")
 # exp(BANNED_LOGIT) is exactly 0 in every float type, and 0 * BANNED_LOGIT stays 0 where 0 * -inf would be NaN.
 BANNED_LOGIT = -1e4
-
-
-def find_vision_tower(model: nn.Module) -> nn.Module | None:
-    """The vision tower, or None for a text-only policy."""
-    inner = unwrap(model)
-    for name in VISION_TOWER_NAMES:
-        module = descend(inner, name)
-        if isinstance(module, nn.Module):
-            return module
-    return None
 
 
 def freeze_vision_tower(model: nn.Module) -> int:
@@ -38,12 +24,12 @@ def freeze_vision_tower(model: nn.Module) -> int:
 
 
 def vision_token_ids(model: nn.Module, processing_class: Any) -> list[int]:
-    """Ids of the vision tokens in the vocabulary; none for a text-only policy, which may sample what it likes."""
-    if find_vision_tower(model) is None:
-        return []
-    tokenizer = tokenizer_of(processing_class)
-    vocabulary = tokenizer.get_vocab()
-    return sorted(vocabulary[token] for token in VISION_TOKENS if token in vocabulary)
+    """Ids of the vision tokens that a policy must not sample; none for a text-only policy.
+
+    Raises:
+        UserError: the policy has a vision tower, but the tokenizer has no vision token.
+    """
+    return family_of(model).vision_token_ids(tokenizer_of(processing_class))
 
 
 def ban_tokens(model: nn.Module, token_ids: list[int]) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlfr_vlm.options import RewardOptions
 from rlfr_vlm.quickstart.warm_start import WarmStartRecipe
 
 
@@ -40,7 +41,7 @@ class QuickstartRecipe:
         )
 
     def fit_arguments(self, output_dir: str, seed: int) -> dict[str, Any]:
-        """Arguments of `FitConfig`."""
+        """Arguments of `FlowFitConfig`."""
         return {
             "output_dir": output_dir,
             "seed": seed,
@@ -58,10 +59,8 @@ class QuickstartRecipe:
     def rl_arguments(self, output_dir: str, method: str, seed: int) -> dict[str, Any]:
         """Arguments of `RLFRConfig`; all methods get the same but for what makes them."""
         samples = self.rl_prompts * self.rl_generations
-        # The policy boxes its answers. Its accuracy is watched beside the reward, without weight.
-        own = {"rewards": ["reference_probability", "accuracy"], "reward_weights": [1.0, 0.0], "rlpr_mode": "boxed"}
         return {
-            **(own if "rlpr" in method else {}),
+            **({"reward_weights": [1.0, 0.0]} if "rlpr" in method else {}),
             "output_dir": output_dir,
             "method": method,
             "seed": seed,
@@ -77,3 +76,9 @@ class QuickstartRecipe:
             "save_strategy": "no",
             "use_cpu": True,
         }
+
+    def reward_options(self, method: str) -> RewardOptions:
+        """Rewards of a method. With rlpr, accuracy is measured beside the reward, without weight."""
+        if "rlpr" not in method:
+            return RewardOptions()
+        return RewardOptions(rewards=["reference_probability", "accuracy"], rlpr_mode="boxed")

@@ -14,6 +14,7 @@ from rlfr_vlm.data.load import load_rows
 from rlfr_vlm.deviation import ResponseDeviation, correctness_auc, response_deviations
 from rlfr_vlm.evaluate import Accuracy, Response, respond
 from rlfr_vlm.flow import FlowSpec, VelocityField
+from rlfr_vlm.options import reward_names
 from rlfr_vlm.quickstart.recipe import QuickstartRecipe
 from rlfr_vlm.quickstart.warm_start import cached_policy
 from rlfr_vlm.rewards import accuracy, build_rewards
@@ -106,18 +107,17 @@ def _evaluate(folder: Path, result: QuickstartResult) -> tuple[dict[str, Accurac
 
 
 def _fit(folder: Path, out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
-    from rlfr_vlm.trainer.flow_fit_trainer import FitConfig, make_fit_trainer
+    from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
+    from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, spec_for
     from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine, quiet
 
     policy, processor = _load(folder)
     recipe = result.recipe
-    args = FitConfig(**recipe.fit_arguments(str(out), result.seeds[0]))
-    spec = FlowSpec.for_policy(
-        policy.config.get_text_config(), folder.name, args.flow_depth, args.flow_layers, data="digits (train)"
-    )
+    args = FlowFitConfig(**recipe.fit_arguments(str(out), result.seeds[0]))
+    spec = spec_for(policy, args, folder.name, "digits (train)")
     dataset = load_rows("digits", limit=recipe.fit_rows, seed=recipe.warm_start.seed + 1)
     callbacks = [MetricsFile(str(out)), ProgressLine("fit flow")]
-    trainer = make_fit_trainer(policy, processor, spec, args, dataset, callbacks)
+    trainer = FlowFitTrainer(policy, args, dataset, processing_class=processor, spec=spec, callbacks=callbacks)
     quiet(trainer)
     trainer.train()
     result.held_out = trainer.evaluate()
@@ -137,7 +137,7 @@ def _measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], resu
 
 def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRecipe) -> list[dict[str, Any]]:
     """Train from the warm-started policy and save the result in `out`; returns the logged steps."""
-    from rlfr_vlm.flow import FIELD_FOLDER, load_field, save_field
+    from rlfr_vlm.flow import load_field
     from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine, Watch, quiet
     from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_record
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
@@ -145,23 +145,22 @@ def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRe
 
     policy, processor = _load(folder)
     args = RLFRConfig(**recipe.rl_arguments(str(out), method, seed))
+    rewards = recipe.reward_options(method)
     # RL changes the field, so each run starts from the fitted one on disk.
     flow = load_field(out.parent.parent / "flow") if args.uses_flow else None
     trainer = RLFRTrainer(
         policy,
         args=args,
         flow=flow,
-        reward_funcs=build_rewards(args.rewards or [], args, recipe.max_new_tokens),
+        reward_funcs=build_rewards(reward_names(rewards, method), rewards, recipe.max_new_tokens),
         train_dataset=load_rows("digits", limit=recipe.rl_rows, seed=seed),
         processing_class=processor,
         callbacks=[MetricsFile(str(out)), Watch(str(out)), ProgressLine(f"{method}, seed {seed}")],
     )
     quiet(trainer)
-    write_resolved(out, args)
+    write_resolved(out, rewards, args)
     data = {"name": "digits", "split": "train", "rows": recipe.rl_rows}
     write_run_record(out, program_arguments(), args, data, policy=folder.name)
     trainer.train()
     trainer.save_model(str(out))
-    if trainer.flow is not None:
-        save_field(out / FIELD_FOLDER, trainer.flow.field, trainer.flow.spec)
     return trainer.state.log_history

@@ -1,7 +1,7 @@
-"""Take rows out of a rollout's batch, and put rows of several rollouts together.
+"""Select rows of a rollout's batch, and join the rows of several rollouts.
 
-A batch is the dict that TRL's `_generate_and_score_completions` returns: tensors keyed by row, padded to the longest
-prompt (left) and response (right), pixels flat over images (read in TRL 1.16.0).
+A batch is the dict that TRL's `_generate_and_score_completions` returns: tensors with a row per response, padded to
+the longest prompt (left) and response (right), pixels flat over images (keys in trl_seams.py).
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
-PROMPT_KEYS = ("prompt_ids", "prompt_mask")
-WHOLE_KEYS = ("mm_token_type_ids", "token_type_ids")  # prompt and response side by side
-IMAGE_KEYS = ("pixel_values", "image_grid_thw")
-Batch = dict[str, Any]
+from rlfr_vlm.trainer.trl_seams import FLAT_IMAGE_KEYS, PROMPT_KEYS, SEQUENCE_KEYS, Batch
 
 
 def select_rows(batch: Batch, rows: Sequence[int]) -> Batch:
@@ -53,22 +50,22 @@ def join_batches(batches: Sequence[Batch], pad_token_id: int) -> Batch:
 
 
 def _without_empty_images(split: Batch) -> Batch:
-    """Rows of text alone have no image keys: the vision tower cannot look at nothing."""
+    """Drop the image keys if no selected row has an image: an empty pixel_values crashes the vision tower."""
     pixels = split.get("pixel_values")
     if isinstance(pixels, list) and not any(len(value) for value in pixels):
-        return {key: value for key, value in split.items() if key not in IMAGE_KEYS}
+        return {key: value for key, value in split.items() if key not in FLAT_IMAGE_KEYS}
     return split
 
 
 def _with_image_keys(split: Batch, batches: Sequence[Batch]) -> Batch:
-    """A batch of text alone has no image keys; beside one with images it needs empty ones."""
-    model = next((batch for batch in batches if "pixel_values" in batch), None)
-    if model is None or "pixel_values" in split:
+    """Add empty image keys to a batch of text rows if another batch has images."""
+    example = next((batch for batch in batches if "pixel_values" in batch), None)
+    if example is None or "pixel_values" in split:
         return split
     rows = split["prompt_ids"].shape[0]
-    filled: Batch = {key: [model[key][:0]] * rows for key in IMAGE_KEYS if key in model}
-    whole = torch.cat([split["prompt_ids"], split["completion_ids"]], dim=1)
-    filled |= {key: torch.zeros_like(whole) for key in WHOLE_KEYS if key in model and key not in split}
+    filled: Batch = {key: [example[key][:0]] * rows for key in FLAT_IMAGE_KEYS if key in example}
+    sequence = torch.cat([split["prompt_ids"], split["completion_ids"]], dim=1)
+    filled |= {key: torch.zeros_like(sequence) for key in SEQUENCE_KEYS if key in example and key not in split}
     return {**split, **filled, "num_images": [0] * rows}
 
 
@@ -79,6 +76,6 @@ def _widen(key: str, value: Tensor, size: tuple[int, int], widest: tuple[int, in
         return value
     if key in PROMPT_KEYS:
         return pad(value, (left, 0), value=fill)
-    if key in WHOLE_KEYS:
+    if key in SEQUENCE_KEYS:
         return pad(value, (left, right), value=fill)
     return pad(value, (0, right), value=fill) if value.shape[1] == size[1] else value

@@ -1,22 +1,20 @@
 """Fit a flow field to the latents of a frozen policy on expert responses.
 
-Built on transformers' `Trainer`, which brings gradient accumulation, mixed precision, several processes, TensorBoard,
-checkpoints and exact resume. Ours are the loss and the held-out report.
+transformers' `Trainer` does gradient accumulation, mixed precision, several ranks, TensorBoard, checkpoints and exact
+resume. This subclass adds the loss and the held-out report.
 
 Letters: L hooked layers, B samples, T response tokens, M response tokens that have a partner.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import TrainingArguments
 
-from rlfr_vlm.checkpoint import CompleteCheckpoints, ResumableArguments
+from rlfr_vlm.checkpoint import CompleteCheckpoints
 from rlfr_vlm.data.encode import Encoded, encode_examples
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow.pairing import FlowInputs, context_lead
@@ -24,31 +22,15 @@ from rlfr_vlm.flow.path import logit_normal, standard_normal, target_velocity, t
 from rlfr_vlm.flow.spec import FlowSpec, check_same_field
 from rlfr_vlm.flow.storage import FIELD_FOLDER, build_field, load_field, save_field
 from rlfr_vlm.models.latents import capture_latents, only_first_blocks
-from rlfr_vlm.options import FitOptions
+from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
+from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
+from rlfr_vlm.trainer.setup import load_model, prepare_dataset
 
-TIME_BUCKETS = 5
-STATISTICS_ROWS = 256
+if TYPE_CHECKING:
+    from datasets import Dataset
 
-
-@dataclass
-class FitConfig(FitOptions, ResumableArguments, TrainingArguments):
-    """Settings of `rlfr fit-flow`: transformers' `TrainingArguments` with RLFR's values, plus `FitOptions`."""
-
-    learning_rate: float = field(default=1e-4, metadata={"help": "AdamW learning rate."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up, as a share of all steps when below 1."})
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW weight decay."})
-    num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the expert data."})
-    logging_steps: float = field(default=10, metadata={"help": "Log every so many updates."})
-    # None stands first as in transformers, whose parser depends on the order.
-    report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where metrics go."})  # noqa: RUF036
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Rows are encoded by our collator."})
-
-    def __post_init__(self) -> None:
-        for name in ("flow_noise_repeats", "flow_depth", "max_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        super().__post_init__()
+TIME_BUCKETS = 5  # of t in [0, 1], in the held-out report
+STATISTICS_ROWS = 256  # rows that a layer's mean and standard deviation are taken over
 
 
 def flow_inputs_of(policy: Any, batch: Encoded, spec: FlowSpec) -> FlowInputs:
@@ -82,39 +64,62 @@ class FlowFitTrainer(CompleteCheckpoints):
     """Fits a field. Overrides the loss, `evaluate`, and how weights are saved and loaded; the rest is inherited.
 
     Args:
-        policy: is frozen, put into evaluation mode and moved to the device.
-        processing_class: its processor or tokenizer.
-        spec: of the field to fit; its `steps` and `final_loss` are filled in.
-        args: `FitConfig`.
-        train_dataset, eval_dataset: rows with prompt, images and response.
+        model: policy, or a hub id or folder to load it from. It is frozen and put into evaluation mode.
+        args: settings; None is `FlowFitConfig` with its defaults.
+        train_dataset: Hugging Face dataset with the columns prompt, response (an expert's) and, for vision-language
+            policies, images.
+        eval_dataset: held-out rows; None holds out the last `eval_fraction` of the training rows.
+        processing_class: processor or tokenizer; None loads the one of the model.
+        spec: of the field; None makes it from `args`. Its `steps` and `final_loss` are filled in.
+        others: further arguments of transformers' `Trainer`, such as `callbacks`.
+
+    Raises:
+        UserError: the model cannot be loaded, image context is asked of a text-only policy, or no rows are left for
+            training or for holding out.
     """
 
     def __init__(
-        self, *, policy: Any, processing_class: Any, spec: FlowSpec, args: FitConfig, train_dataset: Any,
-        eval_dataset: Any, **others: Any,
-    ) -> None:  # fmt: skip
-        self.policy = policy.requires_grad_(False).eval()
-        self.spec = spec
+        self,
+        model: Any,
+        args: FlowFitConfig | None = None,
+        train_dataset: "Dataset | None" = None,
+        eval_dataset: "Dataset | None" = None,
+        processing_class: Any = None,
+        *,
+        spec: FlowSpec | None = None,
+        **others: Any,
+    ) -> None:
+        if isinstance(model, str):
+            model, processing_class = load_model(model, processing_class)
+        if args is None:
+            args = FlowFitConfig(f"{Path(getattr(model, 'name_or_path', '') or 'policy').name}-flow")
+        self.policy = model.requires_grad_(False).eval()
+        self.spec = spec_for(model, args) if spec is None else spec
         self.left_out = 0
         self.encoder = processing_class
+        train_dataset = prepare_dataset(train_dataset, processing_class)
+        if eval_dataset is None and train_dataset is not None:
+            train_dataset, eval_dataset = hold_out(train_dataset, args)
         torch.manual_seed(args.seed)
         super().__init__(
-            model=build_field(spec),
+            model=build_field(self.spec),
             args=args,
             data_collator=self._collate,
             train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            eval_dataset=prepare_dataset(eval_dataset, processing_class),
             **others,
         )
         self.policy.to(args.device)
+        if args.flow_normalise:
+            self.measure_statistics()
 
     def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Encode rows; says how many were left out, because it may run in a worker process."""
+        """Encode rows. Returns the number of left-out rows too, because this may run in a worker process."""
         batch = encode_examples(self.encoder, rows)
         limit = self.args.max_length
         if batch.input_ids.shape[1] <= limit:
             return {"batch": batch, "left_out": 0}
-        # Padding may be what makes the batch long; only rows that are too long by themselves are left out.
+        # Padding may make the batch too long; only rows that are too long themselves are left out.
         kept = [
             row for row, length in zip(rows, batch.attention_mask.sum(dim=1).tolist(), strict=True) if length <= limit
         ]
@@ -138,7 +143,7 @@ class FlowFitTrainer(CompleteCheckpoints):
         self.spec.latent_std = tuple((squares / max(count, 1) - mean.square()).clamp(min=1e-12).sqrt().tolist())
 
     def left_out_rows(self) -> int:
-        """Rows read in training that were too long, over all processes."""
+        """Rows read in training that were too long, over all ranks."""
         return int(self.accelerator.reduce(torch.tensor(self.left_out, device=self.args.device), reduction="sum"))
 
     def compute_loss(
@@ -147,7 +152,7 @@ class FlowFitTrainer(CompleteCheckpoints):
         """Mean flow-matching loss over tokens, noise repeats and layers."""
         batch = inputs["batch"]
         self.left_out += inputs["left_out"]
-        if batch is None:  # every row was too long; a pass over no token keeps several processes in step
+        if batch is None:  # every row was too long; a pass over no token keeps several ranks in step
             flow_inputs = empty_inputs(self.spec, self.args.device)
         else:
             flow_inputs = flow_inputs_of(self.policy, batch.to(self.args.device), self.spec)
@@ -207,10 +212,33 @@ class FlowFitTrainer(CompleteCheckpoints):
         self.spec.latent_mean, self.spec.latent_std = spec.latent_mean, spec.latent_std
 
 
-def make_fit_trainer(
-    policy: Any, processing_class: Any, spec: FlowSpec, args: FitConfig, dataset: Any, callbacks: list[Any]
-) -> FlowFitTrainer:
-    """Split off the held-out rows, measure statistics if asked, and build the trainer.
+def spec_for(policy: Any, args: FlowFitConfig, policy_name: str = "", data: str = "") -> FlowSpec:
+    """The spec of a new field for a policy.
+
+    Args:
+        policy_name: written into the spec; "" is the policy's own.
+        data: description of the expert data, written into the spec.
+
+    Raises:
+        UserError: image context is asked of a text-only policy.
+    """
+    name = policy_name or getattr(policy, "name_or_path", "")
+    if args.flow_image_context and find_vision_tower(policy) is None:
+        raise UserError(f"{name or 'The policy'} is a text-only policy. Set flow_image_context: false.")
+    return FlowSpec.for_policy(
+        find_language_tower(policy).config,
+        name,
+        args.flow_depth,
+        args.flow_layers,
+        context_mode=args.flow_context_mode,
+        shift=args.flow_shift,
+        image_context=args.flow_image_context,
+        data=data,
+    )
+
+
+def hold_out(dataset: "Dataset", args: FlowFitConfig) -> tuple["Dataset", "Dataset"]:
+    """Training rows and held-out rows: the last `eval_fraction` of the rows, `eval_rows` at most.
 
     Raises:
         UserError: the split leaves no training or no held-out rows.
@@ -222,18 +250,7 @@ def make_fit_trainer(
             f"{len(dataset) - held_out} training rows; both must exist. Change eval_fraction or take more rows."
         )
     order = range(len(dataset))
-    trainer = FlowFitTrainer(
-        policy=policy,
-        processing_class=processing_class,
-        spec=spec,
-        args=args,
-        train_dataset=dataset.select(order[:-held_out]),
-        eval_dataset=dataset.select(order[-held_out:]),
-        callbacks=callbacks,
-    )
-    if args.flow_normalise:
-        trainer.measure_statistics()
-    return trainer
+    return dataset.select(order[:-held_out]), dataset.select(order[-held_out:])
 
 
 def held_out_metrics(sums: Tensor, layers: Sequence[int]) -> dict[str, float]:

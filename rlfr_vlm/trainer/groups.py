@@ -80,11 +80,17 @@ class PromptStream:
 
 @dataclass
 class UndecidedGuard:
-    """Stops a run whose answers the grader cannot decide: its rewards would teach the wrong thing, or nothing."""
+    """Stops a run whose answers the grader cannot decide: its rewards would teach the wrong thing, or nothing.
+
+    Attributes:
+        limit: largest share of undecided responses.
+        window: responses that the share is taken over, at least.
+        counts: undecided and total responses of each rollout in the window.
+    """
 
     limit: float
     window: int
-    seen: list[tuple[int, int]] = field(default_factory=list)
+    counts: list[tuple[int, int]] = field(default_factory=list)
 
     def check(self, outcome: Tensor) -> None:
         """Count one rollout's outcomes (N,), NaN where undecided.
@@ -92,10 +98,10 @@ class UndecidedGuard:
         Raises:
             UserError: the share over the last `window` responses is above the limit.
         """
-        self.seen.append((int(outcome.isnan().sum()), outcome.numel()))
-        while sum(n for _, n in self.seen[1:]) >= self.window:
-            self.seen.pop(0)
-        undecided, total = (sum(column) for column in zip(*self.seen, strict=True))
+        self.counts.append((int(outcome.isnan().sum()), outcome.numel()))
+        while sum(n for _, n in self.counts[1:]) >= self.window:
+            self.counts.pop(0)
+        undecided, total = (sum(column) for column in zip(*self.counts, strict=True))
         if total >= self.window and undecided > self.limit * total:
             raise UserError(
                 f"{undecided} of the last {total} responses were undecided, more than undecided_limit {self.limit}: "
@@ -104,9 +110,17 @@ class UndecidedGuard:
                 "tells which. undecided_limit: 1 never stops."
             )
 
+    def state_dict(self) -> list[list[int]]:
+        """Undecided and total responses of each rollout in the window, for a checkpoint."""
+        return [list(counts) for counts in self.counts]
+
+    def load_state_dict(self, state: Sequence[Sequence[int]]) -> None:
+        """Restore what `state_dict` returned."""
+        self.counts = [(undecided, total) for undecided, total in state]
+
 
 class GroupSelector:
-    """Judges the groups of each rollout and keeps the state that a checkpoint must have.
+    """Decides which groups of each rollout teach, and keeps the state that a checkpoint must have.
 
     Args:
         options: the group options of the run.

@@ -1,55 +1,84 @@
-"""Accuracy on held-out rows during training: greedy and sampled, with the trainer's own prompts, engine and grader.
+"""Accuracy on held-out rows during training, greedy and sampled, with Wilson intervals.
 
-With rollout hf, sampling is seeded and leaves the run's random state as it was, so a run with evaluations trains as
-one without; vLLM's own random state goes on.
+The trainer supplies generation and grading, so that held-out rows get the run's own prompts, engine and grader. With
+rollout hf, sampling is seeded and the run's random state is restored: a run with evaluations trains exactly as one
+without. vLLM's random state advances.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
-from trl.data_utils import prepare_multimodal_messages
+from torch import Tensor
 
-from rlfr_vlm.rewards import ReferenceProbability, build_rewards
 from rlfr_vlm.stats import wilson_interval
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
 
 MODES = ("greedy", "sampled")
 
 
-def evaluate_held_out(trainer: Any, dataset: Any, prefix: str = "eval") -> dict[str, float]:
-    """Accuracy of the policy, in all processes together.
+@dataclass
+class VerdictCounts:
+    """Numbers of right, wrong and undecided responses."""
+
+    right: int = 0
+    wrong: int = 0
+    undecided: int = 0
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right responses among decided ones; NaN if none is decided."""
+        return self.right / (self.right + self.wrong) if self.right + self.wrong else math.nan
+
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the accuracy; NaN if none is decided."""
+        decided = self.right + self.wrong
+        return wilson_interval(self.right, decided) if decided else (math.nan, math.nan)
+
+
+def evaluate_held_out(
+    dataset: "Dataset",
+    grade_rows: Callable[[Sequence[dict[str, Any]]], Tensor],
+    decoding: Callable[[bool], AbstractContextManager[None]],
+    *,
+    accelerator: "Accelerator",
+    batch_size: int,
+    threshold: float,
+    prefix: str = "eval",
+) -> dict[str, float]:
+    """Accuracy over all ranks.
 
     Args:
-        trainer: an `RLFRTrainer`.
         dataset: rows as the trainer takes them.
+        grade_rows: generates one response to each row of this rank; returns the outcomes of all ranks in their order,
+            NaN where undecided.
+        decoding: context in which responses are decoded greedily (True) or sampled (False).
+        accelerator: gives rank and number of ranks.
+        batch_size: rows of one call of `grade_rows`.
+        threshold: a response is right above it.
         prefix: of the metrics' names.
 
     Returns:
-        For each mode `<prefix>_<mode>` (accuracy among decided answers), `_low` and `_high` of its 95 % Wilson
-        interval and `_undecided` (share); `<prefix>_rows`. An accuracy of nothing decided is NaN.
+        For each mode `<prefix>_<mode>` (accuracy among decided answers), `_low` and `_high` of its interval and
+        `_undecided` (share); `<prefix>_rows`.
     """
-    training, per_prompt = trainer.model.training, trainer.num_generations_eval
-    trainer.model.eval()
-    trainer.num_generations_eval = 1  # a server is asked once for so many equal prompts; here all are different
     metrics: dict[str, float] = {f"{prefix}_rows": float(len(dataset))}
-    try:
-        for mode in MODES:
-            with _sampling(trainer, greedy=mode == "greedy"):
-                right, wrong, undecided = _judge(trainer, dataset)
-            low, high = wilson_interval(right, right + wrong) if right + wrong else (math.nan, math.nan)
-            metrics |= {
-                f"{prefix}_{mode}": right / (right + wrong) if right + wrong else math.nan,
-                f"{prefix}_{mode}_low": low,
-                f"{prefix}_{mode}_high": high,
-                f"{prefix}_{mode}_undecided": undecided / max(len(dataset), 1),
-            }
-        trainer._metrics["eval"].clear()  # what TRL has noted of these rollouts
-        trainer.log(dict(metrics))  # still in evaluation: the training metrics wait for their own step
-    finally:
-        trainer.model.train(training)
-        trainer.num_generations_eval = per_prompt
+    for mode in MODES:
+        with decoding(mode == "greedy"):
+            counts = _count_verdicts(dataset, grade_rows, accelerator, batch_size, threshold)
+        low, high = counts.interval()
+        metrics |= {
+            f"{prefix}_{mode}": counts.accuracy,
+            f"{prefix}_{mode}_low": low,
+            f"{prefix}_{mode}_high": high,
+            f"{prefix}_{mode}_undecided": counts.undecided / max(len(dataset), 1),
+        }
     return metrics
 
 
@@ -58,68 +87,34 @@ def describe_evaluation(metrics: Mapping[str, float], prefix: str = "eval") -> s
     parts = []
     for mode in MODES:
         value, low, high, undecided = (metrics[f"{prefix}_{mode}{end}"] for end in ("", "_low", "_high", "_undecided"))
-        shown = "nothing decided" if math.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-        parts.append(f"{mode} {shown}" + (f", {undecided:.1%} undecided" if undecided else ""))
+        text = "nothing decided" if math.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        parts.append(f"{mode} {text}" + (f", {undecided:.1%} undecided" if undecided else ""))
     return f"held-out accuracy (n = {metrics[f'{prefix}_rows']:.0f}): {'; '.join(parts)}"
 
 
-def _judge(trainer: Any, dataset: Any) -> tuple[int, int, int]:
-    """Right, wrong and undecided answers. All processes generate equally often; repeated rows do not count."""
-    accelerator, size = trainer.accelerator, trainer.args.per_device_eval_batch_size
-    share = math.ceil(len(dataset) / accelerator.num_processes)
-    start = accelerator.process_index * share
-    right = wrong = undecided = 0
-    for first in range(0, share, size):
-        places = range(first, min(first + size, share))
-        rows = dataset.__getitems__([min(start + place, len(dataset) - 1) for place in places])
-        outcome = _outcome(trainer, rows)
-        counts = torch.tensor([rank * share + place < len(dataset) for rank in range(accelerator.num_processes)
-                               for place in places], device=outcome.device)  # fmt: skip
-        decided = counts & ~outcome.isnan()
-        right += int((decided & (outcome > trainer.args.flow_accept_threshold)).sum())
-        wrong += int((decided & (outcome <= trainer.args.flow_accept_threshold)).sum())
-        undecided += int((counts & outcome.isnan()).sum())
-    return right, wrong, undecided
+def _count_verdicts(
+    dataset: "Dataset",
+    grade_rows: Callable[[Sequence[dict[str, Any]]], Tensor],
+    accelerator: "Accelerator",
+    batch_size: int,
+    threshold: float,
+) -> VerdictCounts:
+    """Verdicts of one response to each row.
 
-
-def _outcome(trainer: Any, rows: Sequence[dict[str, Any]]) -> torch.Tensor:
-    """The outcome of one response to each row, of all processes in their order; NaN where undecided.
-
-    That is the run's first reward; where it is the reference probability, which judges nothing, it is the grader's.
+    All ranks generate equally often; where a rank runs out of rows it repeats the last row, which does not count.
     """
-    prompts = [prepare_multimodal_messages(row["prompt"], images=row.get("images") or []) if trainer._is_vlm
-               else row["prompt"] for row in rows]  # fmt: skip
-    _, completion_ids, _, completions, *_ = trainer._generate(prompts)
-    if isinstance(trainer.reward_funcs[0], ReferenceProbability):
-        [grade] = build_rewards(["accuracy"], trainer.args, trainer.args.max_completion_length or 0)
-        columns = {name: [row.get(name) for row in rows] for name in rows[0]}
-        scores = grade(completions=completions, completion_ids=completion_ids, **columns)
-        local = [math.nan if score is None else score for score in scores]
-        return trainer.accelerator.gather(torch.tensor(local, device=trainer.accelerator.device))
-    trainer._rollout_logps = None
-    return trainer._calculate_rewards(list(rows), prompts, completions, completion_ids)[:, 0]
-
-
-@contextmanager
-def _sampling(trainer: Any, greedy: bool) -> Iterator[None]:
-    """Decode greedily, or sample at the run's temperature."""
-    if trainer.use_vllm:
-        generation = trainer.vllm_generation
-        temperature = generation.temperature
-        if greedy:
-            generation.temperature = 0.0
-        try:
-            yield
-        finally:
-            generation.temperature = temperature
-        return
-    kept_config = trainer.generation_config
-    if greedy:
-        trainer.generation_config = type(kept_config)(**(kept_config.to_diff_dict() | {"do_sample": False}))
-    cuda = [trainer.accelerator.device] if trainer.accelerator.device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(trainer.args.seed + trainer.accelerator.process_index)
-            yield
-    finally:
-        trainer.generation_config = kept_config
+    ranks, size = accelerator.num_processes, len(dataset)
+    share = math.ceil(size / ranks)
+    start = accelerator.process_index * share
+    counts = VerdictCounts()
+    for first in range(0, share, batch_size):
+        offsets = range(first, min(first + batch_size, share))
+        rows = dataset.__getitems__([min(start + offset, size - 1) for offset in offsets])
+        outcome = grade_rows(rows)
+        is_row = [rank * share + offset < size for rank in range(ranks) for offset in offsets]
+        is_counted = torch.tensor(is_row, device=outcome.device)
+        is_decided = is_counted & ~outcome.isnan()
+        counts.right += int((is_decided & (outcome > threshold)).sum())
+        counts.wrong += int((is_decided & (outcome <= threshold)).sum())
+        counts.undecided += int((is_counted & outcome.isnan()).sum())
+    return counts

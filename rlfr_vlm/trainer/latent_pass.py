@@ -1,5 +1,6 @@
-"""One more forward pass over a rollout, for its latents alone, where TRL runs none for the old log-probs."""
+"""Run one more forward pass over a rollout, for its latents alone, where TRL runs none for the old log-probs."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,45 +10,46 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import FusedCausalLMOutput
 
 from rlfr_vlm.models.latents import only_first_blocks
-
-# What TRL's log-prob pass takes besides tokens (read in 1.16.0).
-IMAGE_KEYS = (
-    "pixel_values",
-    "image_grid_thw",
-    "num_images",
-    "mm_token_type_ids",
-    "token_type_ids",
-    "pixel_attention_mask",
-    "image_sizes",
-    "spatial_shapes",
-    "num_tiles",
-    "image_position_ids",
-)
+from rlfr_vlm.trainer.trl_seams import LOGPROB_IMAGE_KEYS, Batch
 
 
-def run_latent_pass(trainer: Any, output: dict[str, Any], deepest: int) -> None:
+def run_latent_pass(
+    model: nn.Module,
+    batch: Batch,
+    deepest: int,
+    logprob_pass: Callable[..., Any],
+    *,
+    batch_size: int,
+    checkpointing_kwargs: dict[str, Any] | None,
+    whole_model: bool,
+) -> None:
     """Run a rollout through TRL's log-prob pass with a model that ends at block `deepest` and has no LM head.
 
-    TRL's own batching does the slicing of images; the trainer's capture takes the latents. Under FSDP a part of a
-    model cannot run alone, and the whole one does.
+    TRL's own batching slices the images; whoever watches the pass takes the latents.
 
     Args:
-        output: the batch of the rollout.
+        model: the policy.
+        batch: of the rollout.
+        deepest: the last block to run, counted from 1.
+        logprob_pass: TRL's `_get_per_token_logps_and_entropies`.
+        batch_size: rows of one forward pass.
+        checkpointing_kwargs: the run's `gradient_checkpointing_kwargs`.
+        whole_model: run the whole model, as FSDP needs: it cannot run a part of a model.
     """
-    checkpointing = disable_gradient_checkpointing(trainer.model, trainer.args.gradient_checkpointing_kwargs)
-    whole: AbstractContextManager[nn.Module] = nullcontext(trainer.model)
-    part = whole if trainer.is_fsdp_enabled else only_first_blocks(trainer.model, deepest)
-    with torch.no_grad(), checkpointing, part as backbone:
+    backbone: AbstractContextManager[nn.Module] = nullcontext(model)
+    if not whole_model:
+        backbone = only_first_blocks(model, deepest)
+    with torch.no_grad(), disable_gradient_checkpointing(model, checkpointing_kwargs), backbone as part:
 
         def shortened(labels: Tensor, fused_lm_head: bool, **model_inputs: Any) -> FusedCausalLMOutput:
-            backbone(**model_inputs, use_cache=False)
+            part(**model_inputs, use_cache=False)
             return FusedCausalLMOutput(log_probs=torch.zeros_like(labels[:, 1:], dtype=torch.float32))
 
-        trainer._get_per_token_logps_and_entropies(
-            trainer.model if backbone is trainer.model else shortened,
-            torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
-            torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
-            output["completion_ids"].shape[1],
-            batch_size=trainer.args.per_device_train_batch_size,
-            **{key: output[key] for key in IMAGE_KEYS if key in output},
+        logprob_pass(
+            model if part is model else shortened,
+            torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+            torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+            batch["completion_ids"].shape[1],
+            batch_size=batch_size,
+            **{key: batch[key] for key in LOGPROB_IMAGE_KEYS if key in batch},
         )

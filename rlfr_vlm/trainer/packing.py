@@ -1,18 +1,19 @@
-"""Less padding: rows of like length share a micro-batch, and a micro-batch is no wider than its longest row."""
+"""Sort rows by length into micro-batches, and trim each micro-batch to its longest row: less padding."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from rlfr_vlm.trainer.batches import PROMPT_KEYS, WHOLE_KEYS, Batch, join_batches, select_rows
+from rlfr_vlm.trainer.batches import join_batches, select_rows
+from rlfr_vlm.trainer.trl_seams import PROMPT_KEYS, SEQUENCE_KEYS, Batch
 
 
 def pack_by_length(batches: Sequence[Batch], per_update: int, pad_token_id: int) -> list[Batch]:
     """The same rows in as many micro-batches, sorted by length within each update.
 
-    An update sees the same rows as before, so losses that are means over rows (grpo) or over all tokens of an update
-    (dapo) stay the same but for rounding.
+    An update has the same rows as before, so losses that are means over rows (grpo) or over all tokens of an update
+    (dapo) change only by rounding.
 
     Args:
         batches: micro-batches of a rollout, in order; equally many rows in each.
@@ -20,17 +21,17 @@ def pack_by_length(batches: Sequence[Batch], per_update: int, pad_token_id: int)
     """
     packed: list[Batch] = []
     for first in range(0, len(batches), per_update):
-        own = batches[first : first + per_update]
-        joined = join_batches(own, pad_token_id)
+        update = batches[first : first + per_update]
+        joined = join_batches(update, pad_token_id)
         lengths = joined["prompt_mask"].sum(dim=1) + joined["completion_mask"].sum(dim=1)
         order = torch.argsort(lengths, stable=True).tolist()
-        rows = len(order) // len(own)
+        rows = len(order) // len(update)
         packed += [trim(select_rows(joined, order[start : start + rows])) for start in range(0, len(order), rows)]
     return packed
 
 
 def trim(batch: Batch) -> Batch:
-    """Without the columns that are padding in every row: of prompts on the left, of responses on the right."""
+    """Remove the columns that are padding in every row: of prompts on the left, of responses on the right."""
     prompt, response = batch["prompt_mask"], batch["completion_mask"]
     left = prompt.shape[1] - max(int(prompt.sum(dim=1).max()), 1)
     right = response.shape[1] - max(int(response.sum(dim=1).max()), 1)
@@ -42,7 +43,7 @@ def _cut(key: str, value: object, left: int, right: int, shape: torch.Size) -> o
         return value
     if key in PROMPT_KEYS:
         return value[:, left:]
-    if key in WHOLE_KEYS:
+    if key in SEQUENCE_KEYS:
         return value[:, left : value.shape[1] - right]
     return value[:, : value.shape[1] - right] if value.shape == shape else value
 

@@ -1,60 +1,155 @@
-"""What the trainer wants from its next log-prob pass: deviations of a rollout, or latents to fit the field on.
+"""What one log-prob pass is watched for: deviations of a rollout, or latents and entropies of the loss.
 
-Letters: L hooked layers, B samples, P sequence length, S captured positions, T response tokens.
+The trainer has one slot for a pass. Whoever is about to cause a log-prob pass puts an object with `watching` and
+`finished` into the slot; the next log-prob pass takes it out. Passes that nobody put anything in for (the reference
+policy, RLPR's probabilities) are not watched.
+
+Letters: L hooked layers, B rows, P sequence length, S captured positions, T response tokens.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlfr_vlm.models.latents import Latents
+from rlfr_vlm.trainer.records.rollout_log import RolloutLog
 from rlfr_vlm.trainer.records.timing import PartTimes
+from rlfr_vlm.trainer.signals.entropy import EntropyBonus
 from rlfr_vlm.trainer.signals.flow import OnlineFlow
+from rlfr_vlm.trainer.trl_seams import Batch, response_mask
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+
+class LogProbPass(Protocol):
+    """What the trainer does around one log-prob pass."""
+
+    def watching(
+        self, model: nn.Module, input_ids: Tensor, attention_mask: Tensor, num_response: int
+    ) -> "AbstractContextManager[None]":
+        """Context of the pass; input_ids and attention_mask are (B, P), num_response is T."""
+
+    def finished(self, logps: Tensor, entropies: Tensor | None) -> None:
+        """Take the result of the pass: log-probs and entropies, (B, T)."""
+
+
+class UnwatchedPass:
+    """A pass that nobody watches."""
+
+    @contextmanager
+    def watching(
+        self, model: nn.Module, input_ids: Tensor, attention_mask: Tensor, num_response: int
+    ) -> Iterator[None]:
+        """Do nothing."""
+        yield
+
+    def finished(self, logps: Tensor, entropies: Tensor | None) -> None:
+        """Do nothing."""
 
 
 @dataclass
-class ScoreCapture:
-    """Scores each chunk of rows as soon as its latents exist, so that no more than one chunk's are held."""
+class ScorePass:
+    """The pass of a rollout: keeps the log-probs, and scores response tokens with the flow field.
 
-    flow: OnlineFlow
+    Each chunk of rows is scored as soon as its latents exist, so that memory stays that of one chunk.
+
+    Attributes:
+        flow: the field; None without flow rewards.
+        times: clocks of the trainer.
+        logps: (B, T) of the policy that sampled, after the pass.
+    """
+
+    flow: OnlineFlow | None
     times: PartTimes
-    rows: Tensor | None = None
-    scores: list[Tensor] = field(default_factory=list)
-    masks: list[Tensor] = field(default_factory=list)
+    logps: Tensor | None = None
+    _scores: list[Tensor] = field(default_factory=list)
+    _masks: list[Tensor] = field(default_factory=list)
 
-    def begin(self, attention_mask: Tensor, num_response: int) -> None:
-        """Told once per pass: the batch's attention mask (B, P) and T."""
-        self.attention_mask, self.num_response = attention_mask, num_response
+    @contextmanager
+    def watching(
+        self, model: nn.Module, input_ids: Tensor, attention_mask: Tensor, num_response: int
+    ) -> Iterator[None]:
+        """Score while the pass runs."""
+        flow = self.flow
+        if flow is None:
+            yield
+            return
 
-    def __call__(self, first_row: int, latents: Latents) -> None:
-        rows, positions = latents.hidden.shape[1:3]
-        valid = self.attention_mask[first_row : first_row + rows, -positions:]
-        with self.times.timed("flow_score"):
-            scores, mask = self.flow.score(latents, valid, self.num_response)
-        self.scores.append(scores)
-        self.masks.append(mask)
+        def score(first_row: int, latents: Latents) -> None:
+            rows, positions = latents.hidden.shape[1:3]
+            valid = attention_mask[first_row : first_row + rows, -positions:]
+            with self.times.timed("flow_score"):
+                scores, mask = flow.score(latents, valid, num_response)
+            self._scores.append(scores)
+            self._masks.append(mask)
 
-    def result(self) -> tuple[Tensor, Tensor]:
+        with flow.capturing(model, input_ids, num_response, consume=score):
+            yield
+
+    def finished(self, logps: Tensor, entropies: Tensor | None) -> None:
+        """Keep the log-probs."""
+        self.logps = logps
+
+    def deviations(self) -> tuple[Tensor, Tensor]:
         """Deviation (L, B, T) in each layer, and the mask (B, T) of tokens that have one."""
-        return torch.cat(self.scores, dim=1), torch.cat(self.masks)
+        return torch.cat(self._scores, dim=1), torch.cat(self._masks)
 
 
 @dataclass
-class UpdateCapture:
-    """Keeps the latents of the wanted rows (B,) until the policy's loss has been computed."""
+class LossPass:
+    """The pass of the policy loss: captures latents to fit the field on, takes entropies, adds the entropy bonus.
 
-    rows: Tensor
-    chunks: list[Latents] = field(default_factory=list)
+    TRL's loss reads the advantages after this pass (read in 1.16.0, under a contract test), so the bonus is put into
+    the batch here.
 
-    def begin(self, attention_mask: Tensor, num_response: int) -> None:
-        """Told once per pass: the batch's attention mask (B, P) and T."""
-        self.attention_mask = attention_mask
+    Attributes:
+        batch: of this update; its advantages may be replaced.
+        flow: the field to fit; None without an update.
+        rows: (B,) bool, rows whose latents are captured; None captures nothing.
+        bonus: the entropy bonus; None without.
+        log: takes the entropies of logged rows; None without.
+        entropies: (B, T), detached, after the pass.
+    """
 
-    def __call__(self, first_row: int, latents: Latents) -> None:
-        self.chunks.append(latents)
+    batch: Batch
+    flow: OnlineFlow | None = None
+    rows: Tensor | None = None
+    bonus: EntropyBonus | None = None
+    log: RolloutLog | None = None
+    entropies: Tensor | None = None
+    _chunks: list[Latents] = field(default_factory=list)
+    _attention_mask: Tensor | None = None
 
-    def result(self) -> tuple[Latents, Tensor]:
-        """Latents of the wanted rows, and the attention mask (rows, S) of their positions."""
-        latents = Latents.cat(self.chunks)
-        return latents, self.attention_mask[self.rows, -latents.hidden.shape[2] :]
+    @contextmanager
+    def watching(
+        self, model: nn.Module, input_ids: Tensor, attention_mask: Tensor, num_response: int
+    ) -> Iterator[None]:
+        """Capture latents of the wanted rows while the pass runs."""
+        if self.flow is None or self.rows is None or not self.rows.any():
+            yield
+            return
+        self._attention_mask = attention_mask
+        consume: Callable[[int, Latents], None] = lambda _, latents: self._chunks.append(latents)  # noqa: E731
+        with self.flow.capturing(model, input_ids, num_response, rows=self.rows, consume=consume):
+            yield
+
+    def finished(self, logps: Tensor, entropies: Tensor | None) -> None:
+        """Keep and log the entropies, and add their bonus to the advantages of the batch."""
+        if entropies is None:
+            return
+        self.entropies = entropies.detach()
+        if self.log is not None:
+            self.log.add_entropies(self.batch["log_row"], self.entropies, response_mask(self.batch))
+        if self.bonus is not None:
+            self.batch["advantages"] = self.bonus(self.batch["advantages"], entropies)
+
+    def latents(self) -> tuple[Latents, Tensor]:
+        """Latents of the captured rows, and the attention mask (rows, S) of their positions."""
+        assert self.rows is not None and self._attention_mask is not None
+        latents = Latents.cat(self._chunks)
+        return latents, self._attention_mask[self.rows, -latents.hidden.shape[2] :]

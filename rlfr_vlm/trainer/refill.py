@@ -1,48 +1,71 @@
-"""Dynamic sampling: replace the groups of a rollout that teach nothing by groups of new prompts."""
+"""Dynamic sampling: replace the groups of a rollout that teach nothing with groups of new prompts."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.trainer.batches import Batch, join_batches, select_rows
+from rlfr_vlm.trainer.batches import join_batches, select_rows
+from rlfr_vlm.trainer.groups import GroupSelector
+from rlfr_vlm.trainer.trl_seams import Batch, response_mask
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
 
 
-def refill_groups(trainer: Any, batch: Batch, rollout: Callable[[list[dict[str, Any]]], Batch]) -> Batch:
+def refill_groups(
+    batch: Batch,
+    roll_out: Callable[[list[dict[str, Any]]], Batch],
+    *,
+    rounds: int,
+    selector: GroupSelector,
+    dataset: "Dataset",
+    accelerator: "Accelerator",
+    pad_token_id: int,
+) -> tuple[Batch, dict[str, float]]:
     """Roll out new prompts until all groups may teach, or the rounds are used up.
 
-    All processes do the same number of rollouts of the same size. What cannot be replaced stays, without advantage.
+    All ranks do the same number of rollouts of the same size. A group that cannot be replaced stays, without
+    advantage.
 
     Args:
-        trainer: gives settings, data and the selector.
         batch: the first rollout, with `keep` (B,).
-        rollout: generates, scores and shapes rows.
+        roll_out: generates, scores and shapes rows.
+        rounds: further rollouts at most.
+        selector: gives row numbers of new prompts.
+        dataset: training rows.
+        accelerator: gives rank and reductions.
+        pad_token_id: of the tokenizer.
+
+    Returns:
+        The batch and metrics: rounds used, and the share of groups of this rank that is still dropped.
+
+    Raises:
+        UserError: a rank has a part of a group.
     """
-    size, rows = trainer.num_generations, len(batch["keep"])
+    size, rows = selector.group_size, len(batch["keep"])
     if rows % size:
         raise UserError(
             f"refill_rounds needs whole groups on each process, but {rows} responses a process are no multiple of "
             f"num_generations {size}. Raise per_device_train_batch_size or steps_per_generation, or lower "
             "num_generations."
         )
-    accelerator = trainer.accelerator
-    rounds = 0
-    for _ in range(trainer.args.refill_rounds):
+    used = 0
+    for _ in range(rounds):
         dropped = _groups(batch, size, keep=False)
         needed = int(accelerator.gather(torch.tensor([len(dropped)], device=accelerator.device)).max())
         if needed == 0:
             break
-        rounds += 1
-        numbers = trainer.selector.new_prompts(needed, accelerator.process_index, accelerator.num_processes)
-        fetched = trainer.train_dataset.__getitems__(list(numbers))  # at once, so that all have the same columns
-        inputs = [row for row in fetched for _ in range(size)]
-        fresh = rollout(inputs)
-        batch = _replace(batch, fresh, dropped, _groups(fresh, size, keep=True), size, trainer)
-    left = len(_groups(batch, size, keep=False)) / (rows // size)
-    trainer._log_values({"groups/refill_rounds": float(rounds), "groups/not_refilled": trainer._mean(left)})
-    batch["num_items_in_batch"] = accelerator.gather(_loss_tokens(batch)).sum()
-    return batch
+        used += 1
+        numbers = selector.new_prompts(needed, accelerator.process_index, accelerator.num_processes)
+        prompts = dataset.__getitems__(list(numbers))  # one call, so that all rows have the same columns
+        fresh = roll_out([row for row in prompts for _ in range(size)])
+        batch = _replace(batch, fresh, dropped, _groups(fresh, size, keep=True), size, pad_token_id)
+    still_dropped = len(_groups(batch, size, keep=False)) / (rows // size)
+    batch["num_items_in_batch"] = accelerator.gather(response_mask(batch).sum()).sum()
+    return batch, {"groups/refill_rounds": float(used), "groups/not_refilled": still_dropped}
 
 
 def _groups(batch: Batch, size: int, *, keep: bool) -> list[int]:
@@ -50,15 +73,15 @@ def _groups(batch: Batch, size: int, *, keep: bool) -> list[int]:
     return [number for number, kept in enumerate(batch["keep"][::size].tolist()) if bool(kept) is keep]
 
 
-def _replace(batch: Batch, fresh: Batch, dropped: list[int], good: list[int], size: int, trainer: Any) -> Batch:
+def _replace(batch: Batch, fresh: Batch, dropped: list[int], good: list[int], size: int, pad_token_id: int) -> Batch:
     """Put the good groups of a fresh rollout where groups were dropped."""
     pairs = dict(zip(dropped, good, strict=False))
     if not pairs:
         return batch
     rows = len(batch["keep"])
     if batch["advantages"].dim() != fresh["advantages"].dim():  # only one of them had token rewards
-        batch, fresh = (_per_token(own) for own in (batch, fresh))
-    joined = join_batches([batch, fresh], trainer._tokenizer.pad_token_id)
+        batch, fresh = _with_token_advantages(batch), _with_token_advantages(fresh)
+    joined = join_batches([batch, fresh], pad_token_id)
     order: list[int] = []
     for group in range(rows // size):
         first = rows + pairs[group] * size if group in pairs else group * size
@@ -66,14 +89,9 @@ def _replace(batch: Batch, fresh: Batch, dropped: list[int], good: list[int], si
     return select_rows(joined, order)
 
 
-def _per_token(batch: Batch) -> Batch:
+def _with_token_advantages(batch: Batch) -> Batch:
     """The batch with advantages (B, T)."""
     advantages = batch["advantages"]
     if advantages.dim() == 1:
         advantages = advantages.unsqueeze(1) * batch["completion_mask"]
     return {**batch, "advantages": advantages}
-
-
-def _loss_tokens(batch: Batch) -> torch.Tensor:
-    mask = batch["completion_mask"]
-    return (mask * batch["tool_mask"] if "tool_mask" in batch else mask).sum()

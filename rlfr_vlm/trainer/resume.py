@@ -1,4 +1,4 @@
-"""What a resumed run needs beyond TRL's: all weights, the field, the filter's state, the order of prompts, the log."""
+"""Save and restore what TRL's checkpoints lack: all weights, flow field, group state, order of prompts, the log."""
 
 import json
 from pathlib import Path
@@ -7,49 +7,56 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from trl import GRPOTrainer
 
 from rlfr_vlm.checkpoint import CompleteCheckpoints
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import write_json
-from rlfr_vlm.trainer.groups import GroupSelector
+from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.records.rollout_log import RolloutLog
 from rlfr_vlm.trainer.signals.flow import OnlineFlow
+from rlfr_vlm.trainer.trl_seams import GRPOSeams
 
 GROUPS_FILE = "groups.json"
 
 
-class ResumableGRPO(CompleteCheckpoints, GRPOTrainer):
-    """`GRPOTrainer` that goes on from a checkpoint exactly where the run was.
+class ResumableGRPO(CompleteCheckpoints, GRPOSeams):
+    """`GRPOTrainer` that resumes from a checkpoint exactly where the run was.
 
     Attributes:
         flow: the field, or None.
-        selector: which groups teach.
-        rollout_log: what is written of rollouts, or None.
+        selector: decides which groups teach.
+        undecided_guard: stops a run of undecided answers.
+        rollout_log: writes rollouts, or None.
     """
 
     flow: OnlineFlow | None = None
     rollout_log: RolloutLog | None = None
     selector: GroupSelector
+    undecided_guard: UndecidedGuard
 
     def save_extra_state(self, folder: Path) -> None:
-        """Flow field and filter state, into a checkpoint."""
+        """Write flow field and group state into a checkpoint."""
         if self.flow is not None:
             self.flow.save(folder)
         if self.accelerator.is_main_process:
-            write_json(folder / GROUPS_FILE, self.selector.state_dict())
+            state = self.selector.state_dict() | {"undecided": self.undecided_guard.state_dict()}
+            write_json(folder / GROUPS_FILE, state)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         self._sampler = super()._get_train_sampler(*args, **kwargs)
         return self._sampler
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        """Bring the order of prompts to the epoch that a resumed run is in."""
+        """Bring the order of prompts to the epoch of the resumed run."""
         epochs, steps = super()._init_training_state(*args, **kwargs)
         if self.rollout_log is not None:
             self.rollout_log.begin(self.state.global_step)
         skip_epochs(self._sampler, epochs)
         return epochs, steps
+
+    def load_weights(self, checkpoint: str) -> None:
+        """Load the policy of a checkpoint, without optimiser and state."""
+        self._load_from_checkpoint(checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if is_plain(self.model, self.accelerator):
@@ -64,7 +71,9 @@ class ResumableGRPO(CompleteCheckpoints, GRPOTrainer):
         if self.flow is not None:
             self.flow.load(Path(checkpoint))
         if (Path(checkpoint) / GROUPS_FILE).exists():
-            self.selector.load_state_dict(json.loads((Path(checkpoint) / GROUPS_FILE).read_text()))
+            state = json.loads((Path(checkpoint) / GROUPS_FILE).read_text())
+            self.selector.load_state_dict(state)
+            self.undecided_guard.load_state_dict(state.get("undecided", []))  # absent in older checkpoints
 
 
 def load_policy_weights(policy: PreTrainedModel, checkpoint: str | Path) -> None:
@@ -87,18 +96,18 @@ def load_policy_weights(policy: PreTrainedModel, checkpoint: str | Path) -> None
 
 
 def is_zero3(accelerator: Any) -> bool:
-    """Whether DeepSpeed keeps only a shard of each weight on a process."""
+    """Whether DeepSpeed keeps only a shard of each weight on a rank."""
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     return plugin is not None and plugin.zero_stage == 3
 
 
 def is_sharded(accelerator: Any) -> bool:
-    """Whether a process holds only a shard of each weight: under ZeRO-3 or FSDP."""
+    """Whether a rank holds only a shard of each weight: under ZeRO-3 or FSDP."""
     return is_zero3(accelerator) or getattr(accelerator.state, "fsdp_plugin", None) is not None
 
 
 def is_plain(model: nn.Module, accelerator: Any) -> bool:
-    """Whether `model` is a whole transformers model, neither an adapter nor in DeepSpeed's or FSDP's hands."""
+    """Whether `model` is a transformers model without adapter, and neither DeepSpeed nor FSDP manages it."""
     managed = getattr(accelerator.state, "deepspeed_plugin", None) is not None or is_sharded(accelerator)
     return isinstance(model, PreTrainedModel) and not managed
 
@@ -106,8 +115,8 @@ def is_plain(model: nn.Module, accelerator: Any) -> bool:
 def skip_epochs(sampler: Any, epochs: int) -> None:
     """Let TRL's `RepeatSampler` draw the orders of the epochs that are done.
 
-    It draws one from its own generator at each epoch, and starts with the first one again when a run is resumed: a run
-    resumed in its second epoch would see the prompts in the first one's order (seen in TRL 1.16.0).
+    The sampler draws an order from its own generator at each epoch, and restarts with the first order when a run is
+    resumed: a run resumed in its second epoch would get the prompts in the first epoch's order (seen in TRL 1.16.0).
     """
     generator = getattr(sampler, "generator", None)
     for _ in range(epochs if generator is not None else 0):

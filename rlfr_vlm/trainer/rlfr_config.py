@@ -1,4 +1,7 @@
-"""`RLFRConfig`: TRL's `GRPOConfig` plus the flow options, with the defaults of RLFR's recipes."""
+"""`RLFRConfig`: TRL's `GRPOConfig` and what `RLFRTrainer` reads beside it, with the defaults of RLFR's recipes.
+
+Policy, data and rewards by name are arguments of the trainer; commands read them from `ScriptArguments`.
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -16,18 +19,26 @@ from rlfr_vlm.options import (
     FlowOptions,
     GroupOptions,
     RecordOptions,
-    RewardOptions,
+    ReferencePassOptions,
     RolloutOptions,
     TrainOptions,
+    check_ranges,
 )
 
 RANGES = (
-    ("undecided_limit", 0, 1), ("undecided_window", 1, math.inf), ("spread_decay", 0, 1), ("spread_beta", 0, math.inf),
-    ("spread_record_from", 1, math.inf), ("spread_filter_from", 1, math.inf), ("rlpr_max_tokens", 0, math.inf),
-    ("rlpr_batch_size", 0, math.inf), ("overlong_buffer", 0, math.inf), ("flow_accept_threshold", -math.inf, math.inf),
-    ("grading_tolerance", 0, 1), ("rollout_gap_limit", 0, math.inf), ("rollout_log_groups", 0, math.inf),
-    ("rollout_log_mb", 0.01, math.inf), ("eval_rows", 1, math.inf),
-)  # fmt: skip
+    ("undecided_limit", 0, 1),
+    ("undecided_window", 1, math.inf),
+    ("spread_decay", 0, 1),
+    ("spread_beta", 0, math.inf),
+    ("spread_record_from", 1, math.inf),
+    ("spread_filter_from", 1, math.inf),
+    ("rlpr_max_tokens", 0, math.inf),
+    ("rlpr_batch_size", 0, math.inf),
+    ("flow_accept_threshold", -math.inf, math.inf),
+    ("rollout_gap_limit", 0, math.inf),
+    ("rollout_log_groups", 0, math.inf),
+    ("rollout_log_mb", 0.01, math.inf),
+)
 
 
 @dataclass
@@ -35,7 +46,7 @@ class RLFRConfig(
     FlowOptions,
     GroupOptions,
     RecordOptions,
-    RewardOptions,
+    ReferencePassOptions,
     RolloutOptions,
     TrainOptions,
     ResumableArguments,
@@ -65,15 +76,8 @@ class RLFRConfig(
             self.flow_coef = 0.0
         if "entropy" not in parts:
             self.entropy_alpha = 0.0
-        if self.rewards is None:
-            self.rewards = ["reference_probability" if "rlpr" in parts else "accuracy"]
         if self.group_filter is None:
             self.group_filter = "spread" if "rlpr" in parts else "none"
-        if "rlpr" in parts and self.rewards[0] != "reference_probability":
-            raise UserError(
-                f"method is {self.method!r}, but the first reward is {self.rewards[0]!r}; with rlpr the outcome is "
-                "reference_probability. Put it first, or unset rewards."
-            )
         _check_shaping(self)
         if self.eval_strategy != "no":
             self.metric_for_best_model: str | None = self.metric_for_best_model or "eval_greedy"
@@ -125,11 +129,7 @@ def _check_groups(config: RLFRConfig) -> None:
         raise UserError(f"refill_rounds is {config.refill_rounds}; it is a number of rounds, 0 or more.")
     if config.group_min_spread < 0:
         raise UserError(f"group_min_spread is {config.group_min_spread}; a standard deviation is 0 or more.")
-    for name, low, high in RANGES:
-        value = getattr(config, name)
-        if not low <= value <= high:  # also refuses NaN
-            limit = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
-            raise UserError(f"{name} is {value}; it must be {limit}.")
+    check_ranges(config, RANGES)
 
 
 def _check_rollout(config: RLFRConfig) -> None:

@@ -3,143 +3,189 @@
 1. After a rollout, each response token gets a deviation from the flow field, computed on the policy's latents of the
    forward pass that computes the old log-probs (or of one shortened pass where TRL runs none).
 2. The deviation becomes a token reward and its return-to-go is added to the outcome advantage: (B,) becomes (B, T).
-3. During the update, the field goes on being fitted to the latents of accepted responses, on detached tensors.
+3. During the update, the field is fitted further to the latents of accepted responses, on detached tensors.
 4. With `entropy` in the method, each token's advantage grows with the entropy of the current policy, at every update.
-5. Rewards may be per token (a user's own), ask the policy itself (RLPR), or leave an answer undecided, which is then
-   masked from the advantage. Groups that teach nothing are dropped and refilled.
-6. The policy cannot sample vision tokens, and its vision tower is frozen, unless asked otherwise.
+5. Rewards may be per token (a user's own), use the policy's probabilities (RLPR), or leave an answer undecided, which
+   is then masked from the advantage. Groups that teach nothing are dropped and refilled.
+6. The policy cannot sample vision tokens, and its vision tower is frozen, unless `freeze_vision` and
+   `ban_vision_tokens` are false.
+
+One rollout is `_generate_and_score_completions` -> rollout.py: `shape`; one update is `_compute_loss` -> passes.py:
+`LossPass`.
 """
 
-import logging
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
 from rlfr_vlm.checkpoint import SaveBetweenRollouts
-from rlfr_vlm.flow import FlowSpec, VelocityField
+from rlfr_vlm.flow.storage import FIELD_FOLDER, save_field
+from rlfr_vlm.models import ModelFamily, family_of
 from rlfr_vlm.models.dummy_image import without_missing_images
-from rlfr_vlm.models.latents import capture_latents
 from rlfr_vlm.models.shared_images import images_processed_once
+from rlfr_vlm.models.towers import unwrap
 from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
-from rlfr_vlm.rewards import ReferenceProbability
+from rlfr_vlm.options import RewardOptions
+from rlfr_vlm.rewards import ReferenceProbability, RewardFunction, build_rewards
 from rlfr_vlm.rewards.completion import completion_text
 from rlfr_vlm.rewards.repetition import is_repetitive
-from rlfr_vlm.shaping import entropy_bonus, flow_rewards, shape_advantages
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.held_out import evaluate_held_out
 from rlfr_vlm.trainer.latent_pass import run_latent_pass
 from rlfr_vlm.trainer.packing import pack_by_length, padding_share
-from rlfr_vlm.trainer.passes import ScoreCapture, UpdateCapture
+from rlfr_vlm.trainer.passes import LogProbPass, LossPass, ScorePass, UnwatchedPass
 from rlfr_vlm.trainer.records.callbacks import FlowStep, MarkBan
 from rlfr_vlm.trainer.records.metrics import RowStatistics, flow_metrics, outcome_metrics
-from rlfr_vlm.trainer.records.rollout_log import RolloutLog, ScoredRows, describe_groups
+from rlfr_vlm.trainer.records.rollout_log import RolloutLog, describe_groups
 from rlfr_vlm.trainer.records.timing import PartTimes, largest
 from rlfr_vlm.trainer.refill import refill_groups
 from rlfr_vlm.trainer.resume import ResumableGRPO, is_sharded
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
-from rlfr_vlm.trainer.signals.flow import OnlineFlow, check_flow
+from rlfr_vlm.trainer.rollout import Rollout, field_weights, mask_undecided, shape
+from rlfr_vlm.trainer.setup import arguments_for, load_model, prepare_dataset
+from rlfr_vlm.trainer.signals.entropy import EntropyBonus
+from rlfr_vlm.trainer.signals.flow import Flow, OnlineFlow, check_flow, find_flow
 from rlfr_vlm.trainer.signals.reference_probability import PolicyProbabilities
-from rlfr_vlm.trainer.signals.token_rewards import own_token_rewards, rows_for_rewards
+from rlfr_vlm.trainer.signals.token_rewards import add_reward_columns, sum_token_rewards
+from rlfr_vlm.trainer.trl_seams import Batch, drop_undecided_notices, response_mask, with_empty_image_lists
 from rlfr_vlm.trainer.vllm.parity_checks import check_image_tokens, gap_metrics, gap_rows, refuse_gap
-from rlfr_vlm.trainer.vllm.patches import guard_engine, prepare_engine
+from rlfr_vlm.trainer.vllm.patches import patch_engine, prepare_engine
 
-IMAGES = 6  # their place in what TRL's `_generate` returns
+if TYPE_CHECKING:
+    from datasets import Dataset
 
-
-# TRL prints the whole row, images and all, for each rollout with an undecided answer; we count them instead.
-logging.getLogger("trl.trainer.grpo_trainer").addFilter(
-    lambda record: "All reward functions returned None" not in record.getMessage()
-)
+Rewards = str | RewardFunction | list[str | RewardFunction]
 
 
 class RLFRTrainer(ResumableGRPO):
     """TRL's `GRPOTrainer` with flow rewards.
 
-    Overrides `train` (initial probabilities), `_generate` and `_calculate_rewards` (timing, outcome),
-    `_get_per_token_logps_and_entropies` (captures latents, adds the entropy bonus), `_generate_and_score_completions`
-    (scores, shapes, selects groups), `_compute_loss` (updates the field), `evaluate` (accuracy alone), `training_step`
-    and `log` (seconds of each part); resume.py adds what a resume needs. Everything else is inherited. With method
-    rlvr the losses are TRL's, bit for bit, but for groups flatter than `group_min_spread`; for a vision-language
-    policy that is so when TRL's is given the same frozen tower and ban, or ours is told `freeze_vision` and
-    `ban_vision_tokens` false.
+    Overrides, in the order of a step: `train` (initial probabilities), `_prepare_inputs` (packing by length),
+    `_generate_and_score_completions` (scores, shapes, selects groups), `_generate` and `_calculate_rewards` (timing,
+    undecided rows), `_get_per_token_logps_and_entropies` (the watched pass), `training_step` and `_compute_loss`
+    (entropy bonus, update of the field), `log` (seconds of each part), `evaluate` (accuracy alone) and `save_model`
+    (the field beside the policy). resume.py adds what a resumed run needs. Everything else is inherited.
+
+    With method rlvr the losses are TRL's, bit for bit, except for groups flatter than `group_min_spread`. For a
+    vision-language policy this holds if TRL's policy gets the same frozen tower and ban, or if `freeze_vision` and
+    `ban_vision_tokens` are false here.
 
     Args:
-        flow: the field and its spec; needed when `args.flow_coef` is not 0.
-        others: as for `GRPOTrainer`; `args` must be an `RLFRConfig`. The first reward function is the outcome.
+        model: policy, or a hub id or folder to load it from (with `args.model_init_kwargs`, as in TRL).
+        reward_funcs: reward functions or names (see `rlfr_vlm.rewards.REWARDS`), one or several. The first one is the
+            outcome. None is the reward of the method: `accuracy`, or `reference_probability` with rlpr.
+        args: settings; None is `RLFRConfig` with its defaults.
+        train_dataset, eval_dataset: Hugging Face datasets with the columns prompt, answer and, for vision-language
+            policies, images; further columns reach the reward functions.
+        processing_class: processor or tokenizer; None loads the one of the model.
+        flow: the field and its spec; None loads them from `args.flow_path`.
+        others: further arguments of `GRPOTrainer`, such as `callbacks` and `peft_config`.
+
+    Raises:
+        UserError: a setting, the model, the rewards or the field cannot be used; the message says what to do.
     """
 
     _tag_names: ClassVar[list[str]] = ["trl", "grpo", "rlfr"]
 
     def __init__(
-        self, model: Any, *, args: RLFRConfig, flow: tuple[VelocityField, FlowSpec] | None = None, **others: Any
+        self,
+        model: Any,
+        reward_funcs: Rewards | None = None,
+        args: RLFRConfig | None = None,
+        train_dataset: "Dataset | None" = None,
+        eval_dataset: "Dataset | None" = None,
+        processing_class: Any = None,
+        *,
+        flow: Flow | None = None,
+        **others: Any,
     ) -> None:
+        drop_undecided_notices()
+        args = arguments_for(model) if args is None else args
         if args.uses_flow:
+            flow = find_flow(flow, args)
+        if isinstance(model, str):
+            kwargs = {"trust_remote_code": args.trust_remote_code} | dict(args.model_init_kwargs or {})
+            model, processing_class = load_model(model, processing_class, **kwargs)
+        family_of(model)
+        if args.uses_flow and flow is not None:
             check_flow(flow, args, model)
         if args.use_vllm:
             prepare_engine(args.vllm_mode, args.freeze_vision)
-        self._capture: ScoreCapture | UpdateCapture | None = None
-        self._entropies: Tensor | None = None
         self._times = PartTimes(args.device)
-        self._micro_batches = 0
-        super().__init__(model, args=args, **others)
+        self._rollout: Rollout | None = None  # between the start and the return of a rollout
+        self._pass: LogProbPass = UnwatchedPass()  # taken by the next log-prob pass
+        self._micro_batches = 0  # since the last log
+        super().__init__(
+            model,
+            reward_functions(reward_funcs, args),
+            args=args,
+            train_dataset=prepare_dataset(train_dataset, processing_class),
+            eval_dataset=prepare_dataset(eval_dataset, processing_class),
+            processing_class=processing_class,
+            **others,
+        )
+        self.bonus = EntropyBonus.from_options(args)
         if flow is not None and args.uses_flow:
-            self.flow = OnlineFlow(*flow, args, self.accelerator, args.seed)
-            self.add_callback(FlowStep(self))
+            self.flow = OnlineFlow(*flow, args, self.accelerator, args.seed, self._image_token_id)
+            self.add_callback(FlowStep(self.step_flow))
         self._guard_vision(args)
-        self._first_rollout = args.rollout_check
+        self._checks_next_rollout = args.rollout_check
         if args.use_vllm:
-            guard_engine(self.vllm_generation, self.model, self.processing_class, ban=args.ban_vision_tokens,
-                         check=args.rollout_check)  # fmt: skip
+            patch_engine(
+                self.vllm_generation,
+                self.model,
+                self.processing_class,
+                ban=args.ban_vision_tokens,
+                check=args.rollout_check,
+            )
         self.selector = GroupSelector(
             args, self.num_generations, args.flow_accept_threshold, len(self.train_dataset), args.seed
         )
-        self._guard = UndecidedGuard(args.undecided_limit, args.undecided_window)
-        self._loss_inputs: dict[str, Any] | None = None
-        self._rollout_logps: Tensor | None = None
-        self._wants_rollout_logps = False
+        self.undecided_guard = UndecidedGuard(args.undecided_limit, args.undecided_window)
         self.probabilities = self._bind_probabilities()
         if args.rollout_log_groups:
-            self.rollout_log = RolloutLog(Path(args.output_dir), self.accelerator.process_index,
-                                          args.rollout_log_groups, args.rollout_log_mb)  # fmt: skip
+            self.rollout_log = RolloutLog(
+                Path(args.output_dir), self.accelerator.process_index, args.rollout_log_groups, args.rollout_log_mb
+            )
+
+    # --- set-up -----------------------------------------------------------------------------------------------------
+
+    @property
+    def family(self) -> ModelFamily:
+        """The model family of the policy."""
+        return family_of(self.model)
+
+    @property
+    def _image_token_id(self) -> int | None:
+        return self.family.image_token_id(unwrap(self.model).config)
 
     def _bind_probabilities(self) -> PolicyProbabilities | None:
-        asking = [reward for reward in self.reward_funcs if isinstance(reward, ReferenceProbability)]
-        if not asking:
+        """Give each reference-probability reward access to the policy."""
+        rewards = [reward for reward in self.reward_funcs if isinstance(reward, ReferenceProbability)]
+        if not rewards:
             return None
-        probabilities = PolicyProbabilities(self)
-        for reward in asking:
+        probabilities = PolicyProbabilities(
+            lambda: self.model,
+            self.response_logps,
+            self.processing_class,
+            self.args,
+            self.accelerator,
+            self.chat_template_kwargs,
+            rewards[0].options.rlpr_mode,
+        )
+        for reward in rewards:
             reward.probabilities = probabilities
         return probabilities
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; before, while the policy still is the initial one, compute its reference probabilities."""
-        if self.probabilities is not None and self.args.rlpr_debias:
-            self.probabilities.prepare(self.train_dataset, 4 * self.args.per_device_train_batch_size)
-        # the last callback, so that it has the last word on saving and stopping
-        between = self.args.steps_per_generation * self.args.num_iterations
-        self.remove_callback(SaveBetweenRollouts)
-        self.add_callback(SaveBetweenRollouts(between // math.gcd(between, self.args.gradient_accumulation_steps)))
-        try:
-            return super().train(*args, **kwargs)
-        finally:
-            if self.rollout_log is not None:
-                self.rollout_log.flush()
-
-    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
-        """Greedy and sampled accuracy on held-out rows (see held_out.py), logged and given to the callbacks."""
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        with self._times.paused():
-            metrics = evaluate_held_out(self, dataset, metric_key_prefix)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
     def _guard_vision(self, args: RLFRConfig) -> None:
+        """Freeze the vision tower and ban vision tokens, as the settings say."""
         if args.freeze_vision and (frozen := freeze_vision_tower(self.model)) and self.accelerator.is_main_process:
             print(f"vision tower frozen ({frozen / 1e6:.2f}M parameters); set freeze_vision: false to train it")
         if args.ban_vision_tokens:
@@ -150,10 +196,200 @@ class RLFRTrainer(ResumableGRPO):
             if self.is_deepspeed_enabled or self.is_fsdp_enabled:
                 self.add_callback(MarkBan())
 
-    def _seeing(self) -> AbstractContextManager[None]:
-        """Where one process without images would stop the others, each runs the vision tower in every pass."""
-        waits = is_sharded(self.accelerator) or not self.args.freeze_vision
-        return without_missing_images(self.model, dummy=self.accelerator.num_processes > 1 and waits)
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; before that, while the policy is the initial one, compute its reference probabilities."""
+        rewards = [reward for reward in self.reward_funcs if isinstance(reward, ReferenceProbability)]
+        if self.probabilities is not None and any(reward.options.rlpr_debias for reward in rewards):
+            self.probabilities.prepare(self.train_dataset, 4 * self.args.per_device_train_batch_size)
+        # the last callback, so that it decides about saving and stopping after all others
+        between = self.args.steps_per_generation * self.args.num_iterations
+        self.remove_callback(SaveBetweenRollouts)
+        self.add_callback(SaveBetweenRollouts(between // math.gcd(between, self.args.gradient_accumulation_steps)))
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            if self.rollout_log is not None:
+                self.rollout_log.flush()
+
+    # --- rollout ----------------------------------------------------------------------------------------------------
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """After a rollout, put rows of like length into the same micro-batch."""
+        inputs = super()._prepare_inputs(generation_batch)
+        if self.starts_rollout and self.model.training:
+            if self.args.pack_by_length:
+                per_update = min(self.args.gradient_accumulation_steps, self.args.steps_per_generation)
+                inputs = self.replace_buffered_batches(
+                    pack_by_length(self.buffered_batches, per_update, self.pad_token_id)
+                )
+            self.log_values({"padding": self.mean_over_ranks(padding_share(self.buffered_batches))})
+        return inputs
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
+        with self._times.timed("rollout"), images_processed_once(self.processing_class):
+            batch = self.roll_out(inputs)
+            if not self.args.refill_rounds:
+                return batch
+            batch, metrics = refill_groups(
+                batch,
+                partial(self.roll_out, record=False),
+                rounds=self.args.refill_rounds,
+                selector=self.selector,
+                dataset=self.train_dataset,
+                accelerator=self.accelerator,
+                pad_token_id=self.pad_token_id,
+            )
+            metrics["groups/not_refilled"] = self.mean_over_ranks(metrics["groups/not_refilled"])
+            self.log_values(metrics)
+            return batch
+
+    def roll_out(self, inputs: list[dict[str, Any]], record: bool = True) -> Batch:
+        """Generate, score and shape one rollout.
+
+        Args:
+            inputs: rows of the data set, one per response.
+            record: count this as a rollout of the spread filter; a refill is none.
+
+        Returns:
+            TRL's batch with `keep` (B,), rows of groups that may teach, and with flow rewards `flow_weight` (B,).
+        """
+        replaced = [bool(row.get("replaced_row")) for row in inputs]
+        self.log_values({"data/replaced_rows": self.mean_over_ranks(sum(replaced) / len(replaced))})
+        rollout = Rollout(ScorePass(self.flow, self._times), self.accelerator.process_index)
+        self._rollout = rollout
+        try:
+            if self.computes_old_logps:
+                self._pass = rollout.score
+            batch = super()._generate_and_score_completions(inputs)
+            self._check_rollout(batch)
+            if self.flow is not None and not self.computes_old_logps:
+                self._run_latent_pass(batch, rollout.score, max(self.flow.spec.layer_indices))
+        finally:
+            self._rollout, self._pass = None, UnwatchedPass()
+        return self._shape(rollout, batch, record)
+
+    def _run_latent_pass(self, batch: Batch, score: ScorePass, deepest: int) -> None:
+        with self._times.timed("flow_forward"):
+            self._pass = score
+            run_latent_pass(
+                self.model,
+                batch,
+                deepest,
+                self._get_per_token_logps_and_entropies,
+                batch_size=self.args.per_device_train_batch_size,
+                checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+                whole_model=self.is_fsdp_enabled,
+            )
+
+    def _shape(self, rollout: Rollout, batch: Batch, record: bool) -> Batch:
+        """Turn the rewards of a rollout into advantages, and note the rollout."""
+        rows, args = len(batch["advantages"]), self.args
+        keep, flat, metrics = self.selector.judge(rollout.outcome, rollout.totals, record)
+        self.log_values(metrics)
+        batch["keep"] = rollout.local(keep, rows)
+        outcome, mask = rollout.local(rollout.outcome, rows), response_mask(batch)
+        numbers = {"advantage": batch["advantages"]}
+        deviation = deviation_mask = None
+        if self.flow is not None:
+            deviations, scored = rollout.score.deviations()
+            deviation, deviation_mask = deviations.mean(dim=0), scored & mask.bool()
+        shaped = shape(
+            batch["advantages"],
+            outcome,
+            batch["keep"],
+            rollout.local(flat, rows),
+            batch["completion_mask"],
+            mask,
+            token_rewards=sum_token_rewards(self.reward_funcs, self.reward_weights, mask),
+            deviation=deviation,
+            deviation_mask=deviation_mask,
+            shaping=args.shaping(),
+            gamma=args.flow_gamma,
+        )
+        if shaped.flow_rewards is not None and deviation is not None and deviation_mask is not None:
+            batch["flow_weight"] = field_weights(
+                outcome,
+                batch["keep"],
+                accept=args.flow_accept,
+                threshold=args.flow_accept_threshold,
+                soft_weight=args.flow_soft_weight,
+            )
+            statistics = RowStatistics.of(deviation, deviation_mask, shaped.flow_rewards).values
+            gathered = RowStatistics(self.accelerator.gather(statistics))
+            self.log_values(flow_metrics(gathered, rollout.outcome, args.flow_accept_threshold))
+            numbers |= {"flow_reward": shaped.flow_rewards, "deviations": deviations * scored}
+        batch["advantages"] = shaped.advantages
+        if shaped.advantages.dim() == 2:
+            numbers["token_advantage"] = shaped.advantages
+        if self.rollout_log is not None:
+            batch["log_row"] = self._log_rollout(self.rollout_log, rollout, batch, numbers)
+        return batch
+
+    def _log_rollout(self, log: RolloutLog, rollout: Rollout, batch: Batch, numbers: dict[str, Tensor]) -> Tensor:
+        """Note the rollout; returns (B,) marks of the noted rows."""
+        if "sampling_per_token_logps" in batch:
+            numbers["engine_logp"] = batch["sampling_per_token_logps"].nan_to_num()
+        local = rollout.local(rollout.rewards, len(batch["advantages"]))
+        rewards = {name: local[:, column].tolist() for column, name in enumerate(self.reward_func_names)}
+        layers = () if self.flow is None else self.flow.spec.layer_indices
+        groups = describe_groups(
+            rollout.rows, batch, rollout.responses, rewards, self.num_generations, numbers, layers
+        )
+        return log.take(groups, self.state.global_step, len(local)).to(local.device)
+
+    def _check_rollout(self, batch: Batch) -> None:
+        """Check the image tokens of the first rollout and, with vLLM, its log-probs against the trainer's."""
+        if self._checks_next_rollout and self.family.image_keys and self.family.image_keys[0] in batch:
+            counts = self.family.image_token_counts(batch, self.processing_class)
+            check_image_tokens(batch, self._image_token_id, counts)
+        self._checks_next_rollout = False
+        if self.use_vllm and "sampling_per_token_logps" in batch and "old_per_token_logps" in batch:
+            rows = gap_rows(batch["sampling_per_token_logps"], batch["old_per_token_logps"], response_mask(batch))
+            metrics = gap_metrics(self.accelerator.gather(rows))
+            self.log_values(metrics)
+            if self.args.rollout_check:
+                refuse_gap(metrics, self.args.rollout_gap_limit)
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        # Under ZeRO-3 TRL gathers the weights for generation; under FSDP they stay sharded block by block.
+        guard = self._image_guard() if self.is_fsdp_enabled and not self.use_vllm else nullcontext()
+        with self._times.timed("generate"), guard:
+            return with_empty_image_lists(super()._generate(prompts))
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        rollout = self._rollout  # None in an evaluation
+        logps = None if rollout is None else rollout.score.logps
+        rows = add_reward_columns(inputs, completion_ids_list, self.end_token_ids, logps)
+        with self._times.timed("reward"):
+            rewards = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
+        if rollout is not None:
+            rollout.record(rows, completions, rewards, self.reward_weights.to(rewards.device))
+        repetitive = torch.tensor([is_repetitive(completion_text(c)) for c in completions], device=rewards.device)
+        self.log_values({"completions/repetitive": self.accelerator.gather(repetitive).float().mean().item()})
+        self.log_values(outcome_metrics(rewards[:, 0], self.args.flow_accept_threshold))
+        if self.model.training:
+            self.undecided_guard.check(rewards[:, 0])
+        return mask_undecided(rewards)
+
+    # --- passes -----------------------------------------------------------------------------------------------------
+
+    def _image_guard(self) -> AbstractContextManager[None]:
+        """Under ZeRO-3, FSDP or with a trained tower every rank must run the vision tower in every pass."""
+        needs_all_ranks = is_sharded(self.accelerator) or not self.args.freeze_vision
+        return without_missing_images(self.model, dummy=self.accelerator.num_processes > 1 and needs_all_ranks)
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        watched, self._pass = self._pass, UnwatchedPass()
+        with self._image_guard(), watched.watching(self.model, input_ids, attention_mask, logits_to_keep):
+            result = super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+        watched.finished(result[0], result[1])
+        return result
+
+    # --- update -----------------------------------------------------------------------------------------------------
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Time what is neither rollout nor field update: the policy's loss and its backward pass."""
@@ -165,206 +401,36 @@ class RLFRTrainer(ResumableGRPO):
         self._micro_batches += 1
         return loss
 
-    def _generate(self, prompts: list[Any]) -> Any:
-        # Under ZeRO-3 the weights are whole in generation; under FSDP they are gathered block by block there too.
-        seeing = self._seeing() if self.is_fsdp_enabled and not self.use_vllm else nullcontext()
-        with self._times.timed("generate"), seeing:
-            result = super()._generate(prompts)
-        # TRL 1.16.0 gives rows without images None here, of which the processor dies when other rows have some.
-        images = None if result[IMAGES] is None else [own or [] for own in result[IMAGES]]
-        return *result[:IMAGES], images, *result[IMAGES + 1 :]
-
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
-        ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
-        rows = rows_for_rewards(inputs, completion_ids_list, ends, self._rollout_logps)
-        with self._times.timed("reward"):
-            rewards = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
-        self._outcome = rewards[:, 0]  # of all processes
-        self._scored = ScoredRows(rows, completions, rewards.clone())
-        repetitive = torch.tensor([is_repetitive(completion_text(own)) for own in completions], device=rewards.device)
-        self._log_values({"completions/repetitive": self.accelerator.gather(repetitive).float().mean().item()})
-        # An undecided answer is masked whole: no format point may make it a good or a bad answer of its group.
-        rewards[self._outcome.isnan()] = torch.nan
-        weights = self.reward_weights.to(rewards.device)
-        self._totals = (rewards * weights).nansum(dim=1).masked_fill(self._outcome.isnan(), torch.nan)
-        self._log_values(outcome_metrics(self._outcome, self.args.flow_accept_threshold))
-        if self.model.training:
-            self._guard.check(self._outcome)
-        return rewards
-
-    def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
-    ) -> Any:
-        # A request is for one pass: the reference pass under PEFT runs through the same module and must not be taken.
-        capture, self._capture = self._capture, None
-        forward = super()._get_per_token_logps_and_entropies
-        if capture is None or self.flow is None:
-            with self._seeing():
-                return self._note(forward(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs))
-        spec = self.flow.spec
-        image_mask = input_ids == self._image_pad_token_id if spec.image_context else None
-        capture.begin(attention_mask, logits_to_keep)
-        last = logits_to_keep + self.flow.lead
-        with (
-            self._seeing(),
-            capture_latents(
-                self.model, spec.layer_indices, last, rows=capture.rows, image_mask=image_mask, consume=capture
-            ),
-        ):
-            result = forward(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
-        return self._note(result)
-
-    def _note(self, result: Any) -> Any:
-        """Keep a pass's old log-probs for the rewards; in the loss, its entropies and their bonus.
-
-        TRL's loss reads the advantages after this pass (read in 1.16.0, under a contract test).
-        """
-        if self._wants_rollout_logps:
-            self._rollout_logps, self._wants_rollout_logps = result[0], False
-        inputs, self._loss_inputs = self._loss_inputs, None
-        if inputs is not None and result[1] is not None:
-            self._entropies = result[1].detach()
-            if self.rollout_log is not None and self.model.training:
-                self.rollout_log.add_entropies(inputs["log_row"], self._entropies, _response_mask(inputs))
-            if self.args.uses_entropy and self.model.training:
-                inputs["advantages"] = entropy_bonus(
-                    inputs["advantages"], result[1], alpha=self.args.entropy_alpha, kappa=self.args.entropy_kappa
-                )
-        return result
-
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """After a rollout, put rows of like length together."""
-        inputs = super()._prepare_inputs(generation_batch)
-        every = self.args.steps_per_generation
-        if self._step % (every * self.num_iterations) == 0 and self.model.training:
-            if self.args.pack_by_length:
-                together = min(self.args.gradient_accumulation_steps, every)
-                self._buffered_inputs: Any = pack_by_length(
-                    self._buffered_inputs, together, self._tokenizer.pad_token_id
-                )
-                inputs = self._buffered_inputs[self._step % every]
-            self._log_values({"padding": self._mean(padding_share(self._buffered_inputs))})
-        return inputs
-
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        with self._times.timed("rollout"), images_processed_once(self.processing_class):
-            batch = self._rollout(inputs)
-            if self.args.refill_rounds:
-                return refill_groups(self, batch, partial(self._rollout, record=False))
-            return batch
-
-    def _rollout(self, inputs: list[dict[str, Any]], record: bool = True) -> dict[str, Any]:
-        """Generate, score and shape; `keep` (B,) marks the rows of groups that may teach."""
-        capture = None if self.flow is None else ScoreCapture(self.flow, self._times)
-        replaced = [bool(row.get("replaced_row")) for row in inputs]
-        self._log_values({"data/replaced_rows": self._mean(sum(replaced) / len(replaced))})
-        self._rollout_logps, self._wants_rollout_logps = None, self._old_logps_pass_runs()
-        if self._old_logps_pass_runs():
-            self._capture = capture
-        output = super()._generate_and_score_completions(inputs)
-        self._check_rollout(output)
-        if capture is not None and not self._old_logps_pass_runs():
-            with self._times.timed("flow_forward"):
-                self._capture = capture
-                run_latent_pass(self, output, max(capture.flow.spec.layer_indices))
-        keep, flat, metrics = self.selector.judge(self._outcome, self._totals, record)
-        self._log_values(metrics)
-        output["keep"] = self._local(keep, output)
-        advantages = output["advantages"] * ~self._local(flat, output)
-        mask = _response_mask(output)
-        tokens = {"advantage": output["advantages"]}
-        rewards = own_token_rewards(self.reward_funcs, self.reward_weights, mask)
-        if rewards is not None:
-            rewards = rewards * mask * ~self._local(self._outcome, output).isnan().unsqueeze(1)
-        if capture is not None:
-            deviations, flow_mask = capture.result()
-            flow = self._flow_rewards(output, deviations.mean(dim=0), flow_mask)
-            tokens |= {"flow_reward": flow, "deviations": deviations * flow_mask}
-            rewards = flow if rewards is None else flow + rewards
-        if rewards is not None:
-            advantages = shape_advantages(advantages, rewards, output["completion_mask"], self.args.flow_gamma)
-        output["advantages"] = advantages * output["keep"].view(-1, *[1] * (advantages.dim() - 1))
-        if advantages.dim() == 2:
-            tokens["token_advantage"] = output["advantages"]
-        if self.rollout_log is not None:
-            output["log_row"] = self._log_rollout(output, tokens)
-        return output
-
-    def _log_rollout(self, output: dict[str, Any], tokens: dict[str, Tensor]) -> Tensor:
-        """Note the rollout; returns (B,) marks of the rows that are noted."""
-        assert self.rollout_log is not None
-        if "sampling_per_token_logps" in output:
-            tokens["engine_logp"] = output["sampling_per_token_logps"].nan_to_num()
-        local = self._local(self._scored.rewards, output)
-        rewards = {name: local[:, column].tolist() for column, name in enumerate(self.reward_func_names)}
-        layers = () if self.flow is None else self.flow.spec.layer_indices
-        groups = describe_groups(
-            self._scored.rows, output, self._scored.texts, rewards, self.num_generations, tokens, layers
+    def _compute_loss(self, model: Any, inputs: Batch) -> Tensor:
+        batch = dict(inputs)  # the bonus belongs to this update; the advantages of the rollout stay
+        training = self.model.training
+        flow = self.flow if self.flow is not None and self.args.flow_update and training else None
+        rows = None if flow is None else batch["flow_weight"] > 0
+        loss_pass = LossPass(
+            batch,
+            flow,
+            rows,
+            bonus=self.bonus if training else None,
+            log=self.rollout_log if training else None,
         )
-        return self.rollout_log.take(groups, self.state.global_step, len(local)).to(local.device)
-
-    def _check_rollout(self, output: dict[str, Any]) -> None:
-        """Image tokens of the first rollout; with vLLM, its log-probs against the trainer's in every rollout."""
-        if self._first_rollout and "image_grid_thw" in output:
-            check_image_tokens(output, self._image_pad_token_id, self.processing_class.image_processor.merge_size)
-        self._first_rollout = False
-        if self.use_vllm and "sampling_per_token_logps" in output and "old_per_token_logps" in output:
-            rows = gap_rows(output["sampling_per_token_logps"], output["old_per_token_logps"], _response_mask(output))
-            metrics = gap_metrics(self.accelerator.gather(rows))
-            self._log_values(metrics)
-            if self.args.rollout_check:
-                refuse_gap(metrics, self.args.rollout_gap_limit)
-
-    def _local(self, values: Tensor, output: dict[str, Any]) -> Tensor:
-        """This process's part of values of all processes."""
-        rows = len(output["advantages"])
-        start = self.accelerator.process_index * rows
-        return values[start : start + rows]
-
-    def _old_logps_pass_runs(self) -> bool:
-        """TRL's own condition for computing old log-probs (read in 1.16.0, under a contract test)."""
-        every = self.args.steps_per_generation * self.num_iterations
-        corrects_vllm = self.use_vllm and self.vllm_importance_sampling_correction
-        return self.args.gradient_accumulation_steps % every != 0 or corrects_vllm
-
-    def _flow_rewards(self, output: dict[str, Any], deviation: Tensor, mask: Tensor) -> Tensor:
-        """(B, T) flow rewards of a rollout; also marks the rows that the field is updated on."""
-        args = self.args
-        outcome = self._local(self._outcome, output)
-        mask = mask & _response_mask(output).bool()
-        # An undecided response teaches nothing: TRL gives it no outcome advantage, and it gets no flow reward.
-        rewards = flow_rewards(deviation, mask & ~outcome.isnan().unsqueeze(1), **args.shaping())
-        accepted = outcome > args.flow_accept_threshold  # False for undecided
-        rejected_weight = torch.where(outcome.isnan(), 0.0, args.flow_soft_weight)
-        output["flow_weight"] = torch.where(accepted, 1.0, rejected_weight)
-        statistics = RowStatistics.of(deviation, mask, rewards).values
-        gathered = RowStatistics(self.accelerator.gather(statistics))
-        self._log_values(flow_metrics(gathered, self._outcome, args.flow_accept_threshold))
-        return rewards
-
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        inputs = dict(inputs)  # the entropy bonus is this update's; the rollout's own advantages stay as they are
-        self._loss_inputs = inputs
-        if self.flow is None or not self.args.flow_update or not self.model.training:
-            return super()._compute_loss(model, inputs)
-        by_entropy = self.args.flow_accept == "entropy"
-        weight = inputs["flow_weight"]
-        rows = torch.ones_like(weight, dtype=torch.bool) if by_entropy else weight > 0
-        capture = UpdateCapture(rows)
-        self._capture = capture if rows.any() else None
-        loss = super()._compute_loss(model, inputs)
-        weights = self._entropy_weights(inputs) if by_entropy else weight.unsqueeze(1) * _response_mask(inputs)
-        if rows.any():
-            with self._times.timed("flow_update"):
-                self.flow.accumulate(*capture.result(), weights[rows])
+        self._pass = loss_pass
+        loss = super()._compute_loss(model, batch)
+        if flow is not None and rows is not None:
+            weights = self._field_token_weights(loss_pass)  # on every rank: it may gather
+            if rows.any():
+                with self._times.timed("flow_update"):
+                    flow.accumulate(*loss_pass.latents(), weights[rows])
         return loss
 
-    def _entropy_weights(self, inputs: dict[str, Any]) -> Tensor:
-        """(B, T) weights: 1 at tokens of high entropy over all processes, `flow_soft_weight` at the others."""
-        assert self._entropies is not None
-        mask = _response_mask(inputs)
-        high = self.get_high_entropy_mask(self._entropies, mask, self.args.flow_entropy_quantile)
-        return torch.where(high, 1.0, self.args.flow_soft_weight) * mask
+    def _field_token_weights(self, loss_pass: LossPass) -> Tensor:
+        """(B, T) weights of tokens in the update of the field."""
+        batch, mask = loss_pass.batch, response_mask(loss_pass.batch)
+        weights = batch["flow_weight"].unsqueeze(1) * mask
+        if self.args.flow_accept != "entropy":
+            return weights
+        assert loss_pass.entropies is not None
+        high = self.get_high_entropy_mask(loss_pass.entropies, mask, self.args.flow_entropy_quantile)
+        return weights * torch.where(high, 1.0, self.args.flow_soft_weight)
 
     def step_flow(self) -> None:
         """Step the field; called when the policy's optimiser has stepped."""
@@ -373,26 +439,92 @@ class RLFRTrainer(ResumableGRPO):
         with self._times.timed("flow_update"):
             loss = self.flow.step()
         if loss is not None:
-            self._log_values({"flow/loss": loss})
-
-    def _mean(self, value: float) -> float:
-        """Mean of a number over the processes."""
-        return self.accelerator.gather(torch.tensor([value], device=self.accelerator.device)).mean().item()
-
-    def _log_values(self, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self._metrics["train" if self.model.training else "eval"][name].append(value)
+            self.log_values({"flow/loss": loss})
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the seconds each part took per update since the last log."""
         if self.model.training and self._micro_batches:
             updates = self._micro_batches / self.args.gradient_accumulation_steps
-            self._log_values(largest(gather_object([self._times.take(updates)])))
+            self.log_values(largest(gather_object([self._times.take(updates)])))
             self._micro_batches = 0
         super().log(logs, start_time)
 
+    # --- evaluation and saving --------------------------------------------------------------------------------------
 
-def _response_mask(batch: dict[str, Any]) -> Tensor:
-    """(B, T) mask of the tokens the policy wrote: no padding, no tool output."""
-    mask = batch["completion_mask"]
-    return mask * batch["tool_mask"] if "tool_mask" in batch else mask
+    def evaluate(
+        self, eval_dataset: "Dataset | None" = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Greedy and sampled accuracy on held-out rows (see held_out.py), logged and given to the callbacks."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        training = self.model.training
+        self.model.eval()
+        try:
+            with self._times.paused(), self.one_response_per_prompt():
+                metrics = evaluate_held_out(
+                    dataset,
+                    self.grade_rows,
+                    self.decoding,
+                    accelerator=self.accelerator,
+                    batch_size=self.args.per_device_eval_batch_size,
+                    threshold=self.args.flow_accept_threshold,
+                    prefix=metric_key_prefix,
+                )
+                self.discard_eval_metrics()
+                self.log(dict(metrics))  # in evaluation mode: training metrics wait for the log of their own step
+        finally:
+            self.model.train(training)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def grade_rows(self, rows: Sequence[dict[str, Any]]) -> Tensor:
+        """Generate one response to each row, and grade it.
+
+        The grade is the run's first reward; for the reference probability, which grades nothing, it is `accuracy`.
+
+        Returns:
+            (N,) outcomes of all ranks in their order, NaN where undecided.
+        """
+        from trl.data_utils import prepare_multimodal_messages
+
+        prompts = [
+            prepare_multimodal_messages(row["prompt"], images=row.get("images") or [])
+            if self.takes_images
+            else row["prompt"]
+            for row in rows
+        ]
+        completion_ids, completions = self.generate(prompts)
+        outcome = self.reward_funcs[0]
+        if isinstance(outcome, ReferenceProbability):
+            [accuracy] = build_rewards(["accuracy"], outcome.options, self.args.max_completion_length or 0)
+            columns = {name: [row.get(name) for row in rows] for name in rows[0]}
+            scores = accuracy(completions=completions, completion_ids=completion_ids, **columns)
+            local = [math.nan if score is None else score for score in scores]
+            return self.accelerator.gather(torch.tensor(local, device=self.accelerator.device))
+        return self._calculate_rewards(list(rows), prompts, completions, completion_ids)[:, 0]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the policy and, with flow rewards, the field beside it.
+
+        A checkpoint's field is written with its optimiser by `save_extra_state`.
+        """
+        super().save_model(output_dir, _internal_call)
+        if self.flow is not None and not _internal_call and self.accelerator.is_main_process:
+            save_field(Path(output_dir or self.args.output_dir) / FIELD_FOLDER, self.flow.field, self.flow.spec)
+
+
+def reward_functions(rewards: Rewards | None, args: RLFRConfig) -> list[RewardFunction]:
+    """Reward functions for what `RLFRTrainer` was given; names use the defaults of `RewardOptions`.
+
+    Raises:
+        UserError: no reward, or an unknown name.
+    """
+    if rewards is None:
+        rewards = "reference_probability" if "rlpr" in args.method.split("+") else "accuracy"
+    given = rewards if isinstance(rewards, list) else [rewards]
+    functions: list[RewardFunction] = []
+    for reward in given:
+        if isinstance(reward, str):
+            functions += build_rewards([reward], RewardOptions(), args.max_completion_length or 0)
+        else:
+            functions.append(reward)
+    return functions

@@ -7,9 +7,11 @@ from PIL import Image
 from qwen_vl_utils.vision_process import smart_resize
 
 from rlfr_vlm.data.encode import encode_prompts
-from rlfr_vlm.data.lengths import ImageGrid, TokenCounter, image_grid, plan_lengths
+from rlfr_vlm.data.lengths import TokenCounter, plan_lengths
 from rlfr_vlm.data.load import as_dataset, read_rows
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.models import family_of_processor
+from rlfr_vlm.models.qwen_vl import SmartResizeGrid
 from rlfr_vlm.options import DataOptions
 
 SIZES = [(56, 28), (28, 56), (100, 75), (640, 480), (30, 900), (13, 29), (2000, 1500), (57, 57)]
@@ -17,7 +19,7 @@ SIZES = [(56, 28), (28, 56), (100, 75), (640, 480), (30, 900), (13, 29), (2000, 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_image_tokens_equal_the_processors(processor, size):
-    grid = image_grid(processor)
+    grid = family_of_processor(processor).image_grid(processor)
     image = Image.new("RGB", size)
     thw = processor.image_processor(images=[image], return_tensors="pt")["image_grid_thw"][0]
     assert grid.tokens(*size) == thw.prod().item() // processor.image_processor.merge_size**2
@@ -28,7 +30,7 @@ def test_image_tokens_equal_qwen_vl_utils(size):
     """Published limits of Qwen2.5-VL: 4 to 1280 tokens of 28 x 28 pixels."""
     width, height = size
     rows, columns = smart_resize(height, width, 28, 4 * 28 * 28, 1280 * 28 * 28)
-    assert ImageGrid(14, 2, 4 * 28 * 28, 1280 * 28 * 28).tokens(width, height) == (rows // 28) * (columns // 28)
+    assert SmartResizeGrid(14, 2, 4 * 28 * 28, 1280 * 28 * 28).tokens(width, height) == (rows // 28) * (columns // 28)
 
 
 @pytest.fixture
@@ -100,9 +102,7 @@ def test_images_are_given_the_processors_size(processor):
     """3 pixels of 28 at least, 12 at most; what has its size is left alone."""
     from PIL import Image
 
-    from rlfr_vlm.data.lengths import ImageGrid
-
-    grid = ImageGrid(patch=14, merge=2, min_pixels=3 * 28**2, max_pixels=12 * 28**2)
+    grid = SmartResizeGrid(patch=14, merge=2, min_pixels=3 * 28**2, max_pixels=12 * 28**2)
     thin = Image.new("RGB", (1000, 40))
     assert grid.resized(thin) is thin
     for size in ((28, 28), (56, 56), (500, 300), (300, 200)):

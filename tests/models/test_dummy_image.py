@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from rlfr_vlm.models.dummy_image import smallest_image, without_missing_images
-from rlfr_vlm.models.vision import find_vision_tower
+from rlfr_vlm.models.dummy_image import without_missing_images
+from rlfr_vlm.models.qwen_vl import smallest_image
+from rlfr_vlm.models.towers import find_vision_tower
 
 
 @pytest.fixture

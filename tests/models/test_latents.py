@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from torch import nn
 
 from rlfr_vlm.data.digits import digit_rows
 from rlfr_vlm.data.encode import encode_examples
 from rlfr_vlm.data.prompts import build_messages
-from rlfr_vlm.errors import UserError
-from rlfr_vlm.models.latents import capture_latents, find_language_tower, image_mean, only_first_blocks
+from rlfr_vlm.models.latents import capture_latents, image_mean, only_first_blocks
+from rlfr_vlm.models.towers import find_language_tower
 
 LAYERS = (1, 3, 4)
 
@@ -148,51 +147,3 @@ def test_tower_is_restored_after_an_exception(make_policy):
     with pytest.raises(RuntimeError), only_first_blocks(policy, 1):
         raise RuntimeError
     assert len(find_language_tower(policy).layers) == 4
-
-
-class Wrapper(nn.Module):
-    """What DDP and DeepSpeed look like from outside."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-
-def test_tower_is_found_through_wrappers(make_policy, make_text_policy):
-    from peft import LoraConfig, get_peft_model
-
-    policy, text = make_policy(), make_text_policy()
-    tower = policy.model.language_model
-    assert find_language_tower(policy).module is tower
-    assert find_language_tower(Wrapper(policy)).module is tower
-    assert find_language_tower(torch.compile(policy)).module is tower
-    assert find_language_tower(text).module is text.model
-    assert find_language_tower(text).config.hidden_size == 32
-    lora = get_peft_model(policy, LoraConfig(target_modules=["q_proj"]))
-    assert find_language_tower(Wrapper(lora)).module is tower
-
-
-@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Qwen2VL"])
-def test_tower_of_other_families(family):
-    import transformers
-
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
-             "intermediate_size": 16, "vocab_size": 50}  # fmt: skip
-    if family == "Qwen2VL":
-        config = transformers.Qwen2VLConfig(
-            text_config=sizes
-            | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}},
-            vision_config={"depth": 1, "embed_dim": 16, "num_heads": 2, "hidden_size": 16},
-        )
-        policy = transformers.Qwen2VLForConditionalGeneration(config)
-    else:
-        config = getattr(transformers, f"{family}Config")(**sizes)
-        policy = getattr(transformers, f"{family}ForCausalLM")(config)
-    tower = find_language_tower(policy)
-    assert len(tower.layers) == 2
-    assert tower.config.hidden_size == 16
-
-
-def test_unknown_layout_names_what_was_tried():
-    with pytest.raises(UserError, match=r"decoder blocks of Linear: tried model\.language_model\.layers"):
-        find_language_tower(nn.Linear(2, 2))

@@ -1,8 +1,11 @@
 """The ban on vision tokens acts alike in sampling, log-probs and entropies, and leaves no trace in checkpoints."""
 
+import pytest
 import torch
 
-from rlfr_vlm.models.vision import ban_tokens, find_vision_tower, freeze_vision_tower, vision_token_ids
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.models.towers import find_vision_tower
+from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
 
 
 def test_ids_are_those_the_vocabulary_has(make_policy, make_text_policy, processor):
@@ -51,3 +54,12 @@ def test_text_policy_has_nothing_to_freeze(make_text_policy, make_policy):
     count = sum(p.numel() for p in policy.model.visual.parameters())
     assert freeze_vision_tower(policy) == count > 0
     assert any(p.requires_grad for p in policy.model.language_model.parameters())
+
+
+def test_a_ban_that_would_ban_nothing_is_refused(make_policy, processor, monkeypatch):
+    """A vision-language policy whose vision tokens have other names."""
+    tokenizer = processor.tokenizer
+    words = {token: index for token, index in tokenizer.get_vocab().items() if not token.startswith("<|")}
+    monkeypatch.setattr(type(tokenizer), "get_vocab", lambda self: words)
+    with pytest.raises(UserError, match=r"none of Qwen2-VL and Qwen2\.5-VL's vision tokens"):
+        vision_token_ids(make_policy(), processor)

@@ -1,6 +1,6 @@
 """What a step costs in counts that no machine can disturb: passes of the policy, of the field, tokens, bytes kept."""
 
-from rlfr_vlm.models.latents import find_language_tower
+from rlfr_vlm.models.towers import find_language_tower
 
 
 class Counts:
@@ -37,10 +37,10 @@ class Counts:
             self._count_field(trainer.flow)
 
     def _note_rollouts(self, trainer):
-        rollout = trainer._rollout
+        roll_out = trainer.roll_out
 
         def noted(*arguments, **more):
-            output = rollout(*arguments, **more)
+            output = roll_out(*arguments, **more)
             mask = output["completion_mask"]
             partners = (mask.sum(dim=1) - 1).clamp(min=0)  # token_pre: the last token has no next one
             accepted = output["flow_weight"] > 0 if "flow_weight" in output else partners < 0
@@ -49,7 +49,7 @@ class Counts:
             self.accepted_positions += int(accepted.sum()) * mask.shape[1]
             return output
 
-        trainer._rollout = noted
+        trainer.roll_out = noted
 
     def _count_field(self, flow):
         score, accumulate = flow.score, flow.accumulate

@@ -1,6 +1,7 @@
 """A factory for trainers on the digits task with tiny policies."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -64,6 +65,7 @@ def make_trainer(processor, digits, arguments) -> Callable[..., Any]:
         import torch
 
         from rlfr_vlm.flow import FlowSpec, build_field
+        from rlfr_vlm.options import RewardOptions, reward_names
         from rlfr_vlm.rewards import build_rewards
         from rlfr_vlm.trainer.records.callbacks import quiet
         from rlfr_vlm.trainer.rlfr_config import RLFRConfig
@@ -74,9 +76,11 @@ def make_trainer(processor, digits, arguments) -> Callable[..., Any]:
             torch.manual_seed(5)
             flow = (build_field(spec), spec)
         changes.setdefault("method", "rlvr" if flow is None and "flow_coef" not in changes else "rlfr")
+        names = {option.name for option in fields(RewardOptions)}
+        options = RewardOptions(**{name: changes.pop(name) for name in names & changes.keys()})
         args = RLFRConfig(**arguments(**changes))
         if reward is None:  # those of the method
-            reward = build_rewards(args.rewards, args, args.max_completion_length)
+            reward = build_rewards(reward_names(options, args.method), options, args.max_completion_length)
         trainer = RLFRTrainer(
             policy, args=args, flow=flow, reward_funcs=reward if isinstance(reward, list) else [reward],
             train_dataset=digits if dataset is None else dataset, processing_class=processing_class or processor,

@@ -18,7 +18,7 @@ import rlfr_vlm.flow.path as path
 from rlfr_vlm.commands.train import build_trainer
 from rlfr_vlm.config_file import parse_config
 from rlfr_vlm.flow import save_field
-from rlfr_vlm.options import RunOptions
+from rlfr_vlm.options import ScriptArguments
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 calls = {"rollout": 0, "token": 0}
@@ -53,7 +53,7 @@ def main() -> None:
     path.logit_normal = lambda shape, device, generator=None: torch.full(shape, 0.6)
 
     transformers.training_args.is_torch_bf16_gpu_available = lambda: True  # asked for bf16 without --use_cpu
-    options, args = parse_config((RunOptions, RLFRConfig), sys.argv[2:])
+    options, args = parse_config((ScriptArguments, RLFRConfig), sys.argv[2:])
     trainer = build_trainer(options, args)
     generate = trainer._generate
 

@@ -11,13 +11,13 @@ from rlfr_vlm.commands.run_trainer import find_checkpoint
 from rlfr_vlm.commands.train import build_trainer
 from rlfr_vlm.config_file import parse_config
 from rlfr_vlm.flow import save_field
-from rlfr_vlm.options import RunOptions
+from rlfr_vlm.options import ScriptArguments
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 
 def train(folder: Path, name: str, run: str, steps: int, resume: str | None = None) -> None:
     arguments = [*sys.argv[2:], "--output_dir", str(folder / run), "--max_steps", str(steps), "--save_steps", "2"]
-    options, args = parse_config((RunOptions, RLFRConfig), arguments)
+    options, args = parse_config((ScriptArguments, RLFRConfig), arguments)
     trainer = build_trainer(options, args)
     trainer.train(resume_from_checkpoint=find_checkpoint(resume, args.output_dir))
     trainer.save_model(str(folder / name))

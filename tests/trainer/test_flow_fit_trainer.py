@@ -10,7 +10,8 @@ from rlfr_vlm.data.encode import encode_examples
 from rlfr_vlm.data.load import load_rows
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow import FlowSpec, load_field
-from rlfr_vlm.trainer.flow_fit_trainer import FitConfig, flow_inputs_of, held_out_metrics, make_fit_trainer
+from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
+from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, flow_inputs_of, held_out_metrics
 from rlfr_vlm.trainer.records.callbacks import quiet
 
 
@@ -29,7 +30,8 @@ def fit(make_policy, processor, digits, tmp_path):
         }  # fmt: skip
         policy = make_policy()
         spec = FlowSpec.for_policy(policy.config.get_text_config(), "tiny", 1, (0.25, 0.5), **(spec_changes or {}))
-        trainer = make_fit_trainer(policy, processor, spec, FitConfig(**(defaults | changes)), digits, [])
+        args = FlowFitConfig(**(defaults | changes))
+        trainer = FlowFitTrainer(policy, args, digits, processing_class=processor, spec=spec)
         quiet(trainer)
         return trainer
 
@@ -37,7 +39,7 @@ def fit(make_policy, processor, digits, tmp_path):
 
 
 def test_defaults_are_the_papers(tmp_path):
-    config = FitConfig(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    config = FlowFitConfig(output_dir=str(tmp_path), use_cpu=True, report_to=[])
     assert (config.learning_rate, config.weight_decay, config.num_train_epochs) == (1e-4, 0.01, 2.0)
     assert (config.lr_scheduler_type, config.warmup_steps, config.flow_noise_repeats) == ("cosine", 0.1, 4)
 
@@ -151,7 +153,7 @@ def test_field_of_another_kind_is_not_continued(fit, tmp_path):
 @pytest.mark.parametrize("name", ["flow_noise_repeats", "flow_depth", "max_length"])
 def test_sizes_below_one_are_refused(tmp_path, name):
     with pytest.raises(UserError, match=f"{name} is 0; it must be at least 1"):
-        FitConfig(output_dir=str(tmp_path), use_cpu=True, **{name: 0})
+        FlowFitConfig(output_dir=str(tmp_path), use_cpu=True, **{name: 0})
 
 
 def test_held_out_report_by_hand():

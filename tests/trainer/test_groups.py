@@ -1,5 +1,7 @@
 """Groups: their kinds, the spread filter, the stream of new prompts, the guard against undecided answers."""
 
+import json
+
 import pytest
 import torch
 
@@ -108,3 +110,13 @@ def test_guard_looks_at_the_last_responses_only():
         guard.check(torch.zeros(10))
     assert len(guard.seen) == 1
     UndecidedGuard(limit=1.0, window=1).check(torch.tensor([NAN]))  # 1 never stops
+
+
+def test_the_guards_window_survives_a_checkpoint():
+    """Resumed after 6 of 8 responses, the run stops where the uninterrupted one does."""
+    first = UndecidedGuard(limit=0.5, window=8)
+    first.check(torch.tensor([torch.nan] * 5 + [1.0]))
+    second = UndecidedGuard(limit=0.5, window=8)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    with pytest.raises(UserError, match="5 of the last 8 responses were undecided"):
+        second.check(torch.tensor([1.0, 0.0]))

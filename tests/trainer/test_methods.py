@@ -10,6 +10,7 @@ from rlfr_vlm.rewards import ReferenceProbability, wrap
 from rlfr_vlm.rewards.accuracy import accuracy
 from rlfr_vlm.shaping import entropy_bonus
 from rlfr_vlm.trainer.batches import join_batches, select_rows
+from rlfr_vlm.trainer.passes import LossPass
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 
@@ -25,17 +26,17 @@ def even(completions, **_):
 def record_losses(trainer):
     """What each update's loss saw: the rollout's advantages, and those after the bonus."""
     seen = []
-    note = trainer._note
+    logps_pass = trainer._get_per_token_logps_and_entropies
 
-    def recording(result):
-        inputs = trainer._loss_inputs
-        before = None if inputs is None else inputs["advantages"].clone()
-        result = note(result)
+    def recording(*args, **kwargs):
+        watched = trainer._pass
+        before = watched.batch["advantages"].clone() if isinstance(watched, LossPass) else None
+        result = logps_pass(*args, **kwargs)
         if before is not None:
-            seen.append((before, inputs["advantages"].clone(), result[1].detach()))
+            seen.append((before, watched.batch["advantages"].clone(), result[1].detach()))
         return result
 
-    trainer._note = recording
+    trainer._get_per_token_logps_and_entropies = recording
     return seen
 
 
@@ -116,8 +117,8 @@ def test_an_undecided_answer_is_masked_whole(make_trainer, make_policy):
 
     trainer = make_trainer(make_policy(), reward=[outcome, shape], max_steps=1, undecided_limit=1.0)
     seen = []
-    rollout = trainer._rollout
-    trainer._rollout = lambda inputs: seen.append(rollout(inputs)) or seen[-1]
+    roll_out = trainer.roll_out
+    trainer.roll_out = lambda inputs: seen.append(roll_out(inputs)) or seen[-1]
     trainer.train()
     # of 2, 1, 2: mean 5/3, standard deviation sqrt(1/3)
     scale = (1 / 3) ** 0.5 + 1e-4

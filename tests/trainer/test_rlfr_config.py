@@ -3,6 +3,7 @@
 import pytest
 
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.options import RewardOptions, ScriptArguments, reward_names
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 
@@ -34,7 +35,6 @@ def test_rlvr_turns_the_flow_off(tmp_path):
         ({"flow_coef": 0.0}, "method is 'rlfr' but flow_coef is 0"),
         ({"method": "entropy", "entropy_alpha": 0.0}, "method is 'entropy' but entropy_alpha is 0"),
         ({"method": "entropy", "entropy_kappa": 0.0}, "entropy_kappa 0.0"),
-        ({"method": "rlpr", "rewards": ["accuracy"]}, "the first reward is 'accuracy'"),
         ({"group_filter": "all"}, "group_filter is 'all'; choose one of none, mixed, spread"),
         ({"refill_rounds": -1}, "refill_rounds is -1"),
         ({"undecided_window": 0}, "undecided_window is 0; it must be at least 1"),
@@ -70,12 +70,24 @@ def test_what_cannot_work_is_refused_with_the_reason(tmp_path, changes, message)
 )
 def test_methods_are_presets(tmp_path, method, flow, entropy, rewards, group_filter):
     made = config(tmp_path, method=method)
-    assert (made.uses_flow, made.uses_entropy, made.rewards, made.group_filter) == (
-        flow,
-        entropy,
-        rewards,
-        group_filter,
-    )
+    assert (made.uses_flow, made.uses_entropy, made.group_filter) == (flow, entropy, group_filter)
+    assert reward_names(RewardOptions(), method) == rewards
+
+
+def test_with_rlpr_its_reward_comes_first():
+    options = RewardOptions(rewards=["accuracy"])
+    assert reward_names(options, "rlfr") == ["accuracy"]
+    with pytest.raises(UserError, match="method is 'rlpr', but the first reward is 'accuracy'"):
+        reward_names(options, "rlpr")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"eval_rows": 0}, "eval_rows is 0; it must be at least 1"), ({"grading_tolerance": 2.0}, "between 0 and 1")],
+)
+def test_script_arguments_out_of_range_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        ScriptArguments(**changes)
 
 
 def test_options_for_response_advantages_are_fine_without_flow(tmp_path):

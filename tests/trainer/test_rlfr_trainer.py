@@ -7,7 +7,7 @@ import torch
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow import FlowSpec, build_field
-from rlfr_vlm.models.latents import find_language_tower
+from rlfr_vlm.models.towers import find_language_tower
 from rlfr_vlm.shaping import flow_rewards, shape_advantages
 
 
@@ -76,18 +76,20 @@ def test_flow_without_weight_on_any_token_leaves_the_losses_alone(make_trainer, 
 def capture_rollout(trainer):
     """Keep the batch that shaping produced and what went into it."""
     seen: dict[str, torch.Tensor] = {}
-    flow_rewards_of, rollout = trainer._flow_rewards, trainer._rollout
+    roll_out, shape_rollout = trainer.roll_out, trainer._shape
 
-    def recording(output, deviation, mask):
-        seen.update(outcome=output["advantages"].clone(), deviation=deviation, mask=mask)
-        return flow_rewards_of(output, deviation, mask)
+    def recording_shape(rollout, batch, record):
+        if trainer.flow is not None:
+            deviations, mask = rollout.score.deviations()
+            seen.update(outcome=batch["advantages"].clone(), deviation=deviations.mean(dim=0), mask=mask)
+        return shape_rollout(rollout, batch, record)
 
-    def recording_rollout(inputs):
-        output = rollout(inputs)
+    def recording(inputs):
+        output = roll_out(inputs)
         seen.update({name: output[name] for name in ("advantages", "completion_mask", "flow_weight")})
         return output
 
-    trainer._flow_rewards, trainer._rollout = recording, recording_rollout
+    trainer._shape, trainer.roll_out = recording_shape, recording
     return seen
 
 
@@ -251,6 +253,27 @@ def test_high_entropy_tokens_can_be_accepted_instead(make_trainer, make_policy):
     assert 0 < share < 0.5  # the quantile is 0.8
 
 
+def test_with_entropy_acceptance_undecided_answers_and_dropped_groups_teach_nothing(make_trainer, make_policy):
+    """Group 0 has an undecided answer; group 1 is all right, which the filter drops."""
+
+    def reward(completions, **_):
+        return [None, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0]
+
+    trainer = make_trainer(
+        make_policy(), flow="new", max_steps=1, flow_accept="entropy", flow_soft_weight=0.5, group_filter="mixed",
+        per_device_train_batch_size=8, steps_per_generation=1, reward=reward, undecided_limit=1.0,
+    )  # fmt: skip
+    seen = []
+    accumulate = trainer.flow.accumulate
+    trainer.flow.accumulate = lambda latents, valid, weights: (
+        seen.append((latents.hidden.shape[1], weights)),
+        accumulate(latents, valid, weights),
+    )
+    trainer.train()
+    ((rows, weights),) = seen
+    assert rows == 3 and len(weights) == 3 and (weights.amax(dim=1) > 0).all()
+
+
 def test_undecided_responses_get_no_advantage_and_teach_the_field_nothing(make_trainer, make_policy):
     def reward(completions, **_):
         return [None if i % 4 == 0 else float(i % 2) for i in range(len(completions))]
@@ -365,3 +388,81 @@ def test_field_that_does_not_fit_is_refused(make_trainer, make_policy):
         make_trainer(make_policy(), flow=(build_field(spec), spec))
     with pytest.raises(UserError, match="asks for token_post"):
         make_trainer(make_policy(), flow="new", flow_context_mode="token_post")
+
+
+def test_save_model_saves_the_field_beside_the_policy(make_trainer, make_policy, tmp_path):
+    from rlfr_vlm.flow import load_field
+
+    trainer = make_trainer(make_policy(), flow="new", max_steps=1)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    field, spec = load_field(tmp_path / "saved" / "flow")
+    assert same(weights_of(field), weights_of(trainer.flow.field)) and spec == trainer.flow.spec
+    assert (tmp_path / "saved" / "config.json").is_file()
+
+
+@pytest.fixture
+def saved_policy(make_policy, processor, tmp_path):
+    folder = tmp_path / "policy"
+    make_policy().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_model_by_name_with_rewards_by_name_and_a_field_by_path(
+    saved_policy, make_policy, arguments, digits, tmp_path
+):
+    from rlfr_vlm import RLFRConfig, RLFRTrainer, save_field
+
+    spec = FlowSpec.for_policy(make_policy().config.get_text_config(), "tiny", 1, (0.25, 0.5))
+    save_field(tmp_path / "flow", build_field(spec), spec)
+    args = RLFRConfig(**arguments(flow_path=str(tmp_path / "flow"), max_steps=1))
+    trainer = RLFRTrainer(saved_policy, ["accuracy", "format_boxed"], args, digits)
+    assert trainer.flow is not None and trainer.flow.spec == spec
+    assert trainer.reward_func_names == ["accuracy", "format_boxed"]
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
+def test_flow_path_that_is_not_there_and_none_at_all(saved_policy, arguments, digits, tmp_path):
+    from rlfr_vlm import RLFRConfig, RLFRTrainer
+
+    with pytest.raises(UserError, match="flow_path is not set"):
+        RLFRTrainer(saved_policy, "accuracy", RLFRConfig(**arguments()), digits)
+    with pytest.raises(UserError, match="nowhere"):
+        RLFRTrainer(saved_policy, "accuracy", RLFRConfig(**arguments(flow_path=str(tmp_path / "nowhere"))), digits)
+    with pytest.raises(UserError, match="Cannot load the model 'no/model'"):
+        RLFRTrainer("no/model", "accuracy", RLFRConfig(**arguments(method="rlvr")), digits)
+
+
+def test_a_plain_hugging_face_dataset_works_as_it_is(make_policy, processor, arguments):
+    import datasets
+
+    from rlfr_vlm import RLFRConfig, RLFRTrainer
+    from rlfr_vlm.data.digits import digit_rows
+
+    rows = [
+        {"prompt": row["prompt"][0]["content"], "images": row["images"], "answer": row["answer"]}
+        for row in digit_rows("train", 8, 0)
+    ]
+    plain = datasets.Dataset.from_list(rows)
+    seen = []
+
+    def reward(completions, answer, images, **_):
+        seen.append((answer, images))
+        return [0.0] * len(completions)
+
+    trainer = RLFRTrainer(
+        make_policy(), reward, RLFRConfig(**arguments(method="rlvr", max_steps=1)), plain, processing_class=processor
+    )
+    trainer.train()
+    answers, images = seen[0]
+    assert set(answers) <= {row["answer"] for row in rows} and all(row[0].size == (56, 28) for row in images)
+
+
+def test_settings_may_be_left_out(make_text_policy, text_tokenizer, text_digits, tmp_path, monkeypatch):
+    from rlfr_vlm import RLFRTrainer
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="flow_path is not set"):  # rlfr is the default method
+        RLFRTrainer(make_text_policy(), "accuracy", train_dataset=text_digits, processing_class=text_tokenizer)

@@ -11,10 +11,10 @@ TRAIN = """
 import hashlib, json, sys
 from rlfr_vlm.commands.train import build_trainer
 from rlfr_vlm.config_file import parse_config
-from rlfr_vlm.options import RunOptions
+from rlfr_vlm.options import ScriptArguments
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
-options, args = parse_config((RunOptions, RLFRConfig), sys.argv[2:])
+options, args = parse_config((ScriptArguments, RLFRConfig), sys.argv[2:])
 trainer = build_trainer(options, args)
 digest = lambda module: hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in module.parameters())).hexdigest()
 before = digest(trainer.flow.field)
@@ -89,10 +89,10 @@ TRAIN_WITH_REFILLS = """
 import hashlib, json, sys
 from rlfr_vlm.commands.train import build_trainer
 from rlfr_vlm.config_file import parse_config
-from rlfr_vlm.options import RunOptions
+from rlfr_vlm.options import ScriptArguments
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
-options, args = parse_config((RunOptions, RLFRConfig), sys.argv[2:])
+options, args = parse_config((ScriptArguments, RLFRConfig), sys.argv[2:])
 trainer = build_trainer(options, args)
 trainer.train()
 logged = [h for h in trainer.state.log_history if "groups/refill_rounds" in h]

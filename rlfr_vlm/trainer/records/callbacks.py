@@ -5,6 +5,7 @@ import math
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
@@ -24,11 +25,11 @@ WATCHDOGS_FILE = "watchdogs.jsonl"
 class FlowStep(TrainerCallback):
     """Step the flow field whenever the policy's optimiser steps."""
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
+    def __init__(self, step: Callable[[], None]) -> None:
+        self.step = step
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.step_flow()
+        self.step()
 
 
 class StopOnInterrupt(TrainerCallback):

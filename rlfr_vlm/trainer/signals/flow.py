@@ -1,14 +1,15 @@
-"""The flow field during reinforcement learning: it scores rollouts and goes on being fitted to accepted responses.
+"""Score rollouts with the flow field, and fit the field to accepted responses during reinforcement learning.
 
-The field lives outside the policy module (vLLM's weight sync and checkpoints of the policy must not see it), has its
-own optimiser and its own random generator, so neither the policy's gradients nor its sampling know of it.
+The field is no part of the policy module, so that vLLM's weight sync and checkpoints of the policy exclude it. It has
+an optimiser and a random generator of its own, so that neither the policy's gradients nor its sampling depend on it.
 
 Letters: L hooked layers, B samples, S captured positions, T response tokens, D hidden width.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,9 +30,12 @@ from rlfr_vlm.flow import (
 )
 from rlfr_vlm.flow.path import UPDATE_TOKENS
 from rlfr_vlm.flow.storage import FIELD_FOLDER
-from rlfr_vlm.models.latents import Latents, find_language_tower
-from rlfr_vlm.models.vision import find_vision_tower
+from rlfr_vlm.models.latents import Latents, capture_latents
+from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
 from rlfr_vlm.options import FlowOptions
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 OPTIMIZER_FILE = "flow_optimizer.pt"
 GENERATOR_FILE = "flow_generator_rank{rank}.pt"
@@ -42,14 +46,22 @@ class OnlineFlow:
 
     Args:
         field, spec: the fitted field.
-        options: the flow options of the run.
+        options: flow options of the run.
         accelerator: of the trainer; gives device, autocast and reductions.
-        seed: of the noise; each process draws its own.
+        seed: of the noise; each rank draws its own.
+        image_token_id: token id of image positions, for a field with image context.
     """
 
     def __init__(
-        self, field: VelocityField, spec: FlowSpec, options: FlowOptions, accelerator: Any, seed: int
+        self,
+        field: VelocityField,
+        spec: FlowSpec,
+        options: FlowOptions,
+        accelerator: "Accelerator",
+        seed: int,
+        image_token_id: int | None = None,
     ) -> None:
+        self.image_token_id = image_token_id
         self.field = field.to(accelerator.device)
         self.spec = spec
         self.options = options
@@ -62,6 +74,29 @@ class OnlineFlow:
         self.generator.manual_seed(seed + accelerator.process_index)
         self._loss_sum = torch.zeros((), device=accelerator.device)
         self._weight_sum = torch.zeros((), device=accelerator.device)
+
+    def capturing(
+        self,
+        model: torch.nn.Module,
+        input_ids: Tensor,
+        num_response: int,
+        *,
+        rows: Tensor | None = None,
+        consume: Callable[[int, Latents], None],
+    ) -> AbstractContextManager[Any]:
+        """Capture the latents that the field needs from the log-prob pass inside the context.
+
+        Args:
+            input_ids: (B, P).
+            num_response: T.
+            rows: (B,) bool, capture only these rows.
+            consume: called with the index of a chunk's first row and its latents.
+        """
+        image_mask = input_ids == self.image_token_id if self.spec.image_context else None
+        positions = num_response + self.lead
+        return capture_latents(
+            model, self.spec.layer_indices, positions, rows=rows, image_mask=image_mask, consume=consume
+        )
 
     @torch.no_grad()
     def score(self, latents: Latents, valid: Tensor, num_response: int) -> tuple[Tensor, Tensor]:
@@ -80,15 +115,15 @@ class OnlineFlow:
     def accumulate(self, latents: Latents, valid: Tensor, weights: Tensor) -> None:
         """Add the gradient of the weighted flow-matching loss of one micro-batch.
 
-        Sums, not means, are accumulated; `step` divides by the total weight, so but for the noise drawn the update
-        does not depend on how the batch was split over micro-batches and processes.
+        Sums are accumulated, and `step` divides by the total weight. So the update does not depend on how the batch
+        was split over micro-batches and ranks, except for the noise drawn.
 
         Args:
             weights: (B, T), 1 for accepted tokens, `flow_soft_weight` for others, 0 at padding.
         """
         inputs = self.spec.inputs(latents.hidden, valid, weights.shape[1], latents.image)
         inputs.mask = inputs.mask & (weights > 0)
-        # Latents and the loss are made here, outside any checkpointed region, with gradients on.
+        # The loss is computed outside any checkpointed region: inside one it would have no graph.
         for part in inputs.chunks(UPDATE_TOKENS):
             with torch.enable_grad():
                 with self._autocast():
@@ -102,7 +137,7 @@ class OnlineFlow:
             self._weight_sum += token_weights.sum()
 
     def step(self) -> float | None:
-        """Average over processes, step the optimiser, and return the mean loss; None when nothing was accepted."""
+        """Average over ranks, step the optimiser, and return the mean loss; None if nothing was accepted."""
         gradients = self._reduced_gradients()
         loss_sum, weight = gradients[-2].item(), gradients[-1].item()
         if weight > 0:
@@ -115,7 +150,7 @@ class OnlineFlow:
         return loss_sum / weight if weight > 0 else None
 
     def save(self, directory: Path) -> None:
-        """Write field and optimiser, the same on all processes, and this process's generator into a checkpoint."""
+        """Write field and optimiser (equal on all ranks) and the generator of this rank into a checkpoint."""
         directory.mkdir(parents=True, exist_ok=True)
         if isinstance(self.optimizer, ZeroRedundancyOptimizer):
             self.optimizer.consolidate_state_dict(to=0)
@@ -151,7 +186,7 @@ class OnlineFlow:
         return self.accelerator.autocast()
 
     def _reduced_gradients(self) -> Tensor:
-        """All gradients, the loss sum and the weight sum in one vector, summed over processes in one reduction."""
+        """All gradients, the loss sum and the weight sum as one vector, summed over ranks in one reduction."""
         parts = [(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in self.field.parameters()]
         bucket = torch.cat([*parts, self._loss_sum.view(1), self._weight_sum.view(1)])
         return self.accelerator.reduce(bucket, reduction="sum")
@@ -163,25 +198,39 @@ class OnlineFlow:
             start += parameter.numel()
 
 
-def check_flow(flow: tuple[VelocityField, FlowSpec] | None, options: FlowOptions, policy: torch.nn.Module) -> None:
-    """Refuse a field that is not there, or was fitted in another mode or for another policy.
+Flow = tuple[VelocityField, FlowSpec]
+
+
+def find_flow(flow: Flow | None, options: FlowOptions) -> Flow:
+    """The field and its spec: those given, or those in the folder `flow_path`.
 
     Raises:
-        UserError: which, and what to do.
+        UserError: neither is there, or the folder holds no field.
     """
+    if flow is None and options.flow_path:
+        flow = load_field(options.flow_path)
     if flow is None:
         raise UserError(
-            f"flow_coef is {options.flow_coef} but there is no flow field. Fit one with `rlfr fit-flow` and set "
-            "flow_path to its folder, or set flow_coef: 0 (or method: rlvr)."
+            f"flow_coef is {options.flow_coef} but there is no flow field: flow_path is not set. Fit a field with "
+            "`rlfr fit-flow` and set flow_path to its folder, or set flow_coef: 0 (or method: rlvr)."
         )
+    return flow
+
+
+def check_flow(flow: Flow, options: FlowOptions, policy: torch.nn.Module) -> None:
+    """Refuse a field that was fitted in another mode or for another policy.
+
+    Raises:
+        UserError: names the difference and what to do.
+    """
     check_context(flow[1], options.flow_context_mode, options.flow_shift)
     name = str(getattr(policy, "name_or_path", "the policy"))
-    sees = find_vision_tower(policy) is not None
-    check_fits_policy(flow[1], find_language_tower(policy).config, name, has_vision=sees)
+    has_vision = find_vision_tower(policy) is not None
+    check_fits_policy(flow[1], find_language_tower(policy).config, name, has_vision=has_vision)
 
 
 def sharded_adamw(field: torch.nn.Module, **settings: Any) -> torch.optim.Optimizer:
-    """AdamW whose two moments per parameter are spread over the processes; each steps its share and broadcasts it."""
+    """AdamW whose two moments per parameter are sharded over the ranks; each rank steps and broadcasts its share."""
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         return ZeroRedundancyOptimizer(field.parameters(), torch.optim.AdamW, **settings)
     return torch.optim.AdamW(field.parameters(), **settings)

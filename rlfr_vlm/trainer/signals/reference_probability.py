@@ -1,29 +1,36 @@
-"""Probabilities of reference answers under the policy, for the reward in rlfr_vlm/rewards/reference_probability.py.
+"""Probabilities of reference answers under the policy (RLPR, arXiv 2506.18254).
 
-The current policy's come from one teacher-forced pass over prompt and spliced response, chunked like every other
-pass. The initial policy's are computed before training and kept on disk, by policy, prompt, images and answer.
+The reward function is rlfr_vlm/rewards/reference_probability.py. The current policy's probabilities come from one
+teacher-forced pass over prompt and spliced response, chunked like every other log-prob pass. The initial policy's are
+computed before training and cached on disk, keyed by policy, prompt, images and answer.
 
 Letters: B rows, T tokens of the longest spliced response.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import DistributedType
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from rlfr_vlm.data.encode import append_responses, encode_prompts, render_prompt, tokenizer_of
+from rlfr_vlm.data.encode import Encoded, append_responses, encode_prompts, render_prompt, tokenizer_of
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import cache_root
 from rlfr_vlm.rewards.reference_probability import Spliced, overlapping, unreasoned
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
+
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
+
 CACHE_FOLDER = "reference_probability"
-EMPTY = Spliced("-", 0, 0)  # stands in for a row without a valid response, so that all processes do the same passes
+EMPTY = Spliced("-", 0, 0)  # for a row without a valid response, so that all ranks do the same number of passes
 
 
 def mean_over(values: Tensor, mask: Tensor) -> Tensor:
@@ -36,31 +43,50 @@ def mean_over(values: Tensor, mask: Tensor) -> Tensor:
 
 
 class PolicyProbabilities:
-    """Asks a trainer's policy for the probability of reference answers.
+    """Computes the probability of reference answers under a policy.
 
     Args:
-        trainer: an `RLFRTrainer`; its log-prob pass is used, with its ban on vision tokens and its temperature.
+        policy: returns the policy; a trainer may wrap it while training.
+        logps: (input_ids, attention_mask, T, batch_size, images) -> (B, T) log-probs of the policy, with the run's
+            ban on vision tokens and its temperature.
+        processing_class: of the policy.
+        args: settings of the run.
+        accelerator: of the run.
+        template_kwargs: further arguments of the chat template.
+        mode: `rlpr_mode`, how responses mark their answer.
     """
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
-        self.options = trainer.args
-        tokenizer = tokenizer_of(trainer.processing_class)
+    def __init__(
+        self,
+        policy: Callable[[], nn.Module],
+        logps: Callable[[Tensor, Tensor, int, int, Mapping[str, Any]], Tensor],
+        processing_class: Any,
+        args: "RLFRConfig",
+        accelerator: "Accelerator",
+        template_kwargs: dict[str, Any],
+        mode: str,
+    ) -> None:
+        tokenizer = tokenizer_of(processing_class)
         if not tokenizer.is_fast:
             raise UserError("The reward reference_probability needs a fast tokenizer, which tells where tokens stand.")
-        self.tokenizer = tokenizer
-        self.limit = self.options.rlpr_max_tokens or _context_of(trainer.model)
+        self.policy, self.logps = policy, logps
+        self.processing_class, self.tokenizer = processing_class, tokenizer
+        self.args, self.accelerator, self.template_kwargs, self.mode = args, accelerator, template_kwargs, mode
+        self.limit = args.rlpr_max_tokens or _context_length(policy())
         self._baseline: dict[str, float] = {}
         self._fingerprint = ""
 
     def current(self, rows: Sequence[dict[str, Any]], texts: Sequence[Spliced | None]) -> list[float]:
-        """Mean probability of each reference under the policy as it is; 0 where the text is missing or too long."""
+        """Mean probability of each reference under the current policy; 0 where the text is missing or too long."""
         tokens = [self._tokenize(text or EMPTY) for text in texts]
-        prompts = encode_prompts(self.trainer.processing_class, rows, self.trainer.chat_template_kwargs)
+        prompts = encode_prompts(self.processing_class, rows, self.template_kwargs)
         lengths = prompts.attention_mask.sum(dim=1).tolist()
         for row, (ids, _) in enumerate(tokens):
             if texts[row] is None or lengths[row] + len(ids) > self.limit:
-                tokens[row] = ([ids[-1]], [False])  # the row's length, without padding, decides; neighbours do not
+                tokens[row] = (
+                    [ids[-1]],
+                    [False],
+                )  # by the row's length without padding, whatever else is in the batch
         return self._probabilities(rows, prompts, tokens)
 
     def baseline(self, rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[float]:
@@ -79,9 +105,9 @@ class PolicyProbabilities:
             )
         return [self._baseline[key] for key in keys]
 
-    def prepare(self, dataset: Any, batch_size: int) -> None:
-        """Compute what is missing of the baseline over a data set. Call it while the policy is the initial one."""
-        accelerator = self.trainer.accelerator
+    def prepare(self, dataset: "Dataset", batch_size: int) -> None:
+        """Compute the baseline of a data set, except for cached values, while the policy is the initial one."""
+        accelerator = self.accelerator
         if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
             raise UserError(
                 f"rlpr_debias is not supported with {accelerator.distributed_type.value} yet: the initial policy is "
@@ -90,79 +116,76 @@ class PolicyProbabilities:
         self._fingerprint = self._fingerprint or self._setting_fingerprint()
         folder = cache_root() / CACHE_FOLDER
         self._baseline = _read_cache(folder, self._fingerprint)
-        own = range(accelerator.process_index, len(dataset), accelerator.num_processes)
-        batches = [list(own[start : start + batch_size]) for start in range(0, len(own), batch_size)]
+        indices = range(accelerator.process_index, len(dataset), accelerator.num_processes)
+        batches = [list(indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
         longest = -(-len(range(0, len(dataset), accelerator.num_processes)) // batch_size)
-        batches += [[0]] * (longest - len(batches))  # every process does the same number of passes
+        batches += [[0]] * (longest - len(batches))  # all ranks do the same number of passes
         path = folder / f"{self._fingerprint}-{accelerator.process_index}.jsonl"
-        show = not accelerator.is_main_process
-        for batch in tqdm(batches, desc="reference probabilities", unit="batch", disable=show, leave=False):
+        for batch in tqdm(
+            batches, desc="reference probabilities", unit="batch", disable=not accelerator.is_main_process, leave=False
+        ):
             rows = [dataset[number] for number in batch]
             self._extend(path, rows, [reference_of(row) for row in rows])
         accelerator.wait_for_everyone()
         self._baseline = _read_cache(folder, self._fingerprint)
 
     def _setting_fingerprint(self) -> str:
-        """The policy and everything else that a probability depends on, besides the row."""
-        processor = getattr(self.trainer.processing_class, "image_processor", None)
+        """Hash of the policy and of the settings that a probability depends on, besides the row."""
+        processor = getattr(self.processing_class, "image_processor", None)
         settings = [
-            self.trainer.args.temperature, self.trainer.args.ban_vision_tokens, self.limit, self.options.rlpr_mode,
-            getattr(processor, "size", None), sorted(self.trainer.chat_template_kwargs.items()),
+            self.args.temperature, self.args.ban_vision_tokens, self.limit, self.mode,
+            getattr(processor, "size", None), sorted(self.template_kwargs.items()),
         ]  # fmt: skip
-        return f"{policy_fingerprint(self.trainer.model)}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
+        return f"{policy_fingerprint(self.policy())}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
 
     def _extend(self, path: Path, rows: Sequence[dict[str, Any]], references: Sequence[str]) -> None:
         keys = self._keys(rows, references)
-        accelerator = self.trainer.accelerator
+        accelerator = self.accelerator
         missing = torch.tensor([sum(key not in self._baseline for key in keys)], device=accelerator.device)
-        if int(accelerator.gather(missing).sum()) == 0:  # every process does the same number of passes
+        if int(accelerator.gather(missing).sum()) == 0:  # on all ranks, which do the same number of passes
             return
-        texts = [unreasoned(reference, self.options.rlpr_mode) for reference in references]
-        found = dict(zip(keys, self.current(rows, texts), strict=True))
-        new = {key: value for key, value in found.items() if key not in self._baseline}
+        texts = [unreasoned(reference, self.mode) for reference in references]
+        values = dict(zip(keys, self.current(rows, texts), strict=True))
+        new = {key: value for key, value in values.items() if key not in self._baseline}
         self._baseline |= new
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as stream:
             stream.write("\n" + "".join(f"{json.dumps([key, value])}\n" for key, value in new.items()))
 
     def _tokenize(self, text: Spliced) -> tuple[list[int], list[bool]]:
-        """Token ids of a spliced response, its end token among them, and which of them carry the reference."""
+        """Token ids of a spliced response with its end token, and a mask of those that overlap the reference."""
         encoded = self.tokenizer(text.text, add_special_tokens=False, return_offsets_mapping=True)
         mask = overlapping(encoded["offset_mapping"], text.start, text.end)
         return [*encoded["input_ids"], self.tokenizer.eos_token_id], [*mask, False]
 
     @torch.no_grad()
     def _probabilities(
-        self, rows: Sequence[dict[str, Any]], prompts: Any, tokens: Sequence[tuple[list[int], list[bool]]]
+        self, rows: Sequence[dict[str, Any]], prompts: Encoded, tokens: Sequence[tuple[list[int], list[bool]]]
     ) -> list[float]:
-        trainer = self.trainer
         pad = self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
-        batch = append_responses(prompts, [ids for ids, _ in tokens], pad).to(trainer.accelerator.device)
+        batch = append_responses(prompts, [ids for ids, _ in tokens], pad).to(self.accelerator.device)
         length = batch.completion_mask.shape[1]
-        wanted = torch.zeros(len(rows), length, dtype=torch.bool)
+        is_reference = torch.zeros(len(rows), length, dtype=torch.bool)
         for row, (_, mask) in enumerate(tokens):
-            wanted[row, : len(mask)] = torch.tensor(mask)
+            is_reference[row, : len(mask)] = torch.tensor(mask)
         images: dict[str, Any] = dict(batch.extra)
         if "image_grid_thw" in images:
             images["num_images"] = [len(row.get("images") or []) for row in rows]
-        training = trainer.model.training
-        trainer.model.eval()
-        logps, _, _ = trainer._get_per_token_logps_and_entropies(
-            trainer.model, batch.input_ids, batch.attention_mask, length,
-            batch_size=self.options.rlpr_batch_size or self.options.per_device_train_batch_size, **images,
-        )  # fmt: skip
-        trainer.model.train(training)
-        return mean_over(logps.float().exp().cpu(), wanted).tolist()
+        policy = self.policy()
+        training = policy.training
+        policy.eval()
+        batch_size = self.args.rlpr_batch_size or self.args.per_device_train_batch_size
+        logps = self.logps(batch.input_ids, batch.attention_mask, length, batch_size, images)
+        policy.train(training)
+        return mean_over(logps.float().exp().cpu(), is_reference).tolist()
 
     def _keys(self, rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[str]:
-        images: dict[int, bytes] = {}  # the responses of a group share their images
+        images: dict[int, bytes] = {}  # hash of each image object: the rows of a group share their images
         keys = []
         for row, reference in zip(rows, references, strict=True):
-            digest = hashlib.sha256(self.options.rlpr_mode.encode())
+            digest = hashlib.sha256(self.mode.encode())
             digest.update(
-                render_prompt(self.trainer.processing_class, row["prompt"], self.trainer.chat_template_kwargs).encode(
-                    "utf-8", "replace"
-                )
+                render_prompt(self.processing_class, row["prompt"], self.template_kwargs).encode("utf-8", "replace")
             )
             for image in row.get("images") or []:
                 if id(image) not in images:
@@ -182,8 +205,8 @@ def reference_of(row: dict[str, Any]) -> str:
     return gold_list(row["answer"])[0].strip()
 
 
-def policy_fingerprint(model: Any) -> str:
-    """A hash of all weights: names, shapes, sums. Two policies that answer differently differ in it."""
+def policy_fingerprint(model: nn.Module) -> str:
+    """Hash of the names, shapes and sums of all weights."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         values = parameter.detach().double()
@@ -191,16 +214,16 @@ def policy_fingerprint(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _context_of(model: Any) -> int:
+def _context_length(model: Any) -> int:
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", 0)) or 1 << 30
 
 
 def _read_cache(folder: Path, fingerprint: str) -> dict[str, float]:
-    """All processes' files; a line cut off by a kill is left out, and computed again."""
-    found: dict[str, float] = {}
+    """Values of all ranks' files; a line cut off by a kill is left out, and computed again."""
+    values: dict[str, float] = {}
     for path in sorted(folder.glob(f"{fingerprint}-*.jsonl")):
-        found |= dict(_lines(path))
-    return found
+        values |= dict(_lines(path))
+    return values
 
 
 def _lines(path: Path) -> Iterable[tuple[str, float]]:

@@ -1,4 +1,4 @@
-"""What must be the same in the trainer and in the engine that generates: prompts, image tokens, log-probs.
+"""Check that trainer and vLLM agree: on prompts, image tokens and log-probs.
 
 Letters: B responses, T response tokens.
 """
@@ -15,65 +15,69 @@ from rlfr_vlm.errors import UserError
 def single_placeholders(token_ids: list[int], image_token_id: int) -> list[int]:
     """A prompt with one placeholder per image, which vLLM expands itself.
 
-    TRL 1.16 gives vLLM prompts that the processor has expanded already, and vLLM 0.31 expands the first placeholder
-    of each image again: an image of n tokens becomes one of 2n - 1 in the engine, without a word.
+    TRL 1.16 passes prompts that the processor has expanded already, and vLLM 0.31 expands the first placeholder of
+    each image again: an image of n tokens silently becomes one of 2n - 1 tokens.
 
     >>> single_placeholders([1, 7, 7, 7, 2, 7, 7, 3], 7)
     [1, 7, 2, 7, 3]
     """
-    return [token for place, token in enumerate(token_ids)
-            if token != image_token_id or place == 0 or token_ids[place - 1] != image_token_id]  # fmt: skip
+    return [
+        token
+        for index, token in enumerate(token_ids)
+        if token != image_token_id or index == 0 or token_ids[index - 1] != image_token_id
+    ]
 
 
-def refuse_other_prompts(trainers: Sequence[Sequence[int]], engines: Sequence[Sequence[int]]) -> None:
-    """Stop when the engine saw other prompts than the trainer will compute log-probs for.
+def refuse_other_prompts(trainer_prompts: Sequence[Sequence[int]], vllm_prompts: Sequence[Sequence[int]]) -> None:
+    """Stop if vLLM got other prompts than the trainer will compute log-probs for.
 
     Raises:
         UserError: which prompt differs, and from where on.
     """
-    for number, (ours, its) in enumerate(zip(trainers, engines, strict=True)):
-        if list(ours) == list(its):
+    for number, (ours, vllms) in enumerate(zip(trainer_prompts, vllm_prompts, strict=True)):
+        if list(ours) == list(vllms):
             continue
-        differing = (i for i, (a, b) in enumerate(zip(ours, its, strict=False)) if a != b)
-        place = next(differing, min(len(ours), len(its)))
+        differing = (i for i, (a, b) in enumerate(zip(ours, vllms, strict=False)) if a != b)
+        first = next(differing, min(len(ours), len(vllms)))
         raise UserError(
-            f"Prompt {number} has {len(ours)} tokens in the trainer and {len(its)} in vLLM, and differs from token "
-            f"{place} on: they would see different prompts. Set rollout: hf, and report this with the policy's name."
+            f"Prompt {number} has {len(ours)} tokens in the trainer and {len(vllms)} in vLLM, and differs from token "
+            f"{first} on: they would see different prompts. Set rollout: hf, and report this with the policy's name."
         )
 
 
-def check_image_tokens(batch: dict[str, Any], image_token_id: int, merge_size: int) -> None:
-    """Each row must have as many image tokens as its images have merged patches.
+def check_image_tokens(batch: dict[str, Any], image_token_id: int | None, counts: Sequence[int]) -> None:
+    """Check that each row has as many image tokens as its images need.
 
     Args:
-        batch: of a rollout: prompt_ids (B, P), image_grid_thw (images, 3) and num_images, a count for each row.
+        batch: of a rollout: prompt_ids (B, P) and num_images, a count for each row.
+        image_token_id: token id of image positions.
+        counts: image tokens of each image of the batch.
 
     Raises:
-        UserError: a row has more or fewer; the next forward pass would fail, or take features of another row.
+        UserError: a row has more or fewer; the next forward pass would fail, or use features of another row.
     """
-    if batch.get("image_grid_thw") is None or batch.get("num_images") is None:
+    if batch.get("num_images") is None:
         return
-    patches = (batch["image_grid_thw"].prod(dim=1) // merge_size**2).tolist()
-    found = (batch["prompt_ids"] == image_token_id).sum(dim=1).tolist()
+    tokens = (batch["prompt_ids"] == image_token_id).sum(dim=1).tolist()
     start = 0
-    for row, count in enumerate(int(number) for number in batch["num_images"]):
-        expected = sum(patches[start : start + count])
-        if expected != found[row]:
+    for row, images in enumerate(int(number) for number in batch["num_images"]):
+        expected = sum(counts[start : start + images])
+        if expected != tokens[row]:
             raise UserError(
-                f"Row {row} of the first rollout has {found[row]} image tokens for {expected} merged patches of its "
-                f"{count} image(s). Its prompt was built or cut wrongly; see it with `rlfr preview`."
+                f"Row {row} of the first rollout has {tokens[row]} image tokens for {expected} merged patches of its "
+                f"{images} image(s). Its prompt was built or cut wrongly; see it with `rlfr preview`."
             )
-        start += count
+        start += images
 
 
-def gap_rows(engine_logps: Tensor, trainer_logps: Tensor, mask: Tensor) -> Tensor:
-    """(B, 4): sum and count of absolute log-prob differences, the largest one, and the log weight, of each response.
+def gap_rows(vllm_logps: Tensor, trainer_logps: Tensor, mask: Tensor) -> Tensor:
+    """(B, 4): sum and count of absolute log-prob differences, the largest one, and the log weight of each response.
 
     Args:
-        engine_logps, trainer_logps, mask: (B, T). Tokens that the engine could not score (NaN) do not count.
+        vllm_logps, trainer_logps, mask: (B, T). Tokens that vLLM could not score (NaN) do not count.
     """
-    known = mask.bool() & ~engine_logps.isnan()
-    difference = torch.where(known, trainer_logps - engine_logps, 0.0)
+    known = mask.bool() & ~vllm_logps.isnan()
+    difference = torch.where(known, trainer_logps - vllm_logps, 0.0)
     return torch.stack(
         [difference.abs().sum(1), known.sum(1), difference.abs().amax(1), difference.sum(1)], dim=1
     ).float()
@@ -82,11 +86,11 @@ def gap_rows(engine_logps: Tensor, trainer_logps: Tensor, mask: Tensor) -> Tenso
 def gap_metrics(rows: Tensor) -> dict[str, float]:
     """Mean and largest difference, and the effective share of responses when weighted to the trainer's policy.
 
-    With weights w = exp(trainer - engine) of whole responses the share is (sum w)^2 / (n sum w^2): 1 when both are
-    the same policy.
+    With weights w = exp(trainer - vLLM) of whole responses the share is (sum w)^2 / (n sum w^2): 1 if both are the
+    same policy.
 
     Args:
-        rows: `gap_rows` of all processes.
+        rows: `gap_rows` of all ranks.
     """
     weights = (rows[:, 3] - rows[:, 3].max()).exp()
     return {
@@ -97,7 +101,7 @@ def gap_metrics(rows: Tensor) -> dict[str, float]:
 
 
 def refuse_gap(metrics: dict[str, float], limit: float) -> None:
-    """Stop when engine and trainer are no longer the same policy.
+    """Stop if vLLM and trainer are no longer the same policy.
 
     Raises:
         UserError: the mean difference is above the limit, or not a number.

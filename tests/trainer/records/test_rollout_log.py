@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from rlfr_vlm.trainer.records.rollout_log import RolloutLog, pack, unpack
+from rlfr_vlm.trainer.rollout import shape
 
 
 def lines(folder, rank=0):
@@ -87,15 +88,18 @@ def test_a_line_that_was_cut_off_is_dropped_at_resume(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [0]
 
 
-def test_a_run_writes_what_it_trained_on(make_trainer, make_policy, processor, tmp_path):
+def test_a_run_writes_what_it_trained_on(make_trainer, make_policy, processor, tmp_path, monkeypatch):
     trainer = make_trainer(make_policy(), flow="new", max_steps=4, rollout_log_groups=1)
     seen = []
-    flow_rewards = trainer._flow_rewards
-    trainer._flow_rewards = lambda *a: seen.append(flow_rewards(*a)) or seen[-1]
+    monkeypatch.setattr(
+        "rlfr_vlm.trainer.rlfr_trainer.shape",
+        lambda *args, **kwargs: seen.append(shape(*args, **kwargs)) or seen[-1],
+    )
     trainer.train()
     written = lines(tmp_path / "run")
     assert [line["step"] for line in written] == [0, 2]  # two updates a rollout
-    for line, flow in zip(written, seen, strict=True):
+    for line, shaped in zip(written, seen, strict=True):
+        flow = shaped.flow_rewards
         assert line["prompt"][0]["content"].startswith("<image>") and isinstance(line["row_number"], int)
         assert [(tmp_path / "run" / "rollouts" / name).exists() for name in line["thumbnails"]] == [True]
         assert len(line["responses"]) == 4

@@ -14,8 +14,8 @@ import trl.generation.vllm_generation as trl_engine
 
 from rlfr_vlm.commands.train import build_trainer
 from rlfr_vlm.config_file import parse_config
-from rlfr_vlm.data.prompts import VISION_TOKENS
-from rlfr_vlm.options import RunOptions
+from rlfr_vlm.models import VISION_TOKENS
+from rlfr_vlm.options import ScriptArguments
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 from rlfr_vlm.trainer.vllm import follow_check
 from tests.trainer.counting import Counts
@@ -78,7 +78,7 @@ def main():
     results = {}
     for method in methods:
         flow = [] if method == "rlfr" else ["--flow_path", ""]
-        options, args = parse_config((RunOptions, RLFRConfig), [*settings, "--method", method, *flow])
+        options, args = parse_config((ScriptArguments, RLFRConfig), [*settings, "--method", method, *flow])
         trainer = build_trainer(options, args)
         engine = trainer.vllm_generation.llm
         trl_engine.LLM = lambda engine=engine, **_: engine

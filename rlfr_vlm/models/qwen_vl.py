@@ -1,0 +1,121 @@
+"""Qwen2-VL and Qwen2.5-VL.
+
+Images are cut into patches of `patch_size` pixels; `merge_size` x `merge_size` patches become one image token. A batch
+holds the patches of all images one after the other (`pixel_values`) and their number of patches in time, height and
+width (`image_grid_thw`, (images, 3)).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.models.family import ModelFamily
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class SmartResizeGrid:
+    """Image sizes and token counts by Qwen's `smart_resize`: sides are multiples of patch * merge."""
+
+    patch: int
+    merge: int
+    min_pixels: int
+    max_pixels: int
+
+    @property
+    def side(self) -> int:
+        """Pixels of the side of one image token."""
+        return self.patch * self.merge
+
+    def tokens(self, width: int, height: int) -> int:
+        """Number of image tokens, by the processor's own `smart_resize` (qwen-vl-utils has the same arithmetic)."""
+        rows, columns = self._resized_sides(width, height)
+        return (rows // self.side) * (columns // self.side)
+
+    def resized(self, image: "Image") -> "Image":
+        """The image at the size that the processor would give it, so that another processor keeps that size.
+
+        An image so thin that its new size would be resized again is returned unchanged.
+        """
+        from PIL.Image import Resampling
+
+        rows, columns = self._resized_sides(image.width, image.height)
+        if image.size == (columns, rows) or self._resized_sides(columns, rows) != (rows, columns):
+            return image
+        return image.resize((columns, rows), Resampling.BICUBIC)
+
+    def _resized_sides(self, width: int, height: int) -> tuple[int, int]:
+        from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+        rows, columns = smart_resize(height, width, self.side, self.min_pixels, self.max_pixels)
+        return int(rows), int(columns)
+
+
+class QwenVLFamily(ModelFamily):
+    """Qwen2-VL and Qwen2.5-VL."""
+
+    name = "Qwen2-VL and Qwen2.5-VL"
+    model_types = ("qwen2_vl", "qwen2_5_vl")
+    processors = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor")
+    language_tower = "model.language_model"
+    vision_tower = "model.visual"
+    vision_tokens = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+    image_keys = ("pixel_values", "image_grid_thw")
+
+    def image_token_id(self, config: Any) -> int | None:
+        return int(config.image_token_id)
+
+    def image_grid(self, processing_class: Any) -> SmartResizeGrid:
+        processor = processing_class.image_processor
+        size = getattr(processor, "size", None) or {}
+        if "longest_edge" not in size:
+            raise UserError(
+                f"Image tokens of {type(processor).__name__} cannot be counted before training: its size is {size!r} "
+                "and lacks longest_edge. Unset max_prompt_tokens."
+            )
+        return SmartResizeGrid(processor.patch_size, processor.merge_size, size["shortest_edge"], size["longest_edge"])
+
+    def image_token_counts(self, batch: Mapping[str, Any], processing_class: Any) -> list[int]:
+        merge = processing_class.image_processor.merge_size
+        return (batch["image_grid_thw"].prod(dim=1) // merge**2).tolist()
+
+    def dummy_image_features(self, tower: "nn.Module", like: "Tensor") -> "Tensor":
+        pixels, grid = smallest_image(tower.config, like)
+        features = tower(pixels.to(next(tower.parameters()).dtype), grid_thw=grid)
+        return features.pooler_output if hasattr(features, "pooler_output") else features
+
+    def split_images(self, features: Mapping[str, "Tensor"]) -> list[dict[str, "Tensor"]]:
+        import torch
+
+        patches = torch.split(features["pixel_values"], features["image_grid_thw"].prod(dim=1).tolist())
+        return [
+            {"pixel_values": pixels, "image_grid_thw": grid}
+            for pixels, grid in zip(patches, features["image_grid_thw"], strict=True)
+        ]
+
+    def join_images(self, images: Sequence[Mapping[str, "Tensor"]]) -> dict[str, "Tensor"]:
+        import torch
+
+        return {
+            "pixel_values": torch.cat([image["pixel_values"] for image in images]),
+            "image_grid_thw": torch.stack([image["image_grid_thw"] for image in images]),
+        }
+
+
+def smallest_image(config: Any, like: "Tensor") -> tuple["Tensor", "Tensor"]:
+    """Patches (merge * merge, values of a patch) and grid (1, 3) of a black image that becomes one image token.
+
+    Args:
+        config: of the vision tower.
+        like: gives the device.
+    """
+    import torch
+
+    side = config.spatial_merge_size
+    channels = getattr(config, "in_channels", None) or config.in_chans
+    width = channels * config.temporal_patch_size * config.patch_size**2
+    return torch.zeros(side * side, width, device=like.device), torch.tensor([[1, side, side]], device=like.device)

@@ -1,0 +1,69 @@
+"""Find the language tower and the vision tower of a policy, however it is wrapped."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.models import family_of
+
+
+@dataclass
+class LanguageTower:
+    """The module whose `layers` are the decoder blocks, and the config that describes it."""
+
+    module: nn.Module
+    config: Any
+    name: str
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder blocks."""
+        return self.module.layers  # type: ignore[return-value]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Strip DDP, DeepSpeed, torch.compile and PEFT wrappers, down to the transformers model."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod  # type: ignore[assignment]
+        elif hasattr(model, "get_base_model"):
+            model = model.get_base_model()  # type: ignore[operator]
+        elif isinstance(getattr(model, "module", None), nn.Module):
+            model = model.module  # type: ignore[assignment]
+        else:
+            return model
+
+
+def descend(module: nn.Module, name: str) -> object:
+    """The attribute at a dotted name, or None."""
+    value: object = module
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def find_language_tower(model: nn.Module) -> LanguageTower:
+    """The language tower of a policy.
+
+    Raises:
+        UserError: the policy's family is unknown, or it has no decoder blocks where its family has them.
+    """
+    inner = unwrap(model)
+    name = family_of(inner).language_tower
+    module = descend(inner, name)
+    if isinstance(module, nn.Module) and isinstance(getattr(module, "layers", None), nn.ModuleList):
+        return LanguageTower(module, inner.config.get_text_config(), name)  # type: ignore[operator, union-attr]
+    raise UserError(
+        f"Cannot find the decoder blocks of {type(inner).__name__} at {name}.layers. Load the class with a language "
+        "head (…ForCausalLM or …ForConditionalGeneration)."
+    )
+
+
+def find_vision_tower(model: nn.Module) -> nn.Module | None:
+    """The vision tower, or None for a text-only policy."""
+    inner = unwrap(model)
+    name = family_of(inner).vision_tower
+    tower = None if name is None else descend(inner, name)
+    return tower if isinstance(tower, nn.Module) else None

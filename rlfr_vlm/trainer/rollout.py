@@ -1,0 +1,140 @@
+"""One rollout of this rank: its rewards, and how they become advantages.
+
+Undecided responses are masked here and nowhere else: `mask_undecided` (rewards), `shape` (token and flow rewards) and
+`field_weights` (what the flow field is fitted on).
+
+Letters: N rows of all ranks, B rows of this rank, F reward functions, T response tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlfr_vlm.shaping import flow_rewards, shape_advantages
+from rlfr_vlm.trainer.passes import ScorePass
+
+
+@dataclass
+class Rollout:
+    """One rollout, from the call of `_generate_and_score_completions` until that returns.
+
+    Attributes:
+        score: the log-prob pass of the rollout.
+        rank: index of this rank.
+        rows: rows of the data set of this rank, one per response, with the columns that reward functions got.
+        responses: responses of this rank, as reward functions got them.
+        rewards: (N, F), before undecided rows are masked.
+        outcome: (N,) first reward, NaN where undecided.
+        totals: (N,) weighted sum of the rewards, NaN where undecided.
+    """
+
+    score: ScorePass
+    rank: int
+    rows: Sequence[dict[str, Any]] = ()
+    responses: Sequence[Any] = ()
+    rewards: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    outcome: Tensor = field(default_factory=lambda: torch.zeros(0))
+    totals: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def record(
+        self, rows: Sequence[dict[str, Any]], responses: Sequence[Any], rewards: Tensor, weights: Tensor
+    ) -> None:
+        """Keep what the reward functions got and gave.
+
+        Args:
+            rewards: (N, F), NaN where a function gave None.
+            weights: (F,).
+        """
+        self.rows, self.responses, self.rewards = rows, responses, rewards
+        self.outcome = rewards[:, 0]
+        self.totals = total_rewards(mask_undecided(rewards), weights)
+
+    def local(self, values: Tensor, num_rows: int) -> Tensor:
+        """The part of this rank of values (N, ...) of all ranks.
+
+        Args:
+            num_rows: B.
+        """
+        return values[self.rank * num_rows : (self.rank + 1) * num_rows]
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """Advantages (B,) or (B, T), and the flow rewards (B, T) in them; None without flow rewards."""
+
+    advantages: Tensor
+    flow_rewards: Tensor | None
+
+
+def mask_undecided(rewards: Tensor) -> Tensor:
+    """Rewards (N, F) with NaN in every column of a row whose outcome (first column) is undecided.
+
+    Without this, a format reward alone would rank an undecided response within its group.
+    """
+    return rewards.masked_fill(rewards[:, :1].isnan(), torch.nan)
+
+
+def total_rewards(rewards: Tensor, weights: Tensor) -> Tensor:
+    """(N,) weighted sum of masked rewards (N, F), NaN where undecided."""
+    return (rewards * weights).nansum(dim=1).masked_fill(rewards[:, 0].isnan(), torch.nan)
+
+
+def shape(
+    advantages: Tensor,
+    outcome: Tensor,
+    keep: Tensor,
+    flat: Tensor,
+    completion_mask: Tensor,
+    response_mask: Tensor,
+    *,
+    token_rewards: Tensor | None = None,
+    deviation: Tensor | None = None,
+    deviation_mask: Tensor | None = None,
+    shaping: Mapping[str, Any] | None = None,
+    gamma: float = 1.0,
+) -> Shaped:
+    """Advantages of a rollout, from the outcome advantages of GRPO and the rewards of its tokens.
+
+    Args:
+        advantages: (B,) outcome advantages.
+        outcome: (B,) outcome rewards, NaN where undecided: such a row gets no token reward of any kind.
+        keep: (B,) bool, False for rows of dropped groups: they get no advantage of any kind.
+        flat: (B,) bool, True for rows of groups without spread: they get no outcome advantage.
+        completion_mask: (B, T), 0 at padding.
+        response_mask: (B, T), 0 at padding and at tool output.
+        token_rewards: (B, T) of the user's own reward functions.
+        deviation: (B, T) from the flow field.
+        deviation_mask: (B, T) bool, tokens that have a deviation.
+        shaping: keyword arguments of `flow_rewards`.
+        gamma: discount of the return-to-go.
+    """
+    decided = ~outcome.isnan().unsqueeze(1)
+    advantages = advantages * ~flat
+    rewards = None if token_rewards is None else token_rewards * response_mask * decided
+    flow = None
+    if deviation is not None and deviation_mask is not None:
+        flow = flow_rewards(deviation, deviation_mask & decided, **(shaping or {}))
+        rewards = flow if rewards is None else flow + rewards
+    if rewards is not None:
+        advantages = shape_advantages(advantages, rewards, completion_mask, gamma)
+    return Shaped(advantages * keep.view(-1, *[1] * (advantages.dim() - 1)), flow)
+
+
+def field_weights(outcome: Tensor, keep: Tensor, *, accept: str, threshold: float, soft_weight: float) -> Tensor:
+    """(B,) weight of each row in the update of the flow field; 0 for undecided rows.
+
+    Args:
+        outcome: (B,) outcome rewards, NaN where undecided.
+        keep: (B,) bool, False for rows of dropped groups.
+        accept: `correct` gives 1 to rows above the threshold and `soft_weight` to the other decided ones; `entropy`
+            gives 1 to decided rows of kept groups, whose tokens are then chosen by their entropy.
+        threshold: a row is correct above it.
+        soft_weight: weight of decided rows that are not accepted.
+    """
+    decided = ~outcome.isnan()
+    if accept == "entropy":
+        return (decided & keep).float()
+    return torch.where(outcome > threshold, 1.0, torch.where(decided, soft_weight, 0.0))

@@ -1,0 +1,54 @@
+"""Turn what a user gives a trainer into what it needs: settings, a loaded model, rows with images opened."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlfr_vlm.data.load import Rows, as_dataset
+from rlfr_vlm.data.read import RawDataset, keep_encoded
+from rlfr_vlm.models import TEXT, family_of_processor
+from rlfr_vlm.options import DataOptions
+from rlfr_vlm.policy import load_model_and_processor
+from rlfr_vlm.trainer.rlfr_config import RLFRConfig
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def arguments_for(model: Any) -> RLFRConfig:
+    """Default settings for a model, named after it as TRL does."""
+    name = model if isinstance(model, str) else getattr(model, "name_or_path", "") or type(model).__name__
+    return RLFRConfig(f"{Path(name).name}-RLFR")
+
+
+def load_model(name: str, processing_class: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """Load a policy by its hub id or folder; returns it and its processor.
+
+    Args:
+        name: hub id or folder.
+        processing_class: kept if it is not None.
+        kwargs: of `from_pretrained`.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    model, processor = load_model_and_processor(name, DataOptions(), **kwargs)
+    return model, processor if processing_class is None else processing_class
+
+
+def prepare_dataset(dataset: "Dataset | None", processing_class: Any) -> "Dataset | None":
+    """Rows of a Hugging Face dataset as messages with images opened.
+
+    Datasets of `load_rows`, streaming datasets and dictionaries of datasets are returned unchanged.
+    """
+    import datasets
+
+    if not isinstance(dataset, datasets.Dataset) or is_prepared(dataset):
+        return dataset
+    rows = Rows(RawDataset(keep_encoded(dataset), None), DataOptions(), ("prompt",))
+    rows.for_text_policy = processing_class is not None and family_of_processor(processing_class) is TEXT
+    return as_dataset(rows)
+
+
+def is_prepared(dataset: "Dataset") -> bool:
+    """Whether the rows of a dataset are made by `Rows` when they are read."""
+    return isinstance((dataset.format.get("format_kwargs") or {}).get("transform"), Rows)
