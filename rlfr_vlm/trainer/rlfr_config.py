@@ -6,6 +6,7 @@ Policy, data and rewards by name are arguments of the trainer; commands read the
 import math
 from dataclasses import dataclass, field
 
+import torch
 from trl import GRPOConfig
 
 from rlfr_vlm.checkpoint import ResumableArguments
@@ -81,6 +82,8 @@ class RLFRConfig(
         _check_shaping(self)
         if self.eval_strategy != "no":
             self.metric_for_best_model: str | None = self.metric_for_best_model or "eval_greedy"
+        if self.bf16 is None and not self.use_cpu and not torch.accelerator.is_available():
+            self.bf16: bool | None = False  # TRL's default is true, which transformers refuses on a CPU
         super().__post_init__()
 
     @property

@@ -409,9 +409,7 @@ def saved_policy(make_policy, processor, tmp_path):
     return str(folder)
 
 
-def test_a_model_by_name_with_rewards_by_name_and_a_field_by_path(
-    saved_policy, make_policy, arguments, digits, tmp_path
-):
+def test_model_and_rewards_by_name_and_field_by_path(saved_policy, make_policy, arguments, digits, tmp_path):
     from rlfr_vlm import RLFRConfig, RLFRTrainer, save_field
 
     spec = FlowSpec.for_policy(make_policy().config.get_text_config(), "tiny", 1, (0.25, 0.5))

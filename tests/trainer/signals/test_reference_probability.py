@@ -26,10 +26,8 @@ def bind(make_trainer):
     """A trainer with the reward; gives the trainer and its probabilities."""
 
     def make(policy, **changes):
-        options = RewardOptions(
-            rlpr_mode="r1_nothink",
-            **{k: v for k, v in changes.items() if k in ("rlpr_debias", "rlpr_repetition_penalty")},
-        )
+        known = ("rlpr_debias", "rlpr_repetition_penalty")
+        options = RewardOptions(rlpr_mode="r1_nothink", **{k: v for k, v in changes.items() if k in known})
         changes = {k: v for k, v in changes.items() if k not in vars(options)}
         trainer = make_trainer(policy, reward=ReferenceProbability(options), **changes)
         return trainer, trainer.probabilities
