@@ -25,7 +25,8 @@ def without_missing_images(policy: nn.Module, dummy: bool) -> Iterator[None]:
         dummy: run the tower on a black image instead, and add zero times its features. The tower runs right after the
             embedding, where it runs for real images too, so that all ranks gather weights in the same order.
     """
-    family, tower, model = family_of(policy), find_vision_tower(policy), unwrap(policy)
+    family, tower = family_of(policy), find_vision_tower(policy)
+    model: Any = unwrap(policy)
     if tower is None:
         yield
         return
@@ -47,8 +48,8 @@ def without_missing_images(policy: nn.Module, dummy: bool) -> Iterator[None]:
         return None if features is None else embeddings + 0.0 * features.sum().to(embeddings.dtype)
 
     hooks = [
-        model.base_model.register_forward_pre_hook(drop_empty_images, with_kwargs=True),  # type: ignore[union-attr, operator]
-        model.get_input_embeddings().register_forward_hook(add_dummy_features),  # type: ignore[operator]
+        model.base_model.register_forward_pre_hook(drop_empty_images, with_kwargs=True),
+        model.get_input_embeddings().register_forward_hook(add_dummy_features),
     ]
     try:
         yield

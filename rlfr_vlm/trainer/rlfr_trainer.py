@@ -32,8 +32,7 @@ from rlfr_vlm.models.dummy_image import without_missing_images
 from rlfr_vlm.models.shared_images import images_processed_once
 from rlfr_vlm.models.towers import unwrap
 from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
-from rlfr_vlm.options import RewardOptions
-from rlfr_vlm.rewards import ReferenceProbability, RewardFunction, build_rewards
+from rlfr_vlm.rewards import ReferenceProbability, build_rewards
 from rlfr_vlm.rewards.completion import completion_text
 from rlfr_vlm.rewards.repetition import is_repetitive
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
@@ -49,7 +48,7 @@ from rlfr_vlm.trainer.refill import refill_groups
 from rlfr_vlm.trainer.resume import ResumableGRPO, is_sharded
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 from rlfr_vlm.trainer.rollout import Rollout, field_weights, mask_undecided, shape
-from rlfr_vlm.trainer.setup import arguments_for, load_model, prepare_dataset
+from rlfr_vlm.trainer.setup import Rewards, arguments_for, load_model, prepare_dataset, reward_functions
 from rlfr_vlm.trainer.signals.entropy import EntropyBonus
 from rlfr_vlm.trainer.signals.flow import Flow, OnlineFlow, check_flow, find_flow
 from rlfr_vlm.trainer.signals.reference_probability import PolicyProbabilities
@@ -60,8 +59,6 @@ from rlfr_vlm.trainer.vllm.patches import patch_engine, prepare_engine
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-Rewards = str | RewardFunction | list[str | RewardFunction]
 
 
 class RLFRTrainer(ResumableGRPO):
@@ -321,14 +318,14 @@ class RLFRTrainer(ResumableGRPO):
         batch["advantages"] = shaped.advantages
         if shaped.advantages.dim() == 2:
             numbers["token_advantage"] = shaped.advantages
+        if "sampling_per_token_logps" in batch:
+            numbers["engine_logp"] = batch["sampling_per_token_logps"].nan_to_num()
         if self.rollout_log is not None:
             batch["log_row"] = self._log_rollout(self.rollout_log, rollout, batch, numbers)
         return batch
 
     def _log_rollout(self, log: RolloutLog, rollout: Rollout, batch: Batch, numbers: dict[str, Tensor]) -> Tensor:
         """Note the rollout; returns (B,) marks of the noted rows."""
-        if "sampling_per_token_logps" in batch:
-            numbers["engine_logp"] = batch["sampling_per_token_logps"].nan_to_num()
         local = rollout.local(rollout.rewards, len(batch["advantages"]))
         rewards = {name: local[:, column].tolist() for column, name in enumerate(self.reward_func_names)}
         layers = () if self.flow is None else self.flow.spec.layer_indices
@@ -339,12 +336,10 @@ class RLFRTrainer(ResumableGRPO):
 
     def _check_rollout(self, batch: Batch) -> None:
         """Check the image tokens of the first rollout and, with vLLM, its log-probs against the trainer's."""
-        if self._checks_next_rollout and self.family.image_keys and self.family.image_keys[0] in batch:
-            counts = self.family.image_token_counts(batch, self.processing_class)
-            check_image_tokens(batch, self._image_token_id, counts)
+        if self._checks_next_rollout:
+            check_image_tokens(batch, self.family, self._image_token_id, self.processing_class)
         self._checks_next_rollout = False
-        if self.use_vllm and "sampling_per_token_logps" in batch and "old_per_token_logps" in batch:
-            rows = gap_rows(batch["sampling_per_token_logps"], batch["old_per_token_logps"], response_mask(batch))
+        if self.use_vllm and (rows := gap_rows(batch)) is not None:
             metrics = gap_metrics(self.accelerator.gather(rows))
             self.log_values(metrics)
             if self.args.rollout_check:
@@ -510,21 +505,3 @@ class RLFRTrainer(ResumableGRPO):
         super().save_model(output_dir, _internal_call)
         if self.flow is not None and not _internal_call and self.accelerator.is_main_process:
             save_field(Path(output_dir or self.args.output_dir) / FIELD_FOLDER, self.flow.field, self.flow.spec)
-
-
-def reward_functions(rewards: Rewards | None, args: RLFRConfig) -> list[RewardFunction]:
-    """Reward functions for what `RLFRTrainer` was given; names use the defaults of `RewardOptions`.
-
-    Raises:
-        UserError: no reward, or an unknown name.
-    """
-    if rewards is None:
-        rewards = "reference_probability" if "rlpr" in args.method.split("+") else "accuracy"
-    given = rewards if isinstance(rewards, list) else [rewards]
-    functions: list[RewardFunction] = []
-    for reward in given:
-        if isinstance(reward, str):
-            functions += build_rewards([reward], RewardOptions(), args.max_completion_length or 0)
-        else:
-            functions.append(reward)
-    return functions

@@ -1,17 +1,22 @@
 """Turn what a user gives a trainer into what it needs: settings, a loaded model, rows with images opened."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlfr_vlm.data.load import Rows, as_dataset
 from rlfr_vlm.data.read import RawDataset, keep_encoded
 from rlfr_vlm.models import TEXT, family_of_processor
-from rlfr_vlm.options import DataOptions
+from rlfr_vlm.options import DataOptions, RewardOptions, reward_names
 from rlfr_vlm.policy import load_model_and_processor
+from rlfr_vlm.rewards import RewardFunction, build_rewards
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+Rewards = str | RewardFunction | Sequence[str | RewardFunction]
 
 
 def arguments_for(model: Any) -> RLFRConfig:
@@ -52,3 +57,24 @@ def prepare_dataset(dataset: "Dataset | None", processing_class: Any) -> "Datase
 def is_prepared(dataset: "Dataset") -> bool:
     """Whether the rows of a dataset are made by `Rows` when they are read."""
     return isinstance((dataset.format.get("format_kwargs") or {}).get("transform"), Rows)
+
+
+def reward_functions(rewards: Rewards | None, args: RLFRConfig) -> list[RewardFunction]:
+    """Reward functions for the argument `reward_funcs` of `RLFRTrainer`; names use the defaults of `RewardOptions`.
+
+    Args:
+        rewards: functions or names, one or several; None is the reward of the method.
+
+    Raises:
+        UserError: no reward, or an unknown name.
+    """
+    options = RewardOptions()
+    given: Sequence[str | RewardFunction] = (
+        reward_names(options, args.method)
+        if rewards is None
+        else [rewards]
+        if isinstance(rewards, str) or callable(rewards)
+        else rewards
+    )
+    length = args.max_completion_length or 0
+    return [build_rewards([reward], options, length)[0] if isinstance(reward, str) else reward for reward in given]

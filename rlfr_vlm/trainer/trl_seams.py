@@ -130,8 +130,8 @@ class GRPOSeams(GRPOTrainer):
     @contextmanager
     def one_response_per_prompt(self) -> Iterator[None]:
         """Evaluate with one response per prompt: in server mode TRL deduplicates prompts by that number."""
-        number = self.num_generations_eval
-        self.num_generations_eval = 1
+        number: Any = self.num_generations_eval
+        self.num_generations_eval: Any = 1
         try:
             yield
         finally:

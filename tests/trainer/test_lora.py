@@ -7,7 +7,8 @@ import torch
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import ModelOptions
-from rlfr_vlm.trainer.lora import lora_config, lora_targets, merged_parameters
+from rlfr_vlm.trainer.lora import lora_config, lora_targets
+from rlfr_vlm.trainer.vllm.lora_sync import merged_parameters
 
 
 @pytest.fixture

@@ -92,7 +92,9 @@ class OnlineFlow:
             rows: (B,) bool, capture only these rows.
             consume: called with the index of a chunk's first row and its latents.
         """
-        image_mask = input_ids == self.image_token_id if self.spec.image_context else None
+        image_mask = None
+        if self.spec.image_context and self.image_token_id is not None:
+            image_mask = input_ids == self.image_token_id
         positions = num_response + self.lead
         return capture_latents(
             model, self.spec.layer_indices, positions, rows=rows, image_mask=image_mask, consume=consume

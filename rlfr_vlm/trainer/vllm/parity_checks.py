@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.models import ModelFamily
+from rlfr_vlm.trainer.trl_seams import Batch, response_mask
 
 
 def single_placeholders(token_ids: list[int], image_token_id: int) -> list[int]:
@@ -45,19 +47,21 @@ def refuse_other_prompts(trainer_prompts: Sequence[Sequence[int]], vllm_prompts:
         )
 
 
-def check_image_tokens(batch: dict[str, Any], image_token_id: int | None, counts: Sequence[int]) -> None:
+def check_image_tokens(batch: Batch, family: ModelFamily, image_token_id: int | None, processing_class: Any) -> None:
     """Check that each row has as many image tokens as its images need.
 
     Args:
-        batch: of a rollout: prompt_ids (B, P) and num_images, a count for each row.
+        batch: of a rollout: prompt_ids (B, P), the family's image keys, and num_images, a count for each row.
+        family: counts the image tokens of an image.
         image_token_id: token id of image positions.
-        counts: image tokens of each image of the batch.
+        processing_class: gives the sizes of patches.
 
     Raises:
         UserError: a row has more or fewer; the next forward pass would fail, or use features of another row.
     """
-    if batch.get("num_images") is None:
+    if batch.get("num_images") is None or any(batch.get(key) is None for key in family.image_keys):
         return
+    counts = family.image_token_counts(batch, processing_class)
     tokens = (batch["prompt_ids"] == image_token_id).sum(dim=1).tolist()
     start = 0
     for row, images in enumerate(int(number) for number in batch["num_images"]):
@@ -70,7 +74,14 @@ def check_image_tokens(batch: dict[str, Any], image_token_id: int | None, counts
         start += images
 
 
-def gap_rows(vllm_logps: Tensor, trainer_logps: Tensor, mask: Tensor) -> Tensor:
+def gap_rows(batch: Batch) -> Tensor | None:
+    """`logp_gaps` of a rollout, between vLLM's log-probs and the trainer's; None where one of them is missing."""
+    if "sampling_per_token_logps" not in batch or "old_per_token_logps" not in batch:
+        return None
+    return logp_gaps(batch["sampling_per_token_logps"], batch["old_per_token_logps"], response_mask(batch))
+
+
+def logp_gaps(vllm_logps: Tensor, trainer_logps: Tensor, mask: Tensor) -> Tensor:
     """(B, 4): sum and count of absolute log-prob differences, the largest one, and the log weight of each response.
 
     Args:
@@ -90,7 +101,7 @@ def gap_metrics(rows: Tensor) -> dict[str, float]:
     same policy.
 
     Args:
-        rows: `gap_rows` of all ranks.
+        rows: `logp_gaps` of all ranks.
     """
     weights = (rows[:, 3] - rows[:, 3].max()).exp()
     return {

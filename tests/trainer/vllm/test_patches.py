@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.models.qwen_vl import QwenVLFamily
 from rlfr_vlm.trainer.vllm.follow_check import refuse_standstill
 from rlfr_vlm.trainer.vllm.parity_checks import (
     check_image_tokens,
     gap_metrics,
-    gap_rows,
+    logp_gaps,
     refuse_gap,
     refuse_other_prompts,
 )
@@ -117,7 +118,7 @@ def test_gap_by_hand():
     engine = torch.tensor([[-1.0, -2.0, 0.0], [-1.0, torch.nan, 0.0]])
     trainer = torch.tensor([[-1.5, -1.0, 9.0], [-1.0, -3.0, 9.0]])
     mask = torch.tensor([[1, 1, 0], [1, 1, 0]])
-    rows = gap_rows(engine, trainer, mask)
+    rows = logp_gaps(engine, trainer, mask)
     assert rows.tolist() == [[1.5, 2.0, 1.0, 0.5], [0.0, 1.0, 0.0, 0.0]]
     metrics = gap_metrics(rows)
     assert metrics["rollout/logp_gap_mean"] == pytest.approx(1.5 / 3)
@@ -138,16 +139,21 @@ def test_other_prompts_are_refused_with_what_differs():
 
 
 def test_image_tokens_by_hand():
+    class Processor:
+        class image_processor:
+            merge_size = 2
+
+    family = QwenVLFamily()
     batch = {
         "prompt_ids": torch.tensor([[9, 7, 7, 1], [7, 7, 7, 1], [1, 1, 1, 1]]),
         "image_grid_thw": torch.tensor([[1, 2, 4], [1, 2, 2], [1, 4, 2]]),  # 2, 1 and 2 merged patches
         "num_images": [1, 2, 0],
     }
-    check_image_tokens(batch, 7, 2)
+    check_image_tokens(batch, family, 7, Processor)
     batch["prompt_ids"][1, 3] = 7
     with pytest.raises(UserError, match="Row 1 of the first rollout has 4 image tokens for 3 merged patches"):
-        check_image_tokens(batch, 7, 2)
-    check_image_tokens({"prompt_ids": batch["prompt_ids"]}, 7, 2)  # text only
+        check_image_tokens(batch, family, 7, Processor)
+    check_image_tokens({"prompt_ids": batch["prompt_ids"]}, family, 7, Processor)  # text only
 
 
 @pytest.mark.parametrize(
