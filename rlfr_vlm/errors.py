@@ -1,4 +1,4 @@
-"""The one error a user is meant to read: plain text that says what is wrong, why, and what mends it."""
+"""The error class for problems that the user can fix, and helpers for error messages."""
 
 import difflib
 import errno
@@ -9,28 +9,28 @@ EXIT_INTERRUPTED = 130
 
 
 class UserError(Exception):
-    """Something only the user can mend. The command line prints its text alone and exits with code 2."""
+    """A problem that only the user can fix. The command line prints its message without a traceback."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `" Did you mean 'x'?"` for the known name closest to `name`, or `""` when none is close.
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Return `" Did you mean 'x'?"` for the choice closest to `name`, or `""` if none is close.
 
     >>> nearest("flow_cof", ["flow_coef", "beta"])
     " Did you mean 'flow_coef'?"
     """
-    matches = difflib.get_close_matches(name, sorted(known), n=1)
+    matches = difflib.get_close_matches(name, sorted(choices), n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether `error` says that a disk is full. safetensors and torch wrap the operating system's error in text."""
+    """Return whether `error` means that a disk is full. safetensors and torch only report it in the message text."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return "No space left on device" in str(error) or "PytorchStreamWriter failed writing" in str(error)
 
 
 def printable(text: str) -> str:
-    """Text from data or models, with characters that could steer a terminal shown as escapes; line ends stay.
+    """Escape characters that could control a terminal in text from data or models. Line ends are kept.
 
     >>> printable("a\\x1b[31mb")
     'a\\\\x1b[31mb'

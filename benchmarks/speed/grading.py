@@ -73,7 +73,8 @@ def main() -> None:
             lambda number: plain_math_verify(latex_pairs(700, 1000 * (number + 1))), 700, options.rounds
         ),
     }
-    print(f"{shared_pool().settings.count()} workers; pairs per second, median [min, max] of {options.rounds} rounds")
+    workers = shared_pool().settings.worker_count()
+    print(f"{workers} workers; pairs per second, median [min, max] of {options.rounds} rounds")
     for name, value in results.items():
         print(f"{name:<20} {value['median']:8.0f} [{value['min']:.0f}, {value['max']:.0f}]")
     print(f"first 700 LaTeX pairs, start of the workers included: {cold:.1f} s; not graded right: {len(unexpected)}")

@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
         if not low <= getattr(options, name) <= high:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be {low} to {high}.")
     from rlfr_vlm.data.load import read_rows
-    from rlfr_vlm.data.overlap import counts, overlaps, take_prints
+    from rlfr_vlm.data.overlap import count_rows, fingerprint_rows, overlaps
     from rlfr_vlm.files import make_folder, write_json
     from rlfr_vlm.library_output import calm
 
@@ -58,23 +58,23 @@ def run(arguments: Sequence[str]) -> int:
     train = read_rows(
         DataOptions(dataset_name=options.train, dataset_split=options.split, dataset_columns=options.columns)
     )
-    train_prints = take_prints(train, options.ngram, options.train)
+    train_fingerprints = fingerprint_rows(train, options.ngram, options.train)
     result = {}
     for name in options.against:
         benchmark = read_rows(DataOptions(dataset_name=name, dataset_split=options.against_split))
-        prints = take_prints(benchmark, options.ngram, name)
-        found = overlaps(train_prints, prints, options.max_distance, options.min_share)
-        numbers = counts(found) | {"rows": len(prints.ngrams), "bad_rows": prints.bad}
+        fingerprints = fingerprint_rows(benchmark, options.ngram, name)
+        found = overlaps(train_fingerprints, fingerprints, options.max_distance, options.min_share)
+        numbers = count_rows(found) | {"rows": len(fingerprints.ngrams), "bad_rows": fingerprints.bad}
         result[name] = {"counts": numbers, "pairs": [asdict(overlap) for overlap in found]}
         print(f"{name}: {numbers['benchmark_rows']} of {numbers['rows']} rows overlap with {numbers['train_rows']} "
               f"training rows ({numbers['benchmark_rows_by_image']} by image, {numbers['benchmark_rows_by_text']} by "
-              f"text)" + (f"; {prints.bad} rows could not be opened" if prints.bad else ""))  # fmt: skip
+              f"text)" + (f"; {fingerprints.bad} rows could not be opened" if fingerprints.bad else ""))  # fmt: skip
         for overlap in found[: options.show]:
             print(_line(overlap, train, benchmark))
         if len(found) > options.show:
             print(f"  ... and {len(found) - options.show} more pairs (--show, --out)")
-    if train_prints.bad:
-        print(f"{train_prints.bad} training rows could not be opened; `rlfr check-data` says why")
+    if train_fingerprints.bad:
+        print(f"{train_fingerprints.bad} training rows could not be opened; `rlfr check-data` says why")
     if options.out:
         make_folder(Path(options.out).parent)
         write_json(Path(options.out), result)
@@ -86,7 +86,7 @@ def _line(overlap: "Overlap", train: "Rows", benchmark: "Rows") -> str:
 
     texts = []
     for rows, number in ((train, overlap.train), (benchmark, overlap.benchmark)):
-        text = " ".join(message["content"] for message in flatten_text(rows.described(number)["prompt"]))
+        text = " ".join(message["content"] for message in flatten_text(rows.parse(number)["prompt"]))
         texts.append(f"row {number} {' '.join(text.split())[:SHOWN_TEXT]!r}")
     measure = f"distance {overlap.value:.0f}" if overlap.kind == "image" else f"{overlap.value:.0%} of its words"
     return f"  {overlap.kind}, {measure}: training {texts[0]}, benchmark {texts[1]}"

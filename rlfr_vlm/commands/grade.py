@@ -10,6 +10,7 @@ from typing import Any
 from rlfr_vlm.command_line import options_parser
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import Grade, Item, Verdict, extract, gold_list, grade_many, shared_pool
+from rlfr_vlm.grading.verdict import Pair
 
 SUMMARY = "grade an answer, or a file of answers: right, wrong or undecided, and why"
 RESPONSE_KEYS, GOLD_KEYS = ("response", "prediction", "completion"), ("gold", "answer")
@@ -106,11 +107,11 @@ def _item(gold: list[str], answer: str, options: list[str]) -> Item:
 
 
 def _plain_verdicts(items: Sequence[Item], grades: Sequence[Grade]) -> list[str]:
-    requests = [
+    pairs: list[Pair] = [
         {"gold": gold_list(item.gold)[0], "answer": grade.extracted or "", "plain": True}
         for item, grade in zip(items, grades, strict=True)
     ]
-    return [decision.verdict.value for decision in shared_pool().compare(requests)]
+    return [decision.verdict.value for decision in shared_pool().compare(pairs)]
 
 
 def _row(item: Item, grade: Grade, plain: str | None) -> dict[str, Any]:

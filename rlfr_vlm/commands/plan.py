@@ -98,7 +98,7 @@ def _count_rows(options: "RunOptions") -> int | None:
 
     if not options.dataset_name:
         return None
-    return len(read_rows(options, (), 0).kept)
+    return len(read_rows(options, (), 0).indices)
 
 
 def _policy(options: "RunOptions", args: Any) -> Any:

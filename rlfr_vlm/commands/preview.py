@@ -59,7 +59,7 @@ def run(arguments: Sequence[str]) -> int:
     cards = []
     for number in range(options.start, min(options.start + options.rows, len(rows.raw.dataset))):
         try:
-            row = rows.opened(number)
+            row = rows.load(number)
         except BadRow as error:
             print(f"row {number}: bad, {error}\n")
             continue

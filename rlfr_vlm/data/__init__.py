@@ -1,1 +1,1 @@
-"""Rows, prompts and their encoding."""
+"""Read, convert and check data sets, build prompts, and encode them as tensors."""

@@ -1,4 +1,4 @@
-"""Bad rows met while reading: counted, named in the log, and too many of them stop the run."""
+"""Count and log bad rows while a data set is read, and stop the run if there are too many."""
 
 import logging
 from collections import Counter
@@ -8,19 +8,19 @@ from rlfr_vlm.data.rows import BadRow
 from rlfr_vlm.errors import UserError
 
 logger = logging.getLogger(__name__)
-SHOWN = 10  # bad rows that are named in the log; all are counted
-ENOUGH_READ = 20  # rows read before a share of bad ones means anything, unless the data set is smaller
+MAX_LOGGED = 10  # bad rows that are logged; all are counted
+MIN_READ = 20  # rows that must be read before the limit applies, unless the data set is smaller
 
 
 @dataclass
 class BadRows:
-    """Counts of one process. A DataLoader's workers each have their own; the trainer sees all replaced rows.
+    """Counts of one process. Each DataLoader worker counts separately; the trainer logs replaced rows of all workers.
 
     Attributes:
-        limit: largest share of bad rows among those read.
-        size: rows of the data set.
-        read, bad: row numbers seen; a row read again counts once.
-        reasons: how many bad rows of each kind.
+        limit: largest accepted share of bad rows among those read.
+        size: number of rows in the data set.
+        read, bad: numbers of the rows read; a row that is read twice counts once.
+        reasons: number of bad rows by reason.
     """
 
     limit: float
@@ -29,8 +29,8 @@ class BadRows:
     bad: set[int] = field(default_factory=set)
     reasons: Counter[str] = field(default_factory=Counter)
 
-    def note(self, number: int, error: BadRow | None) -> None:
-        """Count a row.
+    def record(self, number: int, error: BadRow | None) -> None:
+        """Count a row that was read; `error` is None for a good row.
 
         Raises:
             UserError: the share of bad rows is above the limit.
@@ -39,13 +39,14 @@ class BadRows:
         if error is None or number in self.bad:
             return
         self.bad.add(number)
-        if len(self.bad) <= SHOWN:
-            logger.warning("row %d is bad and replaced by another one: %s", number, error)
+        if len(self.bad) <= MAX_LOGGED:
+            logger.warning("row %d is bad and is replaced by another row: %s", number, error)
         self.reasons[error.reason] += 1
-        enough = len(self.read) >= min(ENOUGH_READ, self.size)
-        if enough and len(self.bad) > self.limit * len(self.read):
+        enough_read = len(self.read) >= min(MIN_READ, self.size)
+        if enough_read and len(self.bad) > self.limit * len(self.read):
             kinds = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
             raise UserError(
                 f"{len(self.bad)} of {len(self.read)} rows read so far are bad ({kinds}), more than bad_row_limit "
-                f"{self.limit}. Row {number}: {error.detail}. `rlfr check-data` lists all and writes a clean set."
+                f"{self.limit}. Row {number}: {error.detail}. `rlfr check-data` lists all bad rows and writes a "
+                "clean data set."
             )

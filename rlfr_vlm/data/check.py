@@ -1,4 +1,4 @@
-"""Open every row of a data set once, in parallel, and say what is wrong with it."""
+"""Check every row of a data set in parallel: open it, and report why it cannot be used."""
 
 import hashlib
 import os
@@ -9,9 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rlfr_vlm.data.images import open_image, read_bytes
+from rlfr_vlm.data.images import image_source, open_image
 from rlfr_vlm.data.load import Rows, read_rows
 from rlfr_vlm.data.prompts import flatten_text
 from rlfr_vlm.data.rows import MALFORMED, BadRow, Row
@@ -19,14 +19,27 @@ from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.grading import gold_list, unreadable_golds
 from rlfr_vlm.options import LONG_PROMPT_RULES, DataOptions
 
-CHUNK = 64
-EXAMPLES = 5  # of each reason, kept for the report
-BUCKETS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+if TYPE_CHECKING:
+    from rlfr_vlm.data.lengths import TokenCounter
+
+CHUNK = 64  # rows per task of a worker process
+EXAMPLES = 5  # rows of each reason in the report
+BUCKETS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)  # upper bounds in prompt tokens
 
 
 @dataclass(frozen=True)
 class CheckedRow:
-    """What is kept of a row: no text, no pixels."""
+    """Outcome of checking a row, small enough to send between processes.
+
+    Attributes:
+        number: row number.
+        reason: why the row cannot be used; empty for a good row.
+        detail: details of the reason.
+        digest: hash of prompt, response and images, to find duplicates.
+        golds: acceptable gold answers.
+        tokens: prompt tokens; None if they were not counted.
+        images: number of images.
+    """
 
     number: int
     reason: str = ""
@@ -39,16 +52,16 @@ class CheckedRow:
 
 @dataclass
 class DataReport:
-    """The outcome of a check.
+    """Result of checking a data set.
 
     Attributes:
-        rows: how many there are.
+        rows: number of rows.
         kept: numbers of the rows that can be used.
-        dropped: how many rows each reason cost.
-        examples: for each reason, some rows and details.
-        tokens: prompt tokens of the kept rows, in buckets; empty without a processor.
-        longest: the longest kept prompt in tokens.
-        images: images in kept rows.
+        dropped: number of dropped rows by reason.
+        examples: some rows with details by reason.
+        tokens: histogram of the prompt tokens of kept rows; empty without a processor.
+        longest: tokens of the longest kept prompt.
+        images: number of images in kept rows.
     """
 
     rows: int = 0
@@ -60,106 +73,131 @@ class DataReport:
     images: int = 0
 
     def drop(self, number: int, reason: str, detail: str) -> None:
+        """Count a dropped row."""
         self.dropped[reason] += 1
-        if len(found := self.examples.setdefault(reason, [])) < EXAMPLES:
-            found.append(f"row {number}: {detail}"[:300])
+        if len(examples := self.examples.setdefault(reason, [])) < EXAMPLES:
+            examples.append(f"row {number}: {detail}"[:300])
 
     @property
     def dropped_share(self) -> float:
         return 1 - len(self.kept) / self.rows if self.rows else 1.0
 
 
-_worker: dict[str, Any] = {}
+@dataclass
+class RowChecker:
+    """Checks rows of a data set.
+
+    Attributes:
+        rows: the data set.
+        options: rules for rows and images.
+        counter: counts prompt tokens; None without a model.
+    """
+
+    rows: Rows
+    options: DataOptions
+    counter: "TokenCounter | None" = None
+
+    def check(self, numbers: Sequence[int]) -> list[CheckedRow]:
+        """Check the rows with these numbers."""
+        return [check_row(self.rows, number, self.counter, self.options) for number in numbers]
+
+
+_worker_checker: RowChecker | None = None  # set in worker processes only
 
 
 def _start_worker(options: DataOptions, needed: tuple[str, ...], model: str) -> None:
-    """In a worker process. Ctrl-C is for the parent, which then ends the workers."""
+    """Initialise a worker process. It ignores Ctrl-C, because the parent process stops the workers."""
     from rlfr_vlm.library_output import calm
 
+    global _worker_checker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     calm()
-    _prepare(options, needed, model)
+    _worker_checker = make_checker(options, needed, model)
 
 
-def _prepare(options: DataOptions, needed: tuple[str, ...], model: str) -> None:
-    _worker["rows"], _worker["counter"] = read_rows(options, needed), None
+def _check_in_worker(numbers: Sequence[int]) -> list[CheckedRow]:
+    assert _worker_checker is not None
+    return _worker_checker.check(numbers)
+
+
+def make_checker(options: DataOptions, needed: tuple[str, ...], model: str) -> RowChecker:
+    """Read the data set, and load the model's processor if a model is given."""
+    checker = RowChecker(read_rows(options, needed), options)
     if model:
         from rlfr_vlm.data.lengths import TokenCounter
         from rlfr_vlm.policy import load_processor
 
-        _worker["counter"] = TokenCounter(load_processor(model, options))
-        _worker["rows"].for_text_policy = _worker["counter"].grid is None
-    _worker["options"] = options
+        checker.counter = TokenCounter(load_processor(model, options))
+        checker.rows.for_text_policy = checker.counter.grid is None
+    return checker
 
 
-def _check_numbers(numbers: Sequence[int]) -> list[CheckedRow]:
-    return [check_row(_worker["rows"], number, _worker["counter"], _worker["options"]) for number in numbers]
-
-
-def check_row(rows: Rows, number: int, counter: Any, options: DataOptions) -> CheckedRow:
-    """Open one row with all its images, and let go of them again."""
+def check_row(rows: Rows, number: int, counter: "TokenCounter | None", options: DataOptions) -> CheckedRow:
+    """Check one row. All its images are opened and released again."""
     try:
-        row = rows.described(number)
-        content = [_text(row), *(row["response"] for _ in range("response" in rows.needed))]
+        row = rows.parse(number)
+        content = [_prompt_text(row), *(row["response"] for _ in range("response" in rows.needed))]
         digest = hashlib.sha256("\0".join(content).encode())
         sizes = []
         for image in row["images"]:
             sizes.append(open_image(image, rows.rules).size)
-            digest.update(_bytes(image, rows))
-        tokens = counter.count([row], [sizes])[0] if counter else None
+            digest.update(_image_digest(image, rows))
+        tokens = counter.prompt_tokens([row], [sizes])[0] if counter else None
     except BadRow as error:
         return CheckedRow(number, error.reason, error.detail)
-    except MALFORMED as error:  # of the chat template or the tokenizer, whose errors know no bounds
+    except MALFORMED as error:  # templates and tokenizers raise many exception types
         return CheckedRow(number, "prompt", f"{type(error).__name__}: {error}"[:300])
-    reason, detail = _length(counter, row, sizes, tokens, options)
+    reason, detail = _check_length(counter, sizes, tokens, options)
     golds = tuple(gold_list(row["answer"])) if "answer" in rows.needed else ()
     return CheckedRow(number, reason, detail, digest.digest()[:16], golds, tokens, len(sizes))
 
 
-def _length(
-    counter: Any, row: Row, sizes: list[tuple[int, int]], tokens: int | None, options: DataOptions
+def _check_length(
+    counter: "TokenCounter | None", sizes: list[tuple[int, int]], tokens: int | None, options: DataOptions
 ) -> tuple[str, str]:
-    """Training's own decision on a prompt that is too long."""
+    """Return reason and detail if training would drop the prompt as too long, else two empty texts."""
     limit = options.max_prompt_tokens
-    if limit is None or tokens is None or tokens <= limit:
+    if limit is None or counter is None or tokens is None or tokens <= limit:
         return "", ""
-    text = tokens - counter.images(sizes)
+    text = tokens - counter.image_tokens(sizes)
     if options.long_prompts == "downscale" and counter.pixels_that_fit(text, sizes, limit) is not None:
         return "", ""
     return "prompt too long", f"{tokens} tokens, max_prompt_tokens {limit}"
 
 
-def _text(row: Row) -> str:
+def _prompt_text(row: Row) -> str:
     return "\n".join(message["content"] for message in flatten_text(row["prompt"]))
 
 
-def _bytes(image: Any, rows: Rows) -> bytes:
-    source = read_bytes(image, rows.rules)
+def _image_digest(image: object, rows: Rows) -> bytes:
+    source = image_source(image, rows.rules)
     return hashlib.sha256(source.read_bytes() if isinstance(source, Path) else source).digest()
 
 
 def check_rows(
     options: DataOptions, needed: Sequence[str], model: str = "", workers: int = 0, progress: bool = True
 ) -> DataReport:
-    """Check every row.
+    """Check every row of a data set.
 
     Args:
-        options: which data set, and the rules for its rows.
-        needed: columns every row must have.
-        model: a policy whose processor counts the tokens; empty: they are not counted.
-        workers: processes; 0 is one per core, at most 8.
+        options: data set, and rules for rows and images.
+        needed: columns that every row must have.
+        model: policy whose processor counts prompt tokens; empty to skip counting.
+        workers: number of processes; 0 means one per core, at most 8.
+        progress: show a progress bar.
 
     Raises:
-        UserError: no such data set or model, or settings that cannot work.
+        UserError: the data set or model does not exist, or a setting is invalid.
     """
     from tqdm import tqdm
 
     _check_settings(options, model, workers)
-    _prepare(options, tuple(needed), model)  # here, so that a mistake is one message and not one of each worker
-    report = DataReport(rows=len(_worker["rows"].raw.dataset))
+    # Reading the data set in this process first reports a mistake once, not once per worker.
+    checker = make_checker(options, tuple(needed), model)
+    report = DataReport(rows=len(checker.rows.raw.dataset))
     usable: dict[int, CheckedRow] = {}
     bar = tqdm(total=report.rows, desc="checking", unit="row", disable=not progress)
-    for row in _checked(options, tuple(needed), model, report.rows, workers):
+    for row in _check_all(checker, tuple(needed), model, report.rows, workers):
         bar.update()
         if row.reason:
             report.drop(row.number, row.reason, row.detail)
@@ -176,7 +214,7 @@ def check_rows(
 
 def _check_settings(options: DataOptions, model: str, workers: int) -> None:
     if workers < 0:
-        raise UserError(f"workers is {workers}; it is a number of processes, or 0 for one per core.")
+        raise UserError(f"workers is {workers}; set it to a number of processes, or to 0 for one per core.")
     if options.long_prompts not in LONG_PROMPT_RULES:
         raise UserError(
             f"long_prompts is {options.long_prompts!r}; choose one of {', '.join(LONG_PROMPT_RULES)}."
@@ -189,36 +227,36 @@ def _check_settings(options: DataOptions, model: str, workers: int) -> None:
         )
 
 
-def _checked(
-    options: DataOptions, needed: tuple[str, ...], model: str, count: int, workers: int
+def _check_all(
+    checker: RowChecker, needed: tuple[str, ...], model: str, count: int, workers: int
 ) -> Iterator[CheckedRow]:
-    """Rows in order. Only a few chunks are on the way at a time, so memory does not grow with the data set."""
+    """Yield the checked rows in order. Only a few chunks are pending at a time, which bounds the memory."""
     workers = workers or available_cores()
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     if workers == 1 or count <= CHUNK:
         for chunk in chunks:
-            yield from _check_numbers(chunk)
+            yield from checker.check(chunk)
         return
     pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(options, needed, model)
+        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(checker.options, needed, model)
     )
     try:
-        waiting = deque(pool.submit(_check_numbers, list(chunk)) for chunk in chunks[: 4 * workers])
-        for number in range(len(chunks)):
-            yield from waiting.popleft().result()
-            if number + 4 * workers < len(chunks):
-                waiting.append(pool.submit(_check_numbers, list(chunks[number + 4 * workers])))
+        pending = deque(pool.submit(_check_in_worker, list(chunk)) for chunk in chunks[: 4 * workers])
+        for index in range(len(chunks)):
+            yield from pending.popleft().result()
+            if index + 4 * workers < len(chunks):
+                pending.append(pool.submit(_check_in_worker, list(chunks[index + 4 * workers])))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def available_cores() -> int:
-    """Cores this process may use, at most 8: each worker holds libraries of some 200 MB."""
+    """Return the number of cores this process may use, at most 8, because each worker needs about 200 MB."""
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _drop_unreadable(report: DataReport, usable: dict[int, CheckedRow]) -> None:
-    """A row is dropped when none of its acceptable golds can be read by the grader."""
+    """Drop rows for which the grader can read none of the acceptable golds."""
     unreadable = unreadable_golds([gold for row in usable.values() for gold in row.golds])
     for number, row in list(usable.items()):
         if row.golds and all(gold in unreadable for gold in row.golds):
@@ -227,11 +265,11 @@ def _drop_unreadable(report: DataReport, usable: dict[int, CheckedRow]) -> None:
 
 
 def _drop_duplicates(report: DataReport, usable: dict[int, CheckedRow]) -> None:
-    """Of rows with the same prompt and images (and response, where one is needed) the first stays."""
+    """Keep only the first of the rows with the same prompt and images (and response, if one is needed)."""
     seen: dict[bytes, int] = {}
     for number, row in sorted(usable.items()):
         if row.digest in seen:
-            report.drop(number, "duplicate", f"the prompt and images of row {seen[row.digest]}")
+            report.drop(number, "duplicate", f"it has the prompt and images of row {seen[row.digest]}")
             del usable[number]
         else:
             seen[row.digest] = number
@@ -242,9 +280,9 @@ def _count_tokens(report: DataReport, usable: dict[int, CheckedRow]) -> None:
     report.longest = max(counts, default=0)
     low = 0
     for high in BUCKETS:
-        inside = sum(low < count <= high for count in counts)
-        if inside:
-            report.tokens[f"{low + 1}-{high}"] = inside
+        in_bucket = sum(low < count <= high for count in counts)
+        if in_bucket:
+            report.tokens[f"{low + 1}-{high}"] = in_bucket
         low = high
     if beyond := sum(count > low for count in counts):
         report.tokens[f"above {low}"] = beyond

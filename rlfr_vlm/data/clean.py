@@ -1,4 +1,4 @@
-"""Write the rows that passed a check as a new data set of documented rows."""
+"""Write the rows that passed a check as a new data set in the documented row format."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlfr_vlm.data.images import read_bytes
+from rlfr_vlm.data.images import image_source
 from rlfr_vlm.data.load import Rows, read_rows
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.options import DataOptions
@@ -16,25 +16,27 @@ if TYPE_CHECKING:
 
 
 def write_clean(options: DataOptions, report: "DataReport", folder: Path) -> tuple[Path, dict[str, str]]:
-    """Write `clean.jsonl`, or `clean.parquet` where images are embedded.
+    """Write `clean.jsonl`, or `clean.parquet` if images are embedded.
 
     Returns:
-        The file, and the settings with which it loads: its name, and `media_root` where images are files.
+        The file, and the options that load it: `dataset_name`, and `media_root` if images are files.
     """
     rows = read_rows(options)
     folder.mkdir(parents=True, exist_ok=True)
-    if all(isinstance(image, str) for row in _kept(rows, report) for image in row["images"]):
+    if all(isinstance(image, str) for row in _kept_rows(rows, report) for image in row["images"]):
         path = folder / "clean.jsonl"
         temporary = path.with_name(f".{path.name}")
         with temporary.open("w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(row) + "\n" for row in _kept(rows, report))
+            stream.writelines(json.dumps(row) + "\n" for row in _kept_rows(rows, report))
     else:
         import datasets
 
         path = folder / "clean.parquet"
         temporary = path.with_name(f".{path.name}")
-        embedded = datasets.Dataset.from_generator(lambda: (_embedded(row, rows) for row in _kept(rows, report)))
-        embedded.to_parquet(str(temporary))
+        dataset = datasets.Dataset.from_generator(
+            lambda: (_embed_images(row, rows) for row in _kept_rows(rows, report))
+        )
+        dataset.to_parquet(str(temporary))
     os.replace(temporary, path)
     settings = {"dataset_name": str(path)}
     if path.suffix == ".jsonl" and report.images:
@@ -42,12 +44,12 @@ def write_clean(options: DataOptions, report: "DataReport", folder: Path) -> tup
     return path, settings
 
 
-def _kept(rows: Rows, report: "DataReport") -> Iterator[Row]:
+def _kept_rows(rows: Rows, report: "DataReport") -> Iterator[Row]:
     return (rows.convert(rows.raw.row(rows.raw.dataset[number])) for number in report.kept)
 
 
-def _embedded(row: Row, rows: Rows) -> Row:
-    """The row with the bytes of its images."""
-    sources = (read_bytes(image, rows.rules) for image in row["images"])
+def _embed_images(row: Row, rows: Rows) -> Row:
+    """Return the row with the bytes of its images."""
+    sources = (image_source(image, rows.rules) for image in row["images"])
     images = [{"bytes": s.read_bytes() if isinstance(s, Path) else s, "path": None} for s in sources]
     return {**row, "images": images}

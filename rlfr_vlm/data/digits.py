@@ -1,30 +1,32 @@
-"""The embedded task: arithmetic on two real handwritten digits.
+"""Embedded task `digits`: arithmetic on two real handwritten digits.
 
-scikit-learn ships 1,797 real 8x8 scans. Two of them, side by side and enlarged to 28x28, make a 56x28 image, which is
-two image tokens for Qwen2.5-VL. The question asks for their sum, difference or product. Training and test scans are
-disjoint. Everything is deterministic from the seed and needs no network.
+scikit-learn ships 1,797 real 8x8 scans. Two scans are enlarged to 28x28 and placed side by side in a 56x28 image,
+which is two image tokens for Qwen2.5-VL. The question asks for their sum, difference or product. Training and test
+scans are disjoint. The rows are determined by the seed and need no network.
 """
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+from rlfr_vlm.data.rows import Row
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLITS = ("train", "test")
 TEST_SCANS = 397
-SPLIT_SEED = 0  # which scan is a test scan never depends on the run's seed
-CELL = 28  # pixels: one image token of Qwen2.5-VL is 28x28
+SPLIT_SEED = 0  # the split of the scans must not depend on the run's seed
+CELL = 28  # pixels; one image token of Qwen2.5-VL covers 28x28
 OPERATIONS = {"sum": "+", "difference": "-", "product": "*"}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One question about the digits of two scans."""
+    """A question about the digits of two scans."""
 
     left: int
     right: int
@@ -45,7 +47,7 @@ class Problem:
 
     @property
     def response(self) -> str:
-        """What an expert writes.
+        """The expert response.
 
         >>> Problem(5, 2, "sum").response
         '5 + 2 = 7. \\\\boxed{7}'
@@ -62,7 +64,7 @@ def _scans() -> tuple[np.ndarray, np.ndarray]:
 
 
 def scan_indices(split: str) -> np.ndarray:
-    """Indices of the scans that belong to `split`."""
+    """Return the indices of the scans in a split."""
     order = np.random.default_rng(SPLIT_SEED).permutation(len(_scans()[1]))
     return order[TEST_SCANS:] if split == "train" else order[:TEST_SCANS]
 
@@ -79,8 +81,8 @@ def _image(left: int, right: int) -> Image.Image:
     return image
 
 
-def digit_rows(split: str, size: int, seed: int) -> list[dict[str, Any]]:
-    """`size` rows: prompt (messages), images, answer, and response (the expert's)."""
+def digit_rows(split: str, size: int, seed: int) -> list[Row]:
+    """Return `size` rows with prompt (messages), images, answer and expert response."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
     _, labels = _scans()
@@ -102,7 +104,7 @@ def digit_rows(split: str, size: int, seed: int) -> list[dict[str, Any]]:
 
 
 def load_digits_task(split: str, size: int = 4096, seed: int = 0) -> "Dataset":
-    """The task as a dataset with columns prompt, images, answer and response."""
+    """Return the task as a dataset with the columns prompt, images, answer and response."""
     from datasets import Dataset
 
     return Dataset.from_list(digit_rows(split, size, seed))

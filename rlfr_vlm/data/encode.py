@@ -1,16 +1,24 @@
-"""Rows to tensors: the same chat template and processor calls for fitting, warm start and evaluation.
+"""Encode rows as tensors, with the same chat template and processor calls for fitting, warm start and evaluation.
 
 Letters: B rows, P prompt length (left-padded), T response length (right-padded).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from rlfr_vlm.data.prompts import flatten_text
+from rlfr_vlm.data.rows import Messages, Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+    ProcessingClass: TypeAlias = PreTrainedTokenizerBase | ProcessorMixin
+
+TemplateArguments: TypeAlias = dict[str, Any]  # keyword arguments of `apply_chat_template`
 
 
 @dataclass
@@ -20,7 +28,7 @@ class Encoded:
     Attributes:
         input_ids, attention_mask: (B, P) or (B, P + T).
         completion_mask: (B, T) bool, True at response tokens; T is 0 without responses.
-        extra: what the processor adds for images (pixel_values, image_grid_thw, mm_token_type_ids).
+        extra: the processor's other tensors (pixel_values, image_grid_thw, mm_token_type_ids).
     """
 
     input_ids: Tensor
@@ -29,29 +37,37 @@ class Encoded:
     extra: dict[str, Tensor] = field(default_factory=dict)
 
     def model_inputs(self) -> dict[str, Tensor]:
+        """Return the keyword arguments of the model's forward method."""
         return {"input_ids": self.input_ids, "attention_mask": self.attention_mask, **self.extra}
 
     def to(self, device: torch.device) -> "Encoded":
-        moved = {name: tensor.to(device) for name, tensor in self.extra.items()}
+        """Return a copy on another device."""
+        extra = {name: tensor.to(device) for name, tensor in self.extra.items()}
         return Encoded(
-            self.input_ids.to(device), self.attention_mask.to(device), self.completion_mask.to(device), moved
+            self.input_ids.to(device), self.attention_mask.to(device), self.completion_mask.to(device), extra
         )
 
 
-def tokenizer_of(processing_class: Any) -> Any:
-    """The tokenizer inside a processor, or the tokenizer itself."""
+def tokenizer_of(processing_class: "ProcessingClass") -> "PreTrainedTokenizerBase":
+    """Return the tokenizer of a processor, or the tokenizer itself."""
     return getattr(processing_class, "tokenizer", processing_class)
 
 
-def is_text_only(processing_class: Any) -> bool:
-    """Whether this is a plain tokenizer, not a processor of images."""
+def is_text_only(processing_class: "ProcessingClass") -> bool:
+    """Return whether this is a tokenizer without an image processor."""
     return tokenizer_of(processing_class) is processing_class
 
 
 def render_prompt(
-    processing_class: Any, messages: list[dict[str, Any]], template: dict[str, Any] | None = None
+    processing_class: "ProcessingClass", messages: Messages, template: TemplateArguments | None = None
 ) -> str:
-    """The exact prompt string, up to where the response begins; `template` are further arguments of the template."""
+    """Return the exact prompt string up to the start of the response.
+
+    Args:
+        processing_class: processor or tokenizer with the chat template.
+        messages: the prompt.
+        template: additional keyword arguments of the chat template.
+    """
     if is_text_only(processing_class):
         messages = flatten_text(messages)
     return processing_class.apply_chat_template(
@@ -60,16 +76,16 @@ def render_prompt(
 
 
 def encode_prompts(
-    processing_class: Any, rows: Sequence[dict[str, Any]], template: dict[str, Any] | None = None
+    processing_class: "ProcessingClass", rows: Sequence[Row], template: TemplateArguments | None = None
 ) -> Encoded:
-    """Encode prompts (messages) and images of `rows`, padded on the left."""
+    """Encode the prompts (messages) and images of rows, padded on the left."""
     texts = [render_prompt(processing_class, row["prompt"], template) for row in rows]
     images = [list(row.get("images") or []) for row in rows]
     arguments: dict[str, Any] = {"text": texts, "padding": True, "padding_side": "left", "return_tensors": "pt"}
     if any(images):
         arguments["images"] = images
     if is_text_only(processing_class):
-        arguments["add_special_tokens"] = False  # the chat template has them already
+        arguments["add_special_tokens"] = False  # the chat template already adds them
     batch = dict(processing_class(**arguments))
     input_ids, attention_mask = batch.pop("input_ids"), batch.pop("attention_mask")
     extra = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
@@ -78,7 +94,7 @@ def encode_prompts(
 
 
 def append_responses(prompts: Encoded, responses: Sequence[Sequence[int]], pad_token_id: int) -> Encoded:
-    """Put response token ids behind the prompts, padded on the right."""
+    """Append response token ids to the prompts, padded on the right."""
     length = max(map(len, responses))
     ids = torch.full((len(responses), length), pad_token_id)
     mask = torch.zeros(len(responses), length, dtype=torch.bool)
@@ -97,8 +113,8 @@ def append_responses(prompts: Encoded, responses: Sequence[Sequence[int]], pad_t
     )
 
 
-def encode_examples(processing_class: Any, rows: Sequence[dict[str, Any]]) -> Encoded:
-    """Encode prompts with their expert responses, each ended by the end-of-sequence token."""
+def encode_examples(processing_class: "ProcessingClass", rows: Sequence[Row]) -> Encoded:
+    """Encode prompts with their expert responses, each followed by the end-of-sequence token."""
     tokenizer = tokenizer_of(processing_class)
     responses = [
         tokenizer(row["response"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] for row in rows

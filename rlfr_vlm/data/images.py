@@ -1,4 +1,4 @@
-"""Open images late, and only good ones: upright, RGB, of a sane size, from inside the data set's own folder."""
+"""Open images as upright RGB, and reject images of extreme size or from outside the data set's folder."""
 
 import base64
 import binascii
@@ -6,7 +6,7 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlfr_vlm.data.rows import BadRow
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DATA_URL = re.compile(r"^data:image/[\w.+-]+;base64,", re.IGNORECASE)
-BASE64_LENGTH = 200  # a longer text of nothing but these characters, and no dot, is an image
+BASE64_LENGTH = 200  # characters; a longer text that consists of base64 characters is an image, not a path
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
 
 
 @dataclass(frozen=True)
 class ImageRules:
-    """What is accepted.
+    """Limits on the location and size of images.
 
     Attributes:
-        media_root: relative paths start here and never lead outside; None is the working directory.
-        min_side: shortest accepted side in pixels.
-        max_ratio: largest accepted ratio of the sides; Qwen's processor refuses more than 200.
-        max_pixels: largest accepted image, before it is decoded; a small file can hold a huge one.
+        media_root: folder that paths are relative to and must stay inside; None is the working directory.
+        min_side: smallest accepted side in pixels.
+        max_ratio: largest accepted ratio of the sides; Qwen's processor rejects more than 200.
+        max_pixels: largest accepted number of pixels, checked before decoding, as a small file can be a huge image.
     """
 
     media_root: Path | None = None
@@ -35,18 +35,18 @@ class ImageRules:
     max_pixels: int = 64_000_000
 
 
-def name_of(value: Any) -> str:
-    """What to call an image in a message; never its bytes."""
+def name_of(value: object) -> str:
+    """Return a short name of an image for messages, without its bytes."""
     if isinstance(value, dict):
         return str(value.get("path") or "<embedded image>")
     return value if isinstance(value, str) and len(value) < BASE64_LENGTH else f"<{type(value).__name__}>"
 
 
 def resolve(path: str, rules: ImageRules) -> Path:
-    """The file a row names.
+    """Return the file at a path of a row.
 
     Raises:
-        BadRow: it leads outside the media folder, or there is no such file.
+        BadRow: the path leads outside the media folder, or there is no such file.
     """
     root = (rules.media_root or Path.cwd()).resolve()
     path = path.removeprefix("file://")
@@ -58,11 +58,11 @@ def resolve(path: str, rules: ImageRules) -> Path:
     return resolved
 
 
-def read_bytes(value: Any, rules: ImageRules) -> bytes | Path:
-    """Where an image's bytes are: in hand, or in a file.
+def image_source(value: object, rules: ImageRules) -> bytes | Path:
+    """Return the bytes of an embedded image, or the path of an image file.
 
     Raises:
-        BadRow: a URL, a missing file, or something that is no image.
+        BadRow: the value is a URL, a missing file, or not an image.
     """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
@@ -71,48 +71,48 @@ def read_bytes(value: Any, rules: ImageRules) -> bytes | Path:
     if isinstance(value, Path):
         value = str(value)
     if not isinstance(value, str) or not value:
-        raise BadRow("image unreadable", f"it is a {type(value).__name__}")
+        raise BadRow("image unreadable", f"the image is a {type(value).__name__}")
     if value.startswith(("http://", "https://")):
         raise BadRow("image is a URL", f"{value[:100]!r}: download the images and name the files")
-    if found := DATA_URL.match(value):
-        return _decode(value[found.end() :])
+    if match := DATA_URL.match(value):
+        return _decode_base64(value[match.end() :])
     if len(value) > BASE64_LENGTH and BASE64.fullmatch(value):
-        return _decode(value)
+        return _decode_base64(value)
     try:
         return resolve(value, rules)
-    except (OSError, ValueError) as error:  # a name no file can have
+    except (OSError, ValueError) as error:  # the text is not a valid file name
         raise BadRow("image missing", f"{value[:BASE64_LENGTH]!r}: {error}") from None
 
 
-def _decode(text: str) -> bytes:
+def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise BadRow("image unreadable", f"its base64 text is broken: {error}") from None
+        raise BadRow("image unreadable", f"the base64 text is broken: {error}") from None
 
 
-def image_size(value: Any, rules: ImageRules) -> tuple[int, int]:
-    """Width and height as shown (after EXIF rotation), read from the header alone.
+def image_size(value: object, rules: ImageRules) -> tuple[int, int]:
+    """Return width and height after EXIF rotation. Only the header is read.
 
     Raises:
-        BadRow: as for `open_image`, but for what only decoding finds.
+        BadRow: as for `open_image`, except for errors that only occur while decoding.
     """
     from PIL import Image as PILImage
 
     if isinstance(value, PILImage.Image):
         return _checked_size(value, rules, "<image>")
     try:
-        with _opened(value, rules) as image:
+        with _open_undecoded(value, rules) as image:
             return _checked_size(image, rules, name_of(value))
     except (OSError, SyntaxError, ValueError, TypeError) as error:
         raise BadRow("image unreadable", f"{name_of(value)}: {error}") from None
 
 
-def open_image(value: Any, rules: ImageRules | None = None) -> "Image":
-    """Decode an image to upright RGB. Transparency becomes white; of an animation the first frame is taken.
+def open_image(value: object, rules: ImageRules | None = None) -> "Image":
+    """Decode an image to upright RGB. Transparent areas become white; an animation is reduced to its first frame.
 
     Raises:
-        BadRow: it cannot be found or decoded, or its size is not accepted; the detail names it.
+        BadRow: the image cannot be found or decoded, or its size is not accepted; the detail names the image.
     """
     from PIL import Image as PILImage
     from PIL import ImageOps
@@ -123,17 +123,17 @@ def open_image(value: Any, rules: ImageRules | None = None) -> "Image":
         if isinstance(value, PILImage.Image):
             _checked_size(value, rules, name)
             return to_rgb(value)
-        with _opened(value, rules) as image:
+        with _open_undecoded(value, rules) as image:
             _checked_size(image, rules, name)
             return to_rgb(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError, TypeError, PILImage.DecompressionBombError) as error:
         raise BadRow("image unreadable", f"{name}: {error}") from None
 
 
-def _opened(value: Any, rules: ImageRules) -> "Image":
+def _open_undecoded(value: object, rules: ImageRules) -> "Image":
     from PIL import Image as PILImage
 
-    source = read_bytes(value, rules)
+    source = image_source(value, rules)
     try:
         return PILImage.open(source if isinstance(source, Path) else io.BytesIO(source))
     except (OSError, SyntaxError, ValueError, TypeError, PILImage.DecompressionBombError) as error:
@@ -142,7 +142,7 @@ def _opened(value: Any, rules: ImageRules) -> "Image":
 
 def _checked_size(image: "Image", rules: ImageRules, name: str) -> tuple[int, int]:
     width, height = image.size
-    if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # lies on its side
+    if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # EXIF orientations that rotate by 90 degrees
         width, height = height, width
     if min(width, height) < rules.min_side:
         raise BadRow("image too small", f"{name} is {width} x {height}, below image_min_side {rules.min_side}")
@@ -154,7 +154,7 @@ def _checked_size(image: "Image", rules: ImageRules, name: str) -> tuple[int, in
 
 
 def to_rgb(image: "Image") -> "Image":
-    """Any mode to RGB: 16-bit and float greys are scaled down, transparency is laid on white."""
+    """Convert any mode to RGB. 16-bit and float greys are scaled to 8 bits; transparent areas become white."""
     from PIL import Image as PILImage
 
     if image.mode in ("I", "I;16", "I;16L", "I;16B", "F"):
@@ -166,7 +166,7 @@ def to_rgb(image: "Image") -> "Image":
 
 
 def _scaled_grey(image: "Image") -> "Image":
-    """8-bit grey: 16-bit values by 257, so that white stays white; others from their own range."""
+    """Scale to 8-bit grey: 16-bit values by 1/257, so that white stays white; others from 0 to their maximum."""
     import numpy as np
     from PIL import Image as PILImage
 

@@ -1,14 +1,14 @@
-"""How many tokens a prompt will have, by arithmetic on text and image sizes; what to do with those that are too long.
+"""Count prompt tokens from text and image sizes before training, and drop or downscale prompts that are too long.
 
-A prompt that holds images is never truncated: cutting through image tokens leaves tokens and features that do not
-match. Too long prompts are dropped, their images made smaller, or the run does not start; the counts are shown.
+Prompts with images are never truncated, because a cut inside image tokens leaves tokens without matching features.
+Prompts that are too long are dropped, their images are downscaled, or the run stops.
 """
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -21,35 +21,39 @@ from rlfr_vlm.models import family_of_processor
 from rlfr_vlm.models.family import ImageGrid
 from rlfr_vlm.options import LONG_PROMPT_RULES
 
+if TYPE_CHECKING:
+    from rlfr_vlm.data.encode import ProcessingClass
+
 
 @dataclass
 class TokenCounter:
-    """Counts the tokens of rows for one processor."""
+    """Counts the prompt tokens of rows for one processor."""
 
-    processing_class: Any
+    processing_class: "ProcessingClass"
     grid: ImageGrid | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.grid = family_of_processor(self.processing_class).image_grid(self.processing_class)
 
-    def text(self, rows: Sequence[Row]) -> list[int]:
-        """Tokens of each prompt's text, its image places not among them."""
+    def text_tokens(self, rows: Sequence[Row]) -> list[int]:
+        """Return the number of text tokens of each prompt, without image placeholders."""
         if not rows:
             return []
         texts = [render_prompt(self.processing_class, row["prompt"]) for row in rows]
         ids = tokenizer_of(self.processing_class)(texts, add_special_tokens=False)["input_ids"]
-        return [len(own) - len(row["images"]) for own, row in zip(ids, rows, strict=True)]
+        return [len(row_ids) - len(row["images"]) for row_ids, row in zip(ids, rows, strict=True)]
 
-    def images(self, sizes: Sequence[tuple[int, int]]) -> int:
-        """Tokens of images of these sizes (width, height)."""
+    def image_tokens(self, sizes: Sequence[tuple[int, int]]) -> int:
+        """Return the number of tokens of images with these sizes (width, height)."""
         return sum(self.grid.tokens(*size) for size in sizes) if self.grid else 0
 
-    def count(self, rows: Sequence[Row], sizes: Sequence[Sequence[tuple[int, int]]]) -> list[int]:
-        """Tokens of whole prompts, as the processor will make them."""
-        return [text + self.images(own) for text, own in zip(self.text(rows), sizes, strict=True)]
+    def prompt_tokens(self, rows: Sequence[Row], sizes: Sequence[Sequence[tuple[int, int]]]) -> list[int]:
+        """Return the number of prompt tokens that the processor will produce for each row."""
+        texts = self.text_tokens(rows)
+        return [text + self.image_tokens(row_sizes) for text, row_sizes in zip(texts, sizes, strict=True)]
 
     def pixels_that_fit(self, text: int, sizes: Sequence[tuple[int, int]], limit: int) -> int | None:
-        """The most pixels per image with which a row fits into `limit` tokens; None when it never does."""
+        """Return the largest number of pixels per image that fits a row into `limit` tokens; None if none does."""
         if self.grid is None or not sizes:
             return None
         side = self.grid.side**2
@@ -65,50 +69,74 @@ class TokenCounter:
 
     def _fits(self, text: int, sizes: Sequence[tuple[int, int]], limit: int, pixels: int) -> bool:
         try:
-            return text + self.images([shrunk_size(size, pixels) for size in sizes]) <= limit
-        except ValueError:  # a thin image became too thin for the processor
+            return text + self.image_tokens([shrunk_size(size, pixels) for size in sizes]) <= limit
+        except ValueError:  # a thin image becomes too thin for the processor
             return False
 
 
 @dataclass
 class LengthPlan:
-    """What becomes of each row: numbers kept, pixel limits of those made smaller, and how many of each."""
+    """Rows to use for training.
+
+    Attributes:
+        kept: numbers of the rows to use.
+        pixel_limits: for each downscaled row, the largest number of pixels of each image.
+        counts: number of rows by outcome.
+    """
 
     kept: list[int] = field(default_factory=list)
     pixel_limits: dict[int, int] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
     def describe(self) -> str:
+        """Return the counts as text for the log."""
         return ", ".join(f"{count} {kind}" for kind, count in self.counts.items()) or "nothing"
 
 
-def plan_lengths(rows: Rows, processing_class: Any, limit: int, rule: str, batch_size: int = 256) -> LengthPlan:
-    """Decide before training which prompts are used, and how.
+def plan_lengths(
+    rows: Rows, processing_class: "ProcessingClass", limit: int, rule: str, batch_size: int = 256
+) -> LengthPlan:
+    """Choose the rows whose prompts fit into `limit` tokens, before training.
 
-    Bad rows stay in: they are replaced, and counted, when they are read.
+    Bad rows are kept here. They are replaced and counted when they are read.
+
+    Args:
+        rows: the data set.
+        processing_class: the policy's processor or tokenizer.
+        limit: largest number of prompt tokens.
+        rule: `drop`, `downscale` or `stop`, for prompts above the limit.
+        batch_size: rows to tokenize at a time.
 
     Raises:
-        UserError: an unknown rule, `stop` and a prompt is too long, or no prompt fits.
+        UserError: the rule is unknown, a prompt is too long with `stop`, or no prompt fits.
     """
     if rule not in LONG_PROMPT_RULES:
         raise UserError(f"long_prompts is {rule!r}; choose one of {', '.join(LONG_PROMPT_RULES)}.")
     counter, plan = TokenCounter(processing_class), LengthPlan()
     numbers = range(len(rows.raw.dataset))
     for start in tqdm(range(0, len(numbers), batch_size), desc="prompt lengths", unit="batch", leave=False):
-        described = [(number, *_sized(rows, number)) for number in numbers[start : start + batch_size]]
-        plan.kept += [number for number, row, _ in described if row is None]
-        good = [(number, row, sizes) for number, row, sizes in described if row is not None]
-        texts = counter.text([row for _, row, _ in good])
+        batch = [(number, *_row_and_sizes(rows, number)) for number in numbers[start : start + batch_size]]
+        plan.kept += [number for number, row, _ in batch if row is None]
+        good = [(number, row, sizes) for number, row, sizes in batch if row is not None]
+        texts = counter.text_tokens([row for _, row, _ in good])
         for (number, _, sizes), text in zip(good, texts, strict=True):
-            _place(plan, counter, number, text, sizes, limit, rule)
+            _plan_row(plan, counter, number, text, sizes, limit, rule)
     plan.kept.sort()
     if not plan.kept:
         raise UserError(f"All prompts are longer than max_prompt_tokens {limit}. Raise it, or lower image_max_pixels.")
     return plan
 
 
-def _place(plan: LengthPlan, counter: TokenCounter, number: int, text: int, sizes: Any, limit: int, rule: str) -> None:
-    total = text + counter.images(sizes)
+def _plan_row(
+    plan: LengthPlan,
+    counter: TokenCounter,
+    number: int,
+    text: int,
+    sizes: Sequence[tuple[int, int]],
+    limit: int,
+    rule: str,
+) -> None:
+    total = text + counter.image_tokens(sizes)
     if total <= limit:
         plan.counts["within the limit"] += 1
         plan.kept.append(number)
@@ -127,10 +155,10 @@ def _place(plan: LengthPlan, counter: TokenCounter, number: int, text: int, size
     plan.pixel_limits[number] = pixels
 
 
-def _sized(rows: Rows, number: int) -> tuple[Row | None, list[tuple[int, int]]]:
-    """A row and the sizes of its images, read from their headers; None for a bad row."""
+def _row_and_sizes(rows: Rows, number: int) -> tuple[Row | None, list[tuple[int, int]]]:
+    """Return a row and the sizes of its images, read from the image headers; None for a bad row."""
     try:
-        row = rows.described(number)
+        row = rows.parse(number)
         return row, [image_size(image, rows.rules) for image in row["images"]]
     except BadRow:
         return None, []

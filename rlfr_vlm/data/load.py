@@ -1,10 +1,10 @@
-"""A data set ready for the trainers: rows in one form, images opened when a row is read, bad rows replaced."""
+"""Load a data set for training: convert rows, open images when a row is read, and replace bad rows."""
 
 import bisect
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rlfr_vlm.data.bad_rows import BadRows
 from rlfr_vlm.data.digits import SPLITS, load_digits_task
@@ -18,20 +18,29 @@ from rlfr_vlm.options import DataOptions
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from PIL.Image import Image
+
+ImageCache: TypeAlias = dict[tuple[int, int], "Image"]  # decoded images by row number and position
 
 DIGITS = "digits"
-REPLACEMENT_STEPS = (104_729, 7_919, 1)  # the walk for a replacement meets every row, in no order of theirs
-FIRST_ROWS = 20  # looked at for columns that are missing everywhere
+REPLACEMENT_STRIDES = (104_729, 7_919, 1)  # primes; coprime to the data set size, so that the search visits every row
+FIRST_ROWS = 20  # rows that are searched for columns that no row has
+MAX_PATH_LENGTH = 300  # characters; a longer text is an embedded image
 
 
 class Rows:
-    """Turns stored rows into documented ones. Used as the transform of a `datasets.Dataset`.
+    """Converts stored rows to the documented format. Used as the transform of a `datasets.Dataset`.
 
     Args:
         raw: the stored rows.
-        options: of the run.
-        needed: columns every row must have.
-        pixel_limits: by row number, the most pixels each of its images may have (see tokens.py).
+        options: options of the run.
+        needed: columns that every row must have.
+        pixel_limits: for some row numbers, the largest number of pixels of each image (see lengths.py).
+
+    Attributes:
+        indices: numbers of the rows in use.
+        for_text_policy: reject rows with images, because the policy is text-only.
+        bad_rows: counts of the bad rows read so far.
     """
 
     def __init__(
@@ -43,20 +52,20 @@ class Rows:
         self.convert = Converter(options.dataset_format, parse_mapping(options.dataset_columns))
         self.rules = image_rules(options, raw.media_root)
         self.pixel_limits = pixel_limits or {}
-        self.kept: Sequence[int] = range(len(raw.dataset))
+        self.indices: Sequence[int] = range(len(raw.dataset))
         self.for_text_policy = False
         self.bad_rows = BadRows(options.bad_row_limit, len(raw.dataset))
 
-    def described(self, number: int) -> Row:
-        """A row with messages, its images not opened.
+    def parse(self, number: int) -> Row:
+        """Return a row with its prompt as messages. The images are not opened.
 
         Raises:
-            BadRow: it cannot be used.
+            BadRow: the row cannot be used.
         """
         row = self.convert(self.raw.row(self.raw.dataset[number]))
         check_columns(row, self.needed)
         if row["images"] and self.for_text_policy:
-            raise BadRow("image", "the policy is text-only and cannot look at it")
+            raise BadRow("image", "the row has images, but the policy is text-only")
         try:
             row["prompt"] = build_messages(row["prompt"], len(row["images"]), self.system_prompt)
         except UserError as error:
@@ -66,70 +75,73 @@ class Rows:
         _check_text(row)
         return row
 
-    def opened(self, number: int, cache: dict[Any, Any] | None = None) -> Row:
-        """A row with its images decoded. Rows of one batch share a cache, so that a repeated row decodes once.
+    def load(self, number: int, cache: ImageCache | None = None) -> Row:
+        """Return a row with decoded images. Rows of a batch share a cache, so that repeated rows are decoded once.
 
         Raises:
-            BadRow: it cannot be used.
+            BadRow: the row cannot be used.
         """
-        row = self.described(number)
+        row = self.parse(number)
         cache = {} if cache is None else cache
         row["row_number"] = number
         row["image_paths"] = [
-            value if isinstance(value, str) and len(value) < 300 else None for value in row["images"]
+            value if isinstance(value, str) and len(value) < MAX_PATH_LENGTH else None for value in row["images"]
         ]
-        for place, value in enumerate(row["images"]):
-            key = (number, place)
+        for position, value in enumerate(row["images"]):
+            key = (number, position)
             if key not in cache:
                 cache[key] = shrink(open_image(value, self.rules), self.pixel_limits.get(number))
-            row["images"][place] = cache[key]
+            row["images"][position] = cache[key]
         return row
 
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        cache: dict[Any, Any] = {}
-        rows = [self._usable(number, cache) for number in batch["number"]]
+    def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[object]]:
+        cache: ImageCache = {}
+        rows = [self._load_or_replace(number, cache) for number in batch["number"]]
         names = dict.fromkeys(name for row in rows for name in row if row[name] is not None)
         return {name: [row.get(name) for row in rows] for name in names}
 
-    def _usable(self, number: int, cache: dict[Any, Any]) -> Row:
-        """The row, or for a bad one always the same other row (marked `replaced_row`); GRPO's groups stay whole."""
-        size, first = len(self.kept), ""
-        stride = next(step for step in REPLACEMENT_STEPS if math.gcd(step, size) == 1)
-        place = bisect.bisect_left(self.kept, number)
+    def _load_or_replace(self, number: int, cache: ImageCache) -> Row:
+        """Return a row, or its replacement with the key `replaced_row` if the row is bad.
+
+        A bad row always has the same replacement, so that all rows of a GRPO group have the same prompt.
+        """
+        size, first_error = len(self.indices), ""
+        stride = next(step for step in REPLACEMENT_STRIDES if math.gcd(step, size) == 1)
+        start = bisect.bisect_left(self.indices, number)
         for step in range(size):
-            candidate = self.kept[(place + step * stride) % size]
+            candidate = self.indices[(start + step * stride) % size]
             try:
-                row = self.opened(candidate, cache)
+                row = self.load(candidate, cache)
             except BadRow as error:
-                first = first or f"row {candidate}: {error}"
-                self.bad_rows.note(candidate, error)
+                first_error = first_error or f"row {candidate}: {error}"
+                self.bad_rows.record(candidate, error)
                 continue
-            self.bad_rows.note(candidate, None)
-            return row | {"replaced_row": first} if first else row
+            self.bad_rows.record(candidate, None)
+            return row | {"replaced_row": first_error} if first_error else row
         raise UserError(
-            f"No row of the dataset can be used; {first}. `rlfr check-data` lists what is wrong with each."
+            f"No row of the dataset can be used; {first_error}. `rlfr check-data` lists the errors of all rows."
         )
 
 
 def _check_text(row: Row) -> None:
-    """What the tokenizer or the processor would die of, or take for an image."""
+    """Reject text that the tokenizer cannot encode or that contains vision tokens."""
     text = "".join(message["content"] for message in flatten_text(row["prompt"]))
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadRow("text", f"it holds half a character: {error}") from None
-    if row["images"] and (found := [token for token in VISION_TOKENS if token in text]):
-        raise BadRow("image places", f"its text has {found[0]}; mark images with <image>")
+        raise BadRow("text", f"the prompt has a lone surrogate: {error}") from None
+    if row["images"] and (tokens := [token for token in VISION_TOKENS if token in text]):
+        raise BadRow("image places", f"the text has {tokens[0]}; mark images with <image>")
 
 
 def image_rules(options: DataOptions, media_root: Path | None) -> ImageRules:
-    """The rules for images in the options."""
+    """Return the limits on images in the options."""
     root = Path(options.media_root) if options.media_root else media_root
     return ImageRules(root, options.image_min_side, options.image_max_ratio, options.image_pixel_ceiling)
 
 
 def shrunk_size(size: tuple[int, int], pixels: int) -> tuple[int, int]:
-    """Width and height of an image that may have at most `pixels` pixels."""
+    """Return the width and height of an image after shrinking it to at most `pixels` pixels."""
     width, height = size
     if width * height <= pixels:
         return size
@@ -137,17 +149,22 @@ def shrunk_size(size: tuple[int, int], pixels: int) -> tuple[int, int]:
     return max(1, int(width * factor)), max(1, int(height * factor))
 
 
-def shrink(image: Any, pixels: int | None) -> Any:
-    """The image with at most `pixels` pixels; None is no limit."""
+def shrink(image: "Image", pixels: int | None) -> "Image":
+    """Return the image with at most `pixels` pixels; None means no limit."""
     size = image.size if pixels is None else shrunk_size(image.size, pixels)
     return image if size == image.size else image.resize(size)
 
 
 def read_rows(options: DataOptions, needed: Sequence[str] = ("prompt",), seed: int = 0) -> Rows:
-    """The rows that the options name, not opened yet.
+    """Read the data set of the options. Its rows are converted later, when they are used.
+
+    Args:
+        options: data set, split, and rules for rows and images.
+        needed: columns that every row must have.
+        seed: seed of the rows of `digits`.
 
     Raises:
-        UserError: no such data set or split, no rows, or the first row lacks a needed column.
+        UserError: the data set or split does not exist, has no rows, or its first rows lack a needed column.
     """
     name, split = options.dataset_name, options.dataset_split
     if options.dataset_limit is not None and options.dataset_limit < 1:
@@ -167,19 +184,19 @@ def read_rows(options: DataOptions, needed: Sequence[str] = ("prompt",), seed: i
     if len(raw.dataset) == 0:
         raise UserError(f"Dataset {name} (split {split}) has no rows.")
     rows = Rows(raw, options, needed)
-    _check_first(rows, name)
+    _check_first_rows(rows, name)
     return rows
 
 
-def _check_first(rows: Rows, name: str) -> None:
-    """A column that no row has is a mistake in the configuration, not a bad row."""
+def _check_first_rows(rows: Rows, name: str) -> None:
+    """Raise an error if none of the first rows has a needed column, which is a mistake in the configuration."""
     stored: dict[str, None] = {}
-    found: set[str] = set()
+    converted: set[str] = set()
     for number in range(min(FIRST_ROWS, len(rows.raw.dataset))):
         try:
             raw = rows.raw.row(rows.raw.dataset[number])
             stored |= dict.fromkeys(map(str, raw))
-            found |= set(rows.convert(raw))
+            converted |= set(rows.convert(raw))
         except (BadRow, TypeError):
             continue
     if not stored:
@@ -191,7 +208,7 @@ def _check_first(rows: Rows, name: str) -> None:
                 f"{nearest(source, stored)}"
             )
     for column in rows.needed:
-        if column not in found and column not in stored:
+        if column not in converted and column not in stored:
             raise UserError(
                 f"Dataset {name} has no column {column!r}; it has {', '.join(stored)}.{nearest(column, stored)} Map "
                 f"it with dataset_columns: [{column}=...], or choose another dataset."
@@ -199,25 +216,46 @@ def _check_first(rows: Rows, name: str) -> None:
 
 
 def as_dataset(rows: Rows, keep: Sequence[int] | None = None) -> "Dataset":
-    """A dataset of row numbers whose rows are made when they are read; `keep` leaves some out."""
+    """Return a dataset that converts rows when they are read. `keep` selects row numbers."""
     import datasets
 
     if keep is not None:
-        rows.kept = sorted(keep)
-    return datasets.Dataset.from_dict({"number": list(rows.kept)}).with_transform(rows)
+        rows.indices = sorted(keep)
+    return datasets.Dataset.from_dict({"number": list(rows.indices)}).with_transform(rows)
 
 
 def load_rows(
-    name: str, *, columns: Sequence[str] = ("prompt",), seed: int = 0, split: str = "train", limit: int | None = None,
-    revision: str | None = None, system_prompt: str | None = None, **others: Any,
-) -> "Dataset":  # fmt: skip
-    """Load `name`, ready for the trainers. `others` are further fields of `DataOptions`.
+    name: str,
+    *,
+    columns: Sequence[str] = ("prompt",),
+    seed: int = 0,
+    split: str = "train",
+    limit: int | None = None,
+    revision: str | None = None,
+    system_prompt: str | None = None,
+    **options: Any,
+) -> "Dataset":
+    """Load a data set for training.
+
+    Args:
+        name: `digits`, a file, a folder or a hub id.
+        columns: columns that every row must have.
+        seed: seed of the rows of `digits`.
+        split: split of the data set.
+        limit: number of rows to use; None uses all.
+        revision: revision of a hub data set.
+        system_prompt: system message to add to every prompt.
+        options: other fields of `DataOptions`.
 
     Raises:
-        UserError: no such data set, split or column.
+        UserError: the data set, the split or a column does not exist.
     """
-    options = DataOptions(
-        dataset_name=name, dataset_split=split, dataset_limit=limit, dataset_revision=revision,
-        system_prompt=system_prompt, **others,
-    )  # fmt: skip
-    return as_dataset(read_rows(options, columns, seed))
+    data_options = DataOptions(
+        dataset_name=name,
+        dataset_split=split,
+        dataset_limit=limit,
+        dataset_revision=revision,
+        system_prompt=system_prompt,
+        **options,
+    )
+    return as_dataset(read_rows(data_options, columns, seed))

@@ -1,10 +1,10 @@
-"""Rows of a benchmark that also stand in a training set: the same image, nearly, or the same words."""
+"""Find benchmark rows that also occur in a training set, by near-equal images or by shared n-grams."""
 
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,20 +13,25 @@ from rlfr_vlm.data.load import Rows
 from rlfr_vlm.data.prompts import flatten_text
 from rlfr_vlm.data.rows import BadRow
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 BLOCK = 1 << 22  # pairs of hashes compared at a time
-COMMON = 0.1  # n-grams that so many of a benchmark's rows share are its phrasing, not its questions
-FEW = 5  # rows
-FLAT = 2.0  # standard deviation of grey values below which an image has no features to compare
+# n-grams in more benchmark rows than both limits are ignored, because they are phrasing common to the benchmark.
+COMMON_SHARE = 0.1  # of the benchmark's rows
+COMMON_ROWS = 5
+MIN_STD = 2.0  # standard deviation of grey values; an image with less has no features to compare
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """A training row and a benchmark row that are alike.
+    """A training row and a benchmark row that overlap.
 
     Attributes:
+        train, benchmark: row numbers.
         kind: `image` or `text`.
-        value: for images the Hamming distance of their hashes (0 to 64), for texts the share of the benchmark row's
-            n-grams that the training row holds.
+        value: for images, the Hamming distance of the hashes (0 to 64); for texts, the share of the benchmark row's
+            n-grams that occur in the training row.
     """
 
     train: int
@@ -36,8 +41,15 @@ class Overlap:
 
 
 @dataclass
-class Prints:
-    """What is compared: for each row its words' n-grams, for each image its hash and row."""
+class Fingerprints:
+    """Fingerprints of a data set.
+
+    Attributes:
+        ngrams: for each row, the hashes of its n-grams of words.
+        hashes: perceptual hashes of all images.
+        rows_of_hashes: row number of each hash.
+        bad: number of rows that cannot be opened.
+    """
 
     ngrams: list[frozenset[int]]
     hashes: np.ndarray
@@ -46,7 +58,7 @@ class Prints:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words and numbers; punctuation and LaTeX commands' backslashes do not count.
+    """Return the words and numbers of a text in lower case, without punctuation and backslashes.
 
     >>> words(r"Find $x^2$ when \\\\alpha = 3.")
     ['find', 'x', '2', 'when', 'alpha', '3']
@@ -55,55 +67,68 @@ def words(text: str) -> list[str]:
 
 
 def ngrams(text: str, n: int) -> frozenset[int]:
-    """Hashes of all runs of n words; of the whole text when it is shorter."""
-    found = words(text)
-    if not found:
+    """Return the hashes of all n-grams of words. A shorter text has one hash, of all its words."""
+    tokens = words(text)
+    if not tokens:
         return frozenset()
-    return frozenset(hash(tuple(found[i : i + n])) for i in range(max(1, len(found) - n + 1)))
+    return frozenset(hash(tuple(tokens[i : i + n])) for i in range(max(1, len(tokens) - n + 1)))
 
 
-def image_hash(image: Any) -> int | None:
-    """64-bit perceptual hash (imagehash's DCT hash); None for an image without features, such as a blank page."""
+def image_hash(image: "Image") -> int | None:
+    """Return the 64-bit perceptual hash (imagehash.phash); None for an image without features, e.g. a blank page."""
     import imagehash
 
-    if np.asarray(image.convert("L").resize((32, 32)), dtype=np.float64).std() < FLAT:
+    if np.asarray(image.convert("L").resize((32, 32)), dtype=np.float64).std() < MIN_STD:
         return None
     return int(str(imagehash.phash(image)), 16)
 
 
-def take_prints(rows: Rows, n: int, progress: str = "") -> Prints:
-    """Prints of all rows. A row that cannot be opened has none, and is counted."""
+def fingerprint_rows(rows: Rows, n: int, progress: str = "") -> Fingerprints:
+    """Compute the fingerprints of all rows. Rows that cannot be opened are counted and have no n-grams or hashes.
+
+    Args:
+        rows: the data set.
+        n: words per n-gram.
+        progress: description of the progress bar; empty for no bar.
+    """
     from tqdm import tqdm
 
-    prints = Prints([], np.zeros(0, np.uint64), np.zeros(0, np.int64))
+    fingerprints = Fingerprints([], np.zeros(0, np.uint64), np.zeros(0, np.int64))
     hashes: list[int] = []
-    owners: list[int] = []
+    rows_of_hashes: list[int] = []
     for number in tqdm(range(len(rows.raw.dataset)), desc=progress, unit="row", disable=not progress, leave=False):
         try:
-            row = rows.described(number)
-            own_words = [m["content"] for m in flatten_text(row["prompt"]) if m["role"] == "user"]  # not the system's
-            own = [image_hash(open_image(image, rows.rules)) for image in row["images"]]
+            row = rows.parse(number)
+            user_texts = [m["content"] for m in flatten_text(row["prompt"]) if m["role"] == "user"]
+            row_hashes = [image_hash(open_image(image, rows.rules)) for image in row["images"]]
         except BadRow:
-            prints.bad += 1
-            prints.ngrams.append(frozenset())
+            fingerprints.bad += 1
+            fingerprints.ngrams.append(frozenset())
             continue
-        text = "\n".join(own_words)
-        # "Find x." beside a picture says nothing without the picture.
+        text = "\n".join(user_texts)
+        # A short question about an image, such as "Find x.", does not identify the row.
         short = bool(row["images"]) and len(words(text)) < n
-        prints.ngrams.append(frozenset() if short else ngrams(text, n))
-        known = [value for value in own if value is not None]
-        hashes += known
-        owners += [number] * len(known)
-    prints.hashes, prints.rows_of_hashes = np.array(hashes, np.uint64), np.array(owners, np.int64)
-    return prints
+        fingerprints.ngrams.append(frozenset() if short else ngrams(text, n))
+        valid_hashes = [value for value in row_hashes if value is not None]
+        hashes += valid_hashes
+        rows_of_hashes += [number] * len(valid_hashes)
+    fingerprints.hashes = np.array(hashes, np.uint64)
+    fingerprints.rows_of_hashes = np.array(rows_of_hashes, np.int64)
+    return fingerprints
 
 
-def overlaps(train: Prints, benchmark: Prints, max_distance: int, min_share: float) -> list[Overlap]:
-    """All pairs of rows that are alike, those with images first."""
+def overlaps(train: Fingerprints, benchmark: Fingerprints, max_distance: int, min_share: float) -> list[Overlap]:
+    """Return all overlapping pairs of rows, first by image, then by text.
+
+    Args:
+        train, benchmark: fingerprints of the two data sets.
+        max_distance: largest Hamming distance of image hashes, in bits.
+        min_share: smallest share of a benchmark row's n-grams.
+    """
     return [*_image_overlaps(train, benchmark, max_distance), *_text_overlaps(train, benchmark, min_share)]
 
 
-def _image_overlaps(train: Prints, benchmark: Prints, max_distance: int) -> Iterator[Overlap]:
+def _image_overlaps(train: Fingerprints, benchmark: Fingerprints, max_distance: int) -> Iterator[Overlap]:
     best: dict[tuple[int, int], int] = {}
     rows = max(1, BLOCK // max(1, len(benchmark.hashes)))
     for start in range(0, len(train.hashes), rows):
@@ -112,34 +137,34 @@ def _image_overlaps(train: Prints, benchmark: Prints, max_distance: int) -> Iter
         for i, j in zip(*np.nonzero(distances <= max_distance), strict=True):
             pair = (int(train.rows_of_hashes[start + i]), int(benchmark.rows_of_hashes[j]))
             best[pair] = min(best.get(pair, 64), int(distances[i, j]))
-    for (row, other), distance in sorted(best.items()):
-        yield Overlap(row, other, "image", distance)
+    for (train_row, benchmark_row), distance in sorted(best.items()):
+        yield Overlap(train_row, benchmark_row, "image", distance)
 
 
-def _text_overlaps(train: Prints, benchmark: Prints, min_share: float) -> Iterator[Overlap]:
-    owners: dict[int, list[int]] = defaultdict(list)
-    for number, own in enumerate(benchmark.ngrams):
-        for gram in own:
-            owners[gram].append(number)
-    most = max(FEW, COMMON * len(benchmark.ngrams))
-    owners = defaultdict(list, {gram: rows for gram, rows in owners.items() if len(rows) <= most})
-    for number, own in enumerate(train.ngrams):
+def _text_overlaps(train: Fingerprints, benchmark: Fingerprints, min_share: float) -> Iterator[Overlap]:
+    rows_with: dict[int, list[int]] = defaultdict(list)  # benchmark rows by n-gram
+    for benchmark_row, row_ngrams in enumerate(benchmark.ngrams):
+        for ngram in row_ngrams:
+            rows_with[ngram].append(benchmark_row)
+    max_rows = max(COMMON_ROWS, COMMON_SHARE * len(benchmark.ngrams))
+    distinctive = {ngram: rows for ngram, rows in rows_with.items() if len(rows) <= max_rows}
+    for train_row, row_ngrams in enumerate(train.ngrams):
         shared: dict[int, int] = defaultdict(int)
-        for gram in own:
-            for other in owners.get(gram, ()):
-                shared[other] += 1
-        for other, count in sorted(shared.items()):
-            share = count / len(benchmark.ngrams[other])
+        for ngram in row_ngrams:
+            for benchmark_row in distinctive.get(ngram, ()):
+                shared[benchmark_row] += 1
+        for benchmark_row, count in sorted(shared.items()):
+            share = count / len(benchmark.ngrams[benchmark_row])
             if share >= min_share:
-                yield Overlap(number, other, "text", share)
+                yield Overlap(train_row, benchmark_row, "text", share)
 
 
-def counts(found: Sequence[Overlap]) -> dict[str, int]:
-    """Benchmark rows and training rows that are concerned."""
-    kinds = {kind: {o.benchmark for o in found if o.kind == kind} for kind in ("image", "text")}
+def count_rows(pairs: Sequence[Overlap]) -> dict[str, int]:
+    """Return the numbers of benchmark rows and training rows in overlapping pairs."""
+    kinds = {kind: {o.benchmark for o in pairs if o.kind == kind} for kind in ("image", "text")}
     return {
         "benchmark_rows": len(kinds["image"] | kinds["text"]),
         "benchmark_rows_by_image": len(kinds["image"]),
         "benchmark_rows_by_text": len(kinds["text"]),
-        "train_rows": len({o.train for o in found}),
+        "train_rows": len({o.train for o in pairs}),
     }

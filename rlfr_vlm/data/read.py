@@ -1,6 +1,6 @@
-"""Read a data set by name: a file, a folder, or a hub id. Rows come out as they are; see rows.py for what follows.
+"""Read a data set from a file, a folder or the hub. Rows are returned as stored; rows.py converts them.
 
-JSON is kept as text and parsed row by row, so that one broken line, or a column of two types, costs one row.
+JSON is stored as text and parsed row by row, so that a broken line or a value of another type affects only its row.
 """
 
 import csv
@@ -10,50 +10,56 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlfr_vlm.data.rows import BadRow, Row
 from rlfr_vlm.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
 
 logger = logging.getLogger(__name__)
 FILE_FORMATS = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".arrow")
 TEXT_COLUMN = "__json__"
 METADATA = ("dataset_info.json", "dataset_infos.json", "state.json", "config.json")
 SPLIT_NAMES = {"train", "test", "testmini", "validation", "valid", "val", "dev", "eval"}
-LIST_CELLS = ("images", "options", "choices", "answer")  # of a CSV file, may hold a JSON list
+LIST_COLUMNS = ("images", "options", "choices", "answer")  # whose CSV cells may contain a JSON list
 
 
 @dataclass
 class RawDataset:
-    """Rows as stored, and the folder that relative image paths start from."""
+    """Rows as stored, and the folder that image paths are relative to."""
 
     dataset: "Dataset"
     media_root: Path | None
 
-    def row(self, stored: dict[str, Any]) -> Row:
-        """One stored row as a raw row.
+    def row(self, stored: Row) -> Row:
+        """Return the raw columns of a stored row.
 
         Raises:
-            BadRow: a line that is not JSON.
+            BadRow: the row is a line that is not JSON.
         """
         if TEXT_COLUMN not in stored:
             return {name: _cell(name, value) for name, value in stored.items()}
         try:
             return json.loads(stored[TEXT_COLUMN])
         except (ValueError, RecursionError) as error:
-            raise BadRow("json", f"its line is not JSON: {error}") from None
+            raise BadRow("json", f"the line is not JSON: {error}") from None
 
 
 def read_dataset(
     name: str, split: str = "train", revision: str | None = None, config: str | None = None
 ) -> RawDataset:
-    """Read `name`.
+    """Read a data set.
+
+    Args:
+        name: a file, a folder or a hub id.
+        split: split of the data set.
+        revision: revision of a hub data set.
+        config: configuration of a hub data set that has several.
 
     Raises:
-        UserError: no such data set or split, or it cannot be read.
+        UserError: the data set or split does not exist or cannot be read.
     """
     path = Path(name).expanduser()
     try:
@@ -64,11 +70,11 @@ def read_dataset(
         if path.suffix in FILE_FORMATS or name.startswith((".", "/", "~")):
             raise UserError(f"No dataset at {name}. Give an existing file or folder, a hub id, or `digits`.")
         if revision is None:
-            logger.warning("%s is not pinned: its owner may change it. Set dataset_revision to a commit.", name)
+            logger.warning("%s is not pinned and may change. Set dataset_revision to a commit.", name)
         return RawDataset(keep_encoded(_load(name, config, split=split, revision=revision)), None)
     except UserError:
         raise
-    except Exception as error:  # datasets raises many types for "cannot be had"; its text, or its cause's, says which
+    except Exception as error:  # datasets raises many types; the reason is in the message or in the cause
         cause = error.__cause__ or error
         reason = (str(cause).splitlines() or [type(cause).__name__])[0]
         raise UserError(
@@ -77,11 +83,11 @@ def read_dataset(
         ) from None
 
 
-def _cell(name: str, value: Any) -> Any:
-    """A cell of a CSV file: nothing when empty, a list when it holds one."""
+def _cell(name: str, value: object) -> object:
+    """Convert a CSV cell: None if it is empty, a list if it contains a JSON list."""
     if value == "":
         return None
-    if name in LIST_CELLS and isinstance(value, str) and value.startswith("["):
+    if name in LIST_COLUMNS and isinstance(value, str) and value.startswith("["):
         try:
             return json.loads(value)
         except ValueError:
@@ -89,17 +95,17 @@ def _cell(name: str, value: Any) -> Any:
     return value
 
 
-def _load(*arguments: Any, **settings: Any) -> "Dataset":
+def _load(*args: str | None, **kwargs: object) -> "Dataset":
     import datasets
 
-    return datasets.load_dataset(*arguments, **settings)
+    return datasets.load_dataset(*args, **kwargs)
 
 
 def _read_file(path: Path, split: str) -> "Dataset":
     import datasets
 
     if path.suffix not in FILE_FORMATS:
-        raise UserError(f"Cannot read {path}: {path.suffix or 'no'} suffix; known are {', '.join(FILE_FORMATS)}.")
+        raise UserError(f"Cannot read {path}: {path.suffix or 'no'} suffix; supported are {', '.join(FILE_FORMATS)}.")
     if split != "train":
         raise UserError(f"{path} is one file and has no split {split!r}. Leave dataset_split at train.")
     if path.stat().st_size == 0:
@@ -115,18 +121,25 @@ def _read_file(path: Path, split: str) -> "Dataset":
 
 
 def _read_table(path: Path, separator: str) -> "Dataset":
-    """CSV as text: guessed types would turn 007 into 7.0, long integers into floats, the answer "None" to nothing."""
+    """Read CSV cells as text: type inference turns 007 into 7.0, long integers into floats and "None" into null."""
     import datasets
 
     with path.open(encoding="utf-8-sig", newline="") as stream:
         header = next(csv.reader(stream, delimiter=separator))
     features = datasets.Features({name: datasets.Value("string") for name in header})
-    return _load("csv", data_files=glob.escape(str(path)), split="train", sep=separator, features=features,
-                 keep_default_na=False, encoding="utf-8-sig")  # fmt: skip
+    return _load(
+        "csv",
+        data_files=glob.escape(str(path)),
+        split="train",
+        sep=separator,
+        features=features,
+        keep_default_na=False,
+        encoding="utf-8-sig",
+    )
 
 
 def _read_json(paths: list[Path]) -> "Dataset":
-    """Lines of JSONL as texts in a memory-mapped table; the elements of JSON lists as texts in memory."""
+    """Read rows as JSON texts: lines of JSONL as a memory-mapped table, elements of JSON lists in memory."""
     import datasets
 
     parts = []
@@ -137,11 +150,16 @@ def _read_json(paths: list[Path]) -> "Dataset":
             rows = json.loads(path.read_text(encoding="utf-8-sig"))
             parts.append(datasets.Dataset.from_dict({TEXT_COLUMN: [json.dumps(row) for row in rows]}))
         elif first == "{":
-            raise UserError(f"{path} is one JSON object over many lines. Write a list of rows, or one row a line.")
+            raise UserError(f"{path} is one JSON object over many lines. Write a list of rows, or one row per line.")
         else:
-            # Another byte order mark or a broken byte costs at most its own row.
-            lines = _load("text", data_files=glob.escape(str(path)), split="train", encoding="utf-8-sig",
-                          encoding_errors="replace")  # fmt: skip
+            # A second byte order mark or an invalid byte affects at most its own row.
+            lines = _load(
+                "text",
+                data_files=glob.escape(str(path)),
+                split="train",
+                encoding="utf-8-sig",
+                encoding_errors="replace",
+            )
             parts.append(lines.rename_column("text", TEXT_COLUMN))
     dataset = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     blank = {number for number, text in enumerate(dataset[TEXT_COLUMN]) if not text.strip()}
@@ -161,15 +179,15 @@ def _read_folder(path: Path, split: str) -> "Dataset":
     files = sorted(file for file in [*path.glob("*.jsonl"), *path.glob("*.json")] if file.name not in METADATA)
     if not files:
         return keep_encoded(_load(str(path), split=split))
-    named = [file for file in files if split in re.split(r"[^a-z]+", file.stem.lower())]
-    others = [file for file in files if not set(re.split(r"[^a-z]+", file.stem.lower())) & SPLIT_NAMES]
-    if not named and (split != "train" or not others):
+    in_split = [file for file in files if split in re.split(r"[^a-z]+", file.stem.lower())]
+    without_split = [file for file in files if not set(re.split(r"[^a-z]+", file.stem.lower())) & SPLIT_NAMES]
+    if not in_split and (split != "train" or not without_split):
         raise UserError(f"{path} has no file for split {split!r}; it has {', '.join(f.name for f in files)}.")
-    return _read_json(named or others)
+    return _read_json(in_split or without_split)
 
 
-def _split_of(saved: Any, name: str, split: str) -> "Dataset":
-    """The split of a saved dataset, which may hold several or just one without a name."""
+def _split_of(saved: "Dataset | DatasetDict", name: str, split: str) -> "Dataset":
+    """Return a split of a saved dataset. A dataset without splits counts as the split train."""
     splits = saved.keys() if hasattr(saved, "keys") else ["train"]
     if split not in splits:
         raise UserError(f"{name} has no split {split!r}; it has {', '.join(splits)}.{nearest(split, splits)}")
@@ -177,7 +195,7 @@ def _split_of(saved: Any, name: str, split: str) -> "Dataset":
 
 
 def keep_encoded(dataset: "Dataset") -> "Dataset":
-    """Images stored inside a dataset stay encoded until a row is read."""
+    """Keep images that are stored in a dataset encoded until a row is read."""
     import datasets
 
     for name, feature in dataset.features.items():

@@ -1,25 +1,29 @@
-"""One documented row, and what turns other tools' rows into it.
+"""The row format of this package, and converters from the formats of other tools.
 
-A row has
-    prompt       text, or messages; `<image>` marks where images go
-    images       list of paths, bytes, base64 texts, `{"bytes", "path"}` records or images (optional)
-    answer       the gold answer: text, a number, or a list of acceptable ones
-    response     an expert's response, for fitting the field
+A row has these columns:
+    prompt       text or messages; `<image>` marks the positions of images
+    images       list of paths, bytes, base64 texts, `{"bytes", "path"}` records or PIL images (optional)
+    answer       gold answer: text, a number, or a list of acceptable ones
+    response     expert response, for fitting the flow field
     id, source, answer_type (`option`, `text`), options (texts of the options): optional
-and every other column of its own, for users' rewards. Training needs prompt and answer; fitting, prompt and response.
+All other columns are kept and passed to reward functions. Training needs prompt and answer; fitting needs prompt and
+response.
 """
 
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from rlfr_vlm.errors import UserError, nearest, printable
 
-Row = dict[str, Any]
+Row: TypeAlias = dict[str, Any]
+Block: TypeAlias = dict[str, Any]  # part of a message's content: type, and text or image
+Message: TypeAlias = dict[str, Any]  # role and content; the content is a text or a list of blocks
+Messages: TypeAlias = list[Message]
 COLUMNS = ("id", "prompt", "images", "answer", "answer_type", "options", "source", "response")
-# Other names of the same columns, looked for in this order.
+# Alternative names of the columns, in order of precedence.
 ALIASES = {
     "prompt": ("problem", "question", "query", "instruction"),
     "images": ("image", "image_path", "image_paths", "image_url", "image_urls", "file_name", "decoded_image"),
@@ -29,11 +33,11 @@ ALIASES = {
     "source": ("data_source", "dataset"),
     "id": ("uid", "index", "question_id"),
 }
-# Columns that are turned into others, and names that TRL gives to its own arguments: not passed on to rewards.
+# Columns that are not passed to rewards: they are converted, or they have the name of an argument of TRL.
 CONSUMED = frozenset(
     [
         *COLUMNS,
-        *(other for others in ALIASES.values() for other in others),
+        *(alias for aliases in ALIASES.values() for alias in aliases),
         *("conversations", "messages", "message", "system", "reward_model"),
         *("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments"),
     ]
@@ -47,8 +51,8 @@ class BadRow(Exception):
     """A row that cannot be used.
 
     Attributes:
-        reason: short, to count by.
-        detail: what exactly, for people; characters that could steer a terminal are escaped.
+        reason: short category, used as a key of counts.
+        detail: message for the user; characters that could control a terminal are escaped.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -61,13 +65,13 @@ class BadRow(Exception):
 
 
 def plain(raw: Row) -> Row:
-    """Columns by their own names, or by usual other ones."""
+    """Convert a row whose columns have their documented names or aliases."""
     row = {name: raw[name] for name in COLUMNS if raw.get(name) is not None}
-    for name, others in ALIASES.items():
+    for name, aliases in ALIASES.items():
         if name not in row:
-            found = next((other for other in others if raw.get(other) is not None), None)
-            if found is not None:
-                row[name] = raw[found]
+            alias = next((alias for alias in aliases if raw.get(alias) is not None), None)
+            if alias is not None:
+                row[name] = raw[alias]
     if not row.get("images") and isinstance(row.get("prompt"), list):
         row["images"] = [
             block["image"] for message in row["prompt"] for block in _blocks(message) if block.get("image")
@@ -76,17 +80,17 @@ def plain(raw: Row) -> Row:
 
 
 def messages_in_text(raw: Row) -> Row:
-    """MM-Eureka, OpenRLHF: the prompt is a text that holds messages as JSON; images may stand inside them."""
+    """Convert a row of MM-Eureka or OpenRLHF, whose prompt is a JSON text of messages, which may contain images."""
     text = raw.get("message") or raw.get("prompt")
     try:
         messages = json.loads(text)  # type: ignore[arg-type]
     except (ValueError, TypeError) as error:
-        raise BadRow("prompt", f"its messages are not JSON: {error}") from None
+        raise BadRow("prompt", f"the messages are not JSON: {error}") from None
     return plain({**raw, "prompt": messages})
 
 
 def rlpr(raw: Row) -> Row:
-    """RLPR's parquet, verl style: prompt messages, reward_model.ground_truth."""
+    """Convert a row of RLPR in verl's format: prompt messages and reward_model.ground_truth."""
     row = plain(raw)
     row["answer"] = raw["reward_model"].get("ground_truth")
     extra = raw.get("extra_info")
@@ -96,7 +100,7 @@ def rlpr(raw: Row) -> Row:
 
 
 def sharegpt(raw: Row) -> Row:
-    """LLaMA-Factory's sharegpt (MMPR, OpenR1-Math): turns from human and gpt; the last gpt turn is the response."""
+    """Convert a row in LLaMA-Factory's sharegpt format (MMPR, OpenR1-Math). The last turn of gpt is the response."""
     row = {key: value for key, value in plain(raw).items() if key != "prompt"}
     messages = []
     for turn in raw.get("conversations") or raw.get("messages") or []:
@@ -114,14 +118,18 @@ def sharegpt(raw: Row) -> Row:
     return row
 
 
-PRESETS: dict[str, Callable[[Row], Row]] = {
-    "plain": plain, "mm_eureka": messages_in_text, "rlpr": rlpr, "sharegpt": sharegpt,
-    "geometry3k": plain, "math_suites": plain,
-}  # fmt: skip
+CONVERTERS: dict[str, Callable[[Row], Row]] = {
+    "plain": plain,
+    "mm_eureka": messages_in_text,
+    "rlpr": rlpr,
+    "sharegpt": sharegpt,
+    "geometry3k": plain,
+    "math_suites": plain,
+}
 
 
 def detect(raw: Row) -> str:
-    """The preset that fits a row, told from its columns."""
+    """Return the format of a row, inferred from its columns."""
     if isinstance(raw.get("reward_model"), dict) and "ground_truth" in raw["reward_model"]:
         return "rlpr"
     text = raw.get("message") or raw.get("prompt")
@@ -135,24 +143,24 @@ def detect(raw: Row) -> str:
 
 @dataclass(frozen=True)
 class Converter:
-    """Turns a raw row into a documented one.
+    """Converts a raw row into the documented format.
 
     Args:
-        preset: a name in `PRESETS`, or `auto`.
-        mapping: documented column -> column of the data set; wins over everything else.
+        row_format: a key of `CONVERTERS`, or `auto`.
+        mapping: documented column -> column of the data set; takes precedence over aliases.
 
     Raises:
-        UserError: no such preset or column.
+        UserError: the format or a column is unknown.
     """
 
-    preset: str = "auto"
+    row_format: str = "auto"
     mapping: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.preset != "auto" and self.preset not in PRESETS:
+        if self.row_format != "auto" and self.row_format not in CONVERTERS:
             raise UserError(
-                f"dataset_format is {self.preset!r}; choose auto or one of {', '.join(PRESETS)}."
-                f"{nearest(self.preset, PRESETS)}"
+                f"dataset_format is {self.row_format!r}; choose auto or one of {', '.join(CONVERTERS)}."
+                f"{nearest(self.row_format, CONVERTERS)}"
             )
         for name in self.mapping:
             if name not in COLUMNS:
@@ -161,16 +169,16 @@ class Converter:
                 )
 
     def __call__(self, raw: Row) -> Row:
-        """The documented row.
+        """Return the row in the documented format.
 
         Raises:
-            BadRow: it is not what its columns promise.
+            BadRow: a column has an unexpected type or content.
         """
         if not isinstance(raw, dict):
-            raise BadRow("json", f"it is a {type(raw).__name__}, not an object with columns")
+            raise BadRow("json", f"the row is a {type(raw).__name__}, not an object with columns")
         try:
-            mapped = {name: raw.get(column) for name, column in self.mapping.items()}
-            row = PRESETS[detect({**raw, **mapped}) if self.preset == "auto" else self.preset]({**raw, **mapped})
+            mapped = {**raw, **{name: raw.get(column) for name, column in self.mapping.items()}}
+            row = CONVERTERS[detect(mapped) if self.row_format == "auto" else self.row_format](mapped)
             row["images"] = images_of(row.get("images"))
             if row.get("options") is not None:
                 row["options"] = options_of(row["options"])
@@ -181,10 +189,10 @@ class Converter:
 
 
 def parse_mapping(pairs: Sequence[str]) -> dict[str, str]:
-    """`["prompt=question", "answer=gold"]` as a dict.
+    """Parse pairs such as `["prompt=question", "answer=gold"]` into a dict.
 
     Raises:
-        UserError: a pair without `=`.
+        UserError: a pair has no `=`.
     """
     for pair in pairs:
         if not isinstance(pair, str) or "=" not in pair:
@@ -192,34 +200,37 @@ def parse_mapping(pairs: Sequence[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def images_of(value: Any) -> list[Any]:
-    """Images as a list: none, one, or several."""
+def images_of(value: object) -> list[object]:
+    """Return the value of an images column as a list."""
     if value is None or value == "":
         return []
     return [image for image in value if image is not None] if isinstance(value, list | tuple) else [value]
 
 
-def options_of(value: Any) -> list[str]:
-    """Texts of the options, in the order of their letters."""
+def options_of(value: object) -> list[str]:
+    """Return the texts of the options, in the order of their letters."""
     if isinstance(value, dict):
         value = [value[key] for key in sorted(value)]
     if not isinstance(value, list | tuple):
-        raise BadRow("options", f"they are a {type(value).__name__}, not a list of texts")
+        raise BadRow("options", f"the options are a {type(value).__name__}, not a list of texts")
     return [str(option) for option in value]
 
 
 def check_columns(row: Row, needed: Sequence[str]) -> None:
-    """Raise `BadRow` for the first needed column that a row lacks, or has empty, or has no text in."""
+    """Check that the needed columns are present and not empty.
+
+    Raises:
+        BadRow: a column is missing or empty, or the response is not a text.
+    """
     for name in needed:
         value = row.get(name)
         if value is None or (isinstance(value, str | list) and not value):
-            raise BadRow(
-                f"no {name}", f"its columns are {', '.join(key for key in row if row[key] not in (None, []))}"
-            )
+            raise BadRow(f"no {name}", f"the row has {', '.join(key for key in row if row[key] not in (None, []))}")
     if "response" in needed and not isinstance(row["response"], str):
-        raise BadRow("response", f"it is a {type(row['response']).__name__}, not a text")
+        raise BadRow("response", f"the response is a {type(row['response']).__name__}, not a text")
 
 
-def _blocks(message: Any) -> list[dict[str, Any]]:
+def _blocks(message: object) -> list[Block]:
+    """Return the content blocks of a message; [] if its content is a text."""
     content = message.get("content") if isinstance(message, dict) else None
     return [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []

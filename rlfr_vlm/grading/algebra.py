@@ -1,21 +1,23 @@
-"""Read LaTeX and compare what was read, with math-verify. Only ever imported in a worker process.
+"""Parse LaTeX and compare expressions with math-verify. Only worker processes import this module.
 
-Three things change relative to math-verify 0.9.0. Symbols keep their case. Numerals are read without evaluating
-text: sympy's own reader compiles even `7`. And the parser first tries ANTLR's fast prediction mode, which gives the
-same tree or an error, and the exact mode only after an error; that halves the time.
+It changes three things relative to math-verify 0.9.0:
+- Symbols keep their case.
+- Numerals are read without evaluating text. sympy's own reader compiles even `7`.
+- The parser first tries ANTLR's fast prediction mode, which gives the same tree or an error, and the exact mode only
+  after an error. This halves the time.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import TypeAlias
 
 from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
 from latex2sympy2_extended.math_normalization import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from math_verify import parser as math_verify_parser
-from sympy import And, Expr, Float, I, Intersection, Set, Union
+from sympy import And, Basic, Expr, Float, I, Intersection, MatrixBase, Set, Union
 from sympy.core import numbers as sympy_numbers
 from sympy.core import sympify as sympy_reader
 from sympy.core.relational import Relational
@@ -24,10 +26,12 @@ from rlfr_vlm.grading.answer_parts import is_relation
 from rlfr_vlm.grading.normalise import balanced, unwrap
 from rlfr_vlm.grading.rules import is_words
 
+Parsed: TypeAlias = Basic | MatrixBase
+
 DIGITS = 50  # of numerical evaluation
-EXACT = 1e-30  # what is left of 0 after it
-NUMERIC_TOLERANCE = 1e-6  # relative; rounding noise of an answer given in decimals
-# math-verify drops whatever looks like a unit, so that `6ab` reads as 6; units are ours (units.py).
+EXACT = 1e-30  # largest difference after numerical evaluation that counts as 0
+NUMERIC_TOLERANCE = 1e-6  # relative; absorbs the rounding of answers written as decimals
+# math-verify drops anything that looks like a unit, so `6ab` would become 6. Units are handled in units.py.
 LATEX = LatexExtractionConfig(
     normalization_config=NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=True
@@ -39,14 +43,14 @@ TRIG_MULTIPLE = re.compile(rf"({TRIG})\s*(\d*\s*(?:[a-zA-Z](?![a-zA-Z(])|\\(?:th
 _exact_prediction = False
 
 
-def prepare() -> None:
-    """Install the three changes in this process."""
+def patch_libraries() -> None:
+    """Apply the three changes to sympy and math-verify in this process."""
     sympy_numbers.sympify = _read_numeral
     original = _Latex2Sympy.create_parser
     _Latex2Sympy.create_parser = _with_fast_prediction(original)
 
 
-def _read_numeral(value: Any, **options: Any) -> Any:
+def _read_numeral(value: object, **options: object) -> Basic:
     if not isinstance(value, str):
         return sympy_reader.sympify(value, **options)
     if re.fullmatch(r"[+-]?\d+", value):
@@ -56,52 +60,52 @@ def _read_numeral(value: Any, **options: Any) -> Any:
     raise sympy_reader.SympifyError(value)
 
 
-def _with_fast_prediction(create: Callable[..., Any]) -> Callable[..., Any]:
-    from antlr4 import PredictionMode
+def _with_fast_prediction(original: Callable[..., object]) -> Callable[..., object]:
+    from antlr4 import Parser, PredictionMode
 
-    def create_parser(self: Any, text: str) -> Any:
-        # math-verify reads R and r as one symbol.
+    def create_parser(self: _Latex2Sympy, text: str) -> Parser:
+        # math-verify lowercases symbols by default, so that R and r would be the same symbol.
         self.config = replace(self.config, lowercase_symbols=False)
-        parser = create(self, text)
+        parser: Parser = original(self, text)
         parser._interp.predictionMode = PredictionMode.LL if _exact_prediction else PredictionMode.SLL
         return parser
 
     return create_parser
 
 
-@lru_cache(maxsize=4096)  # the responses of a group share their gold
-def read(text: str) -> Any:
-    """What the algebra reads in folded text; None when it reads nothing."""
+@lru_cache(maxsize=4096)  # responses of a group share their gold
+def parse_latex(text: str) -> Parsed | None:
+    """Parse normalised text into a SymPy object; None if it cannot be parsed."""
     global _exact_prediction
-    latex = for_latex(text)
+    latex = latex_for_parser(text)
     if not latex or is_words(text) or not balanced(latex):
         return None
     for _exact_prediction in (False, True):
         math_verify_parser.parse_latex_cached.cache_clear()
-        # LaTeX only: math-verify's path for plain expressions evaluates text.
-        found = parse(f"${latex}$", [LATEX], fallback_mode="no_fallback", parsing_timeout=None)
-        if found:
-            return _imaginary(found[0])
+        # Use the LaTeX parser only: math-verify's parser of plain expressions evaluates text.
+        results = parse(f"${latex}$", [LATEX], fallback_mode="no_fallback", parsing_timeout=None)
+        if results:
+            return _with_imaginary_unit(results[0])
     return None
 
 
-def for_latex(text: str) -> str:
-    """The spelling that the LaTeX grammar reads as it is meant."""
+def latex_for_parser(text: str) -> str:
+    """Rewrite LaTeX that the grammar would misread, such as degrees and multiples of an angle in sines."""
     text = text.replace("$", "").replace("**", "^").strip()
     text = TRIG_DEGREES.sub(r"\1(\2\\cdot\\frac{\\pi}{180})", text)
     text = TRIG_MULTIPLE.sub(r"\1(\2)", text)
     return unwrap(text.replace("^\\circ", ""))
 
 
-def _imaginary(found: Any) -> Any:
-    """The letter i stands for the imaginary unit."""
-    units = {symbol: I for symbol in getattr(found, "free_symbols", ()) if symbol.name == "i"}
-    return found.subs(units) if units and isinstance(found, Expr) else found
+def _with_imaginary_unit(parsed: Parsed) -> Parsed:
+    """Replace the symbol i by the imaginary unit."""
+    units = {symbol: I for symbol in getattr(parsed, "free_symbols", ()) if symbol.name == "i"}
+    return parsed.subs(units) if units and isinstance(parsed, Expr) else parsed
 
 
-def agree(gold: Any, answer: Any, tolerance: float) -> bool:
-    """Whether two things that were read are the same."""
-    numeric = _same_number(gold, answer, tolerance)
+def are_equal(gold: Parsed, answer: Parsed, tolerance: float) -> bool:
+    """Return whether two parsed answers are equal."""
+    numeric = _equal_numbers(gold, answer, tolerance)
     if numeric is not None:
         return numeric
     if verify(gold=[gold], target=[answer], allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True):
@@ -110,8 +114,8 @@ def agree(gold: Any, answer: Any, tolerance: float) -> bool:
     return isinstance(gold, Expr) and isinstance(answer, Expr) and bool((gold - answer).doit().equals(0))
 
 
-def _same_number(gold: Any, answer: Any, tolerance: float) -> bool | None:
-    """Two constants by value: exactly, unless one of them was written in decimals; None when one is no constant."""
+def _equal_numbers(gold: Parsed, answer: Parsed, tolerance: float) -> bool | None:
+    """Compare two constants: exactly, unless one is written as a decimal. None if either is not a constant."""
     if not (isinstance(gold, Expr) and isinstance(answer, Expr) and gold.is_number and answer.is_number):
         return None
     gold, answer = gold.doit(), answer.doit()
@@ -125,26 +129,28 @@ def _same_number(gold: Any, answer: Any, tolerance: float) -> bool | None:
     difference, size = abs((gold - answer).evalf(DIGITS)), abs(gold.evalf(DIGITS))
     if not (difference.is_comparable and size.is_comparable):
         return None
-    if exact:  # evalf works until the digits of a difference are right, however large its parts
+    if exact:  # evalf raises its precision until the digits of a difference are right, however large its terms
         return bool(difference <= min(EXACT, EXACT * size))
     return bool(difference <= max(tolerance, NUMERIC_TOLERANCE) * size)
 
 
-def number_set(text: str) -> tuple[str, Any] | None:
-    """The set of numbers that conditions on one variable (`x < -1 or x > 3`) describe, or that the text is.
+def number_set(text: str) -> tuple[str, Set] | None:
+    """Return the set of numbers that a text describes, as a set or as conditions on one variable (`x < -1 or x > 3`).
 
     Returns:
         The variable's name (empty for a plain set) and the set; None for any other text.
     """
     if not is_relation(text):
-        found = read(text)
-        is_set = isinstance(found, Set) and not getattr(found, "is_FiniteSet", False)
-        return ("", found) if is_set else None
+        parsed = parse_latex(text)
+        is_set = isinstance(parsed, Set) and not getattr(parsed, "is_FiniteSet", False)
+        return ("", parsed) if is_set else None
     alternatives = []
     names: set[str] = set()
-    for part in re.split(r"\\text\s*\{\s*or\s*\}|\bor\b|或", text):
-        conditions = [read(own.strip()) for own in re.split(r"\\text\s*\{\s*and\s*\}|\band\b|且|,", part)]
-        if not all(isinstance(condition, Relational | And) for condition in conditions):
+    for alternative in re.split(r"\\text\s*\{\s*or\s*\}|\bor\b|或", text):
+        parts = re.split(r"\\text\s*\{\s*and\s*\}|\band\b|且|,", alternative)
+        parsed_parts = [parse_latex(part.strip()) for part in parts]
+        conditions = [condition for condition in parsed_parts if isinstance(condition, Relational | And)]
+        if len(conditions) < len(parts):
             return None
         names |= {symbol.name for condition in conditions for symbol in condition.free_symbols}
         if len(names) != 1:
@@ -153,6 +159,6 @@ def number_set(text: str) -> tuple[str, Any] | None:
     return names.pop(), Union(*alternatives)
 
 
-def same_set(gold: Any, answer: Any) -> bool:
-    """Whether two sets of numbers have the same members."""
+def are_equal_sets(gold: Set, answer: Set) -> bool:
+    """Return whether two sets of numbers have the same members."""
     return gold == answer or gold.symmetric_difference(answer).is_empty is True

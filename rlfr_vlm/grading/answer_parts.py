@@ -1,4 +1,4 @@
-"""Take an answer apart: lists, tuples, sets, both signs of a plus-minus, the two sides of an equation."""
+"""Split an answer into parts: lists, tuples, sets, both signs of a plus-minus, the two sides of an equation."""
 
 import re
 from itertools import pairwise
@@ -9,7 +9,7 @@ OPEN, CLOSE = "([{", ")]}"
 CONJUNCTION = re.compile(r"\s*[,;]?\s*\\text\s*\{\s*(?:and|or)\s*\}\s*|\s*[,;]?\s+(?:and|or)\s+|\s*(?:和|或|以及)\s*")
 PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 MAX_PARTS = 24
-# Left sides that only name the value: a letter, a Greek letter, a word; with index, primes or an argument.
+# Left sides that only name the value: a letter, a Greek letter or a word, with an optional index, primes or argument.
 SYMBOL = (
     r"(?:[A-Za-df-zA-Z]|\\[A-Za-z]+|[A-Z][A-Za-z]{2,}|area|volume|perimeter|length|width|height|speed|time|distance|"
 )
@@ -20,22 +20,22 @@ LEFT_SIDE = re.compile(rf"^(?:{NAME}|{DERIVATIVE}|{ANGLE}|{NAMES})$")
 
 
 def top_level(text: str, separators: str) -> list[int]:
-    """Positions of separator characters outside all brackets; [] when brackets do not close."""
-    depth, found = 0, []
+    """Return the positions of separator characters outside all brackets; [] if brackets do not close."""
+    depth, positions = 0, []
     for position, character in enumerate(text):
         if character in OPEN:
             depth += 1
         elif character in CLOSE:
             depth -= 1
         elif character in separators and depth == 0 and (position == 0 or text[position - 1] != "\\"):
-            found.append(position)
+            positions.append(position)
         if depth < 0:
             return []
-    return found if depth == 0 else []
+    return positions if depth == 0 else []
 
 
 def split_list(text: str) -> list[str]:
-    """Parts of a bare list: `1, 2 and 3` -> three. A comma inside a number of thousands does not split."""
+    """Return the parts of a list without brackets: `1, 2 and 3` has three. Thousands separators do not split."""
     text = CONJUNCTION.sub(" , ", text)
     cuts = [p for p in top_level(text, ",;") if not _is_thousands(text, p)]
     parts = _cut(text, cuts)
@@ -43,7 +43,7 @@ def split_list(text: str) -> list[str]:
 
 
 def _is_thousands(text: str, comma: int) -> bool:
-    """A comma between digit groups, in a text whose other commas are followed by a space."""
+    """Return whether a comma stands between digit groups, in a text whose list commas are followed by a space."""
     groups = re.match(r",\d{3}(?!\d)", text[comma:]) and re.search(r"(?<!\d)\d{1,3}(?:,\d{3})*$", text[:comma])
     return bool(groups) and ", " in text
 
@@ -54,7 +54,7 @@ def _cut(text: str, cuts: list[int]) -> list[str]:
 
 
 def split_bracketed(text: str) -> tuple[str, list[str], str] | None:
-    r"""Opening bracket, parts and closing bracket of `(1, 2]`, `\{1, 2\}` or `[a, b, c]`; None for anything else.
+    r"""Return opening bracket, parts and closing bracket of `(1, 2]`, `\{1, 2\}` or `[a, b, c]`; None for other text.
 
     >>> split_bracketed(r"\{1, 2\}")
     ('{', ['1', '2'], '}')
@@ -80,7 +80,7 @@ def _closes_only_at_end(inner: str) -> bool:
 
 
 def both_signs(part: str) -> list[str]:
-    r"""`a \pm b` -> `a + b`, `a - b`; anything else stays one part."""
+    r"""Split `a \pm b` into `a + b` and `a - b`; return other text as one part."""
     if not PLUS_MINUS.search(part):
         return [part]
     plus = part.replace("\\pm", "+").replace("\\mp", "-")
@@ -89,7 +89,7 @@ def both_signs(part: str) -> list[str]:
 
 
 def right_side(text: str) -> str:
-    """`x = 3` -> `3`, where the left side is just a name; other text as it is."""
+    """Return `3` for `x = 3`, if the left side is just a name; return other text unchanged."""
     cuts = [p for p in top_level(text, "=") if text[p - 1 : p] not in ("<", ">", "!")]
     if len(cuts) != 1:
         return text
@@ -98,12 +98,13 @@ def right_side(text: str) -> str:
 
 
 def name_of(text: str) -> str | None:
-    """The name on the left of `x = 3`; None for other text."""
+    """Return the name on the left of `x = 3`; None for other text."""
     right = right_side(text)
     return None if right == text else "".join(unwrap(text).split("=")[0].split())
 
 
 def is_equation(text: str) -> bool:
+    """Return whether the text has an equals sign outside all brackets."""
     return bool(top_level(text, "="))
 
 
@@ -114,12 +115,12 @@ MALFORMED = re.compile(r"[\^_+*/=]\s*$|\\(?:sqrt|frac|log_)\s*(?:\{\s*\}|$)|\{\}
 
 
 def is_relation(text: str) -> bool:
-    """Whether an inequality is in the text."""
+    """Return whether the text contains an inequality sign."""
     return RELATION.search(text) is not None
 
 
 def ascending(text: str) -> str:
-    r"""A chain of inequalities read from its small end: `2 > x > 1` -> `1 < x < 2`; other text as it is."""
+    r"""Turn a descending chain of inequalities around: `2 > x > 1` -> `1 < x < 2`; return other text unchanged."""
     signs = DESCENDING.findall(text)
     if len(signs) != 2 or len(RELATION.findall(text)) != 2:
         return text
@@ -128,7 +129,7 @@ def ascending(text: str) -> str:
 
 
 def is_malformed(text: str) -> bool:
-    """Whether the text stops in the middle, or its brackets (half-open intervals apart) do not close."""
+    """Return whether the text is cut off or has unbalanced brackets. Half-open intervals count as balanced."""
     plain = text.replace("\\{", "").replace("\\}", "")
     opened, closed = sum(map(plain.count, "([{")), sum(map(plain.count, ")]}"))
     unfinished = plain.count("\\begin") != plain.count("\\end")

@@ -1,4 +1,4 @@
-"""Compare two answers with computer algebra (math-verify). Runs in a worker process, which can be killed."""
+"""Compare two answers with computer algebra (math-verify), in a worker process that can be killed."""
 
 import re
 
@@ -14,7 +14,7 @@ from rlfr_vlm.grading.answer_parts import (
     split_bracketed,
     split_list,
 )
-from rlfr_vlm.grading.normalise import compact, fold
+from rlfr_vlm.grading.normalise import compact, normalise
 from rlfr_vlm.grading.numbers import mentions, read_quantity
 from rlfr_vlm.grading.rules import apply_rules
 from rlfr_vlm.grading.units import split_unit
@@ -25,31 +25,31 @@ BASED = re.compile(r"^\(?([0-9A-Z]+)\)?_\{?(\d{1,2})\}?$")
 
 
 def compare(gold: str, answer: str, tolerance: float = 0.0, depth: int = 0) -> Decision:
-    """The verdict on one pair: rules first, then part by part, then algebra on what cannot be taken apart."""
+    """Grade one pair: first by rules, then part by part, then by algebra for expressions without parts."""
     decision = apply_rules(gold, answer, tolerance=tolerance)
     if decision is not None:
         return decision
-    gold, answer = ascending(fold(gold)), ascending(fold(answer))
+    gold, answer = ascending(normalise(gold)), ascending(normalise(answer))
     if (decision := _by_base(gold, answer)) is not None:
         return decision
     bare_gold, bare_answer = gold, answer
-    if is_equation(gold) != is_equation(answer) and not (_listed(gold) or _listed(answer)):
+    if is_equation(gold) != is_equation(answer) and not (_is_list(gold) or _is_list(answer)):
         bare_gold, bare_answer = right_side(gold), right_side(answer)
         equation = bare_gold if is_equation(bare_gold) else bare_answer
         if is_equation(equation):
             if not _is_derivation(equation, tolerance, depth):
-                return wrong("equation")  # an equation that names nothing is not its own right side
+                return wrong("equation")  # `2x = 6` does not answer `6`: its left side is not a name
             last = equation.rsplit("=", 1)[1]
             bare_gold, bare_answer = (last, bare_answer) if equation == bare_gold else (bare_gold, last)
     bare_gold, gold_unit = split_unit(bare_gold)
-    bare_answer, unit = split_unit(bare_answer)
+    bare_answer, answer_unit = split_unit(bare_answer)
     if (bare_gold, bare_answer) != (gold, answer):
         decision = (
             compare(bare_gold, bare_answer, tolerance, depth + 1)
             if depth < MAX_DEPTH
             else undecided("parts", Reason.BAD_ANSWER)
         )
-        if unit and gold_unit and unit != gold_unit:
+        if answer_unit and gold_unit and answer_unit != gold_unit:
             return wrong("unit") if decision.right else undecided("unit", Reason.UNITS)
         return decision
     if depth < MAX_DEPTH:
@@ -61,15 +61,15 @@ def compare(gold: str, answer: str, tolerance: float = 0.0, depth: int = 0) -> D
 
 def _by_parts(gold: str, answer: str, tolerance: float, depth: int) -> Decision | None:
     if is_relation(gold) or is_relation(answer):
-        return None  # conditions on numbers, joined by and or or: algebra makes sets of them
-    gold_parts, parts = _list_of(gold), _list_of(answer)
+        return None  # conditions joined by and/or: algebra turns them into sets
+    gold_parts, answer_parts = _signed_parts(gold), _signed_parts(answer)
     gold_tuple, answer_tuple = split_bracketed(gold), split_bracketed(answer)
-    if len(gold_parts) > 1 or len(parts) > 1:
+    if len(gold_parts) > 1 or len(answer_parts) > 1:
         if answer_tuple is not None and answer_tuple[0] == "{":
-            parts = answer_tuple[1]
+            answer_parts = answer_tuple[1]
         if gold_tuple is not None and gold_tuple[0] == "{":
             gold_parts = gold_tuple[1]
-        return _match_named(gold_parts, parts, tolerance, depth)
+        return _match_named(gold_parts, answer_parts, tolerance, depth)
     if gold_tuple is None or answer_tuple is None:
         return None
     if gold_tuple[0] == "{" and answer_tuple[0] == "{":
@@ -81,40 +81,41 @@ def _by_parts(gold: str, answer: str, tolerance: float, depth: int) -> Decision 
     return _in_order(gold_tuple[1], answer_tuple[1], tolerance, depth)
 
 
-def _listed(text: str) -> bool:
+def _is_list(text: str) -> bool:
     return len(split_list(text)) > 1
 
 
 def _is_derivation(equation: str, tolerance: float, depth: int) -> bool:
-    """`1 + 1 = 2`: a true statement about constants, whose last member is the answer."""
+    """Return whether an equation such as `1 + 1 = 2` is true and has no variables; its last member is the answer."""
     first, last = equation.split("=", 1)[0], equation.rsplit("=", 1)[1]
     if depth >= MAX_DEPTH or not first.strip() or re.search(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", first):
         return False
     return compare(last, first, tolerance, MAX_DEPTH).right
 
 
-def _list_of(text: str) -> list[str]:
-    """Parts of a bare list, both signs of a plus-minus apart; braces of a set are not looked into."""
+def _signed_parts(text: str) -> list[str]:
+    """Return the parts of a list without brackets, with plus-minus expanded. A set in braces is one part."""
     return [sign for part in split_list(text) for sign in both_signs(part)]
 
 
 def _match_named(gold: list[str], answer: list[str], tolerance: float, depth: int) -> Decision:
-    """Parts of lists. `x = 1 or x = 2` are two values of one thing; `x = 1, y = 2` are values of two."""
+    """Match lists whose parts may be named: `x = 1 or x = 2` has two values of x, `x = 1, y = 2` one of each."""
     names, answer_names = [name_of(part) for part in gold], [name_of(part) for part in answer]
     values, answer_values = [right_side(part) for part in gold], [right_side(part) for part in answer]
-    different = [len(set(own)) > 1 and None not in own for own in (names, answer_names)]
+    different = [len(set(side)) > 1 and None not in side for side in (names, answer_names)]
     if all(different):
         if sorted(map(str, names)) != sorted(map(str, answer_names)):
             return wrong("parts")
-        of_name = [
+        by_name = [
             _match(
-                [value for own, value in zip(names, values, strict=True) if own == name],
-                [value for own, value in zip(answer_names, answer_values, strict=True) if own == name],
-                tolerance, depth,
+                [value for key, value in zip(names, values, strict=True) if key == name],
+                [value for key, value in zip(answer_names, answer_values, strict=True) if key == name],
+                tolerance,
+                depth,
             )
             for name in dict.fromkeys(names)
-        ]  # fmt: skip
-        return _all_of(of_name, "parts")
+        ]
+        return _all_of(by_name, "parts")
     if any(different) and len(values) == len(answer_values):
         return _in_order(values, answer_values, tolerance, depth)
     return _match(values, answer_values, tolerance, depth)
@@ -129,34 +130,34 @@ def _unique(parts: list[str]) -> list[str]:
 
 
 def _match(gold: list[str], answer: list[str], tolerance: float, depth: int) -> Decision:
-    """Whether the parts of two unordered collections can be paired off; all are needed."""
+    """Match two unordered collections: right if every gold part can be paired with a different answer part."""
     if len(gold) != len(answer):
         return wrong("parts")
     if len(gold) > MAX_PARTS:
         return _in_order(gold, answer, tolerance, depth)
-    left = list(answer)
-    open_parts = 0
+    unmatched = list(answer)
+    num_undecided = 0
     for part in gold:
-        decisions = [compare(part, candidate, tolerance, depth) for candidate in left]
-        found = next((i for i, decision in enumerate(decisions) if decision.right), None)
-        if found is not None:
-            left.pop(found)
+        decisions = [compare(part, candidate, tolerance, depth) for candidate in unmatched]
+        match = next((i for i, decision in enumerate(decisions) if decision.right), None)
+        if match is not None:
+            unmatched.pop(match)
         elif any(decision.verdict is Verdict.UNDECIDED for decision in decisions):
-            open_parts += 1
+            num_undecided += 1
         else:
             return wrong("parts")
-    return undecided("parts", Reason.BAD_ANSWER) if open_parts else right("parts")
+    return undecided("parts", Reason.BAD_ANSWER) if num_undecided else right("parts")
 
 
 def _all_of(decisions: list[Decision], path: str) -> Decision:
     if any(decision.verdict is Verdict.WRONG for decision in decisions):
         return wrong(path)
-    unknown = next((decision for decision in decisions if decision.verdict is Verdict.UNDECIDED), None)
-    return undecided(path, unknown.reason) if unknown else right(path)
+    first_undecided = next((decision for decision in decisions if decision.verdict is Verdict.UNDECIDED), None)
+    return undecided(path, first_undecided.reason) if first_undecided else right(path)
 
 
 def _by_base(gold: str, answer: str) -> Decision | None:
-    """Numbers in a stated base; None when neither states one. Without its base a number could be decimal."""
+    """Compare numbers with a stated base; None if neither states one. If only one does, the other may be decimal."""
     gold_base, answer_base = BASED.match(compact(gold)), BASED.match(compact(answer))
     if gold_base is None and answer_base is None:
         return None
@@ -166,29 +167,29 @@ def _by_base(gold: str, answer: str) -> Decision | None:
 
 
 def _by_algebra(gold: str, answer: str, tolerance: float) -> Decision:
-    from rlfr_vlm.grading.algebra import agree, number_set, read, same_set
+    from rlfr_vlm.grading.algebra import are_equal, are_equal_sets, number_set, parse_latex
 
     if is_relation(gold) or is_relation(answer):
         gold_set, answer_set = number_set(gold), number_set(answer)
         if gold_set and answer_set:
             same_variable = "" in (gold_set[0], answer_set[0]) or gold_set[0] == answer_set[0]
-            return decided(same_variable and same_set(gold_set[1], answer_set[1]), "sets")
-        if _listed(gold) and _listed(answer):  # conditions on several variables, one by one
+            return decided(same_variable and are_equal_sets(gold_set[1], answer_set[1]), "sets")
+        if _is_list(gold) and _is_list(answer):  # match conditions on several variables one by one
             return _match(split_list(gold), split_list(answer), tolerance, MAX_DEPTH)
-    parsed_gold = read(gold)
+    parsed_gold = parse_latex(gold)
     if parsed_gold is None:
         return undecided("algebra", Reason.BAD_GOLD)
     if is_malformed(answer):
         return wrong("algebra")
     if compact(gold) != compact(answer) and compact(gold).casefold() == compact(answer).casefold():
-        return undecided("algebra", Reason.CASE)  # R and r may be two things, or a slip
-    if gold.count("'") != answer.count("'"):  # derivatives, feet or minutes, which algebra would not see
+        return undecided("algebra", Reason.CASE)  # R and r may be two variables or a typing error
+    if gold.count("'") != answer.count("'"):  # derivatives, feet or minutes; the parser drops primes
         return undecided("primes", Reason.UNITS) if re.search(r"\d'", gold + answer) else wrong("primes")
-    parsed = read(answer)
-    if parsed is None:
+    parsed_answer = parse_latex(answer)
+    if parsed_answer is None:
         number = read_quantity(gold)
-        # A number can be written in many ways, but not without itself.
+        # An answer that equals the gold number must mention it, even if the answer cannot be parsed.
         if number is not None and not mentions(answer, number):
             return wrong("algebra")
         return undecided("algebra", Reason.BAD_ANSWER)
-    return decided(agree(parsed_gold, parsed, tolerance), "algebra")
+    return decided(are_equal(parsed_gold, parsed_answer, tolerance), "algebra")

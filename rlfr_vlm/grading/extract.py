@@ -1,6 +1,6 @@
-"""Find the final answer in a response: reasoning is removed first, then boxes, tags, phrases and option letters.
+"""Extract the final answer from a response: remove the reasoning, then look for boxes, tags, phrases and letters.
 
-Every function is linear in the length of the response.
+Every function takes time linear in the length of the response.
 """
 
 import re
@@ -17,37 +17,37 @@ PHRASE = re.compile(
     r"(?!\s*not\b)[*_]{0,3}\s*[:：]?\s*",
     re.IGNORECASE,
 )
-MATHS = re.compile(r"^[^$\n]{0,20}?\$([^$\n]{1,500})\$")
+MATH = re.compile(r"^[^$\n]{0,20}?\$([^$\n]{1,500})\$")
 END_OF_PHRASE = re.compile(r"\n|。|\.(?=\s|$)|\s(?:because|since|which|where|so that|as we)\b|，因为", re.IGNORECASE)
-PHRASE_LENGTH = 600
+PHRASE_LENGTH = 600  # characters of an answer after a phrase
 MARKED = rf"\*{{0,2}}\s*\(?([{LETTERS}])\)?[.:)]?\s*\*{{0,2}}"
 ALONE = re.compile(rf"^\s*(?:(?:[Oo]ption|[Cc]hoice|选项?|选择)\s*)?{MARKED}\s*[.。]?\s*$")
-# A conclusion, and the letter right behind it: "the answer must be (D)", "I choose B", "it is A".
+# A conclusion directly followed by a letter: "the answer must be (D)", "I choose B", "it is A".
 CONCLUSION = re.compile(
     rf"\b(?:is|be|choose|chose|pick|select|answer|option|choice)\b\s*:?\s*(?:option\s+|choice\s+)?{MARKED}(?!\w)\s*$|"
     rf"(?:选项?|选择|答案是?)\s*([{LETTERS}])(?!\w)"
 )
-LETTERS_WITHIN = 2000  # characters from the end
+LETTERS_WITHIN = 2000  # characters at the end of a response that are searched for a letter
 DISCARDED = re.compile(
     r"\b(?:not|no|isn't|wrong|incorrect|false|eliminate[sd]?|rule[sd]?\s+out|discard(?:ed|s)?|exclude[sd]?|instead\s+of|"
     r"rather\s+than|unlike|neither|nor|cannot|if)\b|n't\b|排除|错误|不是|不对",
     re.IGNORECASE,
 )
-# Where one statement ends and another begins; what follows "since" or ", not" is no conclusion.
+# CLAUSE separates statements. ASIDE matches the part after "since" or ", not", which is not a conclusion.
 CLAUSE = re.compile(r"[;!?。；！？]|\.(?=\s|$)|\b(?:but|so|hence|therefore|thus)\b", re.IGNORECASE)
 ASIDE = re.compile(r",?\s+(?:since|because|as|rather)\b.*$|,\s*not\b.*$|，(?:因为|而不是).*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What was found in a response.
+    """The final answer of a response and where it was found.
 
     Attributes:
-        raw: the response as it is.
-        visible: without reasoning.
-        answer: the final answer, None when there is none.
-        how: `boxed`, `tag`, `phrase`, `letter`, or `none`.
-        reasoning: `none`, `closed`, or `unclosed`: it was still thinking when it stopped, and nothing is visible.
+        raw: the unchanged response.
+        visible: the response without its reasoning.
+        answer: the final answer; None if there is none.
+        how: `boxed`, `tag`, `phrase`, `letter` or `none`; `given` if the answer was extracted by the caller.
+        reasoning: `none`, `closed`, or `unclosed` if the response ended inside its reasoning.
     """
 
     raw: str
@@ -58,14 +58,14 @@ class Extraction:
 
 
 def extract(response: str, *, letters: bool = False) -> Extraction:
-    """Find the final answer.
+    """Extract the final answer.
 
     Args:
-        response: the whole response.
-        letters: also look for an option letter in plain text, for multiple-choice questions.
+        response: the full response, including reasoning.
+        letters: also search plain text for an option letter, for multiple-choice questions.
     """
     visible, reasoning = remove_reasoning(response)
-    answer, how = _marked(visible)
+    answer, how = _boxed_or_tagged(visible)
     if answer is None:
         answer, how = _after_phrase(visible), "phrase"
     if answer is None and letters:
@@ -74,7 +74,7 @@ def extract(response: str, *, letters: bool = False) -> Extraction:
 
 
 def remove_reasoning(response: str) -> tuple[str, str]:
-    """The visible part, and whether reasoning was `none`, `closed` or `unclosed`.
+    """Return the text after the reasoning, and whether the reasoning is `none`, `closed` or `unclosed`.
 
     >>> remove_reasoning("<think>hm</think>7"), remove_reasoning("<think>hm")
     (('7', 'closed'), ('', 'unclosed'))
@@ -87,8 +87,8 @@ def remove_reasoning(response: str) -> tuple[str, str]:
     return response, "none"
 
 
-def _marked(text: str) -> tuple[str | None, str]:
-    """The last box or answer tag, whichever ends the response; a box inside the tag speaks for it."""
+def _boxed_or_tagged(text: str) -> tuple[str | None, str]:
+    """Return the content of the last box or answer tag. A box inside the tag takes precedence."""
     box = _last_box(text)
     start = text.rfind(TAG_OPEN)
     if start < 0 or (box is not None and box[0] > start):
@@ -98,7 +98,7 @@ def _marked(text: str) -> tuple[str | None, str]:
 
 
 def last_boxed(text: str) -> str | None:
-    """Content of the last balanced `\\boxed{...}` or `\\fbox{...}`; None when there is none.
+    """Return the content of the last balanced `\\boxed{...}` or `\\fbox{...}`; None if there is none.
 
     >>> last_boxed(r"first \\boxed{1}, then \\boxed{\\frac{1}{2}}")
     '\\\\frac{1}{2}'
@@ -108,48 +108,49 @@ def last_boxed(text: str) -> str | None:
 
 
 def _last_box(text: str) -> tuple[int, str] | None:
-    """Position and content of the last box that closes, in one pass over the braces."""
-    starts = {found.end() - 1: found.start() for found in BOX.finditer(text)}
+    """Return the position and content of the last balanced box, in one pass over the braces."""
+    starts = {match.end() - 1: match.start() for match in BOX.finditer(text)}
     if not starts:
         return None
     best: tuple[int, int] | None = None
     opened: list[int] = []
-    for found in BRACE.finditer(text, min(starts)):
-        if found[0] == "{":
-            opened.append(found.start())
-        elif found[0] == "}" and opened:
+    for match in BRACE.finditer(text, min(starts)):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif match[0] == "}" and opened:
             opening = opened.pop()
             if opening in starts and (best is None or opening > best[0]):
-                best = (opening, found.start())
+                best = (opening, match.start())
     return (starts[best[0]], text[best[0] + 1 : best[1]].strip()) if best else None
 
 
 def _after_phrase(text: str) -> str | None:
-    """What follows the last "the answer is", up to the end of the sentence."""
+    """Return the text after the last "the answer is", up to the end of the sentence."""
     phrases = list(PHRASE.finditer(text))
     if not phrases:
         return None
-    found = phrases[-1]
-    rest = text[found.end() : found.end() + PHRASE_LENGTH].lstrip()
-    if maths := MATHS.match(rest):
-        return maths[1].strip() or None
+    end = phrases[-1].end()
+    rest = text[end : end + PHRASE_LENGTH].lstrip()
+    if math := MATH.match(rest):
+        return math[1].strip() or None
     return END_OF_PHRASE.split(rest, maxsplit=1)[0].strip().strip("*").strip() or None
 
 
 def _letter(text: str) -> str | None:
-    """The option letter that the last conclusion names; None without one, or when a line names several.
+    """Return the option letter of the last conclusion; None if there is none, or if its line names several letters.
 
-    A list of options, in which each letter has its text, is no conclusion.
+    A list of options, in which a text follows each letter, is not a conclusion.
     """
     for line in reversed(text[-LETTERS_WITHIN:].splitlines()):
-        found = {letter for clause in CLAUSE.split(line) if (letter := _concluded(ASIDE.sub("", clause).rstrip(", ")))}
-        if found:
-            return found.pop() if len(found) == 1 else None
+        clauses = (ASIDE.sub("", clause).rstrip(", ") for clause in CLAUSE.split(line))
+        letters = {letter for clause in clauses if (letter := _concluded_letter(clause))}
+        if letters:
+            return letters.pop() if len(letters) == 1 else None
     return None
 
 
-def _concluded(clause: str) -> str | None:
+def _concluded_letter(clause: str) -> str | None:
     if DISCARDED.search(clause):
         return None
-    found = ALONE.match(clause) or CONCLUSION.search(clause)
-    return next((group for group in found.groups() if group), None) if found else None
+    match = ALONE.match(clause) or CONCLUSION.search(clause)
+    return next((group for group in match.groups() if group), None) if match else None

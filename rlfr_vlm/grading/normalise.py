@@ -1,6 +1,6 @@
-"""One spelling for what is written in many: full-width characters, LaTeX wrappers, spacing, punctuation.
+"""Normalise the spelling of answers: full-width characters, LaTeX wrappers, spacing, punctuation.
 
-Every function is linear in the length of its text.
+Every function takes time linear in the length of the text.
 """
 
 import re
@@ -9,7 +9,7 @@ from functools import lru_cache
 
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 VULGAR = {c: unicodedata.normalize("NFKC", c).replace("⁄", "/") for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
-# Characters that NFKC would spell in another way, or that have a LaTeX name.
+# Characters that NFKC would replace by something else, or that have a LaTeX name.
 SYMBOLS = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ",
     "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "°": r"^\circ ", "∪": r"\cup ", "∩": r"\cap ", "±": r"\pm ",
@@ -36,17 +36,17 @@ RENAMED = (
 )
 WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boldsymbol|mbox|hbox|operatorname)\s*\{")
 EMPHASIS = ("**", "__", "```", "`", "*")
-MOST_LAYERS = 8  # of delimiters around an answer
+MAX_LAYERS = 8  # of delimiters around an answer
 END_PUNCTUATION = ".,;:。 \t\n"
 
 
-@lru_cache(maxsize=4096)  # the responses of a group share their gold, and most answers are alike
-def fold(text: str) -> str:
-    """The text in one spelling, LaTeX kept: for the maths engine and all rules.
+@lru_cache(maxsize=4096)  # responses of a group share their gold, and many give the same answer
+def normalise(text: str) -> str:
+    """Return the text in one spelling, with its LaTeX. Rules and algebra both read this form.
 
-    >>> fold("\\uff08\\uff11\\uff0c\\uff12\\uff09")
+    >>> normalise("\\uff08\\uff11\\uff0c\\uff12\\uff09")
     '(1,2)'
-    >>> fold(r"$\\dfrac12$.")
+    >>> normalise(r"$\\dfrac12$.")
     '\\\\frac{1}{2}'
     """
     if (
@@ -57,7 +57,7 @@ def fold(text: str) -> str:
         and "infinity" not in text.lower()
     ):
         return strip_ends(" ".join(text.split()))
-    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: "^{" + found[0].translate(SUPERSCRIPTS) + "}", text)
+    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda match: "^{" + match[0].translate(SUPERSCRIPTS) + "}", text)
     text = "".join(SYMBOLS.get(c) or VULGAR_SPACED.get(c) or ("" if c in SYMBOLS else c) for c in text)
     text = unicodedata.normalize("NFKC", text)
     for pattern, replacement in RENAMED:
@@ -69,8 +69,8 @@ VULGAR_SPACED = {c: f" {spelled}" for c, spelled in VULGAR.items()}
 
 
 def strip_ends(text: str) -> str:
-    """Without surrounding space, mathematics delimiters, markdown emphasis and final punctuation."""
-    for _ in range(MOST_LAYERS):
+    """Strip surrounding space, math delimiters, Markdown emphasis and final punctuation."""
+    for _ in range(MAX_LAYERS):
         before = text
         text = text.strip().rstrip(END_PUNCTUATION)
         for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
@@ -80,15 +80,15 @@ def strip_ends(text: str) -> str:
         for mark in EMPHASIS:
             if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
                 text = text[len(mark) : -len(mark)]
-        if text.startswith("{") and text.endswith("}") and matching(text, 0) == len(text) - 1:
+        if text.startswith("{") and text.endswith("}") and matching_brace(text, 0) == len(text) - 1:
             text = text[1:-1]
         if text == before:
             break
     return text
 
 
-def matching(text: str, opening: int) -> int:
-    """Position of the brace that closes the one at `opening`; -1 when none does. An escaped brace is text."""
+def matching_brace(text: str, opening: int) -> int:
+    """Return the position of the brace that closes the one at `opening`, or -1. Escaped braces are ignored."""
     depth = 0
     for position in range(opening, len(text)):
         if position and text[position - 1] == "\\":
@@ -103,33 +103,33 @@ def matching(text: str, opening: int) -> int:
 
 
 def unwrap(text: str) -> str:
-    r"""Replace `\text{...}` and its kin by what they hold.
+    r"""Replace `\text{...}` and similar commands by their content.
 
     >>> unwrap(r"5\text{ cm}")
     '5 cm'
     """
     pieces, position = [], 0
-    while found := WRAPPER.search(text, position):
-        end = matching(text, found.end() - 1)
+    while match := WRAPPER.search(text, position):
+        end = matching_brace(text, match.end() - 1)
         if end < 0:
             break
-        pieces += [text[position : found.start()], unwrap_shallow(text[found.end() : end])]
+        pieces += [text[position : match.start()], _unwrap_inner(text[match.end() : end])]
         position = end + 1
     return "".join([*pieces, text[position:]])
 
 
-def unwrap_shallow(text: str) -> str:
-    """Contents of one more level of wrapping; deeper ones stay as they are, so that no text can recurse for long."""
+def _unwrap_inner(text: str) -> str:
+    """Remove nested wrappers without recursion, so that deeply nested text stays cheap."""
     return WRAPPER.sub("", text).replace("}", "") if WRAPPER.search(text) else text
 
 
 def compact(text: str) -> str:
-    """Without wrappers and spaces, but for a space between two digits, which may be a mixed fraction."""
+    """Remove wrappers and spaces, except a space between two digits, which may be a mixed fraction."""
     return re.sub(r"(?<!\d) | (?!\d)", "", strip_ends(unwrap(text).replace("\t", " "))).strip()
 
 
 def balanced(text: str) -> bool:
-    """Whether every brace, bracket-free of escapes, is closed."""
+    """Return whether all braces are balanced. Escaped braces are ignored."""
     depth = 0
     for position, character in enumerate(text):
         if position and text[position - 1] == "\\":

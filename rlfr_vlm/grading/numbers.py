@@ -1,4 +1,4 @@
-"""Numbers as people write them, with percent signs, units and currencies, as exact fractions."""
+"""Read numbers with optional percent signs, units and currencies as exact fractions."""
 
 import re
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ MULTIPLIERS = {
     "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
     "百": 10**2, "千": 10**3, "万": 10**4, "亿": 10**8,
 }  # fmt: skip
-MAX_LENGTH = 120
+MAX_LENGTH = 120  # characters; longer text is not read as a number
 MAX_EXPONENT = 400
-ROUNDED_PLACES = 6  # a decimal with so many places may stand for a number that has no end
+ROUNDED_PLACES = 6  # decimal places from which a number may be a rounded non-terminating decimal
 
 SIGN = r"(?P<sign>[+-]?)"
 PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?![\d/])|\d+\.?\d*|\.\d+)"
 POWER = r"(?:\\times|\\cdot|\*|x)10\^(?:\{(?P<braced>[+-]?\d+)\}|(?P<bare>[+-]?\d+))"
 NUMBER = re.compile(
     SIGN
-    + r"(?:(?P<whole>\d+)(?:\s+|(?=\\frac))(?:(?P<mixed_top>\d+)/(?P<mixed_bottom>\d+)"
+    + r"(?:(?P<integer>\d+)(?:\s+|(?=\\frac))(?:(?P<mixed_top>\d+)/(?P<mixed_bottom>\d+)"
     + r"|\\frac\{(?P<mixed_latex_top>\d+)\}\{(?P<mixed_latex_bottom>\d+)\})"
     + r"|\\frac\{(?P<inner>-?)(?P<latex_top>\d+)\}\{(?P<latex_bottom>\d+)\}"
     + rf"|(?P<top>{PLAIN})/(?P<bottom>\d+)"
     + r"|10\^(?:\{(?P<ten_braced>[+-]?\d+)\}|(?P<ten_bare>[+-]?\d+))"
     + rf"|(?P<plain>{PLAIN})(?:[eE](?P<exponent>[+-]?\d+)|{POWER})?)"
 )
-REPEATING = re.compile(r"^(?P<sign>-?)(?P<whole>\d*)\.(?P<fixed>\d*)\\(?:overline|bar|dot)\{?(?P<again>\d+)\}?$")
+REPEATING = re.compile(r"^(?P<sign>-?)(?P<integer>\d*)\.(?P<fixed>\d*)\\(?:overline|bar|dot)\{?(?P<period>\d+)\}?$")
 CURRENCIES = {"$": "usd", "US$": "usd", "€": "eur", "£": "gbp", "¥": "cny", "₹": "inr", "₩": "krw"}
 WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -40,7 +40,13 @@ NUMBER_WORDS = {word: number for number, word in enumerate(WORDS.split())}
 
 @dataclass(frozen=True)
 class Quantity:
-    """An exact value, its unit (None: bare; "%" for percent), and the places after the point as written."""
+    """A number with its unit.
+
+    Attributes:
+        value: the exact value.
+        unit: the canonical unit, "%" for percent; None without a unit.
+        places: decimal places as written.
+    """
 
     value: Fraction
     unit: str | None = None
@@ -48,12 +54,12 @@ class Quantity:
 
     @property
     def counts_things(self) -> bool:
-        """Whether the unit is no unit of measurement but a word such as apples."""
+        """Return whether the unit is a counted thing, such as apples, not a unit of measurement."""
         return self.unit is not None and (self.unit.startswith(GENERIC) or self.unit == "unit")
 
 
 def read_quantity(text: str) -> Quantity | None:
-    r"""Read a number with an optional unit from folded text; None when it is anything else.
+    r"""Read a number with an optional unit from normalised text; None for any other text.
 
     >>> read_quantity(r"-1\frac{1}{2}").value, read_quantity("1,200 cm")
     (Fraction(-3, 2), Quantity(value=Fraction(1200, 1), unit='cm', places=0))
@@ -69,61 +75,62 @@ def read_quantity(text: str) -> Quantity | None:
         for sign in ("", "-", "+"):
             if body.startswith(sign + mark):
                 body, unit = sign + body[len(sign + mark) :].strip(), name
-    found = NUMBER.match(body)
-    if found is None:
+    match = NUMBER.match(body)
+    if match is None:
         return None
-    value = _value(found)
+    value = _value(match)
     if value is None:
         return None
-    rest = body[found.end() :]
+    rest = body[match.end() :]
     if rest in MULTIPLIERS:
         return Quantity(value * MULTIPLIERS[rest], unit)
     if rest:
-        spoken = strip_ends(unwrap(text))
-        tail = _tail(spoken, rest)
-        named = unit_name(tail, spaced=tail != tail.lstrip() or spoken != strip_ends(text))
-        if named is None or (unit is not None and named != unit):
+        unwrapped = strip_ends(unwrap(text))
+        tail = _tail(unwrapped, rest)
+        tail_unit = unit_name(tail, spaced=tail != tail.lstrip() or unwrapped != strip_ends(text))
+        if tail_unit is None or (unit is not None and tail_unit != unit):
             return None
-        unit = named
-    return Quantity(value, unit, _places(found["plain"]))
+        unit = tail_unit
+    return Quantity(value, unit, _places(match["plain"]))
 
 
-def _tail(spoken: str, rest: str) -> str:
-    """The end of the text whose letters are `rest`, with its spaces."""
-    wanted = len(rest.replace(" ", ""))
-    position = len(spoken)
-    while wanted and position:
+def _tail(text: str, rest: str) -> str:
+    """Return the end of the text that equals `rest` up to spaces, with its spaces and one space before it."""
+    remaining = len(rest.replace(" ", ""))
+    position = len(text)
+    while remaining and position:
         position -= 1
-        wanted -= spoken[position] != " "
-    return spoken[position - 1 :] if position and spoken[position - 1] == " " else spoken[position:]
+        remaining -= text[position] != " "
+    return text[position - 1 :] if position and text[position - 1] == " " else text[position:]
 
 
-def _repeating(found: re.Match[str]) -> Fraction:
-    """0.1\\overline{6} = 1/10 + 6/90."""
-    scale = 10 ** len(found["fixed"])
-    fixed = Fraction(int((found["whole"] or "0") + found["fixed"]), scale)
-    value = fixed + Fraction(int(found["again"]), scale * (10 ** len(found["again"]) - 1))
-    return -value if found["sign"] else value
+def _repeating(match: re.Match[str]) -> Fraction:
+    """Return the value of a repeating decimal: 0.1\\overline{6} = 1/10 + 6/90."""
+    scale = 10 ** len(match["fixed"])
+    fixed = Fraction(int((match["integer"] or "0") + match["fixed"]), scale)
+    value = fixed + Fraction(int(match["period"]), scale * (10 ** len(match["period"]) - 1))
+    return -value if match["sign"] else value
 
 
-def _value(found: re.Match[str]) -> Fraction | None:
-    sign = -1 if found["sign"] == "-" else 1
-    if found["whole"] is not None:
-        top = int(found["mixed_top"] or found["mixed_latex_top"])
-        bottom = int(found["mixed_bottom"] or found["mixed_latex_bottom"])
-        return sign * (int(found["whole"]) + Fraction(top, bottom)) if bottom else None
-    if found["latex_top"] is not None:
-        bottom = int(found["latex_bottom"])
-        inner = -1 if found["inner"] else 1
-        return sign * inner * Fraction(int(found["latex_top"]), bottom) if bottom else None
-    if found["top"] is not None:
-        bottom = int(found["bottom"])
-        return sign * Fraction(Decimal(found["top"].translate(NO_SEPARATORS))) / bottom if bottom else None
-    exponent = int(found["exponent"] or found["braced"] or found["bare"] or found["ten_braced"] or found["ten_bare"]
-                   or 0)  # fmt: skip
+def _value(match: re.Match[str]) -> Fraction | None:
+    """Return the value of a match of `NUMBER`; None for a zero denominator or a huge exponent."""
+    sign = -1 if match["sign"] == "-" else 1
+    if match["integer"] is not None:
+        top = int(match["mixed_top"] or match["mixed_latex_top"])
+        bottom = int(match["mixed_bottom"] or match["mixed_latex_bottom"])
+        return sign * (int(match["integer"]) + Fraction(top, bottom)) if bottom else None
+    if match["latex_top"] is not None:
+        bottom = int(match["latex_bottom"])
+        inner = -1 if match["inner"] else 1
+        return sign * inner * Fraction(int(match["latex_top"]), bottom) if bottom else None
+    if match["top"] is not None:
+        bottom = int(match["bottom"])
+        return sign * Fraction(Decimal(match["top"].translate(NO_SEPARATORS))) / bottom if bottom else None
+    exponents = (match[group] for group in ("exponent", "braced", "bare", "ten_braced", "ten_bare"))
+    exponent = int(next((text for text in exponents if text), 0))
     if abs(exponent) > MAX_EXPONENT:
         return None
-    mantissa = Decimal(found["plain"].translate(NO_SEPARATORS)) if found["plain"] else Decimal(1)
+    mantissa = Decimal(match["plain"].translate(NO_SEPARATORS)) if match["plain"] else Decimal(1)
     return sign * Fraction(mantissa) * Fraction(10) ** exponent
 
 
@@ -132,18 +139,19 @@ def _places(plain: str | None) -> int:
 
 
 def mentions(text: str, quantity: Quantity) -> bool:
-    """Whether some number in the text has the quantity's value, be the text as unreadable as it may."""
-    numbers = (read_quantity(found[0]) for found in re.finditer(r"-?\d[\d,]*\.?\d*(?:/\d+)?", text))
+    """Return whether a number in the text has the quantity's absolute value, even if the text cannot be parsed."""
+    numbers = (read_quantity(match[0]) for match in re.finditer(r"-?\d[\d,]*\.?\d*(?:/\d+)?", text))
     return any(number is not None and abs(number.value) == abs(quantity.value) for number in numbers)
 
 
 def same_value(gold: Quantity, answer: Quantity, tolerance: float = 0.0) -> bool:
-    """Whether two values agree: exactly, within the relative `tolerance`, or as a rounding of an endless decimal."""
-    return any(_agree(gold.value * factor, answer.value, answer, gold, tolerance) for factor in _factors(gold, answer))
+    """Return whether two values are equal: exactly, within the relative `tolerance`, or as a rounded decimal."""
+    factors = _percent_factors(gold, answer)
+    return any(_is_close(gold.value * factor, answer.value, gold, answer, tolerance) for factor in factors)
 
 
-def _factors(gold: Quantity, answer: Quantity) -> list[Fraction]:
-    """By what gold's value may be multiplied: beside a bare number, 50 % is both 50 and 0.5."""
+def _percent_factors(gold: Quantity, answer: Quantity) -> list[Fraction]:
+    """Return the factors that gold may be multiplied by: compared with a bare number, 50 % is both 50 and 0.5."""
     if gold.unit == "%" and answer.unit is None:
         return [Fraction(1), Fraction(1, 100)]
     if gold.unit is None and answer.unit == "%":
@@ -151,23 +159,23 @@ def _factors(gold: Quantity, answer: Quantity) -> list[Fraction]:
     return [Fraction(1)]
 
 
-def _agree(
-    gold: Fraction, value: Fraction, answer_as_written: Quantity, gold_as_written: Quantity, tolerance: float
+def _is_close(
+    gold_value: Fraction, answer_value: Fraction, gold: Quantity, answer: Quantity, tolerance: float
 ) -> bool:
-    difference = abs(gold - value)
-    if difference == 0 or (tolerance and difference <= Fraction(tolerance) * abs(gold)):
+    difference = abs(gold_value - answer_value)
+    if difference == 0 or (tolerance and difference <= Fraction(tolerance) * abs(gold_value)):
         return True
-    return _rounds(value, gold, answer_as_written.places) or _rounds(gold, value, gold_as_written.places)
+    return _is_rounded(answer_value, gold_value, answer.places) or _is_rounded(gold_value, answer_value, gold.places)
 
 
-def _rounds(decimal: Fraction, exact: Fraction, places: int) -> bool:
-    """Whether a decimal with many places is `exact`, whose own decimals have no end, rounded or cut there."""
-    endless = set(_prime_factors(exact.denominator)) - {2, 5}
-    return places >= ROUNDED_PLACES and bool(endless) and abs(decimal - exact) < Fraction(1, 10**places)
+def _is_rounded(decimal: Fraction, exact: Fraction, places: int) -> bool:
+    """Return whether `decimal` is the non-terminating decimal `exact`, rounded or truncated to many places."""
+    non_terminating = set(_prime_factors(exact.denominator)) - {2, 5}
+    return places >= ROUNDED_PLACES and bool(non_terminating) and abs(decimal - exact) < Fraction(1, 10**places)
 
 
 def _prime_factors(number: int) -> list[int]:
-    """2 and 5 taken out; whatever is left stands for the other primes."""
+    """Return the factors 2 and 5, followed by the rest of the number if it is above 1."""
     factors = []
     for prime in (2, 5):
         while number % prime == 0:

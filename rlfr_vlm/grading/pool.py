@@ -1,4 +1,4 @@
-"""Grade many pairs in killable processes. The clock of a pair starts when a worker takes it up."""
+"""Grade pairs in worker processes that can be killed. The time limit of a pair starts when a worker receives it."""
 
 import atexit
 import contextlib
@@ -10,23 +10,23 @@ import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
 
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, undecided
+from rlfr_vlm.grading.verdict import Decision, Pair, Reason, Verdict, undecided
 
-WINDOW = 64  # requests on the way at a time, few enough that no pipe can fill up
+WINDOW = 64  # unanswered requests at a time, few enough that the pipes cannot fill up
 MAX_RESTARTS = 2
 
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """How pairs that need algebra are graded.
+    """Settings of the processes that grade pairs with algebra.
 
     Attributes:
-        workers: processes; 0 means one per CPU core of this process's share, at most 8.
-        time_limit: seconds for one pair, after which it is undecided.
-        memory_mb: memory of a worker.
+        workers: number of processes; 0 means one per available CPU core of each local rank, at most 8.
+        time_limit: seconds for one pair; the pair is undecided afterwards.
+        memory_mb: memory limit of a worker in MB.
     """
 
     workers: int = 0
@@ -36,20 +36,21 @@ class PoolSettings:
     def __post_init__(self) -> None:
         if self.workers < 0 or self.time_limit <= 0 or self.memory_mb <= 0:
             raise UserError(
-                f"grading_workers is {self.workers} and grading_time_limit {self.time_limit}; workers are 0 (one per "
-                "core) or more, and the limit is above 0 seconds."
+                f"grading_workers is {self.workers} and grading_time_limit is {self.time_limit}. Set grading_workers "
+                "to 0 (one per core) or more, and grading_time_limit to more than 0 seconds."
             )
 
-    def count(self) -> int:
+    def worker_count(self) -> int:
+        """Return the number of worker processes, with 0 resolved to the available cores."""
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 2
-        trainers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun and accelerate
-        return self.workers or max(1, min(8, cores // trainers))
+        local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun and accelerate
+        return self.workers or max(1, min(8, cores // local_ranks))
 
 
 class GradingPool:
-    """A grading server and its workers; started on first use, ended with this process or by `close`.
+    """A grading server and its workers. It starts on first use and ends with this process or with `close`.
 
-    Safe to use from any thread and after a fork: a forked process starts a server of its own.
+    It is safe to use from any thread and after a fork: a forked process starts a new server.
     """
 
     def __init__(self, settings: PoolSettings | None = None) -> None:
@@ -58,63 +59,65 @@ class GradingPool:
         self._server: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._owner = os.getpid()
+        _register_process_hooks()
         _POOLS.add(self)
 
     def __enter__(self) -> "GradingPool":
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def start(self) -> None:
-        """Start the server now and return at once; the first answers then wait less."""
+        """Start the server without waiting for it, so that the first call of `compare` is faster."""
         with self._lock:
             self._spawn()
 
     @property
     def server_pid(self) -> int | None:
-        """Process id of the running server, if any."""
+        """Process id of the running server; None if there is none."""
         return self._server.pid if self._server and self._server.poll() is None else None
 
-    def compare(self, requests: Sequence[dict[str, Any]]) -> list[Decision]:
-        """Decisions for requests with `gold`, `answer` and optionally `tolerance`, in their order."""
-        if not requests:
+    def compare(self, pairs: Sequence[Pair]) -> list[Decision]:
+        """Return the decisions for pairs, in the order of the pairs."""
+        if not pairs:
             return []
         with self._lock:
-            done: dict[int, Decision] = {}
+            decisions: dict[int, Decision] = {}
             for _ in range(MAX_RESTARTS + 1):
                 try:
-                    self._exchange(requests, done)
-                except (OSError, ValueError):  # the server was killed: start another, go on
+                    self._exchange(pairs, decisions)
+                except (OSError, ValueError):  # the server was killed: start another one for the remaining pairs
                     pass
-                except BaseException:  # interrupted: replies on their way would answer the next call
+                except BaseException:  # interrupted: the next call would receive the outstanding replies
                     self._stop()
                     raise
-                if len(done) == len(requests):
+                if len(decisions) == len(pairs):
                     break
                 self._stop()
-        return [done.get(number) or undecided("algebra", Reason.CRASH) for number in range(len(requests))]
+        return [decisions.get(index) or undecided("algebra", Reason.CRASH) for index in range(len(pairs))]
 
     def close(self) -> None:
-        """End the server and its workers."""
+        """Stop the server and its workers."""
         with self._lock:
             self._stop()
 
-    def _exchange(self, requests: Sequence[dict[str, Any]], done: dict[int, Decision]) -> None:
-        server = self._running()
+    def _exchange(self, pairs: Sequence[Pair], decisions: dict[int, Decision]) -> None:
+        """Send the pairs that have no decision yet and add their decisions."""
+        server = self._ready_server()
         assert server.stdin is not None and server.stdout is not None
-        todo = [number for number in range(len(requests)) if number not in done]
+        pending = [index for index in range(len(pairs)) if index not in decisions]
         sent = 0
-        for received in range(len(todo)):
-            while sent < len(todo) and sent - received < WINDOW:
-                number = todo[sent]
-                server.stdin.write(json.dumps({**requests[number], "id": number}).encode() + b"\n")
+        for received in range(len(pending)):
+            while sent < len(pending) and sent - received < WINDOW:
+                index = pending[sent]
+                server.stdin.write(json.dumps({**pairs[index], "id": index}).encode() + b"\n")
                 sent += 1
             server.stdin.flush()
-            number, verdict, path, reason = json.loads(server.stdout.readline())
-            done[number] = Decision(Verdict(verdict), path, reason)
+            index, verdict, path, reason = json.loads(server.stdout.readline())
+            decisions[index] = Decision(Verdict(verdict), path, reason)
 
-    def _running(self) -> "subprocess.Popen[bytes]":
+    def _ready_server(self) -> "subprocess.Popen[bytes]":
         server = self._spawn()
         if not self._ready:
             server.stdout.readline()  # type: ignore[union-attr]
@@ -124,11 +127,11 @@ class GradingPool:
     def _spawn(self) -> "subprocess.Popen[bytes]":
         if self._server is None or self._server.poll() is not None:
             settings = self.settings
-            # -P: the working directory is not a place to import from
-            command = [sys.executable, "-P", "-m", "rlfr_vlm.grading.worker", str(settings.count()),
-                       str(settings.time_limit), str(settings.memory_mb)]  # fmt: skip
+            arguments = (settings.worker_count(), settings.time_limit, settings.memory_mb)
+            # -P: do not import modules from the working directory
+            command = [sys.executable, "-P", "-m", "rlfr_vlm.grading.worker", *map(str, arguments)]
             self._server = subprocess.Popen(
-                # a session of its own: Ctrl-C is for this process, whose end closes the server's stdin
+                # new session: Ctrl-C reaches only this process; when it ends, stdin closes and the server exits
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -145,21 +148,21 @@ class GradingPool:
             with contextlib.suppress(OSError):
                 stream.close()  # type: ignore[union-attr]
         if self._owner == os.getpid():
-            server.kill() if server.poll() is None and not _ends(server) else None
+            server.kill() if server.poll() is None and not _exits(server) else None
 
-    def _forget(self) -> None:
-        """In a forked child: the server is the parent's. Close our ends, so that it still ends with the parent."""
+    def _detach(self) -> None:
+        """Drop the parent's server in a forked child. Closes the child's pipe ends, so that the parent can end it."""
         self._lock = threading.Lock()
         server, self._server, self._owner = self._server, None, os.getpid()
         if server is not None:
-            nowhere = os.open(os.devnull, os.O_RDWR)
+            devnull = os.open(os.devnull, os.O_RDWR)
             for stream in (server.stdin, server.stdout):
-                os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
-            os.close(nowhere)
-            server.returncode = 0  # not ours to wait for
+                os.dup2(devnull, stream.fileno())  # type: ignore[union-attr]
+            os.close(devnull)
+            server.returncode = 0  # only the parent may wait for the server
 
 
-def _ends(server: "subprocess.Popen[bytes]") -> bool:
+def _exits(server: "subprocess.Popen[bytes]") -> bool:
     try:
         server.wait(timeout=2)
     except subprocess.TimeoutExpired:
@@ -172,7 +175,7 @@ _SHARED: dict[PoolSettings, GradingPool] = {}
 
 
 def shared_pool(settings: PoolSettings | None = None) -> GradingPool:
-    """This process's pool with these settings; all who ask for the same share one."""
+    """Return the pool of this process for these settings; equal settings share one pool."""
     settings = settings or PoolSettings()
     if settings not in _SHARED:
         _SHARED[settings] = GradingPool(settings)
@@ -184,10 +187,12 @@ def _close_all() -> None:
         pool.close()
 
 
-def _forget_all() -> None:
+def _detach_all() -> None:
     for pool in list(_POOLS):
-        pool._forget()
+        pool._detach()
 
 
-atexit.register(_close_all)
-os.register_at_fork(after_in_child=_forget_all)
+@cache
+def _register_process_hooks() -> None:
+    atexit.register(_close_all)
+    os.register_at_fork(after_in_child=_detach_all)

@@ -1,17 +1,17 @@
-"""What can be decided without computer algebra: equal text, option letters, numbers, words.
+"""Rules that need no computer algebra: equal text, option letters, numbers, words.
 
-These rules run in the trainer's own process, so each is linear in the length of its text.
+The rules run in the training process, so each takes time linear in the length of the text.
 """
 
 import re
 from collections.abc import Sequence
 
 from rlfr_vlm.grading.letters import LETTERS, option_letter, option_of_text, option_text
-from rlfr_vlm.grading.normalise import balanced, compact, fold, unwrap
+from rlfr_vlm.grading.normalise import balanced, compact, normalise, unwrap
 from rlfr_vlm.grading.numbers import Quantity, read_quantity, same_value
 from rlfr_vlm.grading.verdict import Decision, Reason, decided, right, undecided, wrong
 
-MAX_ANSWER = 2000
+MAX_ANSWER = 2000  # characters
 NOTHING = frozenset(["none", "nothing", "no", "neither", "null", "empty", "zero", "never", "无", "无解", "不存在"])
 WORD = r"[A-Za-z'\u00c0-\u024f-]{2,}|[\u4e00-\u9fff]+"
 WORD_GAP = re.compile(r"[\s,.;:!?()/\"]+")
@@ -34,13 +34,14 @@ SINGLE_LETTER_UNIT = re.compile(r"^(.*\d)\s+([A-Za-z])$")
 def apply_rules(
     gold: str, answer: str, *, options: Sequence[str] = (), answer_type: str | None = None, tolerance: float = 0.0
 ) -> Decision | None:
-    """The verdict of the first rule that knows; None when only computer algebra can tell.
+    """Return the verdict of the first rule that applies; None if the pair needs computer algebra.
 
     Args:
-        gold, answer: as given; the answer already extracted.
+        gold: one acceptable gold answer.
+        answer: the extracted answer.
         options: texts of the options, for multiple choice.
-        answer_type: `option`, `text` (exact words: anything else is wrong), or None to tell from the gold.
-        tolerance: relative, for numbers.
+        answer_type: `option`, `text` (any other words are wrong), or None to infer it from the gold.
+        tolerance: relative tolerance for numbers.
     """
     if not gold.strip():
         return undecided("gold", Reason.BAD_GOLD)
@@ -50,30 +51,30 @@ def apply_rules(
         return right("text") if answer.strip() == gold.strip() else undecided("text", Reason.TOO_LONG)
     if answer == gold and gold.isalnum():
         return right("text")
-    if INTEGER.fullmatch(gold) and INTEGER.fullmatch(answer):  # by far the most frequent pair
+    if INTEGER.fullmatch(gold) and INTEGER.fullmatch(answer):  # the most frequent pair by far
         return decided(int(gold) == int(answer), "number")
-    folded_gold, folded = fold(gold), fold(answer)
-    if not re.search(r"\w|\\emptyset|\\infty", folded_gold):
+    normal_gold, normal_answer = normalise(gold), normalise(answer)
+    if not re.search(r"\w|\\emptyset|\\infty", normal_gold):
         return undecided("gold", Reason.BAD_GOLD)
-    if folded_gold == folded or same_text(folded_gold, folded):
+    if normal_gold == normal_answer or same_text(normal_gold, normal_answer):
         return right("text")
     if (decision := _by_option(gold, answer, options, answer_type)) is not None:
         return decision
     if answer_type == "text":
-        return decided(compact(folded_gold).casefold() == compact(folded).casefold(), "text")
-    return _by_number(folded_gold, folded, tolerance) or _by_words(folded_gold, folded)
+        return decided(compact(normal_gold).casefold() == compact(normal_answer).casefold(), "text")
+    return _by_number(normal_gold, normal_answer, tolerance) or _by_words(normal_gold, normal_answer)
 
 
 def same_text(gold: str, answer: str) -> bool:
-    """Equal but for wrappers and spaces, and for words but for case."""
-    plain_gold, plain = compact(gold), compact(answer)
+    """Return whether two texts are equal up to wrappers and spaces; for words also up to case."""
+    plain_gold, plain_answer = compact(gold), compact(answer)
     if not plain_gold:
         return False
-    return plain_gold == plain or (is_words(gold) and plain_gold.casefold() == plain.casefold())
+    return plain_gold == plain_answer or (is_words(gold) and plain_gold.casefold() == plain_answer.casefold())
 
 
 def _by_option(gold: str, answer: str, options: Sequence[str], answer_type: str | None) -> Decision | None:
-    if not (answer_type == "option" or options or LONE_LETTER.fullmatch(compact(fold(gold)))):
+    if not (answer_type == "option" or options or LONE_LETTER.fullmatch(compact(normalise(gold)))):
         return None
     gold_letter = option_letter(gold) or option_of_text(gold, options)
     if gold_letter is None:
@@ -81,11 +82,12 @@ def _by_option(gold: str, answer: str, options: Sequence[str], answer_type: str 
     letter = option_of_text(answer, options) or option_letter(answer)
     if letter is not None:
         return decided(letter == gold_letter, "option")
-    return None if option_text(gold_letter, options) else wrong("option")  # a letter was asked for, and there is none
+    # Without option texts, the answer to a letter question must name a letter.
+    return None if option_text(gold_letter, options) else wrong("option")
 
 
 def value_of_gold(gold: str, options: Sequence[str]) -> str:
-    """The text of the option that gold names; gold itself when it names none."""
+    """Return the text of the option that the gold names; the gold itself if it names none."""
     letter = option_letter(gold)
     return (letter and option_text(letter, options)) or gold
 
@@ -96,24 +98,24 @@ def _by_number(gold: str, answer: str, tolerance: float) -> Decision | None:
         return _compare_quantities(gold_number, number, tolerance)
     if gold_number is not None and (not balanced(answer) or not re.search(r"[\w\\]", answer)):
         return wrong("number")
-    found = SINGLE_LETTER_UNIT.match(unwrap(gold))
-    if gold_number is None and found and number is not None and (bare := read_quantity(found[1])):
-        # "2 m" is two metres or twice m: nobody can tell.
+    match = SINGLE_LETTER_UNIT.match(unwrap(gold))
+    if gold_number is None and match and number is not None and (bare := read_quantity(match[1])):
+        # "2 m" is ambiguous: two metres, or the product of 2 and m.
         return undecided("number", Reason.UNITS) if same_value(bare, number, tolerance) else None
     return None
 
 
 def _compare_quantities(gold: Quantity, number: Quantity, tolerance: float) -> Decision:
-    same = same_value(gold, number, tolerance)
+    equal = same_value(gold, number, tolerance)
     if gold.unit is None or number.unit is None or gold.unit == number.unit:
-        return decided(same, "number")
+        return decided(equal, "number")
     if gold.value == number.value and not (gold.counts_things or number.counts_things):
         return wrong("unit")
-    return undecided("unit", Reason.UNITS)  # may be a conversion, or another word for the same thing
+    return undecided("unit", Reason.UNITS)  # may be a conversion, or a synonym of the unit
 
 
 def is_words(text: str) -> bool:
-    """Whether the text is ordinary words, not a product of variables."""
+    """Return whether the text consists of ordinary words and is not a product of variables."""
     plain = unwrap(text).strip()
     words = [word for word in WORD_GAP.split(plain) if word.strip("-'")]
     if not words or not all(A_WORD.fullmatch(word) for word in words):
@@ -126,8 +128,8 @@ def _by_words(gold: str, answer: str) -> Decision | None:
     if gold_words is None and answer_words is None:
         return None
     if gold_words is None or answer_words is None:
-        words, other = (gold_words, answer) if gold_words is not None else (answer_words or [], gold)
-        if NOTHING & set(words) and (compact(other) in ("0", "\\emptyset")):  # "none" may stand for either
+        words, expression = (gold_words, answer) if gold_words is not None else (answer_words or [], gold)
+        if NOTHING & set(words) and compact(expression) in ("0", "\\emptyset"):  # "none" may mean either
             return undecided("words", Reason.FREE_TEXT)
         return wrong("words")
     if any({w[0] for w in (gold_words, answer_words)} == pair for pair in OPPOSITES):

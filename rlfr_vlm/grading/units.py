@@ -1,8 +1,8 @@
-"""Units behind a number: which text is one, and which two are the same."""
+"""Recognise units of measurement after a number and map their spellings to canonical names."""
 
 import re
 
-# Spellings of one unit. Names that are also single letters need a space or \\text before them to count as units.
+# Other spellings of each unit. Single-letter names only count as units after a space or in \\text.
 SPELLINGS = {
     "m": "meter meters metre metres 米", "cm": "centimeter centimeters centimetre centimetres 厘米",
     "mm": "millimeter millimeters millimetre millimetres 毫米", "nm": "nanometer nanometers",
@@ -19,54 +19,31 @@ SPELLINGS = {
     "degF": r"^\circF", "%": "percent 百分", "usd": "dollar dollars USD $ 美元", "cent": "cents ¢",
     "eur": "euro euros EUR €", "gbp": "GBP £", "cny": "yuan RMB CNY ¥ 元", "unit": "units 单位",
 }  # fmt: skip
-NAMES = {spelling: name for name, others in SPELLINGS.items() for spelling in (name, *others.split())}
+NAMES = {spelling: name for name, spellings in SPELLINGS.items() for spelling in (name, *spellings.split())}
 ADJECTIVES = re.compile(r"^(square|cubic|平方|立方)")
 FACTOR = re.compile(r"(?P<name>[A-Za-zµμΩÅ\u4e00-\u9fff$€£¥¢%]+|\^\\circ[CF]?)(?:\^?\{?(?P<power>-?\d)\}?)?")
-# Words that join two answers, continue a sentence or change the number: what follows a number is then no unit.
+# Words that are not units after a number: they join two answers, continue a sentence or change the number.
 NO_UNITS = frozenset(
     [
         *("and", "or", "not", "if", "because", "since", "to", "is", "are", "the", "of", "for", "as", "with", "than"),
         *("then", "but", "so", "which", "when", "where", "by", "at", "from", "mod", "times", "plus", "minus", "over"),
         *("sqrt", "more", "less", "half", "halves", "third", "thirds", "quarter", "quarters", "fourths", "fifths"),
-        *(
-            "tenths",
-            "hundredths",
-            "squared",
-            "cubed",
-            "factorial",
-            "million",
-            "billion",
-            "thousand",
-            "hundred",
-            "dozen",
-        ),
-        *(
-            "pairs",
-            "twice",
-            "double",
-            "wrong",
-            "right",
-            "exactly",
-            "about",
-            "approximately",
-            "sin",
-            "cos",
-            "tan",
-            "log",
-        ),
+        *("tenths", "hundredths", "squared", "cubed", "factorial", "million", "billion", "thousand", "hundred"),
+        *("dozen", "pairs", "twice", "double", "wrong", "right", "exactly", "about", "approximately"),
+        *("sin", "cos", "tan", "log"),
         *("exp", "alpha", "beta", "gamma", "theta", "lambda", "sigma", "omega", "possible", "impossible", "per"),
     ]
 )
-GENERIC = "thing:"  # apples, people, 个: a counted thing, by its own name
+GENERIC = "thing:"  # prefix of counted things, such as apples, people or 个
 MEASURE_WORDS = "个只条本张人名位块件次种颗棵头匹辆支枝朵座间层页岁题分组步枚粒串瓶杯碗盒箱袋"
 
 
 def unit_name(tail: str, *, spaced: bool) -> str | None:
-    r"""A canonical name for the unit in the end of a text; None when it is no unit.
+    r"""Return the canonical name of the unit after a number; None if the text is not a unit.
 
     Args:
-        tail: what stands behind the number, spaces included.
-        spaced: it stands apart from its number, by a space or in a wrapper such as \text.
+        tail: the text after the number, including spaces.
+        spaced: whether the text is separated from its number by a space or a wrapper such as \text.
 
     >>> unit_name(" centimeters", spaced=True), unit_name("cm^2", spaced=False), unit_name("m per s", spaced=True)
     ('cm', 'cm^2', 'm*s^-1')
@@ -77,9 +54,9 @@ def unit_name(tail: str, *, spaced: bool) -> str | None:
     if text == "%" or text.replace("\\", "") == "%":
         return "%"
     exponent = 1
-    while found := ADJECTIVES.match(text):
-        exponent = 2 if found[1] in ("square", "平方") else 3
-        text = text[found.end() :].strip()
+    while match := ADJECTIVES.match(text):
+        exponent = 2 if match[1] in ("square", "平方") else 3
+        text = text[match.end() :].strip()
     factors = _factors(text, spaced)
     if factors is not None:
         return "*".join(sorted(name if p * exponent == 1 else f"{name}^{p * exponent}" for name, p in factors.items()))
@@ -89,23 +66,23 @@ def unit_name(tail: str, *, spaced: bool) -> str | None:
 
 
 def _factors(text: str, spaced: bool) -> dict[str, int] | None:
-    """Known units and their powers, from text such as `m/s^2`, `kg m` or `miles per hour`."""
+    """Return known units and their powers in text such as `m/s^2`, `kg m` or `miles per hour`; None for other text."""
     powers: dict[str, int] = {}
     sign = 1
     text = re.sub(r"\s*(?:\bper\b|/)\s*", "/", text)
-    for number, part in enumerate(re.split(r"(/|\*|\\cdot| )", text)):
-        if number % 2:
+    for index, part in enumerate(re.split(r"(/|\*|\\cdot| )", text)):
+        if index % 2:  # a separator
             sign = -1 if part == "/" or sign < 0 else 1
             continue
-        found = FACTOR.fullmatch(part)
-        if found is None:
+        match = FACTOR.fullmatch(part)
+        if match is None:
             return None
-        spelling = found["name"]
+        spelling = match["name"]
         name = NAMES.get(spelling) or NAMES.get(spelling.lower())
         lone_letter = len(spelling) == 1 and spelling.isascii() and spelling.isalpha()
         if name is None or (lone_letter and not spaced):
             return None
-        powers[name] = powers.get(name, 0) + sign * int(found["power"] or 1)
+        powers[name] = powers.get(name, 0) + sign * int(match["power"] or 1)
     return {name: power for name, power in powers.items() if power}
 
 
@@ -115,7 +92,7 @@ WRAPPED_UNIT = re.compile(
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
-    r"""An expression and the unit that is wrapped behind it, as in `2\sqrt{3}\text{ cm}`; None without one."""
-    found = WRAPPED_UNIT.match(text)
-    name = unit_name(found[2] + (found[3] or ""), spaced=True) if found else None
-    return (found[1].strip(), name) if found and name else (text, None)
+    r"""Split an expression from a wrapped unit after it, as in `2\sqrt{3}\text{ cm}`; the unit may be None."""
+    match = WRAPPED_UNIT.match(text)
+    name = unit_name(match[2] + (match[3] or ""), spaced=True) if match else None
+    return (match[1].strip(), name) if match and name else (text, None)

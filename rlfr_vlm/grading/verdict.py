@@ -1,11 +1,12 @@
-"""What can be known about an answer."""
+"""Verdicts on answers, and the reasons of undecided ones."""
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NotRequired, TypedDict
 
 
 class Verdict(Enum):
-    """Right, wrong, or not decided. Undecided is never a score."""
+    """Outcome of grading. An undecided answer has no score."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -13,7 +14,7 @@ class Verdict(Enum):
 
 
 class Reason:
-    """Why an answer is undecided, short enough to count by."""
+    """Reasons why an answer is undecided. They are also the keys of counts and metrics."""
 
     NO_ANSWER = "no answer"
     BAD_GOLD = "unreadable gold"
@@ -27,9 +28,18 @@ class Reason:
     CRASH = "grader crashed"
 
 
+class Pair(TypedDict):
+    """A gold and an answer to compare, as sent to a worker process."""
+
+    gold: str
+    answer: str
+    tolerance: NotRequired[float]  # relative, for numbers; 0 by default
+    plain: NotRequired[bool]  # compare with unpatched math-verify instead
+
+
 @dataclass(frozen=True)
 class Decision:
-    """A verdict on a pair (gold, answer), the rule that reached it, and for undecided pairs the reason."""
+    """The verdict on a pair (gold, answer), the rule that reached it (`path`), and the reason if it is undecided."""
 
     verdict: Verdict
     path: str

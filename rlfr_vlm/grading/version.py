@@ -1,4 +1,4 @@
-"""Which grader reached a verdict: a hash of its own source, so that no one can forget to raise a number."""
+"""Version of the grader: a hash of its source, so that it changes with every edit."""
 
 import hashlib
 from functools import cache
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @cache
 def grader_version() -> str:
-    """Twelve hex digits of the grader's source files and of the versions of the libraries it asks.
+    """Return twelve hex digits that hash the grader's source files and the versions of its libraries.
 
     >>> len(grader_version())
     12

@@ -1,7 +1,7 @@
-"""The grading server: one process that imports the algebra once and forks workers, which it may kill.
+"""Grading server: a process that imports the algebra once, forks workers, and kills workers that overrun.
 
-It never grades itself, so it always answers. Requests and replies are JSON lines on stdin and stdout. It ends when
-its stdin closes, that is, when the process that started it is gone, however that came about.
+The server itself never grades, so it always answers. Requests and replies are JSON lines on stdin and stdout. The
+server exits when its stdin closes, which also happens when the process that started it is killed.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NotRequired
 
-from rlfr_vlm.grading.verdict import Decision, Reason, undecided
+from rlfr_vlm.grading.verdict import Decision, Pair, Reason, undecided
 
 PR_SET_PDEATHSIG = 1
-LEAST_WAIT = 0.05  # seconds
-MOST_WAITING = 1.8  # times the limit, by the wall clock
-# Pairs that make the algebra load all it needs and teach its parser the usual shapes, once for all workers.
+MIN_EXTENSION = 0.05  # seconds of remaining CPU time below which a worker is killed
+MAX_WALL_FACTOR = 1.8  # times the time limit, in wall-clock time
+# Pairs that import all modules and fill the parser's prediction cache before workers are forked.
 WARM_UP = (
     (r"\frac{1}{2}", "0.5x"), (r"\sqrt{12}", r"2\sqrt{3}+0"), ("(x+1)^2", "x^2+2x+1"), (r"\{1,2\}", "x>3"),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}"), ("1+i", "i+x"),
@@ -37,13 +37,20 @@ WARM_UP = (
 )  # fmt: skip
 
 
-def forbid_evaluation() -> None:
-    """From now on, compiling source text is an error in this process. Modules on disk still load.
+class Request(Pair):
+    """A pair with its number in the caller's list."""
 
-    The one exception is sympy's code for monomials, made from nothing but the number of variables.
+    id: int
+    again: NotRequired[bool]  # a second attempt after a crash
+
+
+def forbid_evaluation() -> None:
+    """Make compiling source text an error in this process. Modules on disk can still be imported.
+
+    sympy's code for monomials is exempt: it is generated from the number of variables only.
     """
 
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
         if event != "compile" or arguments[1] not in ("<string>", "<unknown>", "", None):
             return
         if not sys._getframe(1).f_code.co_filename.endswith(os.path.join("sympy", "polys", "monomials.py")):
@@ -52,17 +59,17 @@ def forbid_evaluation() -> None:
     sys.addaudithook(hook)
 
 
-def grade_pair(request: dict[str, Any]) -> Decision:
-    """One request, in a worker."""
-    if request.get("plain"):
-        return _plain_math_verify(request["gold"], request["answer"])
+def grade_pair(pair: Pair) -> Decision:
+    """Grade one pair in a worker process."""
+    if pair.get("plain"):
+        return _plain_math_verify(pair["gold"], pair["answer"])
     from rlfr_vlm.grading.compare import compare
 
-    return compare(request["gold"], request["answer"], request.get("tolerance", 0.0))
+    return compare(pair["gold"], pair["answer"], pair.get("tolerance", 0.0))
 
 
 def _plain_math_verify(gold: str, answer: str) -> Decision:
-    """math-verify as it comes, for comparison; LaTeX only, since its other path evaluates text."""
+    """Grade with unpatched math-verify, for comparison. LaTeX only: its parser of plain expressions evaluates text."""
     from math_verify import LatexExtractionConfig, parse, verify
 
     from rlfr_vlm.grading.verdict import decided
@@ -73,21 +80,21 @@ def _plain_math_verify(gold: str, answer: str) -> Decision:
 
 
 def _run_worker(channel: socket.socket, memory_mb: int, parent: int) -> None:
-    """Grade what comes through the channel until it closes."""
-    with contextlib.suppress(OSError, AttributeError):  # Linux: die with the server, even in the middle of a pair
+    """Grade requests from the channel until it closes."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux: exit with the server, even while grading
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    used_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     with contextlib.suppress(ValueError, OSError):
-        limit = (used + memory_mb) * 1024 * 1024 * 2  # address space, of which about half gets used
+        limit = (used_mb + memory_mb) * 1024 * 1024 * 2  # bytes of address space, about half of which is used
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     stream = channel.makefile("rwb")
     for line in stream:
         request = json.loads(line)
         try:
             decision = grade_pair(request)
-        except (Exception, RecursionError) as error:  # whatever the algebra dies of, the answer is not judged
+        except (Exception, RecursionError) as error:  # the algebra raises many exception types; none is a verdict
             decision = undecided(type(error).__name__, Reason.CRASH)
         stream.write(json.dumps([decision.verdict.value, decision.path, decision.reason]).encode() + b"\n")
         stream.flush()
@@ -95,11 +102,21 @@ def _run_worker(channel: socket.socket, memory_mb: int, parent: int) -> None:
 
 @dataclass
 class Worker:
-    """A forked process and what it is doing."""
+    """A forked process and its current request.
+
+    Attributes:
+        pid: process id.
+        channel: the server's end of the socket.
+        request: the request being graded; None while idle.
+        started: wall-clock time at which the request was sent.
+        cpu_before: CPU seconds used before the request.
+        deadline: wall-clock time of the next check.
+        received: bytes of an incomplete reply.
+    """
 
     pid: int
     channel: socket.socket
-    request: dict[str, Any] | None = None
+    request: Request | None = None
     started: float = 0.0
     cpu_before: float = 0.0
     deadline: float = 0.0
@@ -108,17 +125,18 @@ class Worker:
 
 @dataclass
 class Server:
-    """Hands requests to workers, one at a time each; kills and replaces those that overrun."""
+    """Distributes requests, one per worker at a time, and replaces workers that overrun."""
 
     count: int
     time_limit: float
     memory_mb: int
-    waiting: deque[dict[str, Any]] = field(default_factory=deque)
+    waiting: deque[Request] = field(default_factory=deque)
     workers: list[Worker] = field(default_factory=list)
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     received: bytes = b""
 
     def run(self) -> None:
+        """Serve until stdin closes."""
         self.selector.register(0, selectors.EVENT_READ)
         for _ in range(self.count):
             self._fork()
@@ -128,30 +146,31 @@ class Server:
             for key, _ in self.selector.select(timeout):
                 if key.fd == 0:
                     if not self._read_requests():
-                        return self._end()
+                        return self._end_workers()
                 else:
                     self._read_reply(key.data)
-            self._kill_late()
+            self._replace_late()
             self._assign()
 
     def _fork(self) -> None:
-        ours, theirs = socket.socketpair()
+        server_end, worker_end = socket.socketpair()
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             with contextlib.suppress(BaseException):
-                ours.close()
+                server_end.close()
                 os.close(0)
-                for other in self.workers:
-                    other.channel.close()
-                _run_worker(theirs, self.memory_mb, parent)
+                for sibling in self.workers:
+                    sibling.channel.close()
+                _run_worker(worker_end, self.memory_mb, parent)
             os._exit(0)
-        theirs.close()
-        worker = Worker(pid, ours)
+        worker_end.close()
+        worker = Worker(pid, server_end)
         self.workers.append(worker)
-        self.selector.register(ours, selectors.EVENT_READ, worker)
+        self.selector.register(server_end, selectors.EVENT_READ, worker)
 
     def _read_requests(self) -> bool:
+        """Queue the requests on stdin; return False if stdin is closed."""
         block = os.read(0, 1 << 16)
         if not block:
             return False
@@ -172,13 +191,13 @@ class Server:
             worker.request, worker.received = None, b""
         return None
 
-    def _kill_late(self) -> None:
-        """Kill what overran its time. On a busy machine a worker may have had less than that: it gets the rest."""
+    def _replace_late(self) -> None:
+        """Replace workers that used up their CPU time. On a busy machine a worker gets extra wall-clock time."""
         now = time.monotonic()
         for worker in [w for w in self.workers if w.request and w.deadline <= now]:
-            left = self.time_limit - (_cpu_seconds(worker.pid, now) - worker.cpu_before)
-            if left > LEAST_WAIT and now - worker.started < MOST_WAITING * self.time_limit:
-                worker.deadline = now + left
+            remaining = self.time_limit - (_cpu_seconds(worker.pid, now) - worker.cpu_before)
+            if remaining > MIN_EXTENSION and now - worker.started < MAX_WALL_FACTOR * self.time_limit:
+                worker.deadline = now + remaining
             else:
                 self._replace(worker, Reason.TIME_OUT)
 
@@ -188,7 +207,7 @@ class Server:
         _end_worker(worker)
         request = worker.request
         if request and reason == Reason.CRASH and not request.get("again"):
-            self.waiting.appendleft(request | {"again": True})  # it may have been killed from outside
+            self.waiting.appendleft({**request, "again": True})  # another process may have killed the worker
         elif request:
             _reply(request["id"], ["undecided", "algebra", reason])
         self._fork()
@@ -200,16 +219,16 @@ class Server:
                 worker.started = time.monotonic()
                 worker.cpu_before = _cpu_seconds(worker.pid, worker.started)
                 worker.deadline = worker.started + self.time_limit
-                with contextlib.suppress(OSError):  # a dead worker shows in the next select
+                with contextlib.suppress(OSError):  # the next select reports a dead worker
                     worker.channel.sendall(json.dumps(worker.request).encode() + b"\n")
 
-    def _end(self) -> None:
+    def _end_workers(self) -> None:
         for worker in self.workers:
             _end_worker(worker)
 
 
 def _cpu_seconds(pid: int, now: float) -> float:
-    """CPU time a process has used; the wall clock where that cannot be read."""
+    """Return the CPU time of a process in seconds; `now` if the system does not report it."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii") as stream:
             fields = stream.read().rsplit(")", 1)[1].split()
@@ -226,18 +245,18 @@ def _end_worker(worker: Worker) -> None:
     worker.channel.close()
 
 
-def _reply(number: int, decision: list[str]) -> None:
-    os.write(1, json.dumps([number, *decision]).encode() + b"\n")
+def _reply(request_id: int, decision: list[str]) -> None:
+    os.write(1, json.dumps([request_id, *decision]).encode() + b"\n")
 
 
 def main() -> None:
-    """Load the algebra, then serve. Arguments: number of workers, seconds per pair, memory per worker in MB."""
+    """Load the algebra and serve. Command-line arguments: workers, seconds per pair, memory per worker in MB."""
     import logging
 
     logging.disable(logging.CRITICAL)
-    from rlfr_vlm.grading.algebra import prepare
+    from rlfr_vlm.grading.algebra import patch_libraries
 
-    prepare()
+    patch_libraries()
     for gold, answer in WARM_UP:
         with contextlib.suppress(Exception):
             grade_pair({"gold": gold, "answer": answer})
@@ -247,5 +266,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):  # who started us is gone already
+    with contextlib.suppress(BrokenPipeError):  # the parent process has already exited
         main()

@@ -1,30 +1,40 @@
-"""The verifiable reward: is the final answer right?"""
+"""Verifiable reward: 1 if the final answer is right, else 0."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from rlfr_vlm.grading import GradingPool, Item, Reason, Verdict, grade_many
-from rlfr_vlm.rewards.completion import completion_text
+from rlfr_vlm.grading import Gold, GradingPool, Item, Reason, Verdict, grade_many
+from rlfr_vlm.rewards.completion import Completion, completion_text
 
 SCORES = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNDECIDED: None}
 
 
 def accuracy(
-    completions: list[Any],
-    answer: list[Any],
-    options: Sequence[Any] | None = None,
+    completions: Sequence[Completion],
+    answer: Sequence[Gold],
+    options: Sequence[Sequence[str] | None] | None = None,
     answer_type: Sequence[str | None] | None = None,
     *,
     no_answer_is_wrong: bool = True,
     tolerance: float = 0.0,
     pool: GradingPool | None = None,
     log_metric: Callable[[str, float], None] | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> list[float | None]:
-    """1 when right, 0 when wrong, None when undecided (the row is then masked from the advantage).
+    """Return 1 for right, 0 for wrong and None for undecided answers. Rows with None are masked from the advantage.
 
-    A response that gives no answer has not earned the reward, so it gets 0, unless `no_answer_is_wrong` is False.
+    A response without an answer gets 0, or None if `no_answer_is_wrong` is False.
+
+    Args:
+        completions: responses, as strings or messages.
+        answer: gold answers.
+        options: texts of the options of multiple-choice questions.
+        answer_type: `option`, `text`, or None to infer it from the gold.
+        no_answer_is_wrong: give 0 instead of None to a response without an answer.
+        tolerance: relative tolerance for numbers.
+        pool: worker processes; by default the shared pool of this process.
+        log_metric: called with the name and share of each reason for undecided answers.
+        kwargs: other columns and arguments of TRL, which are ignored.
 
     >>> accuracy(completions=["so \\\\boxed{7}", "so \\\\boxed{8}", "7"], answer=["7", "7", "7"])
     [1.0, 0.0, 0.0]
@@ -32,7 +42,8 @@ def accuracy(
     count = len(completions)
     rows = zip(answer, completions, options or [()] * count, answer_type or [None] * count, strict=True)
     items = [
-        Item(gold, completion_text(response), None, choices or (), kind) for gold, response, choices, kind in rows
+        Item(gold, completion_text(completion), None, row_options or (), row_type)
+        for gold, completion, row_options, row_type in rows
     ]
     grades = grade_many(items, tolerance=tolerance, pool=pool)
     if log_metric is not None:

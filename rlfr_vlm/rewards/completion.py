@@ -1,8 +1,24 @@
-"""What a reward sees of a response."""
+"""Text of prompts and completions, which TRL passes as strings or as lists of messages."""
 
-from typing import Any
+from typing import TypeAlias
+
+from rlfr_vlm.data.rows import Messages
+
+Prompt: TypeAlias = str | Messages
+Completion: TypeAlias = str | Messages
 
 
-def completion_text(completion: str | list[dict[str, Any]]) -> str:
-    """Text of a completion in either of TRL's shapes: a string, or one assistant message."""
+def completion_text(completion: Completion) -> str:
+    """Return the text of a completion: the string, or the content of its assistant message."""
     return completion if isinstance(completion, str) else completion[0]["content"] or ""
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """Return all text of a prompt. Image blocks are skipped."""
+    if isinstance(prompt, str):
+        return prompt
+    parts: list[str] = []
+    for message in prompt:
+        content = message.get("content") or ""
+        parts += [content] if isinstance(content, str) else [block.get("text") or "" for block in content]
+    return "\n".join(parts)

@@ -1,15 +1,12 @@
-"""A user's own reward function, from `path/to/module.py:function` or a dotted path.
+"""Custom reward functions, loaded from `path/to/module.py:function` or a dotted path.
 
-It is called like every TRL reward function, with `prompts`, `completions`, `completion_ids`, every column of the
-rows, and `step`, `truncated`, `per_token_logps` (None where the trainer has none), `trainer_state`, `log_metric` and
-`log_extra`.
-For each response it returns one of
+A custom function is called like every TRL reward function, with `prompts`, `completions`, `completion_ids`, every
+column of the rows, and `step`, `truncated`, `per_token_logps` (None if the trainer has none), `trainer_state`,
+`log_metric` and `log_extra`. It may be async. For each response it returns one of
 
-- a number, or None when it cannot tell;
-- a dict of named numbers, summed (or the entry `reward`, if there is one) and each logged on its own;
-- a list of numbers, one per response token: these go into the token rewards, beside the flow's.
-
-It may be async.
+- a number, or None if it cannot score the response;
+- a dict of named numbers. Each is logged separately. The reward is the entry `reward` if present, else the sum;
+- a list with one number per response token. These are added to the token rewards, like the flow's.
 """
 
 import importlib
@@ -17,82 +14,87 @@ import importlib.util
 import inspect
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeAlias
 
 from rlfr_vlm.errors import UserError, nearest
 
-TokenValues = list[list[float] | None]
+Rewards: TypeAlias = list[float | None]
+RewardFunction: TypeAlias = Callable[..., Any]  # returns Rewards, or an awaitable of Rewards if it is async
+CustomFunction: TypeAlias = Callable[..., Any]  # its return value is validated by `wrap`
+TokenValues: TypeAlias = list[list[float] | None]
 
 
-def is_path(name: str) -> bool:
-    """Whether a reward's name is a place to load it from."""
+def is_import_path(name: str) -> bool:
+    """Return whether a reward's name is a path to load a function from."""
     return ":" in name or "." in name
 
 
-def load_function(name: str) -> Callable[..., Any]:
-    """The function at `module.py:function`, `package.module:function` or `package.module.function`.
+def load_function(name: str) -> CustomFunction:
+    """Import the function `module.py:function`, `package.module:function` or `package.module.function`.
 
     Raises:
-        UserError: no such file, module or function, or it is not callable.
+        UserError: the file, module or function does not exist, or it is not callable.
     """
-    place, _, function = name.rpartition(":") if ":" in name else name.rpartition(".")
+    source, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
     try:
-        module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        module = _load_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
     except (ImportError, OSError, SyntaxError, ValueError, TypeError) as error:
         raise UserError(
             f"Cannot load the reward {name!r}: {error}. Write `path/to/module.py:function` or "
             "`package.module.function`."
         ) from None
-    found = getattr(module, function, None)
-    if not callable(found):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UserError(f"{place} has no function {function!r}.{nearest(function, known)}")
-    return found
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UserError(f"{source} has no function {attribute!r}.{nearest(attribute, functions)}")
+    return function
 
 
-def _load_file(path: Path) -> Any:
+def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # for dataclasses and pickling inside it
+    sys.modules.setdefault(path.stem, module)  # dataclasses and pickling look the module up here
     spec.loader.exec_module(module)
     return module
 
 
-def wrap(function: Callable[..., Any], name: str | None = None) -> Callable[..., Any]:
-    """A reward function in TRL's convention, sync or async as the original.
+def wrap(function: CustomFunction, name: str | None = None) -> RewardFunction:
+    """Adapt a custom function to TRL's convention. The result is async if the function is.
 
-    Values per token are kept in its attribute `token_values` until the trainer takes them; their scalar is 0.
+    Per-token values are stored in the attribute `token_values` of the result until the trainer reads them. The
+    scalar reward of such a response is 0.
     """
     label: str = name or str(getattr(function, "__name__", "custom"))
-    reward: Any
+    reward: Any  # a function with the attribute token_values
 
-    def scalars(values: Any, kwargs: dict[str, Any]) -> list[float | None]:
+    def scalars(values: object, kwargs: dict[str, Any]) -> Rewards:
         checked = _check_count(values, kwargs["completion_ids"], label)
-        reward.token_values = [_tokens(value) for value in checked]
+        reward.token_values = [_token_values(value) for value in checked]
         for value, ids in zip(reward.token_values, kwargs["completion_ids"], strict=True):
             if value is not None and len(value) != len(ids):
                 raise UserError(
                     f"The reward {label} gave {len(value)} values for a response of {len(ids)} tokens. It must give "
                     "one value per response token (completion_ids)."
                 )
-        _log_parts(checked, label, kwargs.get("log_metric"))
+        _log_components(checked, label, kwargs.get("log_metric"))
         _check_finite(checked, reward.token_values, label)
         return [_scalar(value) for value in checked]
 
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
 
-        async def reward_async(**kwargs: Any) -> list[float | None]:
+        async def reward_async(**kwargs: Any) -> Rewards:
             return scalars(await function(**_with_step(kwargs)), kwargs)
 
         reward = reward_async
     else:
 
-        def reward_sync(**kwargs: Any) -> list[float | None]:
+        def reward_sync(**kwargs: Any) -> Rewards:
             return scalars(function(**_with_step(kwargs)), kwargs)
 
         reward = reward_sync
@@ -105,49 +107,51 @@ def _with_step(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {"step": getattr(kwargs.get("trainer_state"), "global_step", None), **kwargs}
 
 
-def _check_count(values: Any, completion_ids: Sequence[Any], label: str) -> list[Any]:
+def _check_count(values: Any, completion_ids: Sequence[Sequence[int]], label: str) -> list[object]:
     checked = list(values) if isinstance(values, Sequence) or hasattr(values, "tolist") else None
     if checked is None or len(checked) != len(completion_ids):
-        got = f"{len(checked)} values" if checked is not None else type(values).__name__
+        returned = f"{len(checked)} values" if checked is not None else type(values).__name__
         raise UserError(
-            f"The reward {label} returned {got} for {len(completion_ids)} responses; return one per response."
+            f"The reward {label} returned {returned} for {len(completion_ids)} responses; return one per response."
         )
     return checked
 
 
-def _tokens(value: Any) -> list[float] | None:
+def _token_values(value: Any) -> list[float] | None:
+    """Return the per-token values that a function gave for a response; None if it gave something else."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     return [float(part) for part in value] if isinstance(value, list | tuple) else None
 
 
-def _check_finite(values: Sequence[Any], tokens: TokenValues, label: str) -> None:
-    found = [number for own in tokens for number in own or []] + [_scalar(value) for value in values]
-    if bad := [number for number in found if number is not None and not math.isfinite(number)]:
-        raise UserError(f"The reward {label} gave {bad[0]}; rewards are finite numbers, or None when it cannot tell.")
+def _check_finite(values: Sequence[object], tokens: TokenValues, label: str) -> None:
+    numbers = [number for row in tokens for number in row or []] + [_scalar(value) for value in values]
+    if bad := [number for number in numbers if number is not None and not math.isfinite(number)]:
+        raise UserError(f"The reward {label} gave {bad[0]}; rewards are finite numbers, or None for no score.")
 
 
-def _named(value: dict[str, Any]) -> dict[str, float]:
-    """Named numbers, without those it could not tell."""
+def _components(value: Mapping[str, float | None]) -> dict[str, float]:
+    """Return the named numbers of a response without those that are None."""
     return {key: float(number) for key, number in value.items() if number is not None}
 
 
 def _scalar(value: Any) -> float | None:
+    """Return the reward of a response: 0 for per-token values, None if there is no score."""
     if value is None:
         return None
     if isinstance(value, dict):
-        named = _named(value)
-        return (named["reward"] if "reward" in named else sum(named.values())) if named else None
-    return 0.0 if _tokens(value) is not None else float(value)
+        components = _components(value)
+        return (components["reward"] if "reward" in components else sum(components.values())) if components else None
+    return 0.0 if _token_values(value) is not None else float(value)
 
 
-def _log_parts(values: Sequence[Any], label: str, log_metric: Callable[[str, float], None] | None) -> None:
+def _log_components(values: Sequence[object], label: str, log_metric: Callable[[str, float], None] | None) -> None:
     if log_metric is None:
         return
-    named = [_named(value) for value in values if isinstance(value, dict)]
-    for key in dict.fromkeys(key for value in named for key in value):
-        found = [value[key] for value in named if key in value]
-        log_metric(f"rewards/{label}/{key}", sum(found) / len(found))
-    sums = [sum(tokens) for value in values if (tokens := _tokens(value)) is not None]
+    rows = [_components(value) for value in values if isinstance(value, dict)]
+    for key in dict.fromkeys(key for row in rows for key in row):
+        numbers = [row[key] for row in rows if key in row]
+        log_metric(f"rewards/{label}/{key}", sum(numbers) / len(numbers))
+    sums = [sum(tokens) for value in values if (tokens := _token_values(value)) is not None]
     if sums:
         log_metric(f"rewards/{label}/sum_over_tokens", sum(sums) / len(sums))

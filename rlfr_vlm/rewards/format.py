@@ -1,19 +1,18 @@
-"""Format rewards: does the response have the asked-for shape? 1 or 0, whatever its answer is worth."""
+"""Format rewards: 1 if the response has the required format, else 0, whether or not its answer is right."""
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import last_boxed
-from rlfr_vlm.rewards.completion import completion_text
+from rlfr_vlm.rewards.completion import Completion, completion_text
 
 R1_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 R1_NOTHINK_TAGS = ("<answer>", "</answer>")
 
 
 def has_tags_in_order(text: str, tags: tuple[str, ...]) -> bool:
-    """Whether each tag stands exactly once, in this order.
+    """Return whether each tag occurs exactly once, in this order.
 
     >>> has_tags_in_order("<think>a</think><answer>7</answer>", R1_TAGS)
     True
@@ -24,29 +23,33 @@ def has_tags_in_order(text: str, tags: tuple[str, ...]) -> bool:
     return all(text.count(tag) == 1 for tag in tags) and positions == sorted(positions)
 
 
-def boxed(text: str) -> bool:
-    """Whether there is a boxed answer."""
+def has_box(text: str) -> bool:
+    """Return whether the text has a non-empty boxed answer."""
     return bool(last_boxed(text))
 
 
-def r1(text: str) -> bool:
-    """`<think>...</think><answer>...</answer>`, each tag once."""
+def has_r1_format(text: str) -> bool:
+    """Return whether the text has the tags `<think>...</think><answer>...</answer>`, each once."""
     return has_tags_in_order(text, R1_TAGS)
 
 
-def r1_nothink(text: str) -> bool:
-    """`<answer>...</answer>`, each tag once."""
+def has_r1_nothink_format(text: str) -> bool:
+    """Return whether the text has the tags `<answer>...</answer>`, each once."""
     return has_tags_in_order(text, R1_NOTHINK_TAGS)
 
 
-FORMATS: dict[str, Callable[[str], bool]] = {"boxed": boxed, "r1": r1, "r1_nothink": r1_nothink}
+FORMATS: dict[str, Callable[[str], bool]] = {
+    "boxed": has_box,
+    "r1": has_r1_format,
+    "r1_nothink": has_r1_nothink_format,
+}
 
 
-def matches(pattern: str) -> Callable[[str], bool]:
-    """A format given by a regular expression that the whole response must match.
+def pattern_format(pattern: str) -> Callable[[str], bool]:
+    """Return a format check: a regular expression must match the full response.
 
     Raises:
-        UserError: the expression is not valid.
+        UserError: the regular expression is invalid.
     """
     try:
         compiled = re.compile(pattern, re.DOTALL)
@@ -56,13 +59,13 @@ def matches(pattern: str) -> Callable[[str], bool]:
 
 
 def format_reward(has_format: Callable[[str], bool], name: str) -> Callable[..., list[float | None]]:
-    """A reward function that gives 1 to responses of that format.
+    """Return a reward function that gives 1 to responses with the format, else 0.
 
-    >>> format_reward(boxed, "format_boxed")(completions=[r"\\boxed{7}", "7"])
+    >>> format_reward(has_box, "format_boxed")(completions=[r"\\boxed{7}", "7"])
     [1.0, 0.0]
     """
 
-    def reward(completions: list[Any], **kwargs: Any) -> list[float | None]:
+    def reward(completions: Sequence[Completion], **kwargs: object) -> list[float | None]:
         return [float(has_format(completion_text(completion))) for completion in completions]
 
     reward.__name__ = name

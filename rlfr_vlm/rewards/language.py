@@ -1,18 +1,16 @@
-"""Language-mix penalty: letters of a script that the prompt does not use."""
+"""Language-mix penalty: the share of letters whose script does not occur in the prompt."""
 
 import unicodedata
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from rlfr_vlm.rewards.completion import completion_text
+from rlfr_vlm.rewards.completion import Completion, Prompt, completion_text, prompt_text
 
-# Greek letters name variables in every language.
-ALWAYS_FINE = frozenset({"GREEK"})
+ALWAYS_ALLOWED = frozenset({"GREEK", "LATIN"})  # variables and LaTeX commands in every language
 ALIASES = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "HANGUL": "HANGUL", "CJK": "CJK"}
 
 
 def scripts_of(text: str) -> Iterable[str]:
-    """The script of each letter: LATIN, CJK, CYRILLIC, ..."""
+    """Yield the script of each letter: LATIN, CJK, CYRILLIC, ..."""
     for character in text:
         if character.isalpha():
             script = "LATIN" if character.isascii() else unicodedata.name(character, "OTHER").split()[0].split("-")[0]
@@ -20,30 +18,19 @@ def scripts_of(text: str) -> Iterable[str]:
 
 
 def foreign_share(response: str, prompt: str) -> float:
-    """Share of the response's letters whose script the prompt never uses; LaTeX and digits are no letters of note.
+    """Return the share of the response's letters in a script that is not in the prompt. Latin and Greek are allowed.
 
     >>> foreign_share("the sum 和 is", "What is the sum?")
     0.1111111111111111
     """
-    known = set(scripts_of(prompt)) | ALWAYS_FINE | {"LATIN"}  # LaTeX commands and variables are Latin everywhere
-    found = list(scripts_of(response))
-    return sum(script not in known for script in found) / len(found) if found else 0.0
+    allowed = set(scripts_of(prompt)) | ALWAYS_ALLOWED
+    scripts = list(scripts_of(response))
+    return sum(script not in allowed for script in scripts) / len(scripts) if scripts else 0.0
 
 
-def language_mix(completions: list[Any], prompts: list[Any], **kwargs: Any) -> list[float | None]:
-    """Minus the share of foreign letters, from -1 to 0."""
+def language_mix(completions: Sequence[Completion], prompts: Sequence[Prompt], **kwargs: object) -> list[float | None]:
+    """Return minus the share of foreign letters of each response, from -1 to 0."""
     return [
         -foreign_share(completion_text(completion), prompt_text(prompt)) + 0.0
         for completion, prompt in zip(completions, prompts, strict=True)
     ]
-
-
-def prompt_text(prompt: str | list[dict[str, Any]]) -> str:
-    """All text of a prompt, messages or string."""
-    if isinstance(prompt, str):
-        return prompt
-    parts: list[str] = []
-    for message in prompt:
-        content = message.get("content") or ""
-        parts += [content] if isinstance(content, str) else [block.get("text") or "" for block in content]
-    return "\n".join(parts)

@@ -1,11 +1,12 @@
 """Soft overlong punishment of DAPO (arXiv 2503.14476, equation 13)."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+
+from rlfr_vlm.rewards.completion import Completion
 
 
 def overlong_penalty(length: int, limit: int, buffer: int) -> float:
-    """0 up to `limit - buffer` tokens, then linearly down to -1 at `limit`, and -1 beyond.
+    """Return 0 up to `limit - buffer` tokens, then linearly down to -1 at `limit`, and -1 beyond.
 
     >>> [overlong_penalty(length, limit=100, buffer=20) for length in (80, 90, 100, 130)]
     [0.0, -0.5, -1.0, -1.0]
@@ -17,9 +18,11 @@ def overlong_penalty(length: int, limit: int, buffer: int) -> float:
 
 
 def length_reward(limit: int, buffer: int) -> Callable[..., list[float | None]]:
-    """A reward function of the number of response tokens."""
+    """Return a reward function that applies `overlong_penalty` to the number of response tokens."""
 
-    def overlong(completions: list[Any], completion_ids: list[list[int]], **kwargs: Any) -> list[float | None]:
+    def overlong(
+        completions: Sequence[Completion], completion_ids: Sequence[Sequence[int]], **kwargs: object
+    ) -> list[float | None]:
         return [overlong_penalty(len(ids), limit, buffer) for ids in completion_ids]
 
     return overlong

@@ -1,20 +1,28 @@
-"""The reference-probability reward of RLPR (arXiv 2506.18254): no verifier, only the policy's own probabilities.
+"""Reference-probability reward of RLPR (arXiv 2506.18254): the policy's probabilities replace a verifier.
 
-r is the mean probability of the reference answer's tokens when the response's own answer is replaced by the
-reference; r' the same with no reasoning before it, under the initial policy. What the reasoning added is rewarded:
-(1 - f) * clip(r - r', 0, 1) + f * format. The text side is here; the trainer computes the probabilities
-(rlfr_vlm/trainer/signals/reference_probability.py).
+r is the mean probability of the reference answer's tokens after the response's answer is replaced by the reference.
+r' is the same without reasoning, under the initial policy. The reward is the gain from reasoning:
+(1 - f) * clip(r - r', 0, 1) + f * format. This module builds the texts and combines the terms. The trainer computes
+the probabilities (rlfr_vlm/trainer/signals/reference_probability.py).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rlfr_vlm.data.rows import Row
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.grading import gold_list
+from rlfr_vlm.grading import Gold, gold_list
 from rlfr_vlm.options import RewardOptions
-from rlfr_vlm.rewards.completion import completion_text
-from rlfr_vlm.rewards.format import R1_NOTHINK_TAGS, R1_TAGS, boxed, has_tags_in_order, r1, r1_nothink
+from rlfr_vlm.rewards.completion import Completion, Prompt, completion_text
+from rlfr_vlm.rewards.format import (
+    R1_NOTHINK_TAGS,
+    R1_TAGS,
+    has_box,
+    has_r1_format,
+    has_r1_nothink_format,
+    has_tags_in_order,
+)
 from rlfr_vlm.rewards.repetition import is_repetitive
 
 REPETITION_PENALTY = -1.0
@@ -22,33 +30,33 @@ REPETITION_PENALTY = -1.0
 
 @dataclass(frozen=True)
 class Template:
-    """How a response marks its answer.
+    """Markup of the answer in a response.
 
     Attributes:
-        opening: must each stand exactly once, in this order; the answer follows the last one.
-        closing: is put behind the reference.
-        space: stands before the reference where the response has no white space of its own.
-        unreasoned: stands before the answer when there is no reasoning.
-        has_format: the format reward's question.
+        opening: tags that must each occur exactly once, in this order; the answer follows the last one.
+        closing: text added after the reference.
+        space: text added before the reference if the response has no white space there.
+        empty_reasoning: text before the reference in a response without reasoning.
+        has_format: check of the format reward.
     """
 
     opening: tuple[str, ...]
     closing: str
     space: str
-    unreasoned: str
+    empty_reasoning: str
     has_format: Callable[[str], bool]
 
 
 TEMPLATES = {
-    "r1": Template(R1_TAGS[:3], " </answer>", " ", "<think> </think> <answer>", r1),
-    "r1_nothink": Template(R1_NOTHINK_TAGS[:1], " </answer>", " ", "<answer>", r1_nothink),
-    "boxed": Template(("\\boxed{",), "}", "", "\\boxed{", boxed),  # ours, for policies that box their answers
+    "r1": Template(R1_TAGS[:3], " </answer>", " ", "<think> </think> <answer>", has_r1_format),
+    "r1_nothink": Template(R1_NOTHINK_TAGS[:1], " </answer>", " ", "<answer>", has_r1_nothink_format),
+    "boxed": Template(("\\boxed{",), "}", "", "\\boxed{", has_box),  # not in RLPR; for policies that box their answers
 }
 
 
 @dataclass(frozen=True)
 class Spliced:
-    """A text and where in it (characters) the reference answer stands."""
+    """A text and the character span [start, end) of the reference answer in it."""
 
     text: str
     start: int
@@ -56,10 +64,10 @@ class Spliced:
 
 
 def splice(response: str, reference: str, mode: str) -> Spliced | None:
-    """The response with its own answer replaced by the reference; None for a response that is not valid.
+    """Replace the answer of a response by the reference; None for an invalid response.
 
-    Valid is exactly one of each opening tag, in order, with something behind the last. The response's own white space
-    behind it is kept.
+    A valid response has each opening tag exactly once, in order, and text after the last one. Its white space after
+    the last tag is kept.
 
     >>> splice("2+2 <answer>5</answer>", "4", "r1_nothink")
     Spliced(text='2+2 <answer> 4 </answer>', start=13, end=14)
@@ -78,19 +86,19 @@ def splice(response: str, reference: str, mode: str) -> Spliced | None:
 
 
 def unreasoned(reference: str, mode: str) -> Spliced:
-    """The reference in the same template, right after the prompt, with no reasoning."""
+    """Return the reference in the same template, without reasoning."""
     template = TEMPLATES[mode]
-    return join(template.unreasoned, reference, template.space, template.closing)
+    return join(template.empty_reasoning, reference, template.space, template.closing)
 
 
 def join(head: str, reference: str, space: str, closing: str) -> Spliced:
-    """Head, white space, reference, closing tag."""
+    """Concatenate head, white space, reference and closing tag."""
     before = head + space
     return Spliced(before + reference + closing, len(before), len(before) + len(reference))
 
 
 def overlapping(offsets: Sequence[tuple[int, int]], start: int, end: int) -> list[bool]:
-    """Which tokens (character spans) overlap [start, end). A token fused with the space before it does.
+    """Return for each token span whether it overlaps [start, end). A token may include a leading space.
 
     >>> overlapping([(0, 8), (8, 10), (10, 11), (11, 12)], 9, 11)
     [False, True, True, False]
@@ -99,7 +107,7 @@ def overlapping(offsets: Sequence[tuple[int, int]], start: int, end: int) -> lis
 
 
 def mix(probability: float, baseline: float, has_format: bool, format_weight: float) -> float:
-    """(1 - f) * clip(r - r', 0, 1) + f * format.
+    """Return (1 - f) * clip(r - r', 0, 1) + f * format.
 
     >>> round(mix(0.75, 0.25, True, 0.1), 6), mix(0.2, 0.9, False, 0.1)
     (0.55, 0.0)
@@ -108,17 +116,17 @@ def mix(probability: float, baseline: float, has_format: bool, format_weight: fl
 
 
 class AnswerProbabilities(Protocol):
-    """What the trainer offers to the reward."""
+    """Probabilities that the trainer computes for the reward."""
 
-    def current(self, rows: Sequence[dict[str, Any]], texts: Sequence[Spliced | None]) -> list[float]:
-        """Mean probability of each reference under the policy as it is; 0 where there is no text."""
+    def current(self, rows: Sequence[Row], texts: Sequence[Spliced | None]) -> list[float]:
+        """Return the mean probability of each reference under the current policy; 0 if the text is None."""
 
-    def baseline(self, rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[float]:
-        """Mean probability of each reference, unreasoned, under the initial policy."""
+    def baseline(self, rows: Sequence[Row], references: Sequence[str]) -> list[float]:
+        """Return the mean probability of each reference without reasoning under the initial policy."""
 
 
 class ReferenceProbability:
-    """The reward function. The trainer binds it to its policy; until then it cannot be called."""
+    """The reward function. It can be called after the trainer has set `probabilities`."""
 
     def __init__(self, options: RewardOptions) -> None:
         self.options = options
@@ -127,16 +135,19 @@ class ReferenceProbability:
         if options.rlpr_mode not in TEMPLATES:
             raise UserError(f"rlpr_mode is {options.rlpr_mode!r}; choose one of {', '.join(TEMPLATES)}.")
         if not 0 <= options.rlpr_format_weight <= 1:
-            raise UserError(f"rlpr_format_weight is {options.rlpr_format_weight}; it is a share between 0 and 1.")
+            raise UserError(f"rlpr_format_weight is {options.rlpr_format_weight}; set it to a value from 0 to 1.")
 
     def __call__(
-        self, prompts: list[Any], completions: list[Any], answer: list[Any], **kwargs: Any
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], answer: Sequence[Gold], **kwargs: Any
     ) -> list[float | None]:
         if self.probabilities is None:
-            raise UserError("The reward reference_probability needs a trainer: it asks the policy itself.")
+            raise UserError(
+                "The reward reference_probability needs a trainer, which computes the policy's probabilities."
+            )
         mode, weight = self.options.rlpr_mode, self.options.rlpr_format_weight
         images = kwargs.get("images") or [None] * len(prompts)
-        rows = [{"prompt": prompt, "images": own} for prompt, own in zip(prompts, images, strict=True)]
+        pairs = zip(prompts, images, strict=True)
+        rows: list[Row] = [{"prompt": prompt, "images": row_images} for prompt, row_images in pairs]
         references = [gold_list(gold)[0].strip() for gold in answer]
         texts = [completion_text(completion) for completion in completions]
         spliced = [splice(text, reference, mode) for text, reference in zip(texts, references, strict=True)]

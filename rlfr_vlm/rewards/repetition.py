@@ -1,27 +1,29 @@
-"""Repetition penalty: a window of words that comes back again and again. Linear in the length of the response."""
+"""Repetition penalty: -1 if a window of words occurs many times. Takes time linear in the length of the response."""
 
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
 
-from rlfr_vlm.rewards.completion import completion_text
+from rlfr_vlm.rewards.completion import Completion, completion_text
 
-WINDOW = 10
-MOST = 10
+WINDOW = 10  # words
+MAX_COUNT = 10  # occurrences of a window from which a response is repetitive
 
 
-def is_repetitive(text: str, window: int = WINDOW, most: int = MOST) -> bool:
-    """Whether some run of `window` words occurs at least `most` times. Source: RLPR (arXiv 2506.18254), released code.
+def is_repetitive(text: str, window: int = WINDOW, max_count: int = MAX_COUNT) -> bool:
+    """Return whether some run of `window` words occurs at least `max_count` times.
+
+    Source: RLPR (arXiv 2506.18254), released code.
 
     >>> is_repetitive("so " * 19), is_repetitive("so " * 18)
     (True, False)
     """
     words = text.lower().split()
     counts = Counter(zip(*(words[start:] for start in range(window)), strict=False))
-    return max(counts.values(), default=0) >= most
+    return max(counts.values(), default=0) >= max_count
 
 
-def repetition(completions: list[Any], **kwargs: Any) -> list[float | None]:
-    """-1 for a repetitive response, else 0.
+def repetition(completions: Sequence[Completion], **kwargs: object) -> list[float | None]:
+    """Return -1 for each repetitive response, else 0.
 
     >>> repetition(completions=["7", "so " * 19])
     [0.0, -1.0]

@@ -270,7 +270,7 @@ def test_text_only_policy_fits_and_trains(make_text_policy, text_tokenizer, tmp_
     assert main(fit_arguments(policy, flow, *data)) == 0
     assert main(train_arguments(policy, run, *data, "--flow_path", flow)) == 0
     assert main(train_arguments(policy, run + "-2", "--flow_path", flow)) == 2
-    assert "the policy is text-only and cannot look at it" in capsys.readouterr().err
+    assert "the row has images, but the policy is text-only" in capsys.readouterr().err
 
 
 def test_pixel_limits_reach_the_processor(policy_folder):

@@ -1,4 +1,4 @@
-"""`check_rows`: every kind of bad row is found, named and counted; what is left is written."""
+"""Checking a data set: bad rows are counted by reason, and the remaining rows are written."""
 
 import json
 
@@ -17,7 +17,7 @@ NEEDS = ("prompt", "answer")
 
 @pytest.fixture
 def broken(tmp_path):
-    """Ten rows: three good, seven bad in seven ways."""
+    """Ten rows: three good ones, and seven that are bad for different reasons."""
     Image.new("RGB", (56, 28), "red").save(tmp_path / "a.png")
     Image.new("RGB", (56, 28), "blue").save(tmp_path / "b.png")
     (tmp_path / "bad.png").write_bytes(b"no image")
@@ -25,7 +25,7 @@ def broken(tmp_path):
         {"prompt": "one", "images": ["a.png"], "answer": "7"},
         {"prompt": "one", "images": ["b.png"], "answer": ["x+1", "7"]},
         {"prompt": "text", "answer": "B"},
-        {"prompt": "one", "images": ["a.png"], "answer": "8"},  # a duplicate, whatever its answer
+        {"prompt": "one", "images": ["a.png"], "answer": "8"},  # a duplicate, although its answer differs
         {"prompt": "gone", "images": ["gone.png"], "answer": "7"},
         {"prompt": "bad", "images": ["bad.png"], "answer": "7"},
         {"prompt": "<image><image>two places", "images": ["a.png"], "answer": "7"},
@@ -37,9 +37,14 @@ def broken(tmp_path):
 
 
 REASONS = {
-    "duplicate": 1, "image missing": 1, "image unreadable": 1, "image places": 1, "no answer": 1, "gold answer": 1,
+    "duplicate": 1,
+    "image missing": 1,
+    "image unreadable": 1,
+    "image places": 1,
+    "no answer": 1,
+    "gold answer": 1,
     "json": 1,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -53,7 +58,7 @@ def test_reasons_counts_and_examples(broken, workers, monkeypatch):
     assert report.dropped_share == pytest.approx(0.7)
 
 
-def test_the_clean_set_loads_and_is_clean(broken, tmp_path):
+def test_the_clean_data_set_has_no_bad_rows(broken, tmp_path):
     report = check_rows(broken, NEEDS, workers=1, progress=False)
     clean, settings = write_clean(broken, report, tmp_path / "out")
     assert settings == {"dataset_name": str(clean), "media_root": str(tmp_path)}
@@ -66,8 +71,8 @@ def test_the_clean_set_loads_and_is_clean(broken, tmp_path):
 def test_embedded_images_stay_embedded(tmp_path):
     import datasets
 
-    features = datasets.Features({"prompt": datasets.Value("string"), "answer": datasets.Value("string"),
-                                  "images": datasets.List(datasets.Image())})  # fmt: skip
+    text = datasets.Value("string")
+    features = datasets.Features({"prompt": text, "answer": text, "images": datasets.List(datasets.Image())})
     rows = [{"prompt": f"q{i}", "answer": "7", "images": [Image.new("RGB", (30, 30))]} for i in range(3)]
     datasets.Dataset.from_list(rows, features=features).to_parquet(str(tmp_path / "rows.parquet"))
     options = DataOptions(dataset_name=str(tmp_path / "rows.parquet"))
@@ -78,18 +83,21 @@ def test_embedded_images_stay_embedded(tmp_path):
     assert [row["prompt"][0]["content"][1]["text"] for row in load_rows(str(clean))] == ["q0", "q2"]
 
 
-def test_a_dropped_row_does_not_claim_its_prompt_and_responses_tell_rows_apart(tmp_path):
-    rows = [{"prompt": "q", "answer": "???"}, {"prompt": "q", "answer": "7", "response": "so 7"},
-            {"prompt": "q", "answer": "???", "response": "thus 7"}]  # fmt: skip
+def test_duplicates_of_dropped_rows_and_rows_with_other_responses_are_kept(tmp_path):
+    rows = [
+        {"prompt": "q", "answer": "???"},
+        {"prompt": "q", "answer": "7", "response": "so 7"},
+        {"prompt": "q", "answer": "???", "response": "thus 7"},
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     options = DataOptions(dataset_name=str(tmp_path / "rows.jsonl"))
     assert check_rows(options, NEEDS, workers=1, progress=False).kept == [1]
     expert = check_rows(options, ("prompt", "response"), workers=1, progress=False)
-    assert expert.kept == [1, 2]  # golds are not judged where no answer is needed
+    assert expert.kept == [1, 2]  # golds are not checked if no answer is needed
     assert expert.dropped == {"no response": 1}
 
 
-def test_settings_that_cannot_work(broken):
+def test_invalid_settings_raise_an_error(broken):
     for changes, message in (
         ({"long_prompts": "dorp"}, "Did you mean 'drop'"),
         ({"max_prompt_tokens": 9}, "only counted"),

@@ -1,4 +1,4 @@
-"""The embedded task: real scans, disjoint splits, the same rows from the same seed."""
+"""Embedded task `digits`: real scans, disjoint splits, rows determined by the seed."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_images_show_the_two_scans_side_by_side():
     )
     scans = load_digits()
     for half, digit in ((image[:, :28], left), (image[:, 28:], right)):
-        # shrink back to 8x8 and find the nearest scan: it must carry the digit the row claims
+        # shrink back to 8x8 and find the nearest scan, whose label must be the digit of the row
         small = np.array([[half[int(y * 3.5) + 1, int(x * 3.5) + 1] for x in range(8)] for y in range(8)]) * 16 / 255
         test_scans = scan_indices("test")
         nearest = test_scans[np.argmin(((scans.images[test_scans] - small) ** 2).sum(axis=(1, 2)))]

@@ -1,4 +1,4 @@
-"""Rows to tensors."""
+"""Encoding of rows as tensors."""
 
 import torch
 
@@ -21,21 +21,21 @@ def test_prompt_string_is_the_chat_template_with_one_placeholder(processor):
     assert render_prompt(processor, prompt) == expected
 
 
-def test_prompts_are_what_trl_builds(processor):
-    """TRL tokenizes through `apply_chat_template`; both ways must give the same ids and pixels."""
+def test_prompts_equal_those_of_trl(processor):
+    """TRL tokenizes with `apply_chat_template`. Both ways must give the same ids and pixels."""
     row = rows_of(processor)[0]
-    ours = encode_prompts(processor, [row])
+    encoded = encode_prompts(processor, [row])
     image = row["images"][0]
     messages = [
         {**m, "content": [{**b, "image": image} if b["type"] == "image" else b for b in m["content"]]}
         for m in row["prompt"]
     ]
-    theirs = processor.apply_chat_template([messages], tokenize=True, return_dict=True, add_generation_prompt=True)
-    assert ours.input_ids[0].tolist() == theirs["input_ids"][0]
-    assert torch.equal(ours.extra["pixel_values"], theirs["pixel_values"])
+    expected = processor.apply_chat_template([messages], tokenize=True, return_dict=True, add_generation_prompt=True)
+    assert encoded.input_ids[0].tolist() == expected["input_ids"][0]
+    assert torch.equal(encoded.extra["pixel_values"], expected["pixel_values"])
     # image tokens = patches / merge^2
-    image_tokens = (ours.input_ids == processor.image_token_id).sum()
-    assert image_tokens == ours.extra["image_grid_thw"].prod() // 4 == 2
+    image_tokens = (encoded.input_ids == processor.image_token_id).sum()
+    assert image_tokens == encoded.extra["image_grid_thw"].prod() // 4 == 2
 
 
 def test_responses_follow_the_prompt_and_end_with_the_end_token(processor):

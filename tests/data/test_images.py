@@ -1,4 +1,4 @@
-"""Images of every kind: what is opened and how, what is refused and why."""
+"""Opening images: accepted kinds and their conversion, rejected images and the reasons."""
 
 import base64
 import io
@@ -28,7 +28,7 @@ def rules(tmp_path):
     return ImageRules(tmp_path / "media")
 
 
-def test_every_way_to_hand_over_an_image(rules):
+def test_every_kind_of_image_value(rules):
     png = encoded(RED)
     text = base64.b64encode(png + b"\x00" * 200).decode()
     for value in (
@@ -53,16 +53,16 @@ def test_modes_become_rgb():
     assert open_image(encoded(Image.new("1", (10, 10), 1))).getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_sixteen_bits_are_scaled_not_clipped():
-    """65535 is white, half of it is grey 128; PIL's own conversion would clip both to 255."""
+def test_sixteen_bits_are_scaled_and_not_clipped():
+    """65535 is white and half of it is grey 128. PIL's conversion would clip both to 255."""
     deep = Image.fromarray(np.array([[65535, 32896, 0]] * 4, dtype=np.uint16))
-    found = open_image(encoded(deep))
-    assert [found.getpixel((x, 0))[0] for x in range(3)] == [255, 128, 0]
+    image = open_image(encoded(deep))
+    assert [image.getpixel((x, 0))[0] for x in range(3)] == [255, 128, 0]
 
 
 def test_exif_rotation_is_applied():
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x0112] = 6  # rotate by 90 degrees
     image = encoded(Image.new("RGB", (40, 30)), "JPEG", exif=exif)
     assert open_image(image).size == image_size(image, ImageRules()) == (30, 40)
 
@@ -94,19 +94,19 @@ def test_first_frame_of_an_animation():
         (Image.new("RGB", (1, 10)), "image too small", "1 x 10"),
     ],
 )
-def test_what_is_refused(rules, value, reason, detail):
+def test_rejected_images(rules, value, reason, detail):
     with pytest.raises(BadRow) as caught:
         open_image(value, rules)
     assert caught.value.reason == reason and detail in caught.value.detail
 
 
-def test_a_link_out_of_the_folder_is_refused(rules):
+def test_a_link_out_of_the_folder_is_rejected(rules):
     (rules.media_root / "link.png").symlink_to(rules.media_root.parent / "outside.png")
     with pytest.raises(BadRow, match="leads outside"):
         open_image("link.png", rules)
 
 
-def test_a_decompression_bomb_is_refused(monkeypatch):
+def test_a_decompression_bomb_is_rejected(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(BadRow, match="image unreadable"):
         open_image(encoded(Image.new("RGB", (50, 50))))

@@ -1,4 +1,4 @@
-"""Token counts by arithmetic equal the processor's; prompts that are too long are dealt with, and counted."""
+"""Computed token counts equal the processor's, and prompts that are too long are dropped, downscaled or rejected."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_image_tokens_equal_qwen_vl_utils(size):
 
 @pytest.fixture
 def long_rows(tmp_path):
-    """Rows 0 to 2 have images of 2, 30 and two of 30 tokens; row 3 has only text; row 4 much text."""
+    """Rows 0 to 2 have images of 2, 30 and twice 30 tokens; row 3 has short text and row 4 long text."""
     sizes = {"a": (56, 28), "b": (28 * 6, 28 * 5), "c": (28 * 6, 28 * 5)}
     for name, size in sizes.items():
         Image.new("RGB", size).save(tmp_path / f"{name}.png")
@@ -47,21 +47,21 @@ def long_rows(tmp_path):
 
 
 def prompt_lengths(processor, rows, numbers):
-    opened = [rows.opened(number) for number in numbers]
-    return [int(encode_prompts(processor, [row]).attention_mask.sum()) for row in opened]
+    loaded = [rows.load(number) for number in numbers]
+    return [int(encode_prompts(processor, [row]).attention_mask.sum()) for row in loaded]
 
 
-def test_whole_prompts_equal_the_processors(processor, long_rows):
+def test_prompt_lengths_equal_the_processors(processor, long_rows):
     numbers = range(5)
-    described = [long_rows.described(number) for number in numbers]
-    sizes = [[image.size for image in long_rows.opened(number)["images"]] for number in numbers]
-    assert TokenCounter(processor).count(described, sizes) == prompt_lengths(processor, long_rows, numbers)
+    rows = [long_rows.parse(number) for number in numbers]
+    sizes = [[image.size for image in long_rows.load(number)["images"]] for number in numbers]
+    assert TokenCounter(processor).prompt_tokens(rows, sizes) == prompt_lengths(processor, long_rows, numbers)
 
 
 def test_dropping(processor, long_rows):
     limit = max(prompt_lengths(processor, long_rows, [0, 3]))
     plan = plan_lengths(long_rows, processor, limit, "drop")
-    assert plan.kept == [0, 3, 5]  # the broken row is replaced, and counted, when it is read
+    assert plan.kept == [0, 3, 5]  # the broken row is replaced and counted when it is read
     assert plan.counts == {"within the limit": 2, "dropped": 3}
     assert len(as_dataset(long_rows, plan.kept)) == 3
 
@@ -76,12 +76,12 @@ def test_downscaling(processor, long_rows):
 
 
 def test_downscaling_uses_the_room_that_small_images_leave(processor):
-    """28 x 28 is one token; the large image gets the rest of the limit, not half of it."""
+    """A 28 x 28 image is one token. The large image gets the rest of the limit, not half of it."""
     counter = TokenCounter(processor)
-    limit = counter.images([(28, 28), (1120, 1120)]) // 2
+    limit = counter.image_tokens([(28, 28), (1120, 1120)]) // 2
     pixels = counter.pixels_that_fit(0, [(28, 28), (1120, 1120)], limit)
     assert pixels > 0.9 * (limit - 2) * counter.grid.side**2
-    counter.pixels_that_fit(0, [(5550, 28)], 50)  # may get too thin for the processor, which is no error here
+    counter.pixels_that_fit(0, [(5550, 28)], 50)  # an image that becomes too thin for the processor is no error
 
 
 def test_stopping_names_the_row(processor, long_rows):
@@ -94,12 +94,12 @@ def test_stopping_names_the_row(processor, long_rows):
 def test_text_policies(text_tokenizer, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "sum?"}\n{"prompt": "sum? sum? sum? sum?"}')
     rows = read_rows(DataOptions(dataset_name=str(tmp_path / "rows.jsonl")))
-    (count,) = TokenCounter(text_tokenizer).count([rows.described(0)], [[]])
+    (count,) = TokenCounter(text_tokenizer).prompt_tokens([rows.parse(0)], [[]])
     assert plan_lengths(rows, text_tokenizer, count, "drop").kept == [0]
 
 
-def test_images_are_given_the_processors_size(processor):
-    """3 pixels of 28 at least, 12 at most; what has its size is left alone."""
+def test_images_are_resized_like_in_the_processor(processor):
+    """Images get 3 to 12 tokens. An image of the right size is returned unchanged."""
     from PIL import Image
 
     grid = SmartResizeGrid(patch=14, merge=2, min_pixels=3 * 28**2, max_pixels=12 * 28**2)

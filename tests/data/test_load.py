@@ -1,4 +1,4 @@
-"""Data sets by name, and everything that can be wrong with them."""
+"""Loading data sets by name, and errors in data sets."""
 
 import json
 
@@ -77,7 +77,7 @@ def test_splits(tmp_path):
         load_rows("digits", split="validation")
 
 
-def test_a_column_of_two_types_costs_nothing(tmp_path):
+def test_a_column_may_have_several_types(tmp_path):
     name = write_rows(tmp_path / "rows.jsonl", [{"prompt": "q", "answer": a} for a in ("7", 8, ["9", "10"], 0.5)])
     assert [row["answer"] for row in load_rows(name, columns=("prompt", "answer"))] == ["7", 8, ["9", "10"], 0.5]
 
@@ -127,7 +127,7 @@ def test_empty_and_unreadable_files(tmp_path):
         load_rows(str(tmp_path / "broken.json"))
 
 
-def test_messages_with_images_inside_go_through_trls_own_check(tmp_path):
+def test_trl_accepts_messages_with_image_blocks(tmp_path):
     from trl.data_utils import prepare_multimodal_messages
 
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
@@ -137,7 +137,7 @@ def test_messages_with_images_inside_go_through_trls_own_check(tmp_path):
     assert filled[0]["content"][0]["image"].size == (40, 30)
 
 
-def test_other_columns_travel_with_the_row(tmp_path):
+def test_other_columns_are_kept(tmp_path):
     rows = load_rows(write_rows(tmp_path / "rows.jsonl", [{"prompt": "q", "difficulty": 3}, {"prompt": "r"}]))
     assert rows[0]["difficulty"] == 3 and rows[0:2]["difficulty"] == [3, None]
 
@@ -198,28 +198,28 @@ def test_a_replacement_is_one_of_the_kept_rows_and_marked(tmp_path):
 @pytest.mark.parametrize(
     "row", [{"prompt": ["hello"]}, {"prompt": "\ud800"}, {"prompt": "<image> <|image_pad|>", "images": ["a.png"]}]
 )
-def test_rows_that_the_tokenizer_or_processor_would_die_of(tmp_path, row):
+def test_rows_that_the_tokenizer_or_processor_cannot_handle_are_bad(tmp_path, row):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     rows = read_rows(DataOptions(dataset_name=write_rows(tmp_path / "rows.jsonl", [row])))
     with pytest.raises(BadRow):
-        rows.described(0)
+        rows.parse(0)
 
 
 def test_a_text_policy_takes_no_images(with_image):
     rows = read_rows(DataOptions(dataset_name=with_image))
     rows.for_text_policy = True
     with pytest.raises(BadRow, match="text-only"):
-        rows.described(0)
+        rows.parse(0)
 
 
 def many_rows(tmp_path, bad: dict[int, str], size: int = 100, **settings):
-    """`size` rows of which some are broken lines; gives the dataset."""
+    """Return `size` rows in which the lines `bad` are replaced."""
     lines = [bad.get(i) or json.dumps({"prompt": f"q{i}", "answer": str(i)}) for i in range(size)]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     return read_rows(DataOptions(dataset_name=str(tmp_path / "rows.jsonl"), **settings), ("prompt", "answer"))
 
 
-def test_a_bad_row_is_replaced_always_by_the_same_one_and_counted(tmp_path):
+def test_a_bad_row_always_has_the_same_replacement_and_is_counted(tmp_path):
     rows = many_rows(tmp_path, {60: "{broken", 61: '{"prompt": "q"}'}, bad_row_limit=0.05)
     dataset = as_dataset(rows)
     dataset[0:55]
@@ -237,7 +237,7 @@ def test_too_many_bad_rows_stop_the_run(tmp_path):
         as_dataset(rows)[0:100]
 
 
-def test_a_set_of_bad_rows_alone(tmp_path):
+def test_a_data_set_without_good_rows(tmp_path):
     rows = many_rows(tmp_path, dict.fromkeys(range(5), "{broken"), size=5, bad_row_limit=1.0)
     with pytest.raises(UserError, match="No row of the dataset can be used"):
         as_dataset(rows)[0]

@@ -1,4 +1,4 @@
-"""Other tools' rows become documented ones."""
+"""Conversion of other tools' rows to the documented format."""
 
 import json
 
@@ -65,7 +65,7 @@ def test_presets(name):
     ("raw", "reason"),
     [
         ([1, 2], "json"),
-        ({"prompt": "[{broken"}, None),  # no messages: a question that begins with a bracket
+        ({"prompt": "[{broken"}, None),  # a question that begins with a bracket, not messages
         ({"prompt": '[{"role": "user"'}, "prompt"),
         ({"prompt": "q", "options": 4}, "options"),
         ({"conversations": ["hello", {"from": "gpt"}]}, None),
@@ -73,7 +73,7 @@ def test_presets(name):
         ({"conversations": [{"from": "narrator", "value": "q"}]}, "prompt"),
     ],
 )
-def test_rows_that_are_not_what_they_look_like(raw, reason):
+def test_rows_with_unexpected_content(raw, reason):
     convert = Converter()
     if reason is None:
         assert convert(raw).get("prompt") == raw.get("prompt")
@@ -95,7 +95,7 @@ def test_unknown_preset():
         Converter("sharegtp")
 
 
-def test_suites_of_the_shared_folder_load_as_they_are(shared):
+def test_the_math_suites_load(shared):
     from rlfr_vlm.data.load import load_rows
 
     counts = {}
@@ -106,7 +106,7 @@ def test_suites_of_the_shared_folder_load_as_they_are(shared):
     assert sum(counts.values()) == 1590
 
 
-def test_messages_are_recognised_however_they_are_printed():
+def test_messages_are_recognised_with_any_white_space():
     for text in (json.dumps(MESSAGES, indent=1), " [ " + json.dumps(MESSAGES)[1:]):
         assert Converter()({"prompt": text})["images"] == ["a.png"]
     assert Converter()({"prompt": MESSAGES})["images"] == ["a.png"]

@@ -1,4 +1,4 @@
-"""Extraction: where the answer of a response is, and where none is."""
+"""Extraction of the final answer from responses, including responses without one."""
 
 import time
 
@@ -56,14 +56,14 @@ def test_last_boxed(text, content):
         ("**Final Answer**\n\n7", "7", "phrase", "none"),
         ("答案：7", "7", "phrase", "none"),
         ("The answer is not 7", None, "none", "none"),
-        ("5 + 2 = 7", None, "none", "none"),  # no other text is parsed in its place
+        ("5 + 2 = 7", None, "none", "none"),  # other text is not parsed as an answer
         ("", None, "none", "none"),
     ],
 )
 def test_extract(response, answer, how, reasoning):
-    found = extract(response)
-    assert (found.answer, found.how, found.reasoning) == (answer, how, reasoning)
-    assert found.raw == response
+    extraction = extract(response)
+    assert (extraction.answer, extraction.how, extraction.reasoning) == (answer, how, reasoning)
+    assert extraction.raw == response
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_extract(response, answer, how, reasoning):
         ("We can rule out (A). The answer must be (D)", "D"),
         ("Not (A) but (C).", "C"),
         ("So it is A, not B.", "A"), ("The correct choice is (C), since A is wrong", "C"),
-        ("B, C are wrong", None),  # mentioned and discarded
+        ("B, C are wrong", None),  # mentioned and rejected
         ("The options.\n(A) 5\n(B) 6\n(C) 7\n(D) 8", None),  # a list of options, no conclusion
         ("Option A: 5\nOption B: 6\nI need to compute more", None), ("P(A) = 0.3 and so we", None),
         ("Then we get f(B)", None), ("if it is (B)", None),
@@ -88,26 +88,34 @@ def test_option_letters_in_plain_text(response, letter):
     assert extract(response, letters=True).answer == letter
 
 
-def test_letters_are_looked_for_only_when_asked():
+def test_letters_are_only_extracted_on_request():
     assert extract("so (B)").answer is None
 
 
 @given(st.text(max_size=80))
 def test_any_text_has_an_extraction(text):
     for response in (text, "\\boxed{" + text, "<answer>" + text, "answer is " + text, "<think>" + text):
-        found = extract(response, letters=True)
-        assert found.answer is None or isinstance(found.answer, str)
+        extraction = extract(response, letters=True)
+        assert extraction.answer is None or isinstance(extraction.answer, str)
 
 
 @pytest.mark.parametrize(
     "response",
-    ["\\boxed{" * 150_000,
-     "\\boxed{" + "{" * 10_000 + "}" * 10_000 + "}", "answer is " * 100_000, "<think>" * 150_000,
-     "$" * 1_000_000, "(A) " * 250_000, "<answer>" * 120_000, "not " * 250_000, "\\boxed{7}" * 110_000,
-     " " * 1_000_000],
+    [
+        "\\boxed{" * 150_000,
+        "\\boxed{" + "{" * 10_000 + "}" * 10_000 + "}",
+        "answer is " * 100_000,
+        "<think>" * 150_000,
+        "$" * 1_000_000,
+        "(A) " * 250_000,
+        "<answer>" * 120_000,
+        "not " * 250_000,
+        "\\boxed{7}" * 110_000,
+        " " * 1_000_000,
+    ],
     ids=lambda text: text[:12],
-)  # fmt: skip
-def test_a_megabyte_of_anything_is_read_in_linear_time(response):
+)
+def test_a_megabyte_of_any_text_is_read_in_linear_time(response):
     start = time.perf_counter()
     extract(response, letters=True)
     assert time.perf_counter() - start < 2

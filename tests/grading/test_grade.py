@@ -1,4 +1,4 @@
-"""Whole responses: extraction and verification together, the states, the real suites."""
+"""Grading of full responses: extraction and verification, the three verdicts, and the answers of the math suites."""
 
 import json
 import threading
@@ -16,15 +16,15 @@ def verdict(gold, answer, **settings):
     return verify_answer(gold=gold, answer=answer, **settings).verdict
 
 
-def test_a_response_without_an_answer_is_undecided_and_says_so():
-    found = grade(gold="7", response="5 + 2 = 7")
-    assert (found.verdict, found.reason, found.extracted) == (U, Reason.NO_ANSWER, None)
+def test_a_response_without_an_answer_is_undecided():
+    result = grade(gold="7", response="5 + 2 = 7")
+    assert (result.verdict, result.reason, result.extracted) == (U, Reason.NO_ANSWER, None)
 
 
 @pytest.mark.parametrize("gold", ["", "   ", None, [], "???", "\\frac{1}{"])
-def test_gold_that_cannot_be_read_is_undecided_never_right(gold):
-    found = grade(gold=gold, response=r"\boxed{7}")
-    assert (found.verdict, found.reason) == (U, Reason.BAD_GOLD)
+def test_an_unreadable_gold_is_undecided(gold):
+    result = grade(gold=gold, response=r"\boxed{7}")
+    assert (result.verdict, result.reason) == (U, Reason.BAD_GOLD)
 
 
 def test_gold_of_any_type():
@@ -47,11 +47,11 @@ def test_tolerance_is_a_setting():
     assert verdict("1000001", "1000000") is W  # integers are exact, however large
 
 
-def test_a_decimal_with_many_places_may_round_an_endless_one():
+def test_a_decimal_with_many_places_may_round_a_non_terminating_one():
     assert verdict(r"\frac{1}{3}", "0.333333") is R
     assert verdict(r"\frac{2}{3}", "0.666667") is R
     assert verdict(r"\frac{1}{3}", "0.33") is W
-    assert verdict(r"\frac{1}{4}", "0.2500001") is W  # a quarter has an end
+    assert verdict(r"\frac{1}{4}", "0.2500001") is W  # the decimal of a quarter terminates
 
 
 def test_options_by_letter_text_and_value():
@@ -62,7 +62,7 @@ def test_options_by_letter_text_and_value():
     assert verdict("C", r"\frac{2}{4}+0x", options=options) is R  # by algebra
     assert verdict("12 cm", "(A)", options=options) is R
     assert verdict("12 cm", "(D)", options=options) is W
-    assert verdict("B", "banana") is W  # a letter was asked for, and no options are known
+    assert verdict("B", "banana") is W  # the question asks for a letter, and no options are given
     assert grade(gold="B", response="(A) is wrong, so (B).").verdict is R
 
 
@@ -78,11 +78,11 @@ def test_labels_do_not_shift():
 
 
 def test_works_off_the_main_thread():
-    found = []
-    thread = threading.Thread(target=lambda: found.append(verdict(r"\sqrt{12}", r"2\sqrt{3}")))
+    verdicts = []
+    thread = threading.Thread(target=lambda: verdicts.append(verdict(r"\sqrt{12}", r"2\sqrt{3}")))
     thread.start()
     thread.join()
-    assert found == [R]
+    assert verdicts == [R]
 
 
 def answers_of_suites(shared) -> list:
@@ -111,7 +111,7 @@ REWRITES = {
 
 @pytest.mark.parametrize("name", REWRITES)
 def test_suite_answers_equal_their_rewrites(shared, name):
-    """A rewrite may be more than the grader can read, but never wrong; nearly all are right."""
+    """A rewritten answer may be undecided but never wrong, and nearly all are right."""
     answers = [first_text(answer) for answer in answers_of_suites(shared) if "\\left" not in first_text(answer)]
     grades = grade_many([Item(answer, answer=REWRITES[name](answer)) for answer in answers])
     verdicts = [grade.verdict for grade in grades]
@@ -142,6 +142,6 @@ def test_sign_of_zero():
 
 
 @given(st.text(max_size=40))
-def test_any_text_gets_a_verdict_and_none_is_right_by_accident(text):
-    found = verify_answer(gold="123456789", answer=text)
-    assert found.verdict in (W, U) or "123" in found.extraction.raw or not text.isascii()
+def test_random_text_is_never_right(text):
+    result = verify_answer(gold="123456789", answer=text)
+    assert result.verdict in (W, U) or "123" in result.extraction.raw or not text.isascii()

@@ -1,4 +1,4 @@
-"""The pool of killable workers: time limits, bursts, forks, kills, and that nothing stays behind."""
+"""Pool of grading workers: time limits, bursts, forks, kills, and cleanup of all processes."""
 
 import multiprocessing
 import os
@@ -52,20 +52,20 @@ def gone_within(pids: list[int], seconds: float) -> bool:
     return False
 
 
-def test_decisions_keep_their_order_and_an_overrun_costs_nobody_else(pool):
-    requests = [EASY, ENDLESS, WRONG, *[EASY, WRONG] * 20]
-    found = pool.compare(requests)
-    assert verdicts(found) == ["right", "undecided", "wrong", *["right", "wrong"] * 20]
-    assert found[1].reason == Reason.TIME_OUT
+def test_decisions_keep_their_order_and_a_time_out_affects_only_its_pair(pool):
+    pairs = [EASY, ENDLESS, WRONG, *[EASY, WRONG] * 20]
+    decisions = pool.compare(pairs)
+    assert verdicts(decisions) == ["right", "undecided", "wrong", *["right", "wrong"] * 20]
+    assert decisions[1].reason == Reason.TIME_OUT
 
 
 def test_a_burst_causes_no_false_time_outs(pool):
-    """Two workers, a limit of 1 s, and far more work than 1 s holds: the clock starts when grading starts."""
-    requests = [{"gold": f"x^2+{n}x+1", "answer": f"1+{n}x+x^2+0"} for n in range(2500)]
+    """Two workers get more than 1 s of work with a limit of 1 s. The time limit of a pair starts with its grading."""
+    pairs = [{"gold": f"x^2+{n}x+1", "answer": f"1+{n}x+x^2+0"} for n in range(2500)]
     start = time.monotonic()
-    found = pool.compare(requests)
+    decisions = pool.compare(pairs)
     assert time.monotonic() - start > 1.0
-    assert set(verdicts(found)) == {"right"}
+    assert set(verdicts(decisions)) == {"right"}
 
 
 def test_an_interrupted_call_leaves_no_replies_for_the_next(pool, monkeypatch):
@@ -88,7 +88,7 @@ def test_an_interrupted_call_leaves_no_replies_for_the_next(pool, monkeypatch):
     assert verdicts(pool.compare(wrong)) == ["wrong"] * 3
 
 
-def test_settings_that_cannot_work_are_refused():
+def test_invalid_settings_raise_an_error():
     for settings in ({"workers": -1}, {"time_limit": 0.0}):
         with pytest.raises(UserError, match="grading_workers"):
             PoolSettings(**settings)
@@ -99,13 +99,19 @@ def test_the_same_settings_share_a_pool():
 
 
 LONG_TEXTS = [
-    "a" * 1999 + "1", "the chance of " * 60 + "3", "`" * 1990 + "x", "{" * 999 + "}" * 999, "1 " * 999,
-    "\\text{" * 280, "(" * 1999, "-'" * 999,
-]  # fmt: skip
+    "a" * 1999 + "1",
+    "the chance of " * 60 + "3",
+    "`" * 1990 + "x",
+    "{" * 999 + "}" * 999,
+    "1 " * 999,
+    "\\text{" * 280,
+    "(" * 1999,
+    "-'" * 999,
+]
 
 
 @pytest.mark.parametrize("text", LONG_TEXTS, ids=lambda text: text[:8])
-def test_rules_in_the_trainers_own_process_are_linear(text):
+def test_rules_are_linear_in_the_length_of_the_text(text):
     from rlfr_vlm.grading.rules import apply_rules
 
     start = time.perf_counter()
@@ -116,17 +122,19 @@ def test_rules_in_the_trainers_own_process_are_linear(text):
 
 
 def test_threads_share_a_pool(pool):
-    found: list[list[str]] = []
-    threads = [threading.Thread(target=lambda: found.append(verdicts(pool.compare([EASY, WRONG])))) for _ in range(8)]
+    results: list[list[str]] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(verdicts(pool.compare([EASY, WRONG])))) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [["right", "wrong"]] * 8
+    assert results == [["right", "wrong"]] * 8
 
 
 @linux
-def test_a_worker_killed_from_outside_is_replaced(pool):
+def test_a_killed_worker_is_replaced(pool):
     assert verdicts(pool.compare([EASY])) == ["right"]
     workers = children(pool.server_pid)
     assert len(workers) == 2
@@ -136,7 +144,7 @@ def test_a_worker_killed_from_outside_is_replaced(pool):
     assert not set(children(pool.server_pid)) & set(workers)
 
 
-def test_a_server_killed_from_outside_is_replaced(pool):
+def test_a_killed_server_is_replaced(pool):
     pool.compare([EASY])
     killer = threading.Timer(0.3, os.kill, (pool.server_pid, signal.SIGKILL))
     killer.start()
@@ -151,7 +159,7 @@ def test_close_leaves_no_process(pool):
     assert gone_within(pids, 3)
 
 
-START_AND_DIE = """
+START_AND_HANG = """
 import sys, threading
 from rlfr_vlm.grading import GradingPool, PoolSettings
 pool = GradingPool(PoolSettings(workers=2, time_limit=60))
@@ -163,9 +171,9 @@ pool.compare([{"gold": "x", "answer": "10^{10^{10}}"}])
 
 @linux
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_nothing_is_left_when_the_process_dies_in_the_middle_of_a_pair(number):
+def test_no_process_is_left_when_the_parent_is_killed_while_grading(number):
     process = subprocess.Popen(
-        [sys.executable, "-c", START_AND_DIE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", START_AND_HANG], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     server = int(process.stdout.readline())
     pids = [server, *children(server)]
@@ -180,18 +188,19 @@ def _grade_in_child(queue):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_child_process_has_a_server_of_its_own(method):
+def test_a_child_process_starts_a_new_server(method):
     assert verify_answer(gold=r"\sqrt{12}", answer=r"2\sqrt{3}").verdict is Verdict.RIGHT
     context = multiprocessing.get_context(method)
     queue = context.Queue()
-    process = context.Process(target=_grade_in_child, args=(queue,), daemon=True)  # as a DataLoader's workers are
+    process = context.Process(target=_grade_in_child, args=(queue,), daemon=True)  # like the workers of a DataLoader
     process.start()
     assert queue.get(timeout=60)[0] == "right"
     process.join()
-    assert verify_answer(gold=r"\sqrt{12}", answer=r"2\sqrt{5}").verdict is Verdict.WRONG  # ours still works
+    # The parent's server still works.
+    assert verify_answer(gold=r"\sqrt{12}", answer=r"2\sqrt{5}").verdict is Verdict.WRONG
 
 
-class _Graded:
+class _GradedDataset:
     def __len__(self) -> int:
         return 4
 
@@ -202,7 +211,7 @@ class _Graded:
 def test_works_inside_data_loader_workers():
     from torch.utils.data import DataLoader
 
-    batches = list(DataLoader(_Graded(), batch_size=2, num_workers=2))  # type: ignore[arg-type]
+    batches = list(DataLoader(_GradedDataset(), batch_size=2, num_workers=2))  # type: ignore[arg-type]
     assert batches == [["right", "right"], ["right", "right"]]
 
 
@@ -218,37 +227,37 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers_end_within_two_seconds(name, tmp_path, monkeypatch):
-    verify_answer(gold="2n", answer="n+n")  # the pool runs
+    verify_answer(gold="2n", answer="n+n")  # start the pool
     monkeypatch.chdir(tmp_path)
     for gold in ("7", "x+1"):
         start = time.monotonic()
-        found = verify_answer(gold=gold, answer=HOSTILE[name])
-        assert found.verdict in (Verdict.WRONG, Verdict.UNDECIDED)
-        assert time.monotonic() - start < 2 + 0.3  # 0.3: this machine's own hiccups
+        result = verify_answer(gold=gold, answer=HOSTILE[name])
+        assert result.verdict in (Verdict.WRONG, Verdict.UNDECIDED)
+        assert time.monotonic() - start < 2 + 0.3  # 0.3 s for scheduling delays
     assert not list(tmp_path.iterdir())
 
 
 def test_evaluating_text_is_impossible_in_a_worker():
     code = (
-        "from rlfr_vlm.grading import worker, algebra; algebra.prepare()\n"
+        "from rlfr_vlm.grading import worker, algebra; algebra.patch_libraries()\n"
         "worker.grade_pair({'gold': 'x+1', 'answer': '1+x+0'}); worker.forbid_evaluation()\n"
         "print(worker.grade_pair({'gold': '2n+1.5', 'answer': 'n+n+3/2'}).verdict.value)\n"
         "for attempt in (lambda: eval('1+1'), lambda: exec('x=1'), lambda: __import__('sympy').parse_expr('1+1')):\n"
         "    try: print('ran', attempt())\n"
         "    except PermissionError as error: print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:4] == ["right", *["text is never evaluated"] * 3]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split("\n")[:4] == ["right", *["text is never evaluated"] * 3]
 
 
 def test_memory_of_a_worker_is_bounded():
     with GradingPool(PoolSettings(workers=1, time_limit=20, memory_mb=64)) as pool:
-        found = pool.compare([{"gold": "x", "answer": "2^{2^{35}}"}, EASY])
-    assert found[0].verdict is not Verdict.RIGHT
-    assert found[1].right
+        decisions = pool.compare([{"gold": "x", "answer": "2^{2^{35}}"}, EASY])
+    assert decisions[0].verdict is not Verdict.RIGHT
+    assert decisions[1].right
 
 
-def test_grade_many_takes_a_pool_of_ones_own(pool):
+def test_grade_many_accepts_a_pool(pool):
     grades = grade_many([Item(r"\sqrt{12}", r"\boxed{2\sqrt{3}}")], pool=pool)
     assert grades[0].verdict is Verdict.RIGHT and grades[0].path == "algebra"
     assert pool.server_pid is not None

@@ -1,4 +1,4 @@
-"""A user's own reward: found, called with everything, and checked."""
+"""Custom reward functions: loading, arguments, and validation of return values."""
 
 import asyncio
 
@@ -21,11 +21,12 @@ def module(tmp_path):
     return tmp_path / "mine.py"
 
 
-def test_from_a_file_and_from_a_dotted_path(module):
+def test_loading_from_a_file_and_from_a_dotted_path(module):
     by_file, by_path, by_colon = build_rewards(
         [f"{module}:by_length", "rlfr_vlm.rewards.repetition.repetition", "rlfr_vlm.rewards.repetition:repetition"],
-        RewardOptions(), 10,
-    )  # fmt: skip
+        RewardOptions(),
+        10,
+    )
     assert by_file(**ROWS) == [1.0, 2.0] and by_file.__name__ == "by_length"
     assert by_path(**ROWS) == by_colon(**ROWS) == [0.0, 0.0]
 
@@ -46,30 +47,30 @@ def test_async_is_awaited(module):
         ("format_pattern", "needs the setting format_pattern"),
     ],
 )
-def test_what_cannot_be_loaded(module, name, message):
+def test_a_function_that_cannot_be_loaded(module, name, message):
     with pytest.raises(UserError, match=message):
         build_rewards([name.format(module=module)], RewardOptions(), 10)
 
 
-def test_no_rewards_is_a_mistake():
+def test_an_empty_list_of_rewards_raises_an_error():
     with pytest.raises(UserError, match="rewards is empty"):
         build_rewards([], RewardOptions(), 10)
 
 
-def test_built_accuracy_is_the_one_grader():
+def test_built_accuracy_uses_the_options():
     (built,) = build_rewards(["accuracy"], RewardOptions(grading_tolerance=0.1), 10)
     assert built.func is accuracy and built.__name__ == "accuracy"
     assert built(completions=[r"\boxed{3.1}"], answer=["3"]) == [1.0]
 
 
-def test_named_scalars_are_summed_and_logged_apart():
+def test_named_numbers_are_summed_and_logged_separately():
     logged = {}
     reward = wrap(lambda **_: [{"style": 1.0, "depth": 0.5}, {"style": 0.0, "reward": 3.0}], "mine")
     assert reward(**ROWS, log_metric=logged.__setitem__) == [1.5, 3.0]
     assert logged == {"rewards/mine/style": 0.5, "rewards/mine/depth": 0.5, "rewards/mine/reward": 3.0}
 
 
-def test_a_part_it_cannot_tell_is_left_out():
+def test_a_named_number_that_is_none_is_left_out():
     assert wrap(lambda **_: [{"a": None, "b": 1.0}, {"a": None}], "mine")(**ROWS) == [1.0, None]
 
 
@@ -79,19 +80,20 @@ def test_sums_over_tokens_are_logged():
     assert logged == {"rewards/mine/sum_over_tokens": 0.875}
 
 
-def test_values_per_token_are_kept_for_the_trainer():
+def test_per_token_values_are_stored_for_the_trainer():
     reward = wrap(lambda **_: [[0.5, -0.5], None], "mine")
     assert reward(**ROWS) == [0.0, None]
     assert reward.token_values == [[0.5, -0.5], None]
 
 
-def test_it_is_told_the_step():
+def test_the_step_and_all_columns_are_passed():
     class State:
         global_step = 7
 
-    seen = {}
-    wrap(lambda **kwargs: seen.update(kwargs) or [0.0, 0.0], "mine")(**ROWS, trainer_state=State(), column=[1, 2])
-    assert seen["step"] == 7 and seen["column"] == [1, 2] and seen["completion_ids"] == ROWS["completion_ids"]
+    received = {}
+    wrap(lambda **kwargs: received.update(kwargs) or [0.0, 0.0], "mine")(**ROWS, trainer_state=State(), column=[1, 2])
+    assert received["step"] == 7 and received["column"] == [1, 2]
+    assert received["completion_ids"] == ROWS["completion_ids"]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,6 @@ def test_it_is_told_the_step():
         ([[0.0, float("inf")], None], "gave inf"),
     ],
 )
-def test_shapes_are_checked(values, message):
+def test_invalid_return_values_raise_an_error(values, message):
     with pytest.raises(UserError, match=message):
         wrap(lambda **_: values, "mine")(**ROWS)

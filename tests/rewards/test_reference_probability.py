@@ -1,4 +1,4 @@
-"""The text side of RLPR: splicing, validity, offsets, mixing. Probabilities are given, not asked of a policy."""
+"""Text part of the RLPR reward: splicing, validity, offsets, combination. The probabilities are fixed numbers."""
 
 import pytest
 
@@ -12,11 +12,11 @@ from rlfr_vlm.rewards.reference_probability import Spliced, mix, overlapping, sp
     ("mode", "response", "text"),
     [
         ("r1_nothink", "2+2 <answer>5</answer>", "2+2 <answer> 4 </answer>"),
-        ("r1_nothink", "2+2 <answer>\n 5", "2+2 <answer>\n 4 </answer>"),  # its own white space is kept
+        ("r1_nothink", "2+2 <answer>\n 5", "2+2 <answer>\n 4 </answer>"),  # the white space of the response is kept
         ("r1_nothink", "<answer>5</answer> and more", "<answer> 4 </answer>"),
         ("r1_nothink", "no tag", None),
         ("r1_nothink", "<answer>5 <answer>6", None),  # twice
-        ("r1_nothink", "2+2 <answer>  ", None),  # nothing behind it
+        ("r1_nothink", "2+2 <answer>  ", None),  # no text after the tag
         ("r1", "<think>a</think><answer>5</answer>", "<think>a</think><answer> 4 </answer>"),
         ("r1", "<answer>5</answer>", None),
         ("r1", "<answer>5</answer><think></think>", None),  # out of order
@@ -38,7 +38,7 @@ def test_r_and_its_baseline_share_the_template():
     assert splice("<think> </think> <answer>x", "4", "r1") == unreasoned("4", "r1")
 
 
-def test_a_token_fused_with_the_space_before_counts_and_tags_do_not():
+def test_a_token_with_a_leading_space_overlaps_and_tags_do_not():
     """`>` `_4` `2` `_</` over characters 7..8, 8..10, 10..11, 11..14; the reference `42` is 9..11."""
     assert overlapping([(7, 8), (8, 10), (10, 11), (11, 14)], 9, 11) == [False, True, True, False]
 
@@ -51,8 +51,8 @@ def test_mix(r, base, has_format, expected):
     assert mix(r, base, has_format, 0.1) == pytest.approx(expected)
 
 
-class Given:
-    """Probabilities as a test wants them."""
+class FixedProbabilities:
+    """Returns the same probabilities for every row."""
 
     def current(self, rows, texts):
         return [0.0 if text is None else 0.8 for text in texts]
@@ -63,7 +63,7 @@ class Given:
 
 def test_reward():
     reward = ReferenceProbability(RewardOptions(rlpr_mode="r1_nothink"))
-    reward.probabilities = Given()
+    reward.probabilities = FixedProbabilities()
     logged = {}
     phrase = "one two three four five six seven eight nine ten "
     completions = ["a <answer>5</answer>", "a <answer>5", "no tag", phrase * 10, phrase * 10 + "<answer>5</answer>"]
@@ -76,17 +76,17 @@ def test_reward():
 def test_without_debiasing_and_penalty():
     options = RewardOptions(rlpr_mode="r1_nothink", rlpr_debias=False, rlpr_repetition_penalty=False)
     reward = ReferenceProbability(options)
-    reward.probabilities = Given()
+    reward.probabilities = FixedProbabilities()
     assert reward(prompts=["q"], completions=["so " * 30 + "<answer>5"], answer=["4"]) == [pytest.approx(0.72)]
 
 
 def test_a_row_without_a_reference_is_undecided():
     reward = ReferenceProbability(RewardOptions())
-    reward.probabilities = Given()
+    reward.probabilities = FixedProbabilities()
     assert reward(prompts=["q"], completions=["<answer>5"], answer=[""]) == [None]
 
 
-def test_settings_that_cannot_work():
+def test_invalid_settings_raise_an_error():
     with pytest.raises(UserError, match="rlpr_mode is 'r2'; choose one of r1, r1_nothink, boxed"):
         ReferenceProbability(RewardOptions(rlpr_mode="r2"))
     with pytest.raises(UserError, match="rlpr_format_weight is 2"):

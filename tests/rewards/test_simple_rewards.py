@@ -1,11 +1,11 @@
-"""Format, repetition, length and language rewards, each by hand."""
+"""Format, repetition, length and language rewards, with expected values derived by hand."""
 
 import time
 
 import pytest
 
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.rewards.format import FORMATS, matches
+from rlfr_vlm.rewards.format import FORMATS, pattern_format
 from rlfr_vlm.rewards.language import language_mix
 from rlfr_vlm.rewards.length import length_reward, overlong_penalty
 from rlfr_vlm.rewards.repetition import is_repetitive, repetition
@@ -30,10 +30,10 @@ def test_formats(name, text, fits):
 
 
 def test_custom_format():
-    fits = matches(r"Answer: \d+")
+    fits = pattern_format(r"Answer: \d+")
     assert fits("Answer: 12") and not fits("Answer: 12.") and not fits("the Answer: 12")
     with pytest.raises(UserError, match=r"format_pattern '\(' is not a regular expression"):
-        matches("(")
+        pattern_format("(")
 
 
 def test_repetition_needs_ten_equal_windows_of_ten_words():
@@ -51,7 +51,7 @@ def test_repetition_is_linear():
         start = time.perf_counter()
         is_repetitive(" ".join(str(i % 1000) for i in range(size)))
         times.append(time.perf_counter() - start)
-    assert times[1] < 60 * times[0]  # ten times the words; a quadratic one would take a hundred times
+    assert times[1] < 60 * times[0]  # ten times the words; quadratic time would be a factor of a hundred
 
 
 def test_soft_overlong_penalty():
@@ -62,9 +62,9 @@ def test_soft_overlong_penalty():
 
 
 def test_language_mix():
-    """Of the letters in `sum 和 是`, 3 are Latin and 2 are not."""
-    ask = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]] * 2
+    """`sum 和 是` has 3 Latin and 2 Chinese letters."""
+    prompts = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]] * 2
     answers = ["sum 和 是", r"\frac{\pi}{2} = α"]
-    assert language_mix(completions=answers, prompts=ask) == [-0.4, 0.0]
+    assert language_mix(completions=answers, prompts=prompts) == [-0.4, 0.0]
     assert language_mix(completions=["和 是 sum"], prompts=["多少？"]) == [0.0]
     assert language_mix(completions=["123"], prompts=["?"]) == [0.0]

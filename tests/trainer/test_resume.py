@@ -126,7 +126,9 @@ def test_the_best_is_saved_named_and_kept(make_trainer, make_policy, digits, mon
         make_policy(), max_steps=6, steps_per_generation=1, eval_dataset=digits, eval_strategy="steps", eval_steps=1,
         save_strategy="steps", save_steps=3, save_total_limit=1,
     )  # fmt: skip
-    monkeypatch.setattr("rlfr_vlm.trainer.rlfr_trainer.evaluate_held_out", lambda *_: {"eval_greedy": next(scores)})
+    monkeypatch.setattr(
+        "rlfr_vlm.trainer.rlfr_trainer.evaluate_held_out", lambda *_, **__: {"eval_greedy": next(scores)}
+    )
     trainer.train()
     assert trainer.state.best_model_checkpoint == str(tmp_path / "run" / "checkpoint-2")
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-2", "checkpoint-6"]
