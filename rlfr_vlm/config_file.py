@@ -17,12 +17,12 @@ import yaml
 
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.files import write_text
+from rlfr_vlm.redaction import PLACEHOLDER, is_secret
 
 RESOLVED_FILE = "config.yaml"
 SCALARS = (int, float, bool, str, types.NoneType)
 # Settings that may differ between the starts of one run without changing what it is.
 OWN_OF_A_START = ("output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "report_to", "local_rank")
-SECRET_WORDS = ("token", "key", "secret", "password")
 
 
 def parse_config(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any, ...]:
@@ -139,8 +139,8 @@ def write_resolved(directory: str | Path, *configs: Any) -> None:
 
 
 def _plain(name: str, value: Any) -> Any:
-    if name.endswith(SECRET_WORDS) and isinstance(value, str):
-        return "<set>"
+    if is_secret(name) and isinstance(value, str):
+        return PLACEHOLDER
     if isinstance(value, dict):
         return {str(key): _plain(str(key), inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

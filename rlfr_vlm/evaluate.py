@@ -1,21 +1,27 @@
-"""Accuracy of a policy on a set of rows, greedy or sampled, with its interval."""
+"""Accuracy of a policy on a set of rows, greedy or sampled, with a confidence interval."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
 from rlfr_vlm.data.encode import encode_prompts, tokenizer_of
+from rlfr_vlm.data.rows import Row
 from rlfr_vlm.models.vision import vision_token_ids
 from rlfr_vlm.stats import wilson_interval
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+    Processor: TypeAlias = "PreTrainedTokenizerBase | ProcessorMixin"
 
 Reward = Callable[..., list[float | None]]
 
 
 @dataclass
 class Response:
-    """One response: token ids up to and including the end token, text, and score (None: undecided)."""
+    """A response: token ids up to and including the end token, text, and score (None: undecided)."""
 
     ids: list[int]
     text: str
@@ -24,7 +30,7 @@ class Response:
 
 @dataclass
 class Accuracy:
-    """Right answers among the judged ones; undecided answers are counted apart, never scored."""
+    """Accuracy among the decided responses; undecided ones are counted separately."""
 
     right: int
     wrong: int
@@ -32,18 +38,19 @@ class Accuracy:
 
     @classmethod
     def of(cls, responses: Sequence[Response]) -> "Accuracy":
+        """Count the verdicts of responses."""
         scores = [response.score for response in responses]
         right, undecided = scores.count(1.0), scores.count(None)
         return cls(right, len(scores) - right - undecided, undecided)
 
     @property
     def n(self) -> int:
-        """How many were judged."""
+        """Number of decided responses."""
         return self.right + self.wrong
 
     @property
     def value(self) -> float | None:
-        """Share of right answers, None when nothing was judged."""
+        """Share of right responses, or None if none was decided."""
         return self.right / self.n if self.n else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,7 +60,7 @@ class Accuracy:
 
 @torch.no_grad()
 def _generate(
-    policy: Any, processing_class: Any, rows: Sequence[dict[str, Any]], sampled: bool, max_new_tokens: int
+    policy: "PreTrainedModel", processing_class: "Processor", rows: Sequence[Row], sampled: bool, max_new_tokens: int
 ) -> list[list[int]]:
     batch = encode_prompts(processing_class, rows).to(policy.device)
     sampling = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} if sampled else {}
@@ -70,9 +77,9 @@ def _generate(
 
 
 def respond(
-    policy: Any,
-    processing_class: Any,
-    dataset: Sequence[dict[str, Any]],
+    policy: "PreTrainedModel",
+    processing_class: "Processor",
+    dataset: Sequence[Row],
     reward: Reward,
     *,
     sampled: bool,
@@ -81,10 +88,21 @@ def respond(
     max_new_tokens: int = 32,
     progress: str = "",
 ) -> list[Response]:
-    """One response per row, judged by the reward's own grader.
+    """Generate one response per row and score it.
 
-    Sampling is at temperature 1 from the full vocabulary and leaves the global random state as it was. A policy in
-    training mode is put back into it. With a name for it, a bar shows the progress and the time left.
+    Sampling uses temperature 1 and the full vocabulary. The global random state and the policy's training mode are
+    restored afterwards.
+
+    Args:
+        policy: the model.
+        processing_class: its processor or tokenizer.
+        dataset: rows with a prompt and the columns that `reward` needs.
+        reward: reward function that scores the responses.
+        sampled: sample, instead of decoding greedily.
+        seed: seed of the sampling.
+        batch_size: rows per generation call.
+        max_new_tokens: limit of a response.
+        progress: label of a progress bar; empty for none.
     """
     from tqdm import tqdm
 

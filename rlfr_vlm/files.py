@@ -1,4 +1,4 @@
-"""Write files so that a reader finds the old content or the new one, never half of it."""
+"""Atomic writes, so that a reader gets the old or the new content of a file; folders and their names."""
 
 import json
 import os
@@ -7,18 +7,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rlfr_vlm.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside `path`, then rename over it."""
+    """Write `text` to a temporary file in the same folder, then rename it to `path`."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write beside `path`, then rename over it."""
+    """Write `content` to a temporary file in the same folder, then rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -33,14 +32,18 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON. NaN is not JSON and raises ValueError."""
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON, atomically.
+
+    Raises:
+        ValueError: `value` contains NaN or infinity, which JSON does not have.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
 def replace_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `path` when the block ends without an exception."""
+    """Yield an empty folder that replaces `path` if the block ends without an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
@@ -58,10 +61,10 @@ def replace_directory(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for results.
+    """Create a folder for results, with its parents.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -70,20 +73,20 @@ def make_folder(path: Path) -> None:
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
-    """Each folder by as much of the end of its path as tells it from the others.
+    """Shortest path suffixes of the same length that tell the folders apart.
 
     >>> distinct_names([Path("out/seed1/rlvr"), Path("out/seed1/rlfr"), Path("out/seed2/rlfr")])
     ['seed1/rlvr', 'seed1/rlfr', 'seed2/rlfr']
     """
     parts = [folder.absolute().parts for folder in folders]
     length = 1
-    while length < max(map(len, parts)) and len({one[-length:] for one in parts}) < len(parts):
+    while length < max(map(len, parts)) and len({path[-length:] for path in parts}) < len(parts):
         length += 1
-    return ["/".join(one[-length:]) for one in parts]
+    return ["/".join(path[-length:]) for path in parts]
 
 
 def cache_root() -> Path:
-    """RLFR_CACHE, else `rlfr-vlm` in the user's cache directory."""
+    """Cache folder: RLFR_CACHE if set, else `rlfr-vlm` in the user's cache directory."""
     if folder := os.environ.get("RLFR_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlfr-vlm"

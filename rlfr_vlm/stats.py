@@ -1,4 +1,4 @@
-"""Intervals and ranks for the numbers we report."""
+"""Confidence intervals and AUC."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ Z95 = 1.959963984540054
 
 
 def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson 1927); (0, 1) when n is 0.
+    """Wilson score interval of a proportion (Wilson 1927); (0, 1) if n is 0.
 
     >>> [round(x, 4) for x in wilson_interval(5, 10)]
     [0.2366, 0.7634]
@@ -25,7 +25,9 @@ def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, floa
 
 
 def auc(positive: "Tensor", negative: "Tensor") -> float | None:
-    """Chance that a random positive score exceeds a random negative one, ties half; None without both kinds.
+    """Probability that a random positive score exceeds a random negative one, ties counting half.
+
+    Returns None if either class is empty.
 
     >>> import torch
     >>> auc(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 1.0]))
@@ -42,7 +44,7 @@ def auc(positive: "Tensor", negative: "Tensor") -> float | None:
 
 
 def auc_interval(value: float, num_positive: int, num_negative: int, z: float = Z95) -> tuple[float, float]:
-    """Interval of an AUC by Hanley and McNeil (1982), clipped to [0, 1]."""
+    """Confidence interval of an AUC (Hanley and McNeil 1982), clipped to [0, 1]."""
     q1, q2 = value / (2 - value), 2 * value * value / (1 + value)
     variance = (value * (1 - value) + (num_positive - 1) * (q1 - value**2) + (num_negative - 1) * (q2 - value**2)) / (
         num_positive * num_negative
@@ -55,7 +57,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean and 95 % Student-t interval of a small sample, such as one paired difference per seed.
 
     Raises:
-        ValueError: fewer than two values have no interval.
+        ValueError: there are fewer than two values.
     """
     from scipy.stats import t as student
 

@@ -1,26 +1,29 @@
-"""Make README's two screenshots from the page that the quick start wrote.
+"""Take README's two screenshots of the page that the quick start writes.
 
     .venv/bin/python scripts/screenshots.py [outputs/quickstart/report.html]
 
-Needs Chromium and Playwright (`bash scripts/setup.sh --extras dev`). The first shows curves, the second a prompt with
-coloured tokens.
+Needs Chromium and Playwright (`bash scripts/setup.sh --extras dev`). The first screenshot shows curves, the second a
+prompt with coloured tokens.
 """
 
 import io
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 OUT = Path(__file__).resolve().parent / "screenshots"
 WIDTH, HEIGHT = 1280, 720
-LARGEST = 200_000  # bytes of a file
+LARGEST = 200_000  # bytes per file
 
 
-def save(page: Any, name: str) -> None:
-    """What is in view, with few enough colours for the size."""
+def save(page: "Page", name: str) -> None:
+    """Save the visible part of the page, with the number of colours reduced until the file is small enough."""
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     for colours in (256, 128, 64):
         image.quantize(colours).save(OUT / name, optimize=True)

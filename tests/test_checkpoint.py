@@ -27,7 +27,7 @@ def run(tmp_path):
         (folder / "model.safetensors").write_bytes(bytes(range(256)) * 40_000)  # 10 MB
         (folder / "flow" / "flow.json").write_text("{}")
         mark_complete(folder, processes=2)
-    (tmp_path / "checkpoint-best").mkdir()  # not one of ours
+    (tmp_path / "checkpoint-best").mkdir()  # not a numbered checkpoint
     return tmp_path
 
 
@@ -54,7 +54,7 @@ def overwrite(folder):
 
 
 @pytest.mark.parametrize(
-    ("harm", "message"),
+    ("damage_files", "message"),
     [
         (lambda f: (f / MARK_FILE).unlink(), "complete.json is missing"),
         (lambda f: (f / MARK_FILE).write_text("{"), "complete.json cannot be read"),
@@ -64,8 +64,8 @@ def overwrite(folder):
         (overwrite, "model.safetensors has been changed"),
     ],
 )
-def test_damaged_ones_are_skipped_with_a_message_or_refused(run, capsys, harm, message):
-    harm(run / "checkpoint-10")
+def test_damaged_checkpoints_are_skipped_with_a_message_or_refused(run, capsys, damage_files, message):
+    damage_files(run / "checkpoint-10")
     assert newest_complete(run) == run / "checkpoint-4"
     assert f"skipping {run / 'checkpoint-10'}: {message}" in capsys.readouterr().out
     with pytest.raises(UserError, match=message.replace(".", r"\.")):
@@ -73,7 +73,7 @@ def test_damaged_ones_are_skipped_with_a_message_or_refused(run, capsys, harm, m
     check_complete(run / "checkpoint-4")
 
 
-def test_newest_of_nothing(tmp_path):
+def test_newest_checkpoint_of_a_missing_folder_is_none(tmp_path):
     assert newest_complete(tmp_path / "nowhere") is None
 
 
@@ -90,6 +90,6 @@ def test_pruning_keeps_the_newest_and_the_best(run, limit, keep, left):
     assert (run / "checkpoint-best").is_dir()
 
 
-def test_the_one_just_saved_is_kept_even_below_others(run):
+def test_the_checkpoint_just_saved_is_kept_even_if_it_is_not_the_newest(run):
     prune(run, 1, run / "checkpoint-4", None)
     assert names(run) == ["checkpoint-4", "checkpoint-10"]

@@ -1,4 +1,4 @@
-"""The torchvision hook: retries with the missing operators, and stays out of the way otherwise."""
+"""The torchvision hook retries the import with the missing operators and otherwise has no effect."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def run(code: str, package: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-# -S leaves out .pth files, so that an installed hook does not answer for the one under test; torch is found by path.
+# -S skips .pth files, so that only the hook under test is active; torch is found through sys.path.
 SITE = f"import sys; sys.path += {[p for p in sys.path if p.endswith('site-packages')]!r}\n"
 
 
@@ -37,27 +37,27 @@ def package(tmp_path):
 @pytest.mark.parametrize("hook", [True, False])
 def test_missing_operators_are_defined_only_with_the_hook(package, hook):
     (package / "torchvision" / "__init__.py").write_text(FAKE)
-    done = run((PTH_LINE if hook else "") + "import torchvision; print(torchvision.VALUE)", package)
-    assert (done.stdout.strip() == "1") == hook
-    assert hook or "torchvision::nms does not exist" in done.stderr
+    process = run((PTH_LINE if hook else "") + "import torchvision; print(torchvision.VALUE)", package)
+    assert (process.stdout.strip() == "1") == hook
+    assert hook or "torchvision::nms does not exist" in process.stderr
 
 
 def test_other_failures_pass_through(package):
     (package / "torchvision" / "__init__.py").write_text("raise RuntimeError('something else')")
-    done = run(PTH_LINE + "import torchvision", package)
-    assert "something else" in done.stderr
+    process = run(PTH_LINE + "import torchvision", package)
+    assert "something else" in process.stderr
 
 
 def test_hook_imports_nothing_heavy(package):
-    done = run(PTH_LINE + "print('torch' in sys.modules)", package)
-    assert done.stdout.strip() == "False"
+    process = run(PTH_LINE + "print('torch' in sys.modules)", package)
+    assert process.stdout.strip() == "False"
 
 
 def test_pth_line_is_harmless_without_the_package(tmp_path):
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-S", "-c", PTH_LINE], cwd=tmp_path, env={}, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
 
 
 def test_this_environment_can_make_the_processor():

@@ -1,4 +1,4 @@
-"""Exported folders load as a user's snippet would, give the trained policy's logits, and say how they were made."""
+"""Exported folders load with the card's snippet, give the trained policy's logits and have a complete model card."""
 
 import json
 
@@ -119,19 +119,19 @@ def test_mistakes_give_one_message(tmp_path, capsys):
         ([str(tmp_path / "empty"), "--to", str(tmp_path / "out"), "--results", str(tmp_path)], "has no scores.json"),
     ]:
         assert main(["export", *arguments]) == 2
-        said = capsys.readouterr().err
-        assert message in said and "Traceback" not in said
+        error = capsys.readouterr().err
+        assert message in error and "Traceback" not in error
     assert not (tmp_path / "out").exists()
 
 
-def test_scores_stand_on_the_card_and_what_others_wrote_is_escaped():
+def test_the_card_shows_scores_and_escapes_their_texts():
     scores = {"benchmarks": {
         "math500": {"title": "MATH-500", "metric": "pass@1", "accuracy": 0.5, "ci95": [0.456, 0.544], "coverage": 0.99,
                     "judge": None, "partial": True},
         "x": {"title": "a|b<script>", "accuracy": None, "ci95": None, "coverage": 0.0, "judge": "local"},
     }}  # fmt: skip
-    card = model_card({"method": "rlfr+rlpr", "system_prompt": "Say \"hi\"\nnow"}, base="Qwen/Base", licence=None,
-                      steps=None, sees=False, scores=scores)  # fmt: skip
+    settings = {"method": "rlfr+rlpr", "system_prompt": 'Say "hi"\nnow'}
+    card = model_card(settings, base="Qwen/Base", licence=None, steps=None, takes_images=False, scores=scores)
     assert "| MATH-500 (partial) | pass@1 | 50.0 | [45.6, 54.4] | 99.0 % | rules |" in card
     assert "| a\\|b&lt;script> |  | undecided |  | 0.0 % | local |" in card
     assert "flow rewards (arXiv 2510.10201) + GRPO with reference-probability" in card
@@ -140,7 +140,7 @@ def test_scores_stand_on_the_card_and_what_others_wrote_is_escaped():
     compile(code, "snippet", "exec")
 
 
-def test_licence_of_what_has_none(tmp_path):
+def test_licence_is_none_without_valid_front_matter(tmp_path):
     assert licence_of("Qwen/Base") is None
     (tmp_path / "README.md").write_text("---\n: [\n---\n")
     assert licence_of(str(tmp_path)) is None

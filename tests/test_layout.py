@@ -13,11 +13,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 HARNESS = ROOT / "eval" / "rlfr_eval"
 HARNESS_MODULES = sorted(HARNESS.rglob("*.py"))
 # What the harness may take from the training package: the bottom, which knows nothing of training.
-SHARED_MODULES = {"errors", "files", "stats", "grading", "command_line", "page"}
+SHARED_MODULES = {"errors", "files", "stats", "provenance", "redaction", "grading", "command_line", "page"}
 
 # A module may import from its own layer and the ones before it. The longest prefix in the table decides.
 LAYERS = (
-    {"errors", "files", "stats", "options", "library_output", "compat", "command_line", "page"},
+    {"errors", "files", "stats", "provenance", "redaction"},
+    {"options", "library_output", "compat", "command_line", "page"},
     {"grading", "flow", "shaping", "doctor"},
     {"data", "models", "rewards", "policy"},
     {"config_file", "evaluate", "checkpoint", "export", "model_card"},

@@ -1,4 +1,4 @@
-"""The speed scripts: what they build, what they refuse, and that the guides show what the results files hold."""
+"""The speed scripts: workloads, refusals, arithmetic of the targets, and tables of the guides against the results."""
 
 import importlib
 import json
@@ -15,19 +15,18 @@ SPEED = ROOT / "benchmarks" / "speed"
 
 @pytest.fixture
 def script(monkeypatch):
-    """Imports a script by its name; they import one another as scripts do, from their own folder."""
+    """Import a script by name, with its folder on sys.path as when it is run."""
     monkeypatch.syspath_prepend(str(SPEED))
     return importlib.import_module
 
 
 @pytest.fixture
 def tiny(script):
-    """The large workload with everything shrunk, on a CPU."""
+    """The large workload with tiny sizes on a CPU."""
     workloads = script("workloads")
-    shape = workloads.Shape(
-        64, 4, 2, 1, 96, 512, tied=False, field_depth=1, vision=workloads.VisionShape(1, 32, 64, 2, (0,)), prompt=40,
-        response=6, image=2,
-    )  # fmt: skip
+    vision = workloads.VisionShape(1, 32, 64, 2, (0,))
+    sizes = {"prompt": 40, "response": 6, "image": 2}
+    shape = workloads.Shape(64, 4, 2, 1, 96, 512, tied=False, field_depth=1, vision=vision, **sizes)
     return workloads.large("tiny", shape, "cpu")
 
 
@@ -41,7 +40,7 @@ def test_the_large_policies_have_the_released_sizes(script, size, parameters):
 
 
 @pytest.mark.parametrize("size", ["3b", "7b"])
-def test_their_prompts_have_1024_tokens_of_which_784_are_of_the_image(script, size):
+def test_prompts_of_the_large_policies_have_1024_tokens_784_of_them_image_tokens(script, size):
     workloads = script("workloads")
     shape = workloads.SHAPES[size]
     processor = workloads.build_processor(shape)
@@ -52,7 +51,7 @@ def test_their_prompts_have_1024_tokens_of_which_784_are_of_the_image(script, si
     assert (tokens == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() == 28 * 28
 
 
-def test_a_step_of_the_large_workload_shrunk_runs_and_its_parts_add_up(script, tiny):
+def test_parts_of_a_step_add_up(script, tiny):
     step = script("step")
     result = step.measure(tiny, 1, 2, script("measuring").Patience())
     assert set(result["over_trl"]) == set(step.KINDS) and result["over_trl"]["trl"] == 1
@@ -75,18 +74,18 @@ def test_the_large_sizes_are_refused_without_a_gpu(script, monkeypatch, size):
         script("step").main()
 
 
-@pytest.mark.parametrize(("given", "left", "kept"), [(10.0, 6.0, 0.05), (0.0, 0.0, 0.5)])
-def test_patience_repeats_what_others_disturbed(script, monkeypatch, given, left, kept):
-    """Of two processors over a second each, others take a half, then nothing for three seconds, then a twentieth."""
+@pytest.mark.parametrize(("limit", "left", "share"), [(10.0, 6.0, 0.05), (0.0, 0.0, 0.5)])
+def test_disturbed_measurements_are_repeated(script, monkeypatch, limit, left, share):
+    """Other processes use half of two CPUs for a second, nothing for three seconds, then a twentieth for a second."""
     measuring = script("measuring")
-    clock, others = iter(range(4)), iter([7.0, 8.0, 8.0, 8.0, 8.0, 8.1])
+    clock, cpu_seconds = iter(range(4)), iter([7.0, 8.0, 8.0, 8.0, 8.0, 8.1])
     monkeypatch.setattr(measuring, "now", lambda: float(next(clock)))
-    monkeypatch.setattr(measuring, "_others_seconds", lambda: next(others))
+    monkeypatch.setattr(measuring, "_other_cpu_seconds", lambda: next(cpu_seconds))
     monkeypatch.setattr(measuring.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(measuring.time, "sleep", lambda _: None)
-    patience = measuring.Patience(given)
+    patience = measuring.Patience(limit)
     assert patience.run(lambda: "done") == ("done", 1.0)
-    assert patience.left == left and patience.others == pytest.approx(kept)
+    assert patience.seconds_left == left and patience.other_share == pytest.approx(share)
 
 
 def test_exponents_by_hand(script):
@@ -99,15 +98,17 @@ def test_growth_is_fitted_over_tokens_layers_and_samples(script, monkeypatch):
     from argparse import Namespace
 
     flow = script("flow")
-    monkeypatch.setattr(flow, "alternate", lambda works, *_: {
-        name: [float(name.split()[-1]) ** 2] for name in works if works[name]() is not None
-    })  # fmt: skip
+
+    def squares(works, *_):
+        return {name: [float(name.split()[-1]) ** 2] for name in works if works[name]() is not None}
+
+    monkeypatch.setattr(flow, "alternate", squares)
     grown = flow.measure_growth(Namespace(width=8, depth=1, rounds=1), "cpu", None)
     assert list(grown) == ["response tokens", "layers", "samples"]
-    assert [own["exponent"] for own in grown.values()] == pytest.approx([2, 2, 2])
+    assert [growth["exponent"] for growth in grown.values()] == pytest.approx([2, 2, 2])
 
 
-def test_targets_are_judged_by_hand(script):
+def test_targets_by_hand(script):
     summary = script("summary")
     seconds = {"trl": [1.0, 1.0, 1.0], "rlvr": [0.9, 1.1, 1.2], "rlfr": [1.2, 1.3, 1.4]}
     rlfr, rlvr = summary.step_lines({"seconds_per_update": seconds, "over_trl": {"rlfr": 1.3}})
@@ -117,11 +118,10 @@ def test_targets_are_judged_by_hand(script):
     assert (empty.measured, empty.met, cached.measured, cached.met) == ("4.0 min", True, "3.6 min", False)
 
 
-def test_a_disturbed_machine_cannot_tell_ratios_but_counts_and_short_times(script):
+def test_ratios_are_unsure_on_a_disturbed_machine_but_counts_are_not(script):
     summary = script("summary")
-    step, memory, not_run = (
-        summary.at_most("", 1.15, 1.1, "a"), summary.at_most("", 0.3, 0.2, "a", sure=True), summary.NOT_RUN[0],
-    )  # fmt: skip
+    step, memory = summary.at_most("", 1.15, 1.1, "a"), summary.at_most("", 0.3, 0.2, "a", sure=True)
+    not_run = summary.NOT_RUN[0]
     quiet, disturbed = ({"noise": {"a": {"load_before": 0.1, "others": share}}} for share in (0.05, 0.5))
     assert [summary.verdict(quiet, line) for line in (step, memory, not_run)] == ["yes", "yes", ""]
     assert [summary.verdict(disturbed, line) for line in (step, memory, not_run)] == ["unsure", "yes", ""]

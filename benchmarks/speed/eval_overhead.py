@@ -1,8 +1,8 @@
-"""What `rlfr-eval` costs beside the model: answers through its client, store and grader, with an instant endpoint.
+"""Overhead of `rlfr-eval`: its client, run folder and grader, with an endpoint that answers immediately.
 
     .venv/bin/python benchmarks/speed/eval_overhead.py [--answers 2000] [--concurrency 64] [--json FILE]
 
-The endpoint answers at once from a process of its own on this machine, so what is measured is ours (and its socket).
+The endpoint runs in another process on this machine, so the time is that of `rlfr-eval` and the local socket.
 """
 
 import argparse
@@ -12,17 +12,30 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from measuring import table, write_results
 
-REPLY = {"id": "0", "object": "chat.completion", "model": "instant", "created": 0,
-         "usage": {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20},
-         "choices": [{"index": 0, "finish_reason": "stop",
-                      "message": {"role": "assistant", "content": "So it is \\boxed{7}."}}]}  # fmt: skip
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
 
+REPLY = {
+    "id": "0",
+    "object": "chat.completion",
+    "model": "instant",
+    "created": 0,
+    "usage": {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20},
+    "choices": [
+        {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": "So it is \\boxed{7}."},
+        }
+    ],
+}
 
 BENCHMARK = """
 name = "instant"
@@ -42,7 +55,7 @@ max_tokens = 64
 
 
 class Instant(BaseHTTPRequestHandler):
-    """Answers every question with 7."""
+    """Answers every request with 7."""
 
     protocol_version = "HTTP/1.1"
 
@@ -53,7 +66,7 @@ class Instant(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         self._send(REPLY)
 
-    def _send(self, value: dict[str, Any]) -> None:
+    def _send(self, value: Mapping[str, object]) -> None:
         body = json.dumps(value).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -65,7 +78,8 @@ class Instant(BaseHTTPRequestHandler):
         pass
 
 
-def serve(port: Any) -> None:
+def serve(port: "Synchronized[int]") -> None:
+    """Serve on a free port and store its number in `port`."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Instant)
     port.value = server.server_address[1]
     server.serve_forever()
@@ -75,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--answers", type=int, default=2000)
     parser.add_argument("--concurrency", type=int, default=64)
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
     port = multiprocessing.Value("i", 0)
     endpoint = multiprocessing.Process(target=serve, args=(port,), daemon=True)
@@ -87,15 +101,15 @@ def main() -> None:
         rows = [{"id": str(i), "problem": f"What is {i} + 7 - {i}?", "answer": "7"} for i in range(options.answers)]
         data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         benchmark.write_text(BENCHMARK.format(n=options.answers), encoding="utf-8")
-        command = [sys.executable, "-m", "rlfr_eval.cli", "lm", "--base-url", f"http://127.0.0.1:{port.value}/v1",
-                   "--suite", str(benchmark), "--data-dir", folder, "--judge", "none", "--out",
-                   str(Path(folder) / "run"), "--concurrency", str(options.concurrency)]  # fmt: skip
+        command = [sys.executable, "-m", "rlfr_eval.cli", "lm", "--base-url", f"http://127.0.0.1:{port.value}/v1"]
+        command += ["--suite", str(benchmark), "--data-dir", folder, "--judge", "none"]
+        command += ["--out", str(Path(folder) / "run"), "--concurrency", str(options.concurrency)]
         start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - start
     endpoint.terminate()
-    if done.returncode:
-        sys.exit(done.stderr)
+    if process.returncode:
+        sys.exit(process.stderr)
     row = (options.answers, options.concurrency, f"{seconds:.1f}", f"{options.answers / seconds:.0f}")
     print(table(("answers", "concurrency", "seconds", "answers/s"), [row]))
     write_results(options.json, "eval_overhead", {**vars(options), "json": None, "seconds": seconds})

@@ -1,9 +1,9 @@
-"""Graded pairs per second: trivial pairs (no worker is asked) and LaTeX pairs that need algebra, warm and cold.
+"""Graded pairs per second: trivial pairs (decided without a worker process) and LaTeX pairs that need algebra.
 
     .venv/bin/python benchmarks/speed/grading.py [--rounds 5] [--json FILE]
 
-LaTeX pairs are built from expressions below with `+ 0` added, so that no textual rule can decide them. Plain
-math-verify on the same pairs, in one process, stands beside it.
+LaTeX pairs are the expressions below with `+ 0` appended, so that no textual rule can decide them. Plain math-verify
+in one process is measured on the same pairs.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TEMPLATES = (
 
 
 def trivial_pairs(count: int) -> list[Item]:
-    """Equal strings, integers and letters, half of them wrong."""
+    """Pairs of strings, integers and option letters."""
     return [
         Item(str(i) if i % 3 else "B", answer=[str(i), f"{i}.0", "(C)"][i % 3 - 1 if i % 3 else 2])
         for i in range(count)
@@ -32,13 +32,13 @@ def trivial_pairs(count: int) -> list[Item]:
 
 
 def latex_pairs(count: int, start: int = 2) -> list[Item]:
-    """Equal expressions, every gold different; another start gives others, so that nothing is remembered."""
+    """Pairs of equal expressions, each with a different gold. Another `start` gives pairs that no cache contains."""
     golds = [TEMPLATES[i % len(TEMPLATES)] % (i + start) for i in range(count)]
     return [Item(gold, answer=f"{gold} + 0") for gold in golds]
 
 
 def rate(work: Callable[[int], object], count: int, rounds: int) -> dict[str, float]:
-    """Pairs per second: min, median, max over rounds; `work` is told the number of its round."""
+    """Pairs per second: minimum, median and maximum over rounds. `work` is called with the number of the round."""
     rates = []
     for number in range(rounds):
         start = time.perf_counter()
@@ -48,7 +48,7 @@ def rate(work: Callable[[int], object], count: int, rounds: int) -> dict[str, fl
 
 
 def plain_math_verify(items: list[Item]) -> None:
-    """math-verify as its README uses it."""
+    """Grade with math-verify as its README does."""
     from math_verify import parse, verify
 
     for item in items:
@@ -58,7 +58,7 @@ def plain_math_verify(items: list[Item]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     trivial, latex = trivial_pairs(20_000), latex_pairs(700)
@@ -77,7 +77,7 @@ def main() -> None:
     print(f"{workers} workers; pairs per second, median [min, max] of {options.rounds} rounds")
     for name, value in results.items():
         print(f"{name:<20} {value['median']:8.0f} [{value['min']:.0f}, {value['max']:.0f}]")
-    print(f"first 700 LaTeX pairs, start of the workers included: {cold:.1f} s; not graded right: {len(unexpected)}")
+    print(f"first 700 LaTeX pairs with the start of the workers: {cold:.1f} s; not graded right: {len(unexpected)}")
     write_results(options.json, "grading", results | {"cold_seconds": cold, "not_right": unexpected})
 
 

@@ -1,4 +1,4 @@
-"""How long the commands take to answer `--help`, and how long importing the trainer takes.
+"""Seconds of `--help` of the commands and of importing the trainer.
 
 .venv/bin/python benchmarks/speed/import_time.py [--rounds 5] [--json FILE]
 """
@@ -25,10 +25,10 @@ def main() -> None:
     add_options(parser)
     options = parser.parse_args()
 
-    def start(arguments: list[str]) -> None:
+    def run_python(arguments: list[str]) -> None:
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
 
-    works = {name: lambda arguments=arguments: start(arguments) for name, arguments in COMMANDS.items()}
+    works = {name: lambda arguments=arguments: run_python(arguments) for name, arguments in COMMANDS.items()}
     patience = Patience(options.patience)
     seconds = alternate(works, options.rounds, patience)
     rows = [(name, *(f"{value:.2f}" for value in spread(values).values())) for name, values in seconds.items()]

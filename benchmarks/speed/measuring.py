@@ -1,4 +1,4 @@
-"""What the speed scripts share: the machine, alternating runs, peak memory, tables, JSON."""
+"""Shared functions of the speed scripts: machine description, alternating runs, peak memory, tables, JSON."""
 
 import argparse
 import json
@@ -9,33 +9,37 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rlfr_vlm.files import write_json
-from rlfr_vlm.trainer.records.run_record import git_state, hardware, versions
+from rlfr_vlm.provenance import package_versions
+from rlfr_vlm.trainer.records.run_record import PACKAGES, git_state, hardware
 
 Result = TypeVar("Result")
-QUIET = 0.1  # other processes may take this share of the processors without disturbing a measurement
-LOOK_SECONDS = 3.0
-LOAD_BEFORE = os.getloadavg()[0]  # of the last minute, when the script began
+QUIET = 0.1  # share of the CPUs that other processes may use without disturbing a measurement
+POLL_SECONDS = 3.0  # interval at which the load of other processes is measured while waiting
+LOAD_BEFORE = os.getloadavg()[0]  # one-minute load average when the script started
 
 
-def machine() -> dict[str, Any]:
-    """Date, processor, devices, versions, commit: what a number needs beside it."""
-    import torch
-
+def machine() -> dict[str, object]:
+    """Describe how a number was measured: date, processor, devices, versions, commit."""
     return {
-        "date": time.strftime("%Y-%m-%d"), "processor": processor(), "threads": torch.get_num_threads(),
-        "hardware": hardware(), "versions": versions(), "git": git_state(),
-    }  # fmt: skip
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "hardware": hardware(),
+        "versions": package_versions(PACKAGES),
+        "git": git_state(),
+    }
 
 
 def processor() -> str:
-    """The processor's name, for the name of a results file too."""
+    """Name of the processor; results files are named after it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -44,54 +48,54 @@ def processor() -> str:
 
 
 class Patience:
-    """Repeats a measurement that other processes disturbed, until its seconds are spent.
+    """Repeats measurements that other processes disturbed, within a time limit for all repetitions.
 
     Attributes:
-        left: seconds.
-        others: the largest share of the machine's processors that others took during a measurement that was kept.
+        seconds_left: seconds that may still be spent on repetitions.
+        other_share: largest share of the CPUs that other processes used during an accepted measurement.
     """
 
     def __init__(self, seconds: float = 0.0) -> None:
-        self.left = seconds
-        self.others = 0.0
+        self.seconds_left = seconds
+        self.other_share = 0.0
 
     def run(self, work: Callable[[], Result]) -> tuple[Result, float]:
-        """What the work returned, and its seconds."""
+        """Return the result of `work` and its seconds."""
         while True:
-            before, start = _others_seconds(), now()
+            before, start = _other_cpu_seconds(), now()
             result = work()
             seconds = now() - start
-            others = (_others_seconds() - before) / (seconds * (os.cpu_count() or 1))
-            if others <= QUIET or self.left <= 0:
-                self.others = max(self.others, others)
+            share = (_other_cpu_seconds() - before) / (seconds * (os.cpu_count() or 1))
+            if share <= QUIET or self.seconds_left <= 0:
+                self.other_share = max(self.other_share, share)
                 return result, seconds
-            self.left -= seconds
+            self.seconds_left -= seconds
             self._wait()
 
     def _wait(self) -> None:
-        """Leave the machine to the others until they need less of it."""
-        others = 1.0
-        while others > QUIET and self.left > 0:
-            before = _others_seconds()
-            time.sleep(LOOK_SECONDS)
-            others = (_others_seconds() - before) / (LOOK_SECONDS * (os.cpu_count() or 1))
-            self.left -= LOOK_SECONDS
+        """Wait until other processes use less of the CPUs."""
+        share = 1.0
+        while share > QUIET and self.seconds_left > 0:
+            before = _other_cpu_seconds()
+            time.sleep(POLL_SECONDS)
+            share = (_other_cpu_seconds() - before) / (POLL_SECONDS * (os.cpu_count() or 1))
+            self.seconds_left -= POLL_SECONDS
 
 
-def _others_seconds() -> float:
-    """Processor seconds of other processes since the machine started, plus a constant; only Linux tells."""
-    own = os.times()
+def _other_cpu_seconds() -> float:
+    """CPU seconds of other processes since boot, up to a constant; 0 on systems other than Linux."""
+    times = os.times()
     try:
         user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().split(None, 9)[1:9])
     except OSError:
         return 0.0
-    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK") - sum(own[:4])
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK") - sum(times[:4])
 
 
 def alternate(
     works: Mapping[str, Callable[[], object]], rounds: int, patience: Patience | None = None
 ) -> dict[str, list[float]]:
-    """Seconds of each work, taking turns so that a noisy machine disturbs all alike; the first round is dropped."""
+    """Time each function once per round, in turn, so that noise affects all equally. The first round is dropped."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     patience = patience or Patience()
     for number in range(rounds + 1):
@@ -104,69 +108,73 @@ def alternate(
 
 
 def now() -> float:
-    """Time when the device has done its work."""
-    import torch
-
+    """Return the time in seconds, after all launched work on the device."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
+    """Minimum, median and maximum."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def same_round_ratio(values: Sequence[float], base: Sequence[float]) -> float:
-    """Median of the ratios of the same rounds: what stays when the whole machine is slow for a while."""
+    """Median over rounds of `values / base`; slow phases of the machine cancel within a round."""
     return statistics.median(a / b for a, b in zip(values, base, strict=True))
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors made inside the block that live at the same time; the same on every machine.
+    """Counts the bytes of live tensors that were created inside the block. Independent of the machine.
 
     Attributes:
-        peak: the most so far.
+        now: bytes alive now.
+        peak: maximum of `now`.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.peak = self.now = 0
-        self._known: dict[int, Any] = {}
+        self._storages: dict[int, weakref.ref[UntypedStorage]] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {id(tensor.untyped_storage()) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        inputs = {id(tensor.untyped_storage()) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
-                self._note(tensor.untyped_storage(), given)
+                self._add(tensor.untyped_storage(), inputs)
         return result
 
-    def _note(self, storage: Any, given: set[int]) -> None:
+    def _add(self, storage: UntypedStorage, inputs: set[int]) -> None:
         key = id(storage)
-        if key in given or key in self._known:  # a view, or changed in place
+        if key in inputs or key in self._storages:  # a view, or changed in place
             return
         size = storage.nbytes()
 
-        def gone(_: object) -> None:
+        def release(_: object) -> None:
             self.now -= size
-            self._known.pop(key, None)
+            self._storages.pop(key, None)
 
-        self._known[key] = weakref.ref(storage, gone)
+        self._storages[key] = weakref.ref(storage, release)
         self.now += size
         self.peak = max(self.peak, self.now)
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Bytes of the tensors that the work holds at most, beyond what it was given."""
+    """Peak memory in bytes of the tensors that `work` creates, without its inputs."""
     with LiveBytes() as live:
         work()
     return live.peak
 
 
-def matmul_peak(dtype: Any, size: int, seconds: float = 2.0) -> float:
-    """FLOP/s of the machine's best matrix product of this size and type: what other numbers are a share of."""
-    import torch
-
+def matmul_peak(dtype: torch.dtype, size: int, seconds: float = 2.0) -> float:
+    """FLOP/s of the fastest matrix product of this size and type within `seconds`, the reference for other kernels."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     left, right = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     best, start = float("inf"), time.perf_counter()
@@ -178,24 +186,29 @@ def matmul_peak(dtype: Any, size: int, seconds: float = 2.0) -> float:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     return "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)])
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options that measuring scripts share."""
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    """Add the options that all measuring scripts have."""
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument(
-        "--patience", type=float, default=0.0,
-        help="seconds for repeating what other processes disturbed, by taking a tenth of the processors or more",
-    )  # fmt: skip
+        "--patience",
+        type=float,
+        default=0.0,
+        help="seconds for repeating measurements during which other processes used a tenth of the CPUs or more",
+    )
 
 
-def write_results(path: Path | None, name: str, values: Mapping[str, Any], patience: Patience | None = None) -> None:
-    """Put one script's numbers, and how busy the machine was, into a JSON file that several may share."""
+def write_results(
+    path: Path | None, name: str, values: Mapping[str, object], patience: Patience | None = None
+) -> None:
+    """Write one script's numbers, and the load of the machine, to a JSON file that other scripts may share."""
     if path is None:
         return
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    noise = {"load_before": LOAD_BEFORE} | ({} if patience is None else {"others": patience.others})
-    write_json(path, {**known, "machine": machine(), "noise": {**known.get("noise", {}), name: noise}, name: values})
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    noise = {"load_before": LOAD_BEFORE} | ({} if patience is None else {"others": patience.other_share})
+    noises = {**results.get("noise", {}), name: noise}
+    write_json(path, {**results, "machine": machine(), "noise": noises, name: values})

@@ -1,8 +1,8 @@
-"""Seconds of `bash scripts/quickstart.sh`: with an empty cache, then with what the first run left there.
+"""Seconds of `bash scripts/quickstart.sh` with an empty cache and with a cached policy.
 
     .venv/bin/python benchmarks/speed/quickstart.py [--json FILE]
 
-The environment is there already; building it takes as long as downloads do. Runs this checkout, in temporary folders.
+The environment must exist already. Runs this checkout with temporary output and cache folders.
 """
 
 import argparse
@@ -17,10 +17,10 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "quickstart.sh"
 
 
 def run(cache: str) -> None:
-    """One run.
+    """Run the quick start with the cache folder `cache`.
 
     Raises:
-        CalledProcessError: it failed; what it said is on the screen.
+        CalledProcessError: the run failed; its messages are on the terminal.
     """
     with tempfile.TemporaryDirectory() as out:
         environment = {**os.environ, "RLFR_CACHE": cache}
@@ -29,9 +29,9 @@ def run(cache: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
-    patience = Patience(0)  # a run that is repeated would find the cache filled
+    patience = Patience(0)  # no repetitions: the first run fills the cache
     with tempfile.TemporaryDirectory() as cache:
         result = {name: patience.run(lambda: run(cache))[1] for name in ("empty cache", "cached")}
     print(table(("quick start", "seconds"), [(name, f"{seconds:.0f}") for name, seconds in result.items()]))

@@ -1,9 +1,9 @@
-"""Seconds of a training step: TRL's GRPOTrainer, our rlvr and our rlfr, on the same policy, prompts and seeds.
+"""Seconds of a training step of TRL's GRPOTrainer, our rlvr and our rlfr on the same policy, prompts and seeds.
 
     .venv/bin/python benchmarks/speed/step.py [--size small|3b|7b] [--quick] [--rounds 5] [--json FILE]
 
-The trainers take turns, so that a noisy machine disturbs all alike. `small` is the quick start's policy, on a CPU;
-3b and 7b are Qwen2.5-VL with random weights and need a GPU (see workloads.py).
+The trainers run in turn, so that noise affects all equally. `small` is the quick start's policy on a CPU; 3b and 7b
+are Qwen2.5-VL with random weights and need a GPU (see workloads.py).
 """
 
 import argparse
@@ -16,22 +16,23 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from measuring import Patience, add_options, now, same_round_ratio, spread, table, write_results
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 if TYPE_CHECKING:
+    from trl import GRPOTrainer
     from workloads import Workload
 
 KINDS = ("trl", "rlvr", "rlfr", "rlfr, no update")
 PARTS = ("generate", "old log-probs", "flow score", "loss", "flow update", "other")
 
 
-def build(kind: str, folder: str, work: "Workload", updates: int) -> Any:
-    """A trainer for `updates` updates."""
+def build(kind: str, folder: str, work: "Workload", updates: int) -> "GRPOTrainer":
+    """Build the trainer of a kind for `updates` optimiser steps."""
     from trl import GRPOConfig, GRPOTrainer
 
     from rlfr_vlm.flow import FlowSpec, build_field
     from rlfr_vlm.models.vision import freeze_vision_tower
-    from rlfr_vlm.trainer.records.callbacks import quiet
+    from rlfr_vlm.trainer.records.callbacks import use_own_progress
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
@@ -39,7 +40,7 @@ def build(kind: str, folder: str, work: "Workload", updates: int) -> Any:
     arguments = {**work.arguments, "output_dir": folder, "max_steps": updates, "report_to": []}
     common = {"reward_funcs": [work.reward], "train_dataset": work.rows, "processing_class": work.processor}
     if kind == "trl":
-        freeze_vision_tower(policy)  # as ours does, so that both train the same weights
+        freeze_vision_tower(policy)  # as our trainers do, so that all train the same weights
         trainer = GRPOTrainer(policy, args=GRPOConfig(**arguments, loss_type="grpo"), **common)
     else:
         method = "rlvr" if kind == "rlvr" else "rlfr"
@@ -47,91 +48,114 @@ def build(kind: str, folder: str, work: "Workload", updates: int) -> Any:
         flow = None if method == "rlvr" else (build_field(spec), spec)
         args = RLFRConfig(**arguments, method=method, flow_update=kind == "rlfr")
         trainer = RLFRTrainer(policy, args=args, flow=flow, **common)
-    quiet(trainer)
+    use_own_progress(trainer)
     return trainer
 
 
-def watch(trainer: Any) -> Mapping[str, float]:
-    """Seconds that fill while it trains: of methods that TRL's trainer has too."""
+# Methods that all trainers have -> part of a step that they take.
+TIMED_METHODS = {
+    "_generate": "generate",
+    "_get_per_token_logps_and_entropies": "old log-probs",
+    "_generate_and_score_completions": "rollout",
+    "training_step": "step",
+}
+
+
+def time_methods(trainer: "GRPOTrainer") -> Mapping[str, float]:
+    """Time the methods in `TIMED_METHODS`; returns part -> seconds, updated while the trainer runs."""
     import torch
 
     seconds: defaultdict[str, float] = defaultdict(float)
 
-    def watched(method: Callable[..., Any], part: str) -> Callable[..., Any]:
-        def run(*arguments: Any, **settings: Any) -> Any:
-            if part == "old log-probs" and torch.is_grad_enabled():  # a pass of the loss
-                return method(*arguments, **settings)
+    def timed(method: Callable[..., object], part: str) -> Callable[..., object]:
+        def run(*args: object, **kwargs: object) -> object:
+            if part == "old log-probs" and torch.is_grad_enabled():  # a forward pass of the loss
+                return method(*args, **kwargs)
             start = now()
-            result = method(*arguments, **settings)
+            result = method(*args, **kwargs)
             seconds[part] += now() - start
             return result
 
         return run
 
-    for name, part in {
-        "_generate": "generate", "_get_per_token_logps_and_entropies": "old log-probs",
-        "_generate_and_score_completions": "rollout", "training_step": "step",
-    }.items():  # fmt: skip
-        setattr(trainer, name, watched(getattr(trainer, name), part))
+    for name, part in TIMED_METHODS.items():
+        setattr(trainer, name, timed(getattr(trainer, name), part))
     return seconds
 
 
-class Span(TrainerCallback):
-    """Seconds from the first step's beginning to the last one's end: what a trainer does before costs a run once."""
+class StepTime(TrainerCallback):
+    """Seconds from the start of the first step to the end of the last one, without the setup of the trainer."""
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.begun = now()
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self.start = now()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.seconds = now() - self.begun
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self.seconds = now() - self.start
 
 
-def train(trainer: Any, updates: int) -> dict[str, float]:
-    """Seconds per update: all, and of each part."""
-    watched, span = watch(trainer), Span()
-    trainer.add_callback(span)
+def train(trainer: "GRPOTrainer", updates: int) -> dict[str, float]:
+    """Train and return the seconds per update: in total and of each part."""
+    method_seconds, step_time = time_methods(trainer), StepTime()
+    trainer.add_callback(step_time)
     trainer.train()
-    total = span.seconds / updates
+    total = step_time.seconds / updates
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     score, update = (
         sum(entry.get(f"seconds/{part}", 0.0) for entry in logged) / updates for part in ("flow_score", "flow_update")
     )
     generate, old, rollout, step = (
-        watched[part] / updates for part in ("generate", "old log-probs", "rollout", "step")
+        method_seconds[part] / updates for part in ("generate", "old log-probs", "rollout", "step")
     )
-    # Latents are scored inside the pass of the old log-probs, and the field's gradients made inside the policy's step.
-    parts = {"generate": generate, "old log-probs": old - score, "flow score": score, "loss": step - rollout - update,
-             "flow update": update}  # fmt: skip
+    # The pass for the old log-probs includes scoring, and the policy's step includes the gradients of the field.
+    parts = {
+        "generate": generate,
+        "old log-probs": old - score,
+        "flow score": score,
+        "loss": step - rollout - update,
+        "flow update": update,
+    }
     return {"total": total, **parts, "other": total - sum(parts.values())}
 
 
 def measure(work: "Workload", rounds: int, updates: int, patience: Patience) -> dict[str, Any]:
-    """Seconds per update of each kind, a number per round, and medians of the parts; the first round is dropped."""
+    """Measure the seconds per update of each kind in each round, and the medians of the parts.
 
-    def one(kind: str) -> dict[str, float]:
+    The first round is dropped.
+    """
+
+    def run(kind: str) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             seconds = train(build(kind, folder, work, updates), updates)
         release()
         return seconds
 
-    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    rounds_of: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for number in range(rounds + 1):
         for kind in KINDS:
-            seconds = patience.run(lambda kind=kind: one(kind))[0] if number else one(kind)
+            seconds = patience.run(lambda kind=kind: run(kind))[0] if number else run(kind)
             if number:
-                found[kind].append(seconds)
+                rounds_of[kind].append(seconds)
             print(f"round {number} {kind}: {seconds['total']:.3f} s{'' if number else ' (not counted)'}", flush=True)
-    totals = {kind: [own["total"] for own in rows] for kind, rows in found.items()}
+    totals = {kind: [seconds["total"] for seconds in rows] for kind, rows in rounds_of.items()}
+    parts = {
+        kind: {part: statistics.median(seconds[part] for seconds in rows) for part in PARTS}
+        for kind, rows in rounds_of.items()
+    }
     return {
-        "size": work.name, "updates": updates, "seconds_per_update": totals,
-        "parts": {kind: {part: statistics.median(own[part] for own in rows) for part in PARTS}
-                  for kind, rows in found.items()},
+        "size": work.name,
+        "updates": updates,
+        "seconds_per_update": totals,
+        "parts": parts,
         "over_trl": {kind: same_round_ratio(values, totals["trl"]) for kind, values in totals.items()},
-    }  # fmt: skip
+    }
 
 
 def release() -> None:
-    """Give the last trainer's memory back before the next one is built."""
+    """Free the memory of the last trainer before the next one is built."""
     import torch
 
     gc.collect()
@@ -140,36 +164,43 @@ def release() -> None:
 
 
 def report(result: Mapping[str, Any]) -> str:
-    """The tables of a result."""
+    """Format the tables of a result."""
     seconds, parts = result["seconds_per_update"], result["parts"]
-    rows = [(kind, *(f"{value:.3f}" for value in spread(values).values()), f"{result['over_trl'][kind]:.2f}",
-             f"{min(values) / min(seconds['trl']):.2f}") for kind, values in seconds.items()]  # fmt: skip
-    split = [(kind, *(f"{own[part]:.3f}" for part in PARTS)) for kind, own in parts.items()]
+    rows = []
+    for kind, values in seconds.items():
+        ratio, ratio_of_minima = result["over_trl"][kind], min(values) / min(seconds["trl"])
+        numbers = (f"{value:.3f}" for value in spread(values).values())
+        rows.append((kind, *numbers, f"{ratio:.2f}", f"{ratio_of_minima:.2f}"))
+    part_rows = [(kind, *(f"{medians[part]:.3f}" for part in PARTS)) for kind, medians in parts.items()]
     head = ("step, s", "min", "median", "max", "over TRL, same round", "over TRL, minima")
-    return table(head, rows) + "\n\n" + table(("part of a step, s", *PARTS), split)
+    return table(head, rows) + "\n\n" + table(("part of a step, s", *PARTS), part_rows)
 
 
 def main() -> None:
-    from workloads import SIZES, choose
+    from workloads import SIZES, build_workload
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--rounds", type=int, help="(default: 5, with --quick 2)")
-    parser.add_argument("--updates", type=int, default=4, help="of each round and kind (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, of a policy that is trained in seconds")
+    parser.add_argument(
+        "--updates", type=int, default=4, help="optimiser steps per round and kind (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer rounds, with a policy that is warm-started in seconds"
+    )
     add_options(parser)
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 5)
 
     import torch
 
-    from rlfr_vlm.library_output import calm
+    from rlfr_vlm.library_output import silence_libraries
 
     if options.size != "small" and not torch.cuda.is_available():
         sys.exit(f"step: size {options.size} needs a CUDA GPU, and there is none here; --size small runs on a CPU")
-    calm()
+    silence_libraries()
     patience = Patience(options.patience)
-    result = measure(choose(options.size, options.quick), options.rounds, options.updates, patience)
+    result = measure(build_workload(options.size, options.quick), options.rounds, options.updates, patience)
     print("\n" + report(result))
     write_results(options.json, "step" if options.size == "small" else f"step_{options.size}", result, patience)
 

@@ -1,8 +1,8 @@
-"""The targets, and what a machine reached, from its results file: the tables of the guides.
+"""Tables of the guides from a results file: targets and measured values.
 
     .venv/bin/python benchmarks/speed/summary.py benchmarks/speed/results/MACHINE.json [--write]
 
-`--write` puts them into README.md and benchmarks/README.md, between the comments that mark their places.
+`--write` writes them to README.md and benchmarks/README.md, between the comments that mark the tables.
 """
 
 import argparse
@@ -23,18 +23,19 @@ from rlfr_vlm.files import write_text
 Results = Mapping[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
-DISTURBED = 0.2  # when others took more of the processors, ratios of times say little
-LINEAR = 1.05  # an exponent up to here counts as linear: it is fitted to times
+DISTURBED = 0.2  # share of the CPUs used by other processes above which ratios of times are unreliable
+LINEAR = 1.05  # largest exponent that counts as linear; exponents are fitted to noisy times
 
 
 @dataclass(frozen=True)
 class Line:
-    """One target and what was measured for it.
+    """A target and its measured value.
 
     Attributes:
-        met: None where nothing was measured.
-        script: the key of the results file that it was read from.
-        sure: also on a machine that others used: a count, or a time that they made longer and that was short enough.
+        what: the measured quantity.
+        met: whether the target is met, or None if nothing was measured.
+        script: key of the results file.
+        sure: whether `met` also holds on a disturbed machine: for counts, and for times below their limit.
     """
 
     what: str
@@ -48,23 +49,25 @@ class Line:
 def at_most(
     what: str, limit: float, value: float, script: str, form: str = "{:.2f}", unit: str = "", *, sure: bool = False
 ) -> Line:
+    """Line of a target with an upper limit."""
     return Line(what, f"≤ {form.format(limit)}{unit}", form.format(value) + unit, value <= limit, script, sure)
 
 
 def at_least(what: str, limit: float, value: float, script: str, form: str = "{:.2f}", unit: str = "") -> Line:
+    """Line of a target with a lower limit."""
     return Line(what, f"≥ {form.format(limit)}{unit}", form.format(value) + unit, value >= limit, script)
 
 
 def step_lines(result: Results) -> Iterator[Line]:
     seconds = result["seconds_per_update"]
     ratio, best = result["over_trl"]["rlfr"], min(seconds["rlfr"]) / min(seconds["trl"])
-    yield Line("RLFR over TRL's GRPO, whole step, small policy", "≤ 1.15", f"{ratio:.2f} (of minima {best:.2f})",
-               ratio <= 1.15, "step")  # fmt: skip
-    # All rounds' own ratios are what noise does: 1 must not lie below them.
+    measured = f"{ratio:.2f} (of minima {best:.2f})"
+    yield Line("RLFR over TRL's GRPO, whole step, small policy", "≤ 1.15", measured, ratio <= 1.15, "step")
+    # The range over rounds shows the noise: the target is met if 1 is not below it.
     rounds = [ours / trl for ours, trl in zip(seconds["rlvr"], seconds["trl"], strict=True)]
     low, middle, high = spread(rounds)["min"], same_round_ratio(seconds["rlvr"], seconds["trl"]), max(rounds)
-    yield Line("our RLVR over TRL's GRPO, whole step, small policy", "≤ 1.00 + noise",
-               f"{middle:.2f} [{low:.2f}, {high:.2f}]", low <= 1, "step")  # fmt: skip
+    measured = f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+    yield Line("our RLVR over TRL's GRPO, whole step, small policy", "≤ 1.00 + noise", measured, low <= 1, "step")
 
 
 def large_step_lines(result: Results) -> Iterator[Line]:
@@ -72,26 +75,26 @@ def large_step_lines(result: Results) -> Iterator[Line]:
 
 
 def flow_lines(result: Results) -> Iterator[Line]:
-    shape = next((own for own in result["shapes"] if (own["prompt"], own["response"]) == (1024, 512)), None)
+    shape = next((shape for shape in result["shapes"] if (shape["prompt"], shape["response"]) == (1024, 512)), None)
     if shape is not None:
         where = "scoring, prompt 1,024, response 512, over whole rows"
         yield at_least(f"{where}: times faster", 3.0, shape["times_faster"], "flow")
         yield at_most(f"{where}: share of memory", 1 / 3, shape["memory_share"], "flow", sure=True)
-    for quantity, grown in result["growth"].items():
-        yield Line(f"cost of scoring grows with ({quantity})^x", "1", f"{grown['exponent']:.2f}",
-                   grown["exponent"] <= LINEAR, "flow")  # fmt: skip
+    for quantity, growth in result["growth"].items():
+        exponent = growth["exponent"]
+        yield Line(f"cost of scoring grows with ({quantity})^x", "1", f"{exponent:.2f}", exponent <= LINEAR, "flow")
 
 
 def fit_lines(fit: Results) -> Iterator[Line]:
-    for own in fit["fields"]:
-        gpu = own["dtype"] == "bfloat16"
-        if own["width"] == (3584 if gpu else 2048):
-            yield at_least(f"fitting, width {own['width']}, {own['dtype']}: share of matmul peak", 0.6 if gpu else 0.5,
-                           own["share_of_matmul_peak"], "fit", "{:.0%}")  # fmt: skip
+    for field in fit["fields"]:
+        gpu = field["dtype"] == "bfloat16"
+        if field["width"] == (3584 if gpu else 2048):
+            what = f"fitting, width {field['width']}, {field['dtype']}: share of matmul peak"
+            yield at_least(what, 0.6 if gpu else 0.5, field["share_of_matmul_peak"], "fit", "{:.0%}")
 
 
 def help_lines(times: Results) -> Iterator[Line]:
-    slowest = max(own["median"] for name, own in times.items() if name.endswith("--help"))
+    slowest = max(seconds["median"] for name, seconds in times.items() if name.endswith("--help"))
     yield at_most("slowest `--help`", 0.3, slowest, "import_time", unit=" s", sure=slowest <= 0.3)
 
 
@@ -107,7 +110,7 @@ def report_lines(result: Results) -> Iterator[Line]:
         ("page_mb", "size", "{:.0f}", " MB"), ("build_seconds", "to build", "{:.0f}", " s"),
         ("open_seconds", "to open", "{:.1f}", " s"), ("filter_seconds", "to filter", "{:.2f}", " s"),
     ):  # fmt: skip
-        if key in result:  # without a browser nothing is opened
+        if key in result:  # missing if there was no browser
             limit = report.TARGETS[key]
             yield at_most(f"{page}: {what}", limit, result[key], "report", form, unit, sure=result[key] <= limit)
 
@@ -121,7 +124,7 @@ TARGETS: dict[str, Callable[[Results], Iterator[Line]]] = {
     "quickstart": quickstart_lines,
     "report": report_lines,
 }
-# Shown also where nothing has measured them.
+# Targets that are listed even if they were not measured.
 NOT_RUN = (
     Line("quick start, empty cache", "≤ 5.0 min", "not run", None, "quickstart"),
     Line("quick start, cached", "≤ 3.5 min", "not run", None, "quickstart"),
@@ -130,17 +133,20 @@ NOT_RUN = (
 )
 
 
-def headline(results: Results) -> str:
-    """The table of targets."""
+def targets_table(results: Results) -> str:
+    """Table of targets."""
     lines = [line for script, read in TARGETS.items() if script in results for line in read(results[script])]
-    lines += [line for line in NOT_RUN if line.what not in {own.what for own in lines}]
-    rows = [(line.what, line.target, line.measured, verdict(results, line),
-             "" if line.met is None else busy(results, line.script)) for line in lines]  # fmt: skip
+    measured = {line.what for line in lines}
+    lines += [line for line in NOT_RUN if line.what not in measured]
+    rows = []
+    for line in lines:
+        load = "" if line.met is None else machine_load(results, line.script)
+        rows.append((line.what, line.target, line.measured, verdict(results, line), load))
     return table(("", "target", "measured", "met", "load before, others' share"), rows)
 
 
 def verdict(results: Results, line: Line) -> str:
-    """Whether the target is met, or that a disturbed machine cannot tell."""
+    """Whether the target is met: yes, no, or unsure on a disturbed machine."""
     if line.met is None:
         return ""
     if not line.sure and results["noise"][line.script].get("others", 0.0) > DISTURBED:
@@ -148,14 +154,14 @@ def verdict(results: Results, line: Line) -> str:
     return "yes" if line.met else "**no**"
 
 
-def busy(results: Results, script: str) -> str:
-    """The load average before the script, and the largest share of the processors that others took meanwhile."""
+def machine_load(results: Results, script: str) -> str:
+    """Load average before the script, and the largest share of the CPUs that other processes used during it."""
     noise = results["noise"][script]
     return f"{noise['load_before']:.1f}" + (f", {noise['others']:.0%}" if "others" in noise else "")
 
 
-def rest(results: Results) -> str:
-    """What has no target, or only one number for it."""
+def other_table(results: Results) -> str:
+    """Table of measurements without a target."""
     fit, grading, times = results["fit"]["fields"][0], results["grading"], results["import_time"]
     rows = [
         (f"fitting, width {fit['width']}, depth {fit['depth']}, {fit['dtype']}: tokens a second",
@@ -169,36 +175,37 @@ def rest(results: Results) -> str:
         ("the same LaTeX pairs, plain math-verify in one process", f"{grading['plain_math_verify']['median']:,.0f}",
          "grading"),
     ]  # fmt: skip
-    return table(("", "median", "load before, others' share"), [(a, b, busy(results, key)) for a, b, key in rows])
+    return table(
+        ("", "median", "load before, others' share"), [(a, b, machine_load(results, key)) for a, b, key in rows]
+    )
 
 
 def blocks(results: Results, file: str) -> dict[str, str]:
-    """What stands in the guides, by the name of its place."""
+    """Text of each marked block of the guides: name -> text."""
     machine = results["machine"]
+    load = {script: f"load before and others' share: {machine_load(results, script)}" for script in ("step", "flow")}
     where = f"{machine['date']}, {machine['processor']}, threads: {machine['threads']}"
     return {
-        "targets": f"{where} (`benchmarks/speed/results/{file}`):\n\n{headline(results)}",
-        "step": f"{where}; load before and others' share: {busy(results, 'step')}.\n\n{step.report(results['step'])}",
-        "flow": f"{where}; load before and others' share: {busy(results, 'flow')}.\n\n{flow.report(results['flow'])}",
-        "rest": f"{where} (`speed/results/{file}`):\n\n{rest(results)}",
+        "targets": f"{where} (`benchmarks/speed/results/{file}`):\n\n{targets_table(results)}",
+        "step": f"{where}; {load['step']}.\n\n{step.report(results['step'])}",
+        "flow": f"{where}; {load['flow']}.\n\n{flow.report(results['flow'])}",
+        "rest": f"{where} (`speed/results/{file}`):\n\n{other_table(results)}",
     }
 
 
-def with_blocks(text: str, named: Mapping[str, str]) -> str:
-    """The text with what stands between `<!-- speed NAME -->` and `<!-- end -->` replaced."""
-    return re.sub(
-        r"(<!-- speed (\w+) -->\n).*?(\n<!-- end -->)",
-        lambda found: found[1] + named[found[2]] + found[3], text, flags=re.DOTALL,
-    )  # fmt: skip
+def with_blocks(text: str, content: Mapping[str, str]) -> str:
+    """Replace the text between `<!-- speed NAME -->` and `<!-- end -->` by `content[NAME]`."""
+    pattern = r"(<!-- speed (\w+) -->\n).*?(\n<!-- end -->)"
+    return re.sub(pattern, lambda match: match[1] + content[match[2]] + match[3], text, flags=re.DOTALL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="a results file")
-    parser.add_argument("--write", action="store_true", help="into README.md and benchmarks/README.md")
+    parser.add_argument("--write", action="store_true", help="write the tables to README.md and benchmarks/README.md")
     options = parser.parse_args()
     results = json.loads(options.file.read_text(encoding="utf-8"))
-    print(headline(results))
+    print(targets_table(results))
     if options.write:
         for guide in GUIDES:
             text = guide.read_text(encoding="utf-8")

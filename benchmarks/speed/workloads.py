@@ -1,33 +1,40 @@
-"""What step.py trains: the small policy on a CPU, or Qwen2.5-VL-3B and 7B with random weights on a GPU.
+"""Policies and data for step.py: the small policy on a CPU, Qwen2.5-VL-3B and 7B with random weights on a GPU.
 
-Time depends on shapes, not on what weights know: of the large ones architecture, prompt and response lengths are real,
-and the weights, images and digits of the prompts are random. Responses are as long as they may be.
+Time depends on shapes and not on the values of weights: the large workloads have the real architecture and realistic
+prompt and response lengths, but random weights, images and prompts. Responses always have the maximum length.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 SIZES = ("small", "3b", "7b")
-PATCH = 28  # pixels along a side of what becomes one image token
+PATCH = 28  # pixels along a side of one image token
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A policy and what it is trained on.
+    """A policy and its training data.
 
     Attributes:
-        name: its size.
-        policy: builds it anew.
-        arguments: of TRL's configuration, but for the folder and `max_steps`.
-        depth: of the flow field.
+        name: size of the policy.
+        policy: builds a new policy.
+        processor: the policy's processor.
+        rows: training rows.
+        reward: reward function.
+        arguments: keyword arguments of TRL's configuration without the output folder and `max_steps`.
+        depth: depth of the flow field.
     """
 
     name: str
-    policy: Callable[[], Any]
-    processor: Any
-    rows: Any
-    reward: Callable[..., list[float]]
+    policy: "Callable[[], PreTrainedModel]"
+    processor: "ProcessorMixin"
+    rows: "Dataset"
+    reward: Callable[..., list[float | None]]
     arguments: dict[str, Any]
     depth: int
 
@@ -45,11 +52,14 @@ class VisionShape:
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of the language tower as the released configurations have them, and of the rows.
+    """Sizes of the language tower, from the released configurations, and of the rows.
 
     Attributes:
-        field_depth: RLFR's for this size.
-        image: image tokens along a side; image tokens are part of the prompt.
+        tied: whether input and output embeddings are tied.
+        field_depth: depth of the flow field in RLFR's settings for this size.
+        prompt: prompt tokens, including image tokens.
+        response: response tokens.
+        image: image tokens along a side.
     """
 
     hidden_size: int
@@ -72,13 +82,13 @@ SHAPES = {
 }
 
 
-def choose(size: str, quick: bool) -> Workload:
-    """The workload of a size; the large ones on a GPU."""
+def build_workload(size: str, quick: bool) -> Workload:
+    """Build the workload of a size; 3b and 7b need a GPU."""
     return small(quick) if size == "small" else large(size, SHAPES[size], "cuda")
 
 
 def small(quick: bool) -> Workload:
-    """The quick start's policy, task and sizes; `quick` takes a policy that is trained in seconds, if not cached."""
+    """Policy, task and sizes of the quick start; `quick` uses a policy that is warm-started in seconds."""
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
     from rlfr_vlm.data.load import load_rows
@@ -87,38 +97,55 @@ def small(quick: bool) -> Workload:
     from rlfr_vlm.rewards import accuracy
 
     recipe = QuickstartRecipe()
-    start = QuickstartRecipe.fast().warm_start if quick else recipe.warm_start
-    folder = str(cached_policy(start)[0])
+    warm_start = QuickstartRecipe.fast().warm_start if quick else recipe.warm_start
+    folder = str(cached_policy(warm_start)[0])
     arguments = recipe.rl_arguments("", "rlvr", seed=1)
-    for own in ("output_dir", "method", "max_steps"):
-        arguments.pop(own)
+    for name in ("output_dir", "method", "max_steps"):
+        arguments.pop(name)
     return Workload(
-        name="small", policy=lambda: Qwen2_5_VLForConditionalGeneration.from_pretrained(folder),
-        processor=AutoProcessor.from_pretrained(folder), rows=load_rows("digits", limit=1024, seed=1),
-        reward=accuracy, arguments=arguments, depth=4,
-    )  # fmt: skip
+        name="small",
+        policy=lambda: Qwen2_5_VLForConditionalGeneration.from_pretrained(folder),
+        processor=AutoProcessor.from_pretrained(folder),
+        rows=load_rows("digits", limit=1024, seed=1),
+        reward=accuracy,
+        arguments=arguments,
+        depth=4,
+    )
 
 
 def large(name: str, shape: Shape, device: str) -> Workload:
-    """Random weights of a real shape; 16 responses an update, two updates a rollout."""
+    """Random weights of a given shape; 16 responses per update, two updates per rollout."""
     processor = build_processor(shape)
     config = build_config(shape, processor.tokenizer)
     arguments: dict[str, Any] = {
-        "num_generations": 8, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4,
-        "steps_per_generation": 8, "max_completion_length": shape.response, "learning_rate": 1e-6,
-        "generation_kwargs": {"min_new_tokens": shape.response}, "gradient_checkpointing": True,
-        "bf16": device == "cuda", "use_cpu": device == "cpu", "seed": 1, "save_strategy": "no",
-        # The moments of 7B do not fit beside it on one GPU; without them a step is shorter, and ratios are stricter.
+        "num_generations": 8,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 4,
+        "steps_per_generation": 8,
+        "max_completion_length": shape.response,
+        "learning_rate": 1e-6,
+        "generation_kwargs": {"min_new_tokens": shape.response},
+        "gradient_checkpointing": True,
+        "bf16": device == "cuda",
+        "use_cpu": device == "cpu",
+        "seed": 1,
+        "save_strategy": "no",
+        # AdamW's moments of 7B do not fit on one GPU. Without them steps are shorter, which makes the ratios stricter.
         "optim": "sgd",
-    }  # fmt: skip
+    }
     return Workload(
-        name=name, policy=lambda: build_policy(config, device), processor=processor,
-        rows=build_rows(shape, processor, 16), reward=every_other, arguments=arguments, depth=shape.field_depth,
-    )  # fmt: skip
+        name=name,
+        policy=lambda: build_policy(config, device),
+        processor=processor,
+        rows=build_rows(shape, processor, 16),
+        reward=every_other,
+        arguments=arguments,
+        depth=shape.field_depth,
+    )
 
 
-def every_other(completions: Sequence[Any], **_: Any) -> list[float]:
-    """A reward that accepts half of every group, so that the field's update sees half of the responses.
+def every_other(completions: Sequence[object], **_: object) -> list[float | None]:
+    """Reward every second response, so that the field is updated on half of the responses.
 
     >>> every_other(["a", "b", "c"])
     [0.0, 1.0, 0.0]
@@ -126,8 +153,8 @@ def every_other(completions: Sequence[Any], **_: Any) -> list[float]:
     return [float(number % 2) for number in range(len(completions))]
 
 
-def build_processor(shape: Shape) -> Any:
-    """Qwen2.5-VL's processor, whose tokenizer knows few of the ids that the policy can write."""
+def build_processor(shape: Shape) -> "ProcessorMixin":
+    """Build Qwen2.5-VL's processor with a small tokenizer, which cannot decode most of the policy's token ids."""
     from transformers import Qwen2VLImageProcessor
 
     from rlfr_vlm.quickstart.small_policy import build_processor
@@ -138,34 +165,50 @@ def build_processor(shape: Shape) -> Any:
     return processor
 
 
-def build_config(shape: Shape, tokenizer: Any) -> Any:
-    """The policy's configuration, with the special tokens of the tokenizer."""
+def build_config(shape: Shape, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedConfig":
+    """Build the policy's configuration with the special tokens of the tokenizer."""
     from transformers import Qwen2_5_VLConfig
 
     ids = tokenizer.convert_tokens_to_ids
     half = shape.hidden_size // shape.num_attention_heads // 2
-    own = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size",
-           "vocab_size")  # fmt: skip
+    sizes = (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "intermediate_size",
+        "vocab_size",
+    )
     return Qwen2_5_VLConfig(
         text_config={
-            **{name: getattr(shape, name) for name in own},
-            "max_position_embeddings": 32768, "bos_token_id": None, "eos_token_id": ids("<|im_end|>"),
+            **{name: getattr(shape, name) for name in sizes},
+            "max_position_embeddings": 32768,
+            "bos_token_id": None,
+            "eos_token_id": ids("<|im_end|>"),
             "pad_token_id": ids("<|endoftext|>"),
-            "rope_parameters": {  # of a head's frequencies a quarter for time, the rest for height and width
-                "rope_type": "default", "rope_theta": 1e6,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e6,
+                # a quarter of a head's frequencies for time, the rest for height and width
                 "mrope_section": [half // 4, (half - half // 4) // 2, half - half // 4 - (half - half // 4) // 2],
             },
         },
-        vision_config={**vars(shape.vision), "out_hidden_size": shape.hidden_size, "window_size": 112,
-                       "tokens_per_second": 2},
-        image_token_id=ids("<|image_pad|>"), video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"), vision_end_token_id=ids("<|vision_end|>"),
+        vision_config={
+            **vars(shape.vision),
+            "out_hidden_size": shape.hidden_size,
+            "window_size": 112,
+            "tokens_per_second": 2,
+        },
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
         tie_word_embeddings=shape.tied,
-    )  # fmt: skip
+    )
 
 
-def build_policy(config: Any, device: str) -> Any:
-    """The policy with random weights; bfloat16 on a GPU, and without any weights on `meta`."""
+def build_policy(config: "PreTrainedConfig", device: str) -> "PreTrainedModel":
+    """Build the policy with random weights: float32 on a CPU, otherwise bfloat16; `meta` allocates no weights."""
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -178,8 +221,8 @@ def build_policy(config: Any, device: str) -> Any:
     return policy
 
 
-def build_rows(shape: Shape, processor: Any, count: int) -> Any:
-    """Rows whose prompts have the shape's number of tokens: an image, and random digits of one token each."""
+def build_rows(shape: Shape, processor: "ProcessorMixin", count: int) -> "Dataset":
+    """Build rows whose prompts have `shape.prompt` tokens: an image and random digits of one token each."""
     import numpy as np
     from datasets import Dataset
     from PIL import Image
@@ -189,13 +232,16 @@ def build_rows(shape: Shape, processor: Any, count: int) -> Any:
     random = np.random.default_rng(0)
     side = shape.image * PATCH
     bare = processor.apply_chat_template(build_messages("<image>", 1), add_generation_prompt=True)
-    text = shape.prompt - shape.image**2 - len(processor.tokenizer(bare)["input_ids"]) + 1  # its placeholder counts
-    prompts = ["<image>" + "".join(map(str, random.integers(0, 10, text))) for _ in range(count)]
+    # The template has one token for the image placeholder.
+    text_tokens = shape.prompt - shape.image**2 - len(processor.tokenizer(bare)["input_ids"]) + 1
+    prompts = ["<image>" + "".join(map(str, random.integers(0, 10, text_tokens))) for _ in range(count)]
     images = [Image.fromarray(random.integers(0, 255, (side, side, 3), dtype=np.uint8)) for _ in range(count)]
 
-    def opened(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        numbers = batch["number"]
-        return {"prompt": [build_messages(prompts[number], 1) for number in numbers],
-                "images": [[images[number]] for number in numbers]}  # fmt: skip
+    def read_rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        indices = batch["index"]
+        return {
+            "prompt": [build_messages(prompts[index], 1) for index in indices],
+            "images": [[images[index]] for index in indices],
+        }
 
-    return Dataset.from_dict({"number": list(range(count))}).with_transform(opened)
+    return Dataset.from_dict({"index": list(range(count))}).with_transform(read_rows)

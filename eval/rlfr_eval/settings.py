@@ -2,19 +2,17 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.redaction import redact_text
 
 NOTHING = frozenset(["", "none", "no_api"])  # how the released scripts say that there is none
 OWN_PREFIXES = ("JUDGE_", "RLFR_EVAL_")
 SHORTEST_SECRET = 4  # shorter ones are placeholders, and replacing them would tear words
-# passwords in addresses, and keys in commands
-SECRET_PARTS = re.compile(r"(?<=://)[^/@\s]+(?=@)|(?<=--api-key[ =])\S+")
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Value:
 
 def without_secrets(text: str) -> str:
     """Text that may be shown and stored: without passwords in addresses and keys in commands."""
-    return SECRET_PARTS.sub("(secret)", text)
+    return redact_text(text, "(secret)")
 
 
 class Settings:

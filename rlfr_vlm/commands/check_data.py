@@ -50,11 +50,11 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.data.check import check_rows
     from rlfr_vlm.data.clean import write_clean
     from rlfr_vlm.files import make_folder, write_json
-    from rlfr_vlm.library_output import calm
+    from rlfr_vlm.library_output import silence_libraries
     from rlfr_vlm.options import FitOptions, ScriptArguments
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
-    calm()
+    silence_libraries()
     data, options = parse_some((DataOptions, CheckOptions), (ScriptArguments, FitOptions, RLFRConfig), arguments)
     out = Path(options.out)
     make_folder(out)

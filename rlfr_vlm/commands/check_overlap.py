@@ -52,9 +52,9 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.data.overlap import count_rows, fingerprint_rows, overlaps
     from rlfr_vlm.files import make_folder, write_json
-    from rlfr_vlm.library_output import calm
+    from rlfr_vlm.library_output import silence_libraries
 
-    calm()
+    silence_libraries()
     train = read_rows(
         DataOptions(dataset_name=options.train, dataset_split=options.split, dataset_columns=options.columns)
     )

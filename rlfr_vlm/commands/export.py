@@ -31,10 +31,10 @@ def run(arguments: Sequence[str]) -> int:
     """Export. Returns the exit code."""
     options = _parser().parse_args(list(arguments))
     from rlfr_vlm.export import ADAPTER_FILE, DTYPES, export
-    from rlfr_vlm.library_output import calm
+    from rlfr_vlm.library_output import silence_libraries
     from rlfr_vlm.model_card import licence_of, model_card
 
-    calm()
+    silence_libraries()
     if not options.checkpoint.is_dir():
         raise UserError(f"No folder at {options.checkpoint}. Name a checkpoint-N folder of a run.")
     if options.dtype not in DTYPES:
@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
         base=_public(base),
         licence=options.licence or licence_of(base),
         steps=_json(options.checkpoint / "trainer_state.json").get("global_step"),
-        sees=(options.checkpoint / "preprocessor_config.json").is_file()
+        takes_images=(options.checkpoint / "preprocessor_config.json").is_file()
         or (options.checkpoint / "processor_config.json").is_file(),
         scores=_scores(options.results),
     )

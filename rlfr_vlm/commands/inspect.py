@@ -58,11 +58,11 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.config_file import parse_some
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.files import make_folder
-    from rlfr_vlm.library_output import calm
+    from rlfr_vlm.library_output import silence_libraries
     from rlfr_vlm.options import ScriptArguments
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
-    calm()
+    silence_libraries()
     data, flow, options = parse_some(
         (DataOptions, FlowOptions, InspectOptions), (ScriptArguments, RLFRConfig), _lists(arguments)
     )

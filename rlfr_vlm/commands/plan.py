@@ -49,10 +49,10 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> int:
     """Print the plan. Returns the exit code."""
     given, rest = _parser().parse_known_args(list(arguments))
-    from rlfr_vlm.library_output import calm
+    from rlfr_vlm.library_output import silence_libraries
     from rlfr_vlm.plan import SHARDING, count_steps
 
-    calm()
+    silence_libraries()
     if given.sharding not in SHARDING:
         raise UserError(f"--sharding is {given.sharding!r}; choose one of {', '.join(SHARDING)}.")
     for name in ("processes", "gpu_memory", "tflops", "generated_per_second"):

@@ -45,12 +45,12 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.data.rows import BadRow
     from rlfr_vlm.files import write_text
-    from rlfr_vlm.library_output import calm
+    from rlfr_vlm.library_output import silence_libraries
     from rlfr_vlm.options import FitOptions, ScriptArguments
     from rlfr_vlm.policy import load_processor
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
-    calm()
+    silence_libraries()
     data, options = parse_some((DataOptions, PreviewOptions), (ScriptArguments, FitOptions, RLFRConfig), arguments)
     if not options.model_name_or_path:
         raise UserError("model_name_or_path is not set. Give the policy whose prompts you want to see.")

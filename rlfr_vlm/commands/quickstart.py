@@ -52,12 +52,12 @@ def run(arguments: Sequence[str]) -> int:
     import os
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from rlfr_vlm.library_output import calm
+    from rlfr_vlm.library_output import silence_libraries
     from rlfr_vlm.quickstart.recipe import QuickstartRecipe
     from rlfr_vlm.quickstart.report import write_page, write_report
     from rlfr_vlm.quickstart.run import run_quickstart
 
-    calm()
+    silence_libraries()
     recipe = QuickstartRecipe.fast() if options.fast else QuickstartRecipe()
     if options.steps is not None:
         recipe = dataclasses.replace(recipe, rl_steps=options.steps)

@@ -36,13 +36,13 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
     if options.rollouts < 0:
         raise UserError(f"--rollouts is {options.rollouts}; it must be 0 or more.")
-    from rlfr_vlm.library_output import calm
+    from rlfr_vlm.library_output import silence_libraries
     from rlfr_vlm.report.read_run import read_run
     from rlfr_vlm.report.run_report import PageOptions, write_training_report
 
     folders = {folder.resolve(): folder for folder in reversed([options.run_dir, *options.compare])}  # each once
     runs = [read_run(folder) for folder in reversed(folders.values())]
-    calm()
+    silence_libraries()
     how = PageOptions(default_settings(), options.rollouts, options.tokenizer)
     page = write_training_report(runs, options.out or options.run_dir, how)
     print(f"report: {page}")

@@ -34,11 +34,11 @@ def run_trainer(
     """
     from rlfr_vlm.checkpoint import is_first_process
     from rlfr_vlm.config_file import differences, parse_config, take_option, write_resolved
-    from rlfr_vlm.library_output import calm
-    from rlfr_vlm.trainer.records.callbacks import StopOnInterrupt, quiet
+    from rlfr_vlm.library_output import silence_libraries
+    from rlfr_vlm.trainer.records.callbacks import StopOnInterrupt, use_own_progress
     from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_record
 
-    calm()
+    silence_libraries()
     resume, rest = take_option(arguments, "--resume")
     options, args = parse_config(classes, rest)
     if resume is None and instead is None:
@@ -50,7 +50,7 @@ def run_trainer(
         for line in differences(checkpoint, options, args):
             print(f"other than when the checkpoint was written: {line}")
     trainer = build(options, args)
-    quiet(trainer)
+    use_own_progress(trainer)
     interrupt = StopOnInterrupt()
     trainer.add_callback(interrupt)
     if instead is not None:

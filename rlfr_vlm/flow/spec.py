@@ -1,8 +1,6 @@
 """What a field was fitted on, stored beside its weights, and whether it fits a policy."""
 
 import dataclasses
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow.pairing import CONTEXT_MODES, ContextMode, FlowInputs, pair_tokens
+from rlfr_vlm.provenance import short_hash
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ def policy_config_hash(text_config: Any) -> str:
     names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
              "intermediate_size", "vocab_size", "rms_norm_eps", "tie_word_embeddings")  # fmt: skip
     sizes = {name: getattr(text_config, name, None) for name in names}
-    return hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()[:16]
+    return short_hash(sizes)
 
 
 @dataclass

@@ -1,1 +1,1 @@
-"""The embedded task end to end: policy, flow, training, evaluation, report."""
+"""Quick start: the embedded digits task end to end, from a small policy to a report."""

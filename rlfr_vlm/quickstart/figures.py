@@ -1,9 +1,9 @@
-"""Figures of the quick start: reward curves, deviations of right and wrong responses, coloured tokens."""
+"""Figures of the quick start's report.md: accuracy curves, deviations by correctness, coloured tokens."""
 
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,14 +12,20 @@ from rlfr_vlm.options import FlowOptions
 from rlfr_vlm.quickstart.run import QuickstartResult
 from rlfr_vlm.shaping import flow_rewards
 
-COLOURS = {"right": "#228833", "wrong": "#AA3377"}  # colour-blind safe
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+    from transformers import PreTrainedTokenizerBase
+
+COLOURS = {"right": "#228833", "wrong": "#AA3377"}  # distinguishable for colour-blind readers
 METHOD_COLOURS = ("#4477AA", "#EE6677", "#CCBB44", "#66CCEE", "#BBBBBB", "#000000")
-SMOOTHING = 5
+SMOOTHING = 5  # logged steps per moving average
 ACCURACY = "rewards/accuracy/mean"
 
 
 def draw_figures(result: QuickstartResult, folder: Path) -> list[tuple[str, Path]]:
-    """Draw everything into `folder`; returns (title, file) pairs."""
+    """Draw all figures into `folder`; returns (title, file) pairs."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -42,7 +48,7 @@ def _moving_average(values: Sequence[float]) -> np.ndarray:
     return np.convolve(values, np.ones(width) / width, mode="valid")
 
 
-def _reward_curves(result: QuickstartResult) -> Any:
+def _reward_curves(result: QuickstartResult) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.5))
@@ -55,8 +61,8 @@ def _reward_curves(result: QuickstartResult) -> Any:
             steps, values = zip(*logged, strict=True)
             smooth = _moving_average(values)
             axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
-            axes.plot(steps[len(steps) - len(smooth) :], smooth, color=colour,
-                      label=method.upper() if number == 0 else None)  # fmt: skip
+            label = method.upper() if number == 0 else None
+            axes.plot(steps[len(steps) - len(smooth) :], smooth, color=colour, label=label)
     axes.set_xlabel("update")
     axes.set_ylabel("accuracy of sampled responses")
     axes.set_title(f"Training scans, moving average over {SMOOTHING} rollouts")
@@ -64,7 +70,7 @@ def _reward_curves(result: QuickstartResult) -> Any:
     return figure
 
 
-def _deviations(result: QuickstartResult) -> Any:
+def _deviations(result: QuickstartResult) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2))
@@ -74,10 +80,10 @@ def _deviations(result: QuickstartResult) -> Any:
         scores = [response.score for response in result.responses]
         edges = np.histogram_bin_edges(values, bins=40)
         for name, score in (("right", 1.0), ("wrong", 0.0)):
-            chosen = values[[found == score for found in scores]]
-            if len(chosen):
-                label = f"{name} ({len(chosen)})"
-                axes.hist(chosen, bins=edges, density=True, alpha=0.55, color=COLOURS[name], label=label)
+            selected = values[[response_score == score for response_score in scores]]
+            if len(selected):
+                label = f"{name} ({len(selected)})"
+                axes.hist(selected, bins=edges, density=True, alpha=0.55, color=COLOURS[name], label=label)
         value = result.auc[statistic]["auc"]
         axes.set_title(f"{statistic} over tokens" + ("" if value is None else f", AUC {value:.3f}"))
         axes.set_xlabel("deviation from the flow")
@@ -86,8 +92,8 @@ def _deviations(result: QuickstartResult) -> Any:
     return figure
 
 
-def _tokens(result: QuickstartResult) -> Any:
-    """Responses of the base policy, each token coloured by its flow reward, with its deviation below it."""
+def _tokens(result: QuickstartResult) -> "Figure":
+    """Responses of the base policy: each token is coloured by its flow reward, with the deviation below it."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
@@ -114,7 +120,7 @@ def _tokens(result: QuickstartResult) -> Any:
 
 
 def _some_right_and_wrong(result: QuickstartResult) -> list[int]:
-    """Indices of the first right and wrong responses, half each where there are enough."""
+    """Indices of the first right and the first wrong responses, half of the number to show each."""
     half = result.recipe.coloured_responses // 2
     picks = []
     for score in (1.0, 0.0):
@@ -123,9 +129,15 @@ def _some_right_and_wrong(result: QuickstartResult) -> list[int]:
 
 
 def _draw_response(
-    axes: Any, tokenizer: Any, result: QuickstartResult, index: int, rewards: torch.Tensor, colours: Any, y: float
+    axes: "Axes",
+    tokenizer: "PreTrainedTokenizerBase",
+    result: QuickstartResult,
+    index: int,
+    rewards: torch.Tensor,
+    colours: "ScalarMappable",
+    y: float,
 ) -> None:
-    """One line of token boxes, from x = 0; the verdict and the gold answer stand to the left."""
+    """Draw one line of token boxes from x = 0, with the gold answer and the verdict to the left."""
     from matplotlib.patches import Rectangle
 
     response, deviation = result.responses[index], result.deviations[index]
@@ -133,8 +145,9 @@ def _draw_response(
     gold = result.rows[index]["answer"]
     colour = COLOURS.get(verdict, "black")
     axes.text(-0.2, y + 0.2, f"gold {gold}, {verdict}", ha="right", va="center", fontsize=8, color=colour)
+    fills = colours.to_rgba(rewards.double().numpy())
     for position, token in enumerate(response.ids):
-        fill = colours.to_rgba(float(rewards[position]))
+        fill = fills[position]
         axes.add_patch(Rectangle((position, y), 1, 0.42, facecolor=fill, edgecolor="0.7", linewidth=0.5))
         ink = "white" if sum(fill[:3]) < 1.2 else "black"
         label = _printable(tokenizer.decode([token]))
@@ -145,9 +158,8 @@ def _draw_response(
 
 
 def _printable(token: str) -> str:
-    """A token as a short label: spaces visible, special tokens named, nothing matplotlib would interpret."""
+    """Format a token as a label: spaces visible, special tokens as "end", nothing that matplotlib interprets."""
     if token.startswith("<|"):
         return "end"
-    return "".join(c if c.isprintable() and c != "\ufffd" else "?" for c in token.replace(" ", "␣")).replace(
-        "$", r"\$"
-    )
+    text = "".join(c if c.isprintable() and c != "\ufffd" else "?" for c in token.replace(" ", "␣"))
+    return text.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""The settings of the quick start, in one place. Free of torch."""
+"""Settings of the quick start. Importing this module does not import torch."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,13 +9,13 @@ from rlfr_vlm.quickstart.warm_start import WarmStartRecipe
 
 @dataclass(frozen=True)
 class QuickstartRecipe:
-    """Sizes and rates of every stage. `fast` shrinks them to a smoke test."""
+    """Sizes and learning rates of every stage."""
 
     warm_start: WarmStartRecipe = field(default_factory=lambda: WarmStartRecipe(steps=200))
     fit_steps: int = 220
     fit_rows: int = 2048
     fit_batch: int = 32
-    fit_learning_rate: float = 1e-3  # a field of width 128 takes a larger step than the paper's of width 2048
+    fit_learning_rate: float = 1e-3  # larger than the paper's, whose field has width 2048 instead of 128
     fit_noise_repeats: int = 2
     rl_steps: int = 60
     rl_rows: int = 4096
@@ -29,7 +29,7 @@ class QuickstartRecipe:
 
     @classmethod
     def fast(cls) -> "QuickstartRecipe":
-        """Every stage for real, but too short to learn much."""
+        """Recipe of a smoke test: every stage runs, but is too short to learn much."""
         return cls(
             warm_start=WarmStartRecipe(steps=30, rows=1024),
             fit_steps=20,
@@ -57,7 +57,7 @@ class QuickstartRecipe:
         }
 
     def rl_arguments(self, output_dir: str, method: str, seed: int) -> dict[str, Any]:
-        """Arguments of `RLFRConfig`; all methods get the same but for what makes them."""
+        """Keyword arguments for `RLFRConfig`, equal for all methods except for settings of the method itself."""
         samples = self.rl_prompts * self.rl_generations
         return {
             **({"reward_weights": [1.0, 0.0]} if "rlpr" in method else {}),

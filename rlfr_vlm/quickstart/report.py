@@ -1,12 +1,12 @@
-"""The quick start's result as a table, `report.md`, `summary.json` and figures."""
+"""Report of the quick start: accuracy table, `report.md`, `summary.json`, figures and page."""
 
-import importlib.metadata
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from rlfr_vlm.evaluate import Accuracy
 from rlfr_vlm.files import write_json, write_text
+from rlfr_vlm.provenance import package_versions
 from rlfr_vlm.quickstart.figures import draw_figures
 from rlfr_vlm.quickstart.run import QuickstartResult
 from rlfr_vlm.stats import mean_interval
@@ -14,8 +14,16 @@ from rlfr_vlm.stats import mean_interval
 PACKAGES = ("rlfr-vlm", "torch", "transformers", "trl", "accelerate", "datasets")
 
 
+class Difference(TypedDict):
+    """Paired difference of two methods' accuracies."""
+
+    per_seed: list[float]
+    mean: float
+    ci95: list[float] | None
+
+
 def write_report(result: QuickstartResult, out: Path) -> str:
-    """Write figures, `report.md` and `summary.json` into `out`; returns the table for the terminal."""
+    """Write figures, `report.md` and `summary.json` to `out`; returns the text for the terminal."""
     figures = draw_figures(result, out / "figures")
     write_json(out / "summary.json", summary(result))
     table = accuracy_table(result)
@@ -28,7 +36,7 @@ def write_report(result: QuickstartResult, out: Path) -> str:
 
 
 def write_page(result: QuickstartResult, out: Path) -> Path:
-    """The page of all runs, the last method's first, into `out`; returns its path."""
+    """Write the page of all runs, the last method first, to `out`; returns its path."""
     from rlfr_vlm.commands.report import RESPONSES, default_settings
     from rlfr_vlm.report.read_run import read_run
     from rlfr_vlm.report.run_report import PageOptions, write_training_page
@@ -41,12 +49,12 @@ def write_page(result: QuickstartResult, out: Path) -> Path:
 
 def _cell(score: Accuracy) -> str:
     low, high = score.to_dict()["ci95"]
-    text = f"{score.value:.3f} [{low:.3f}, {high:.3f}]" if score.value is not None else "nothing judged"
+    text = f"{score.value:.3f} [{low:.3f}, {high:.3f}]" if score.value is not None else "none decided"
     return text + (f", {score.undecided} undecided" if score.undecided else "")
 
 
 def accuracy_table(result: QuickstartResult) -> str:
-    """Held-out accuracy of the base policy and of every trained one, with Wilson 95 % intervals."""
+    """Table of the held-out accuracy of the base policy and the trained policies, with Wilson 95 % intervals."""
     rows = ["| policy | seed | sampled | greedy |", "|---|---|---|---|"]
     rows.append(f"| base | | {_cell(result.base['sampled'])} | {_cell(result.base['greedy'])} |")
     for seed, runs in result.trained.items():
@@ -59,38 +67,42 @@ def accuracy_table(result: QuickstartResult) -> str:
 
 def _flow_lines(result: QuickstartResult) -> list[str]:
     held = result.held_out
-    lines = [f"Flow: held-out loss {held['eval_loss']:.3f}, {held['eval_ratio']:.2f} of the zero predictor's "
-             f"{held['eval_zero_predictor_loss']:.3f}."]  # fmt: skip
+    lines = [
+        f"Flow: held-out loss {held['eval_loss']:.3f}, {held['eval_ratio']:.2f} of the zero predictor's "
+        f"{held['eval_zero_predictor_loss']:.3f}."
+    ]
     for statistic, values in result.auc.items():
         if values["auc"] is None:
-            lines.append(f"AUC of {statistic} deviation: undefined, the base policy's answers are all alike.")
+            lines.append(
+                f"AUC of {statistic} deviation: undefined, the base policy's answers are all right or all wrong."
+            )
             continue
         low, high = values["ci95"]
-        lines.append(f"AUC of a response's {statistic} deviation, wrong above right: {values['auc']:.3f} "
-                     f"[{low:.3f}, {high:.3f}].")  # fmt: skip
+        lines.append(
+            f"AUC of a response's {statistic} deviation, wrong above right: {values['auc']:.3f} "
+            f"[{low:.3f}, {high:.3f}]."
+        )
     return lines
 
 
-def paired_differences(result: QuickstartResult, method: str, reference: str) -> dict[str, dict[str, Any]]:
-    """`method` minus `reference` per seed, its mean, and a 95 % t-interval when there are two seeds or more."""
-    differences: dict[str, dict[str, Any]] = {}
+def paired_differences(result: QuickstartResult, method: str, reference: str) -> dict[str, Difference]:
+    """Accuracy of `method` minus that of `reference`: per seed, mean, and a 95 % t-interval with two or more seeds."""
+    differences: dict[str, Difference] = {}
     for mode in ("sampled", "greedy"):
         values = [
             (runs[method][mode].value or 0.0) - (runs[reference][mode].value or 0.0)
             for runs in result.trained.values()
         ]
-        entry: dict[str, Any] = {"per_seed": values, "mean": sum(values) / len(values), "ci95": None}
-        if len(values) > 1:
-            entry["ci95"] = list(mean_interval(values)[1:])
-        differences[mode] = entry
+        interval = list(mean_interval(values)[1:]) if len(values) > 1 else None
+        differences[mode] = {"per_seed": values, "mean": sum(values) / len(values), "ci95": interval}
     return differences
 
 
 def _difference_lines(result: QuickstartResult) -> list[str]:
-    return [line for pair in result.pairs() for line in _lines_of_pair(result, *pair)]
+    return [line for pair in result.pairs() for line in _pair_lines(result, *pair)]
 
 
-def _lines_of_pair(result: QuickstartResult, method: str, reference: str) -> list[str]:
+def _pair_lines(result: QuickstartResult, method: str, reference: str) -> list[str]:
     lines = []
     for mode, entry in paired_differences(result, method, reference).items():
         text = f"{method.upper()} minus {reference.upper()}, {mode}: {entry['mean']:+.3f}"
@@ -112,12 +124,12 @@ def _time_lines(result: QuickstartResult) -> list[str]:
 
 
 def summary(result: QuickstartResult) -> dict[str, Any]:
-    """The machine-readable result. `runs` holds the first seed's; `seeds` all of them."""
+    """Content of `summary.json`. `runs` has the results of the first seed, `seeds` those of all."""
     first = result.seeds[0]
     runs = {"base": _to_dict(result.base)} | {m: _to_dict(result.trained[first][m]) for m in result.methods}
     return {
         "seed": first,
-        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},
+        "versions": {"python": platform.python_version()} | package_versions(PACKAGES),
         "runs": runs,
         "seeds": {
             str(seed): {method: _to_dict(scores) for method, scores in by_method.items()}

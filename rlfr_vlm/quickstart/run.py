@@ -1,4 +1,4 @@
-"""The main job: warm-started policy -> fitted flow -> RLVR and RLFR from the same start -> held-out accuracy."""
+"""Stages of the quick start: warm-start a policy, fit a flow field, train with each method, measure accuracy."""
 
 import resource
 import sys
@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlfr_vlm.config_file import write_resolved
 from rlfr_vlm.data.load import load_rows
+from rlfr_vlm.data.rows import Row
 from rlfr_vlm.deviation import ResponseDeviation, correctness_auc, response_deviations
 from rlfr_vlm.evaluate import Accuracy, Response, respond
 from rlfr_vlm.flow import FlowSpec, VelocityField
@@ -19,22 +20,38 @@ from rlfr_vlm.quickstart.recipe import QuickstartRecipe
 from rlfr_vlm.quickstart.warm_start import cached_policy
 from rlfr_vlm.rewards import accuracy, build_rewards
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+LoggedStep = dict[str, float]
 DEFAULT_METHODS = ("rlvr", "rlfr")
 
 
 @dataclass
 class QuickstartResult:
-    """Everything the report shows."""
+    """Results of all stages.
+
+    Attributes:
+        base: decoding mode (`greedy`, `sampled`) -> accuracy of the warm-started policy.
+        trained: seed -> method -> decoding mode -> accuracy.
+        history: seed -> method -> logged steps.
+        held_out: evaluation metrics of the flow field.
+        auc: statistic -> AUC of deviation against correctness, with its interval.
+        rows: held-out rows.
+        responses: sampled responses of the warm-started policy to `rows`.
+        deviations: their deviations from the flow.
+        seconds: stage -> wall time.
+    """
 
     recipe: QuickstartRecipe
     seeds: list[int]
     methods: tuple[str, ...] = DEFAULT_METHODS
     base: dict[str, Accuracy] = field(default_factory=dict)
     trained: dict[int, dict[str, dict[str, Accuracy]]] = field(default_factory=dict)
-    history: dict[int, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
+    history: dict[int, dict[str, list[LoggedStep]]] = field(default_factory=dict)
     held_out: dict[str, float] = field(default_factory=dict)
     auc: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     responses: list[Response] = field(default_factory=list)
     deviations: list[ResponseDeviation] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -42,26 +59,27 @@ class QuickstartResult:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
+        """Add the wall time of the block to `stage`."""
         start = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Each method beside the one it is compared with: RLVR, or the first."""
+        """(method, reference) for each comparison; the reference is RLVR, or the first method."""
         reference = "rlvr" if "rlvr" in self.methods else self.methods[0]
         return [(method, reference) for method in self.methods if method != reference]
 
     @property
     def peak_rss_mb(self) -> float:
-        """Largest resident size of this process so far, in MB."""
+        """Peak resident size of this process, in MB."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+        return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)  # bytes on macOS, kB on Linux
 
 
 def run_quickstart(
     out: Path, recipe: QuickstartRecipe, seeds: list[int], methods: tuple[str, ...] = DEFAULT_METHODS
 ) -> QuickstartResult:
-    """Run every stage, leaving configs, metrics and weights under `out`."""
+    """Run every stage. Configurations, metrics and weights are written to `out`."""
     result = QuickstartResult(recipe, seeds, methods)
     with result.timed("warm_start"):
         folder, result.policy_was_cached = cached_policy(recipe.warm_start)
@@ -87,29 +105,34 @@ def run_quickstart(
     return result
 
 
-def _load(folder: Path) -> tuple[Any, Any]:
+def _load(folder: Path) -> "tuple[PreTrainedModel, ProcessorMixin]":
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
     return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
 
 
 def _evaluate(folder: Path, result: QuickstartResult) -> tuple[dict[str, Accuracy], list[Response]]:
-    """Greedy and sampled accuracy on the held-out rows, and the sampled responses."""
+    """Measure greedy and sampled accuracy on the held-out rows; also returns the sampled responses."""
     policy, processor = _load(folder)
     responses = {
-        name: respond(
-            policy, processor, result.rows, accuracy, sampled=name == "sampled", seed=result.seeds[0],
+        mode: respond(
+            policy,
+            processor,
+            result.rows,
+            accuracy,
+            sampled=mode == "sampled",
+            seed=result.seeds[0],
             max_new_tokens=result.recipe.max_new_tokens,
         )
-        for name in ("greedy", "sampled")
-    }  # fmt: skip
-    return {name: Accuracy.of(answers) for name, answers in responses.items()}, responses["sampled"]
+        for mode in ("greedy", "sampled")
+    }
+    return {mode: Accuracy.of(answers) for mode, answers in responses.items()}, responses["sampled"]
 
 
 def _fit(folder: Path, out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
     from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
     from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, spec_for
-    from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine, quiet
+    from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine, use_own_progress
 
     policy, processor = _load(folder)
     recipe = result.recipe
@@ -118,7 +141,7 @@ def _fit(folder: Path, out: Path, result: QuickstartResult) -> tuple[VelocityFie
     dataset = load_rows("digits", limit=recipe.fit_rows, seed=recipe.warm_start.seed + 1)
     callbacks = [MetricsFile(str(out)), ProgressLine("fit flow")]
     trainer = FlowFitTrainer(policy, args, dataset, processing_class=processor, spec=spec, callbacks=callbacks)
-    quiet(trainer)
+    use_own_progress(trainer)
     trainer.train()
     result.held_out = trainer.evaluate()
     trainer.save_model(str(out))
@@ -135,10 +158,10 @@ def _measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], resu
     result.auc = correctness_auc(result.deviations, result.responses)
 
 
-def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRecipe) -> list[dict[str, Any]]:
+def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRecipe) -> list[LoggedStep]:
     """Train from the warm-started policy and save the result in `out`; returns the logged steps."""
     from rlfr_vlm.flow import load_field
-    from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine, Watch, quiet
+    from rlfr_vlm.trainer.records.callbacks import AlertsFile, MetricsFile, ProgressLine, use_own_progress
     from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_record
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
@@ -146,7 +169,7 @@ def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRe
     policy, processor = _load(folder)
     args = RLFRConfig(**recipe.rl_arguments(str(out), method, seed))
     rewards = recipe.reward_options(method)
-    # RL changes the field, so each run starts from the fitted one on disk.
+    # RL updates the field, so each run loads the fitted one again.
     flow = load_field(out.parent.parent / "flow") if args.uses_flow else None
     trainer = RLFRTrainer(
         policy,
@@ -155,12 +178,13 @@ def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRe
         reward_funcs=build_rewards(reward_names(rewards, method), rewards, recipe.max_new_tokens),
         train_dataset=load_rows("digits", limit=recipe.rl_rows, seed=seed),
         processing_class=processor,
-        callbacks=[MetricsFile(str(out)), Watch(str(out)), ProgressLine(f"{method}, seed {seed}")],
+        callbacks=[MetricsFile(str(out)), AlertsFile(str(out)), ProgressLine(f"{method}, seed {seed}")],
     )
-    quiet(trainer)
+    use_own_progress(trainer)
     write_resolved(out, rewards, args)
     data = {"name": "digits", "split": "train", "rows": recipe.rl_rows}
     write_run_record(out, program_arguments(), args, data, policy=folder.name)
     trainer.train()
     trainer.save_model(str(out))
-    return trainer.state.log_history
+    history: list[LoggedStep] = trainer.state.log_history
+    return history

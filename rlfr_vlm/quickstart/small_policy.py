@@ -1,7 +1,7 @@
-"""A small but real Qwen2.5-VL (image tokens, M-RoPE, window attention) and its tokenizer, built from nothing."""
+"""A small Qwen2.5-VL (image tokens, M-RoPE, window attention) with random weights, and its tokenizer."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlfr_vlm.models.qwen_vl import QwenVLFamily
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *QwenVLFamily.vision_tokens]
 
-# Qwen2.5-VL's chat format without its default system message, which a policy this small has no use for.
+# Qwen2.5-VL's chat format without the default system message, which would only lengthen the prompts.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}"
@@ -36,7 +36,7 @@ class PolicySize:
 
 
 def build_tokenizer(corpus: list[str], vocab_size: int) -> "PreTrainedTokenizerFast":
-    """Byte-level BPE with single digits and Qwen's special tokens, trained on `corpus`."""
+    """Train a byte-level BPE tokenizer on `corpus`, with single digits and Qwen's special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -60,7 +60,7 @@ def build_tokenizer(corpus: list[str], vocab_size: int) -> "PreTrainedTokenizerF
 
 
 def build_processor(corpus: list[str], vocab_size: int) -> "ProcessorMixin":
-    """Qwen2.5-VL's own processor around the small tokenizer."""
+    """Build Qwen2.5-VL's processor with the small tokenizer."""
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
     limits = {"min_pixels": 28 * 28, "max_pixels": 64 * 28 * 28}
@@ -72,8 +72,8 @@ def build_processor(corpus: list[str], vocab_size: int) -> "ProcessorMixin":
     )
 
 
-def build_policy(processor: Any, size: PolicySize = PolicySize(), seed: int = 0) -> "PreTrainedModel":
-    """A Qwen2.5-VL with random weights for this processor; float32, on the CPU."""
+def build_policy(processor: "ProcessorMixin", size: PolicySize = PolicySize(), seed: int = 0) -> "PreTrainedModel":
+    """Build a Qwen2.5-VL with random weights for `processor`, in float32 on the CPU."""
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 

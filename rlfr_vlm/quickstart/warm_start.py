@@ -1,30 +1,32 @@
-"""Warm-start the small policy by supervised training on expert answers, and keep it in the user's cache.
+"""Warm-start the small policy by supervised training on expert answers, cached in the user's cache folder.
 
-This stands in for a pretrained checkpoint: after some hundred steps the policy reads digits well enough to be right
-now and then, which leaves reinforcement learning something to improve.
+The result takes the place of a pretrained checkpoint: after some hundred steps the policy sometimes answers correctly,
+so that reinforcement learning can improve it.
 """
 
-import hashlib
-import json
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlfr_vlm.files import cache_root, replace_directory, write_json
+from rlfr_vlm.provenance import short_hash
 from rlfr_vlm.quickstart.small_policy import PolicySize, build_policy, build_processor
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, ProcessorMixin
+
+    from rlfr_vlm.data.encode import Encoded
 
 logger = logging.getLogger(__name__)
 RECIPE_FILE = "recipe.json"
-RECIPE_VERSION = 1  # raise when the code below changes what a recipe produces
+RECIPE_VERSION = 1  # raise when a change of the code below changes the policy of a recipe
 
 
 @dataclass(frozen=True)
 class WarmStartRecipe:
-    """Everything that decides the warm-started policy; its hash names the cache folder."""
+    """Everything that determines the warm-started policy; its hash names the cache folder."""
 
     size: PolicySize = field(default_factory=PolicySize)
     steps: int = 300
@@ -37,11 +39,12 @@ class WarmStartRecipe:
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        """Hash that names the cache folder."""
+        return short_hash(asdict(self), 12)
 
 
 def cached_policy(recipe: WarmStartRecipe) -> tuple[Path, bool]:
-    """Folder of the warm-started policy, trained now if it is not in the cache, and whether it was."""
+    """Return the folder of the warm-started policy and whether it was in the cache; otherwise train it now."""
     folder = cache_root() / f"small-policy-{recipe.digest}"
     if (folder / RECIPE_FILE).exists():
         return folder, True
@@ -54,7 +57,7 @@ def cached_policy(recipe: WarmStartRecipe) -> tuple[Path, bool]:
 
 
 def train_policy(recipe: WarmStartRecipe) -> "tuple[ProcessorMixin, PreTrainedModel]":
-    """Train the small policy from random weights on expert answers to training scans."""
+    """Train the small policy from random weights on expert answers of the training split."""
     import torch
     from tqdm import tqdm
 
@@ -84,10 +87,11 @@ def train_policy(recipe: WarmStartRecipe) -> "tuple[ProcessorMixin, PreTrainedMo
     return processor, policy.eval()
 
 
-def response_loss(policy: Any, batch: Any) -> Any:
-    """Mean negative log-likelihood of the response tokens."""
+def response_loss(policy: "PreTrainedModel", batch: "Encoded") -> "Tensor":
+    """Mean negative log-likelihood of the response tokens, a scalar."""
     labels = batch.input_ids.clone()
     prompt_length = labels.shape[1] - batch.completion_mask.shape[1]
     labels[:, :prompt_length] = -100
     labels[:, prompt_length:][~batch.completion_mask] = -100
-    return policy(**batch.model_inputs(), labels=labels).loss
+    loss: Tensor = policy(**batch.model_inputs(), labels=labels).loss
+    return loss

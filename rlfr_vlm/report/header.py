@@ -1,4 +1,4 @@
-"""The head of a page: what a run was, which settings are not the defaults, what the watch-dogs said."""
+"""The head of a page: what a run was, which settings are not the defaults, which alerts it raised."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ SHOWN_ELSEWHERE = SEEDS_AND_PLACES | {
 
 @dataclass
 class Verdict:
-    """What the watch-dogs found: kind `fine`, `trouble` or `unknown`."""
+    """Summary of the alerts: kind `fine`, `trouble` or `unknown`."""
 
     kind: str
     title: str
@@ -24,19 +24,19 @@ class Verdict:
 
 
 def verdict_of(runs: Sequence[Run], names: Sequence[str]) -> Verdict:
-    """The findings of all runs in plain words; no finding is not the same as nobody having looked."""
+    """Summarise the alerts of all runs; a run without alert checks is reported as unknown, not as fine."""
     findings = []
     for run, name in zip(runs, names, strict=True):
         start = f"{name}, step" if len(runs) > 1 else "Step"
-        findings += [f"{start} {bark['step']}: {bark.get('message', '')}" for bark in run.barks]
+        findings += [f"{start} {alert.step}: {alert.message}" for alert in run.alerts]
         if run.cut_lines:
             findings.append(f"{name}: {run.cut_lines} lines of its logs could not be read, as after a kill.")
-    if any(run.barks for run in runs):
-        return Verdict("trouble", "The watch-dogs found something to look at.", findings)
-    asleep = [name for run, name in zip(runs, names, strict=True) if not run.watched or not run.config]
-    if asleep:
-        return Verdict("unknown", f"No watch-dog looked at {', '.join(asleep)}.", findings)
-    return Verdict("fine", "The watch-dogs found nothing wrong.", findings)
+    if any(run.alerts for run in runs):
+        return Verdict("trouble", "Alerts were raised during training.", findings)
+    unchecked = [name for run, name in zip(runs, names, strict=True) if not run.watched or not run.config]
+    if unchecked:
+        return Verdict("unknown", f"No alert checks ran in {', '.join(unchecked)}.", findings)
+    return Verdict("fine", "The alert checks found no problem.", findings)
 
 
 def facts_of(run: Run) -> list[tuple[str, str]]:

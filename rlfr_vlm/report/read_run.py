@@ -9,9 +9,10 @@ import yaml
 
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.files import distinct_names
+from rlfr_vlm.trainer.records.alerts import Alert, read_alerts
 
-# As the trainer names them; reading a run imports nothing of it.
-METRICS_FILE, WATCHDOGS_FILE, RUN_FILE, CONFIG_FILE = "metrics.jsonl", "watchdogs.jsonl", "run.json", "config.yaml"
+# Names used by the trainer, repeated here so that reading a run does not import it.
+METRICS_FILE, RUN_FILE, CONFIG_FILE = "metrics.jsonl", "run.json", "config.yaml"
 ROLLOUTS = "rollouts/rank*.jsonl"
 # Settings that do not make another experiment of a run.
 SEEDS_AND_PLACES = frozenset({
@@ -58,7 +59,7 @@ class Run:
     config: dict[str, Any]
     record: dict[str, Any]
     metrics: list[dict[str, Any]]
-    barks: list[dict[str, Any]]
+    alerts: list[Alert]
     groups: list[LoggedGroup] = field(default_factory=list)
     cut_lines: int = 0
 
@@ -73,7 +74,7 @@ class Run:
 
     @property
     def watched(self) -> bool:
-        """Whether the watch-dogs looked at this run."""
+        """Whether the alert checks ran in this run."""
         return self.config.get("watch") is True
 
     def number(self, name: str, default: float) -> float:
@@ -106,9 +107,8 @@ def read_run(folder: Path) -> Run:
                          if path.with_name(RUN_FILE).exists()})  # fmt: skip
         hint = f" Its runs are {', '.join(inside)}." if inside else " Give the output_dir of a run of `rlfr train`."
         raise UserError(f"{folder} has no {METRICS_FILE}, or it is empty: no step of a run has been logged.{hint}")
-    barks, _ = read_lines(folder / WATCHDOGS_FILE)
-    return Run(folder, _read_yaml(folder / CONFIG_FILE), _read_json(folder / RUN_FILE), metrics, barks,
-               groups, cut)  # fmt: skip
+    config, record = _read_yaml(folder / CONFIG_FILE), _read_json(folder / RUN_FILE)
+    return Run(folder, config, record, metrics, read_alerts(folder), groups, cut)
 
 
 def read_groups(folder: Path) -> tuple[list[LoggedGroup], int]:

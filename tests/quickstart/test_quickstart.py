@@ -1,4 +1,4 @@
-"""The quick start in `--fast` mode: every stage for real, and everything it promises to leave behind."""
+"""The quick start in `--fast` mode: all stages and all files that it writes."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def run(tmp_path_factory):
         patch.undo()
 
 
-def test_summary_has_the_promised_shape(run):
+def test_contents_of_the_summary(run):
     out, _ = run
     summary = json.loads((out / "summary.json").read_text())
     assert summary["seed"] == 3
@@ -54,7 +54,7 @@ def test_paired_difference_is_that_of_the_seeds(run):
     assert entry["ci95"][0] <= entry["mean"] <= entry["ci95"][1]
 
 
-def test_report_and_figures_are_there(run):
+def test_report_and_figures_are_written(run):
     out, _ = run
     report = (out / "report.md").read_text()
     assert "| base |" in report and "| rlvr | 3 |" in report and "| rlfr | 4 |" in report
@@ -67,15 +67,15 @@ def test_the_page_shows_all_runs_with_their_rollouts(run):
     out, _ = run
     page = (out / "report.html").read_text()
     data = decompressed(re.search(r'id="data">([^<]*)<', page)[1])
-    assert [one["name"] for one in data["runs"]] == ["seed3/rlfr", "seed4/rlfr", "seed3/rlvr", "seed4/rlvr"]
+    assert [run["name"] for run in data["runs"]] == ["seed3/rlfr", "seed4/rlfr", "seed3/rlvr", "seed4/rlvr"]
     accuracy = next(chart for chart in data["charts"] if chart["id"] == "accuracy")
-    assert [line["label"] for line in accuracy["lines"]][::2] == ["rlfr: right among decided",
-                                                                  "rlvr: right among decided"]  # fmt: skip
+    labels = [line["label"] for line in accuracy["lines"]][::2]
+    assert labels == ["rlfr: right among decided", "rlvr: right among decided"]
     assert all("low" in line for line in accuracy["lines"])  # two seeds make a band
-    shown = {group["run"] for group in data["groups"]}
-    assert shown == {0, 1, 2, 3} and all(group["images"] for group in data["groups"])
+    runs = {group["run"] for group in data["groups"]}
+    assert runs == {0, 1, 2, 3} and all(group["images"] for group in data["groups"])
     assert data["layers"] == [1, 2, 3] and data["scales"]["flow_reward"][2] > 0
-    assert "No watch-dog looked" not in page and "seed4/rlvr" in page
+    assert "No alert checks ran" not in page and "seed4/rlvr" in page
 
 
 def test_each_run_leaves_config_metrics_and_a_loadable_policy(run):

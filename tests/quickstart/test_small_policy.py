@@ -1,4 +1,4 @@
-"""The small policy is a real Qwen2.5-VL that anyone can load."""
+"""The small policy is a Qwen2.5-VL that transformers loads like any other."""
 
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 

@@ -46,7 +46,7 @@ def made(processor, tmp_path_factory):
     write_training_report([read_run(plain)], folder / "page" / "plain", PageOptions({}, 2000))
     other = write_run(folder / "other", [a[0] | {"layers": [9, 18]}], [0.5], tokenizer, seed=2)
     write_training_report([read_run(runs[0]), read_run(other)], folder / "page" / "layers", PageOptions({}, 2000))
-    (folder / "a" / "watchdogs.jsonl").write_text('{"step": 3, "dog": "flow", "message": "it <b>barks</b>"}\n')
+    (folder / "a" / "alerts.jsonl").write_text('{"step": 3, "alert": "flow", "message": "it <b>falls</b>"}\n')
     return write_training_report([read_run(run) for run in runs], folder / "page", PageOptions({}, 2000))
 
 
@@ -66,10 +66,10 @@ def opened(browser, made):
 def test_it_opens_from_disk_quietly_and_alone(opened, made):
     assert opened.errors == [] and all(url.startswith(("file:", "data:")) for url in opened.requests)
     assert opened.page.title() == "a and b" and not opened.page.is_visible("#failure")
-    assert "a, step 3: it <b>barks</b>" in opened.text(".verdict")
+    assert "a, step 3: it <b>falls</b>" in opened.text(".verdict")
     assert "0.250 right in the first step, 0.750 in the last" in opened.text("#summary")
     assert {path.name for path in (made.parent / "figures").iterdir()} == {"curves.png", "deviation_by_class.png"}
-    assert "it &lt;b>barks&lt;/b>" in (made.parent / "report.md").read_text()
+    assert "it &lt;b>falls&lt;/b>" in (made.parent / "report.md").read_text()
 
 
 def test_the_policy_forbids_the_network_and_inline_scripts(opened):

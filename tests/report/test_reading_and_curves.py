@@ -113,7 +113,7 @@ def test_times_are_averaged_over_the_updates_of_a_rollout(tmp_path):
 
 def test_head_of_a_page(tmp_path):
     folder = write_run(tmp_path / "run", [group(0, 1, [response([1], True)])], [0.25] + [0.5] * 9)
-    (folder / "watchdogs.jsonl").write_text('{"step": 9, "dog": "entropy", "message": "entropy fell"}\n')
+    (folder / "alerts.jsonl").write_text('{"step": 9, "alert": "entropy", "message": "entropy fell"}\n')
     run = read_run(folder)
     facts = dict(facts_of(run))
     assert facts["data"] == "digits, train, 4,096 rows" and facts["updates"] == "10 of 4"
@@ -125,7 +125,7 @@ def test_head_of_a_page(tmp_path):
     defaults = {"learning_rate": 1e-6, "flow_threshold": 0.6, "max_steps": -1, "flow_two_sided": False}
     assert settings_of(run, defaults) == [("flow_two_sided", "true", "false"), ("learning_rate", "3e-06", "1e-06"),
                                           ("max_steps", "4", "-1")]  # fmt: skip
-    (folder / "watchdogs.jsonl").unlink()
+    (folder / "alerts.jsonl").unlink()
     assert verdict_of([read_run(folder)], ["run"]).kind == "fine"
     unwatched = read_run(write_run(tmp_path / "other", [], [0.5], watch=False))
-    assert verdict_of([unwatched], ["other"]).title == "No watch-dog looked at other."
+    assert verdict_of([unwatched], ["other"]).title == "No alert checks ran in other."

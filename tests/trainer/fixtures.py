@@ -67,7 +67,7 @@ def make_trainer(processor, digits, arguments) -> Callable[..., Any]:
         from rlfr_vlm.flow import FlowSpec, build_field
         from rlfr_vlm.options import RewardOptions, reward_names
         from rlfr_vlm.rewards import build_rewards
-        from rlfr_vlm.trainer.records.callbacks import quiet
+        from rlfr_vlm.trainer.records.callbacks import use_own_progress
         from rlfr_vlm.trainer.rlfr_config import RLFRConfig
         from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
@@ -86,7 +86,7 @@ def make_trainer(processor, digits, arguments) -> Callable[..., Any]:
             train_dataset=digits if dataset is None else dataset, processing_class=processing_class or processor,
             eval_dataset=eval_dataset,
         )  # fmt: skip
-        quiet(trainer)
+        use_own_progress(trainer)
         return trainer
 
     return build

@@ -6,12 +6,11 @@ own chat template.
 """
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.provenance import short_hash
 
 BOX = r"Please reason step by step, and put your final answer within \boxed{}."
 TAG = "Please reason step by step, and put your final answer within <answer> </answer>."
@@ -60,7 +59,7 @@ class Preset:
     def digest(self) -> str:
         """Hash of everything the model sees."""
         shown = {key: value for key, value in dataclasses.asdict(self).items() if key != "about"}
-        return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:12]
+        return short_hash(shown, 12)
 
     def body(self, question: str) -> dict[str, Any]:
         """The part of a request that holds the prompt."""

@@ -11,9 +11,9 @@ from typing import Any
 
 from rlfr_eval.benchmarks.lockfile import read_lock
 from rlfr_eval.benchmarks.text import Benchmark
-from rlfr_eval.run.folder import digest
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import gold_list
+from rlfr_vlm.provenance import short_hash
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ProblemSet:
     @property
     def identity(self) -> str:
         """Hash of content and ids: answers are kept by id, so a run is tied to both."""
-        return digest([self.sha256, *(problem.id for problem in self.problems)])
+        return short_hash([self.sha256, *(problem.id for problem in self.problems)])
 
 
 def content_hash(problems: Sequence[Problem]) -> str:

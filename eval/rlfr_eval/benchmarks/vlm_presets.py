@@ -8,14 +8,13 @@ MathVista and MathVerse are known from a description only and were put together 
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rlfr_eval.benchmarks.text import Sampling
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.provenance import short_hash
 
 GUESS = (
     "If you are uncertain or the problem is too complex, make a reasoned guess based on the information provided. "
@@ -109,7 +108,7 @@ class VlmPreset:
         """Hash of everything that is added to a question of this family."""
         around = [vars(PAPER.get(family, Around())), FREE, CHOICE] if self.name == "paper" else []
         told = [self.name, self.version, self.compare, dict(self.extra_body), around, system]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+        return short_hash(told, 12, sort_keys=False)
 
 
 PRESETS = {

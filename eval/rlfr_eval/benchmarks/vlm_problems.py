@@ -8,10 +8,10 @@ from typing import Any
 
 from rlfr_eval.benchmarks.lockfile import read_lock
 from rlfr_eval.benchmarks.vlm import VlmBenchmark
-from rlfr_eval.run.folder import digest
 from rlfr_eval.vlmeval.worker_process import WorkerProcess
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import cache_root
+from rlfr_vlm.provenance import short_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class VlmProblemSet:
     @property
     def identity(self) -> str:
         """Hash of file and ids: answers are kept by id, so a run is tied to both."""
-        return digest([self.md5, *(problem.id for problem in self.problems)])
+        return short_hash([self.md5, *(problem.id for problem in self.problems)])
 
 
 def tsv_file(benchmark: VlmBenchmark, data_dir: Path) -> Path:

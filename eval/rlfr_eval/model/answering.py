@@ -9,8 +9,9 @@ from typing import Any
 
 from rlfr_eval.benchmarks.text import AnyBenchmark
 from rlfr_eval.model.endpoint import TOO_LONG, Endpoint, Fault, Reply
-from rlfr_eval.run.folder import RunStore, digest
+from rlfr_eval.run.folder import RunStore
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.provenance import short_hash
 
 WATCH = 1.0  # seconds between looks at a server of our own
 GIVE_UP = 8  # requests in a row that fail after all tries, or as many as are on their way at a time
@@ -63,7 +64,7 @@ def sample_row(task: Task, reply: Reply, config: str) -> dict[str, Any]:
         "sample": task.number,
         "config": config,
         "raw": reply.text,
-        "digest": digest(reply.text),
+        "digest": short_hash(reply.text),
         "extracted": found.answer,
         "how": found.how,
         "finish_reason": reply.finish_reason,

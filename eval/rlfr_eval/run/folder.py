@@ -8,7 +8,6 @@ scores.json     what came out
 """
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -18,15 +17,11 @@ from typing import Any
 from rlfr_eval.run.lines import Lines
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import make_folder, write_json
+from rlfr_vlm.provenance import short_hash
 
 RUN_FILE, SCORES_FILE = "run.json", "scores.json"
 SAMPLES, VERDICTS, FAILURES = "samples.jsonl", "verdicts.jsonl", "failures.jsonl"
 FORMAT = 1
-
-
-def digest(value: Any) -> str:
-    """Short hash of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -148,7 +143,7 @@ class RunStore:
 
     def config_of(self, benchmark: str) -> str:
         """Hash that ties an answer to the way it was asked for."""
-        return digest([self.run["model"], self.run["benchmarks"][benchmark]])
+        return short_hash([self.run["model"], self.run["benchmarks"][benchmark]])
 
     def answers(self) -> Iterator[dict[str, Any]]:
         """Every valid sample line, each sample once: the first answer stands."""

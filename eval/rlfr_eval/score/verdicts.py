@@ -6,8 +6,9 @@ from itertools import islice
 from typing import Any
 
 from rlfr_eval.benchmarks.text import AnyBenchmark, Benchmark
-from rlfr_eval.run.folder import RunStore, digest
+from rlfr_eval.run.folder import RunStore
 from rlfr_vlm.grading import Grade, Reason, Verdict, grade_many, grader_version
+from rlfr_vlm.provenance import short_hash
 
 BATCH = 512
 PROVE_WRONG = ("number", "option")  # paths of the grader that hold for free text, too
@@ -34,7 +35,7 @@ class Standing:
 
 def grading_key(benchmark: AnyBenchmark) -> str:
     """Hash of everything but the answer that decides a verdict of the rules."""
-    return digest([grader_version(), *benchmark.grading()])
+    return short_hash([grader_version(), *benchmark.grading()])
 
 
 def grade_by_rules(store: RunStore, chosen: Chosen, on_graded: Callable[[int], None] = lambda count: None) -> int:

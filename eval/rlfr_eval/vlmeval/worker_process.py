@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
 from rlfr_eval.settings import Settings
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.provenance import installed_version
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = ".venv-vlmeval"
@@ -36,11 +36,8 @@ def interpreter(settings: Settings) -> Path:
                 f"Python of an environment that has {PACKAGE}."
             )
         return path
-    try:
-        version(PACKAGE)
+    if installed_version(PACKAGE) is not None:
         return Path(sys.executable)
-    except PackageNotFoundError:
-        pass
     for folder in (Path.cwd(), HERE.parents[2]):
         if (found := folder / ENVIRONMENT / "bin" / "python").is_file():
             return found

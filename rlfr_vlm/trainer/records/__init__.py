@@ -1,1 +1,1 @@
-"""What a run writes down: rollouts, metrics, timing, alerts, the run record."""
+"""Records of a training run: rollouts, metrics, timing, alerts, the run record."""

@@ -1,148 +1,236 @@
-"""Watch-dogs: what goes wrong in runs, said in plain words when it shows in the metrics.
+"""Alerts: known training problems detected in the logged metrics, and the file that records them.
 
-Each dog looks at the last `WINDOW` logged steps, and some at the first ones beside them. A message is said once, and
-again only after the trouble has gone.
+Each check compares the mean of a metric over the last `WINDOW` logged steps with a limit, or with an earlier window.
+An alert is raised when its problem appears, and again only after the problem has gone away.
 """
 
+import json
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-WINDOW = 10
-Series = Callable[[str], list[float]]
+from rlfr_vlm.files import write_text
+
+WINDOW = 10  # logged steps
+ALERTS_FILE = "alerts.jsonl"
+OLD_ALERTS_FILE = "watchdogs.jsonl"  # written by earlier versions, with the key "dog" instead of "alert"
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One line of `alerts.jsonl`.
+
+    Attributes:
+        step: the trainer's global step.
+        name: which check raised it, a name in `CHECKS`.
+        message: what is wrong and how to correct it.
+    """
+
+    step: int
+    name: str
+    message: str
+
+    def to_line(self) -> str:
+        return json.dumps({"step": self.step, "alert": self.name, "message": self.message}) + "\n"
+
+
+def read_alerts(folder: Path) -> list[Alert]:
+    """Read the alerts of a run folder, also one of an earlier version. Unreadable lines are skipped."""
+    path = _find_file(folder)
+    if path is None:
+        return []
+    alerts = (_parse_line(line) for line in path.read_bytes().splitlines())
+    return [alert for alert in alerts if alert is not None]
+
+
+def truncate_alerts(folder: Path, step: int) -> None:
+    """Drop alerts raised after `step`. The file of an earlier version is converted to `alerts.jsonl`."""
+    if _find_file(folder) is None:
+        return
+    write_text(folder / ALERTS_FILE, "".join(a.to_line() for a in read_alerts(folder) if 0 < a.step <= step))
+    (folder / OLD_ALERTS_FILE).unlink(missing_ok=True)
+
+
+def _find_file(folder: Path) -> Path | None:
+    return next((path for name in (ALERTS_FILE, OLD_ALERTS_FILE) if (path := folder / name).exists()), None)
+
+
+def _parse_line(line: bytes) -> Alert | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+        return None
+    return Alert(entry["step"], str(entry.get("alert", entry.get("dog", ""))), str(entry.get("message", "")))
 
 
 @dataclass
-class Watchdogs:
-    """Keeps the metrics and barks.
+class MetricHistory:
+    """The first window and the last two windows of every metric.
 
     Attributes:
-        window: logged steps that are looked at together.
+        window: logged steps per mean.
     """
 
     window: int = WINDOW
     _first: dict[str, list[float]] = field(default_factory=dict)
     _last: dict[str, deque[float]] = field(default_factory=dict)
-    _barking: set[str] = field(default_factory=set)
 
-    def observe(self, metrics: Mapping[str, object]) -> list[tuple[str, str]]:
-        """Take one step's metrics; return (dog, message) of what is new.
-
-        A dog judges only when its metrics fill the window; those that compare with the start need two windows.
-        """
+    def add(self, metrics: Mapping[str, object]) -> None:
+        """Add one step's metrics, ignoring values that are NaN or not numbers."""
         for name, value in metrics.items():
             if isinstance(value, int | float) and value == value:
                 first = self._first.setdefault(name, [])
                 if len(first) < self.window:
                     first.append(float(value))
                 self._last.setdefault(name, deque(maxlen=2 * self.window)).append(float(value))
-        said = []
-        for name, dog in DOGS.items():
-            message = dog(self)
-            if message and name not in self._barking:
-                said.append((name, message))
-            (self._barking.add if message else self._barking.discard)(name)
-        return said
 
     def last(self, name: str) -> float | None:
-        """Mean over the window, None when it is not full."""
+        """Mean over the last window, or None while it is not full."""
         values = list(self._last.get(name, ()))[-self.window :]
         return sum(values) / self.window if len(values) == self.window else None
 
-    def before(self, name: str) -> float | None:
-        """Mean over the window before the last one."""
+    def previous(self, name: str) -> float | None:
+        """Mean over the window before the last one, or None while there are fewer than two."""
         values = list(self._last.get(name, ()))
         return sum(values[: self.window]) / self.window if len(values) == 2 * self.window else None
 
     def first(self, name: str) -> float | None:
-        """Mean over the first window, once there is a second one."""
-        return None if self.before(name) is None else sum(self._first[name]) / self.window
+        """Mean over the first window, or None while there are fewer than two."""
+        return None if self.previous(name) is None else sum(self._first[name]) / self.window
 
     def names(self, prefix: str) -> list[str]:
+        """Names of the mean-reward metrics that start with `prefix`."""
         return [name for name in self._last if name.startswith(prefix) and name.endswith("/mean")]
 
 
-def _format_instead_of_accuracy(dogs: Watchdogs) -> str | None:
-    now, then = dogs.last("outcome/mean"), dogs.before("outcome/mean")
-    for name in dogs.names("rewards/format"):
-        form, formerly = dogs.last(name), dogs.before(name)
-        if now is None or then is None or form is None or formerly is None:
+@dataclass
+class AlertMonitor:
+    """Runs all checks on every logged step.
+
+    Attributes:
+        window: logged steps per mean.
+    """
+
+    window: int = WINDOW
+
+    def __post_init__(self) -> None:
+        self._history = MetricHistory(self.window)
+        self._active: set[str] = set()
+
+    def observe(self, metrics: Mapping[str, object]) -> list[tuple[str, str]]:
+        """Add one step's metrics and return (name, message) of each new alert.
+
+        A check needs a full window of its metrics; checks that compare with an earlier window need two.
+        """
+        self._history.add(metrics)
+        alerts = []
+        for check in CHECKS:
+            message = check.find_problem(self._history)
+            if message is None:
+                self._active.discard(check.name)
+            elif check.name not in self._active:
+                self._active.add(check.name)
+                alerts.append((check.name, message))
+        return alerts
+
+
+@dataclass(frozen=True)
+class LimitCheck:
+    """Tests the mean of one metric over the last window.
+
+    Attributes:
+        test: whether a mean is a problem.
+        message: text of the alert, a format string with `mean`.
+    """
+
+    name: str
+    metric: str
+    test: Callable[[float], bool]
+    message: str
+
+    def find_problem(self, history: MetricHistory) -> str | None:
+        mean = history.last(self.metric)
+        return self.message.format(mean=mean) if mean is not None and self.test(mean) else None
+
+
+@dataclass(frozen=True)
+class HistoryCheck:
+    """Compares windows of one or more metrics; `find_problem` returns the text of the alert or None."""
+
+    name: str
+    find_problem: Callable[[MetricHistory], str | None]
+
+
+def _format_without_accuracy(history: MetricHistory) -> str | None:
+    outcome, previous_outcome = history.last("outcome/mean"), history.previous("outcome/mean")
+    for name in history.names("rewards/format"):
+        reward, previous_reward = history.last(name), history.previous(name)
+        if outcome is None or previous_outcome is None or reward is None or previous_reward is None:
             continue
-        if now < then - 0.05 and form > formerly + 0.05:
+        if outcome < previous_outcome - 0.05 and reward > previous_reward + 0.05:
             return (
-                f"the outcome fell from {then:.2f} to {now:.2f} while {name.split('/')[1]} rose from {formerly:.2f} "
-                f"to {form:.2f}: the policy learns the shape of answers, not answers. Lower that reward's weight."
+                f"the outcome fell from {previous_outcome:.2f} to {outcome:.2f} while {name.split('/')[1]} rose from "
+                f"{previous_reward:.2f} to {reward:.2f}: the policy learns the format instead of the answers. "
+                "Lower that reward's weight."
             )
     return None
 
 
-def _repetition(dogs: Watchdogs) -> str | None:
-    share = dogs.last("completions/repetitive")
-    if share is None or share <= 0.05:
-        return None
-    return f"{share:.0%} of the responses repeat themselves. Add the reward `repetition`, or lower learning_rate."
-
-
-def _truncation(dogs: Watchdogs) -> str | None:
-    share = dogs.last("completions/clipped_ratio")
-    if share is None or share <= 0.5:
+def _entropy_collapse(history: MetricHistory) -> str | None:
+    entropy, first = history.last("entropy"), history.first("entropy")
+    if entropy is None or first is None or entropy >= 0.1 * first:
         return None
     return (
-        f"{share:.0%} of the responses reach max_completion_length and are cut off. Raise it, or add the reward "
-        "`length`."
+        f"entropy fell from {first:.3f} to {entropy:.3f}: the policy hardly explores any more. Lower learning_rate, "
+        "raise epsilon_high, or go back to an earlier checkpoint."
     )
 
 
-def _entropy_collapse(dogs: Watchdogs) -> str | None:
-    now, start = dogs.last("entropy"), dogs.first("entropy")
-    if now is None or start is None or now >= 0.1 * start:
-        return None
-    return (
-        f"entropy fell from {start:.3f} to {now:.3f}: the policy hardly explores any more. Lower learning_rate, raise "
-        "epsilon_high, or go back to an earlier checkpoint."
-    )
-
-
-def _gap(dogs: Watchdogs) -> str | None:
-    share = dogs.last("rollout/effective_share")
-    if share is None or share >= 0.9:
-        return None
-    return (
-        f"vLLM's responses count only {share:.0%} when weighted to the trainer's policy: both differ. Compare with "
-        "rollout: hf, or use the same dtype on both sides."
-    )
-
-
-def _flat(dogs: Watchdogs) -> str | None:
-    share = dogs.last("frac_reward_zero_std")
-    if share is None or share < 0.99:
-        return None
-    return (
-        "in all groups all responses got the same reward, so nothing is learned. Check the grader with `rlfr grade` "
-        "and the data with `rlfr check-data`, take easier or harder prompts, or raise num_generations."
-    )
-
-
-def _flow(dogs: Watchdogs) -> str | None:
-    area = dogs.last("flow/auc_wrong_above_correct_mean")
-    if area is None or area >= 0.45:
-        return None
-    return (
-        f"wrong responses deviate less from the flow than right ones (AUC {area:.2f}): the flow reward works against "
-        "the outcome. Fit the field on data nearer to the task, or set flow_coef lower."
-    )
-
-
-def _undecided(dogs: Watchdogs) -> str | None:
-    share = dogs.last("outcome/undecided")
-    if share is None or share <= 0.05:
-        return None
-    return (
-        f"{share:.0%} of the answers cannot be judged and teach nothing. `rlfr check-data` lists unreadable answers."
-    )
-
-
-DOGS: dict[str, Callable[[Watchdogs], str | None]] = {
-    "format": _format_instead_of_accuracy, "repetition": _repetition, "truncation": _truncation,
-    "entropy": _entropy_collapse, "gap": _gap, "flat": _flat, "flow": _flow, "undecided": _undecided,
-}  # fmt: skip
+# Order in which alerts of the same step are reported.
+CHECKS: tuple[LimitCheck | HistoryCheck, ...] = (
+    HistoryCheck("format", _format_without_accuracy),
+    LimitCheck(
+        "repetition",
+        "completions/repetitive",
+        lambda mean: mean > 0.05,
+        "{mean:.0%} of the responses repeat themselves. Add the reward `repetition`, or lower learning_rate.",
+    ),
+    LimitCheck(
+        "truncation",
+        "completions/clipped_ratio",
+        lambda mean: mean > 0.5,
+        "{mean:.0%} of the responses reach max_completion_length and are cut off. Raise it, or add the reward "
+        "`length`.",
+    ),
+    HistoryCheck("entropy", _entropy_collapse),
+    LimitCheck(
+        "gap",
+        "rollout/effective_share",
+        lambda mean: mean < 0.9,
+        "after importance weighting, only {mean:.0%} of vLLM's responses count effectively: its policy differs from "
+        "the trainer's. Compare with rollout: hf, or use the same dtype on both sides.",
+    ),
+    LimitCheck(
+        "flat",
+        "frac_reward_zero_std",
+        lambda mean: mean >= 0.99,
+        "all responses of each group got the same reward, so nothing is learned. Check the grader with `rlfr grade` "
+        "and the data with `rlfr check-data`, take easier or harder prompts, or raise num_generations.",
+    ),
+    LimitCheck(
+        "flow",
+        "flow/auc_wrong_above_correct_mean",
+        lambda mean: mean < 0.45,
+        "wrong responses deviate less from the flow than right ones (AUC {mean:.2f}): the flow reward works against "
+        "the outcome. Fit the field on data nearer to the task, or set flow_coef lower.",
+    ),
+    LimitCheck(
+        "undecided",
+        "outcome/undecided",
+        lambda mean: mean > 0.05,
+        "{mean:.0%} of the answers cannot be graded and teach nothing. `rlfr check-data` lists unreadable answers.",
+    ),
+)

@@ -1,6 +1,6 @@
-"""What the flow did in one rollout, in numbers. Inputs are already gathered over processes.
+"""Metrics of one rollout: flow deviations and rewards, outcomes. Inputs are already gathered over ranks.
 
-Letters: B responses of all processes, T response tokens.
+Letters: B responses of all ranks, T response tokens.
 """
 
 import math
@@ -14,17 +14,17 @@ from rlfr_vlm.stats import auc
 
 @dataclass
 class RowStatistics:
-    """Per-response numbers (B, 6), a fixed-width tensor so that one gather moves them all.
+    """Per-response statistics (B, 6), one tensor so that a single gather suffices.
 
-    Columns: mean deviation, maximal deviation, tokens with a deviation, tokens rewarded, tokens penalised, sum of
-    flow rewards.
+    Columns: mean deviation, maximum deviation, number of tokens with a deviation, of rewarded tokens, of penalised
+    tokens, sum of flow rewards.
     """
 
     values: Tensor
 
     @staticmethod
     def of(deviation: Tensor, mask: Tensor, rewards: Tensor) -> "RowStatistics":
-        """From deviations, their mask and flow rewards, each (B, T)."""
+        """Compute the statistics from deviations, their mask and flow rewards, each (B, T)."""
         count = mask.sum(dim=1)
         mean = (deviation * mask).sum(dim=1) / count.clamp(min=1)
         largest = deviation.masked_fill(~mask, 0.0).amax(dim=1)
@@ -33,15 +33,15 @@ class RowStatistics:
 
 
 def flow_metrics(rows: RowStatistics, outcome: Tensor, threshold: float) -> dict[str, float]:
-    """Metrics of one rollout.
+    """Compute the flow metrics of one rollout.
 
     Args:
         rows: statistics of all responses.
         outcome: (B,) outcome reward, NaN where undecided.
-        threshold: a response is correct above it.
+        threshold: a response is correct if its outcome is above this value.
 
     Returns:
-        Names under `flow/`; NaN where there is nothing to average (TRL's logger skips NaN).
+        Metrics with names under `flow/`; NaN where there is nothing to average (TRL's logger skips NaN).
     """
     mean, largest, count, rewarded, penalised, total = rows.values.unbind(dim=1)
     has_tokens = count > 0
@@ -63,7 +63,7 @@ def flow_metrics(rows: RowStatistics, outcome: Tensor, threshold: float) -> dict
 
 
 def outcome_metrics(outcome: Tensor, threshold: float) -> dict[str, float]:
-    """Accuracy among decided responses, and the undecided share, of (B,) outcome rewards (NaN: undecided)."""
+    """Accuracy and mean of the decided outcomes, and the undecided share. `outcome` is (B,), NaN where undecided."""
     decided = outcome[~outcome.isnan()]
     return {
         "outcome/accuracy": (decided > threshold).float().mean().item(),

@@ -1,11 +1,11 @@
-"""Every rollout in the run folder, within a size: `rollouts/rank<N>.jsonl`, one line per group of responses.
+"""Rollout log of a run: `rollouts/rank<N>.jsonl`, one line per group of responses, limited in size.
 
-A line has the prompt, where its images are, thumbnails of them, the gold answer and, for each response, text, token
+A line has the prompt, the paths of its images, their thumbnails, the gold answer and, for each response, text, token
 ids, finish reason, each reward, the outcome's advantage, and per token the flow reward, the deviation in each layer,
-the shaped advantage, the entropy and the engine's log-prob. Numbers per token are packed as float16 in base64;
-`unpack` reads them. Entropies are known only in the update, so a group is written when its responses have had theirs.
-When a file has reached its size, every second rollout of it is dropped and from then on only every second (fourth,
-eighth ...) is kept: what is left is spread evenly over the run.
+the shaped advantage, the entropy and vLLM's log-prob. Per-token values are packed as float16 in base64; `unpack` reads
+them. Entropies are computed in the update, so a group is written after the first update of its responses. When a file
+exceeds its size limit, every second rollout in it is dropped and from then on only every second (fourth, eighth ...)
+rollout is logged, so that the logged rollouts are spread evenly over the run.
 
 Letters: L hooked layers, B responses of this process, T response tokens.
 """
@@ -17,57 +17,65 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rlfr_vlm.data.rows import Row
 from rlfr_vlm.files import write_text
 from rlfr_vlm.page.thumbnails import save_thumbnail
 from rlfr_vlm.rewards.completion import completion_text
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 FOLDER = "rollouts"
-UNLOGGED = -1
+UNLOGGED = -1  # mark of a row that is not logged
+FLOAT16_MAX = 65504
+Group = dict[str, Any]  # one line of the log
+Completion = str | list[dict[str, Any]]  # text, or TRL's list of one assistant message
 
 
 def pack(values: Sequence[float] | Tensor | np.ndarray) -> str:
-    """Numbers as float16 in base64; what float16 cannot hold becomes its largest.
+    """Encode values as float16 in base64, clamped to the range of float16.
 
     >>> unpack(pack([0.5, -2.0]))
     [0.5, -2.0]
     """
-    array = np.asarray(values, dtype=np.float32)
-    return base64.b64encode(np.clip(array, -65504, 65504).astype("<f2").tobytes()).decode("ascii")
+    array = np.asarray(values, dtype=np.float32).clip(-FLOAT16_MAX, FLOAT16_MAX)
+    return base64.b64encode(array.astype("<f2").tobytes()).decode("ascii")
 
 
 def unpack(text: str) -> list[float]:
-    """The numbers that `pack` took."""
-    return unpack_array(text).tolist()
+    """Decode the output of `pack`."""
+    values: list[float] = unpack_array(text).tolist()
+    return values
 
 
 def unpack_array(text: str) -> np.ndarray:
-    """The same as an array of float64."""
+    """Decode the output of `pack` into an array of float64."""
     return np.frombuffer(base64.b64decode(text), dtype="<f2").astype(np.float64)
 
 
 @dataclass
 class ScoredRows:
-    """The last responses that were scored: this process's rows and texts, all processes' rewards (N, functions)."""
+    """Responses after scoring: rows and texts of this rank, rewards (N, reward functions) of all ranks."""
 
-    rows: Sequence[dict[str, Any]]
-    texts: Sequence[Any]
+    rows: Sequence[Row]
+    texts: Sequence[Completion]
     rewards: Tensor
 
 
 class RolloutLog:
-    """Collects groups of one process and writes them.
+    """Collects the groups of one rank and writes them.
 
     Args:
-        folder: of the run.
-        rank: of this process.
-        groups: how many groups of each rollout are kept.
-        megabytes: size of this process's file.
+        folder: the run folder.
+        rank: rank of this process.
+        groups: groups logged of each rollout.
+        megabytes: size limit of this rank's file.
     """
 
     def __init__(self, folder: Path, rank: int, groups: int, megabytes: float) -> None:
@@ -75,93 +83,98 @@ class RolloutLog:
         self.thumbnails = folder / FOLDER / f"rank{rank}-thumbnails"
         self.groups, self.limit = groups, megabytes * 1e6
         self.stride, self.rollouts = 1, 0
-        self._waiting: dict[int, dict[str, Any]] = {}  # by row number: the response that waits for its entropies
-        self._open: list[dict[str, Any]] = []
-        self._next = 0
+        self._pending: dict[int, Row] = {}  # mark -> response without entropies so far
+        self._open: list[Group] = []  # groups not written yet
+        self._next_mark = 0
 
     def begin(self, step: int) -> None:
-        """Of a run that starts or resumes after `step` updates: what a killed run wrote beyond is dropped."""
+        """On start or resume after `step` updates, drop the lines that a killed run wrote later."""
         if not self.path.exists():
             return
-        kept = [line for line in self._lines() if line["step"] < step]
-        self.stride = max([line.get("stride", 1) for line in kept], default=1)
-        self.rollouts = max([line["rollout"] for line in kept], default=-1) + 1
-        self._rewrite(kept)
+        lines = [line for line in self._lines() if line["step"] < step]
+        self.stride = max([line.get("stride", 1) for line in lines], default=1)
+        self.rollouts = max([line["rollout"] for line in lines], default=-1) + 1
+        self._rewrite(lines)
 
-    def take(self, groups: Sequence[dict[str, Any]], step: int, rows: int) -> Tensor:
-        """Note a rollout's groups; returns (B,) numbers that mark the rows whose entropies are awaited.
+    def take(self, groups: Sequence[Group], step: int, rows: int) -> Tensor:
+        """Add the groups of a rollout.
 
         Args:
-            groups: as `describe_groups` makes them; only the first ones are kept.
+            groups: output of `describe_groups`; only the first ones are logged.
+            step: optimiser steps so far.
             rows: B.
+
+        Returns:
+            (B,) marks for `add_entropies`, `UNLOGGED` for rows that are not logged.
         """
         if self._open and self._open[-1]["step"] != step:
             self.flush()
-        numbers = torch.full((rows,), UNLOGGED, dtype=torch.long)
+        marks = torch.full((rows,), UNLOGGED, dtype=torch.long)
         rollout, self.rollouts = self.rollouts, self.rollouts + 1
         if rollout % self.stride:
-            return numbers
+            return marks
         for group in groups[: self.groups]:
             group |= {"step": step, "rollout": rollout, "stride": self.stride}
             group["thumbnails"] = self._save_thumbnails(group.pop("pictures", []))
             for response in group["responses"]:
-                self._waiting[self._next] = response
-                numbers[response.pop("row")] = self._next
-                self._next += 1
+                self._pending[self._next_mark] = response
+                marks[response.pop("row")] = self._next_mark
+                self._next_mark += 1
             self._open.append(group)
-        return numbers
+        return marks
 
-    def add_entropies(self, numbers: Tensor, entropies: Tensor, mask: Tensor) -> None:
-        """Entropies (B, T) of marked rows in an update; the first ones of a row count.
+    def add_entropies(self, marks: Tensor, entropies: Tensor, mask: Tensor) -> None:
+        """Add the entropies of marked rows in an update. Only the first entropies of a row are logged.
 
         Args:
-            numbers: (B,) from `take`.
+            marks: (B,) from `take`.
+            entropies: (B, T).
             mask: (B, T) of response tokens.
         """
-        for row in (numbers != UNLOGGED).nonzero().flatten().tolist():
-            response = self._waiting.pop(int(numbers[row]), None)
+        for row in (marks != UNLOGGED).nonzero().flatten().tolist():
+            response = self._pending.pop(int(marks[row]), None)
             if response is not None:
                 response["entropy"] = pack(entropies[row][mask[row].bool()].float().cpu())
-        if self._open and not self._waiting:
+        if self._open and not self._pending:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was noted; responses that never came to an update stay without entropies."""
-        groups, self._open, self._waiting = self._open, [], {}
+        """Write all open groups; responses that never reached an update have no entropies."""
+        groups, self._open, self._pending = self._open, [], {}
         try:
             self._append(groups)
         except OSError as error:
-            self._give_up(error)
+            self._disable(error)
 
-    def _give_up(self, error: OSError) -> None:
-        """A full disk must not end the run for the sake of its log."""
+    def _disable(self, error: OSError) -> None:
+        """Stop logging, since a full disk must not end the run because of its log."""
         if self.groups:
             print(f"rollouts are not written any more: {error.strerror}: {self.path}", file=sys.stderr)
         self.groups = 0
 
-    def _save_thumbnails(self, pictures: Sequence[Any]) -> list[str]:
-        """Files under the log's folder, one per picture; the same picture is written once."""
+    def _save_thumbnails(self, images: Sequence["Image"]) -> list[str]:
+        """Return paths relative to the log's folder, one per image; equal images share a file."""
         try:
-            return [f"{self.thumbnails.name}/{save_thumbnail(self.thumbnails, one).name}" for one in pictures]
+            return [f"{self.thumbnails.name}/{save_thumbnail(self.thumbnails, image).name}" for image in images]
         except OSError as error:
-            self._give_up(error)
+            self._disable(error)
             return []
 
-    def _append(self, groups: Sequence[dict[str, Any]]) -> None:
+    def _append(self, groups: Sequence[Group]) -> None:
         if groups:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write("".join(json.dumps(group, allow_nan=False) + "\n" for group in groups))
         while self.path.exists() and self.path.stat().st_size > self.limit and self.rollouts > self.stride:
             self.stride *= 2
-            kept = [line | {"stride": self.stride} for line in self._lines() if not line["rollout"] % self.stride]
-            self._rewrite(kept)
-            wanted = {name for line in kept for name in line.get("thumbnails", ())}
+            lines = [line | {"stride": self.stride} for line in self._lines() if not line["rollout"] % self.stride]
+            self._rewrite(lines)
+            used = {name for line in lines for name in line.get("thumbnails", ())}
             for path in self.thumbnails.glob("*"):
-                if f"{self.thumbnails.name}/{path.name}" not in wanted:
+                if f"{self.thumbnails.name}/{path.name}" not in used:
                     path.unlink(missing_ok=True)
 
-    def _lines(self) -> list[dict[str, Any]]:
+    def _lines(self) -> list[Group]:
         lines = []
         for text in self.path.read_text(encoding="utf-8").splitlines():
             try:
@@ -170,38 +183,38 @@ class RolloutLog:
                 continue
         return lines
 
-    def _rewrite(self, lines: Sequence[dict[str, Any]]) -> None:
+    def _rewrite(self, lines: Sequence[Group]) -> None:
         write_text(self.path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
 
 def describe_groups(
-    inputs: Sequence[dict[str, Any]],
-    output: dict[str, Any],
-    texts: Sequence[Any],
+    inputs: Sequence[Row],
+    output: Mapping[str, Tensor],
+    texts: Sequence[Completion],
     rewards: Mapping[str, Sequence[float | None]],
     size: int,
     tokens: dict[str, Tensor],
     layers: Sequence[int] = (),
-) -> list[dict[str, Any]]:
-    """The groups of one process's rollout.
+) -> list[Group]:
+    """Describe the groups of one rank's rollout as lines of the log.
 
     Args:
-        inputs: the rows of the data set, one per response.
+        inputs: data set rows, one per response.
         output: the batch: completion_ids, completion_mask and `keep`.
-        texts: responses, as rewards see them.
-        rewards: by name, one value per response; None is undecided.
-        size: responses of a group.
-        tokens: by name, numbers (B,) of responses, (B, T) of tokens, or (L, B, T) of tokens in each layer.
-        layers: (L,) the decoder blocks, counted from 1.
+        texts: responses in the form that reward functions receive.
+        rewards: reward name -> one value per response; None means undecided.
+        size: responses per group.
+        tokens: name -> values (B,) of responses, (B, T) of tokens, or (L, B, T) of tokens in each layer.
+        layers: (L,) decoder blocks, counted from 1.
     """
-    # One copy each from the device, not one per response.
+    # Copy each tensor from the device once, not once per response.
     arrays = {name: values.float().cpu().numpy() for name, values in tokens.items()}
     lengths = output["completion_mask"].sum(dim=1).tolist()
     token_ids, keep = output["completion_ids"].tolist(), output["keep"].tolist()
     groups = []
     for first, last in _group_bounds(inputs, size):
         row = inputs[first]
-        group: dict[str, Any] = {
+        group: Group = {
             "prompt": row["prompt"] if isinstance(row["prompt"], str) else flat_messages(row["prompt"]),
             "row_number": row.get("row_number"),
             "images": row.get("image_paths") or [None] * len(row.get("images") or []),
@@ -221,21 +234,21 @@ def describe_groups(
                 "kept": bool(keep[number]),
             }
             for name, values in arrays.items():
-                response[name] = _packed(values[..., number, :length] if values.ndim > 1 else values[number])
+                response[name] = _pack_values(values[..., number, :length] if values.ndim > 1 else values[number])
             group["responses"].append(response)
         groups.append(group)
     return groups
 
 
-def _packed(values: np.ndarray) -> float | str | list[str] | None:
-    """A number as it is, numbers of tokens (T,) packed, those of layers (L, T) packed layer by layer."""
+def _pack_values(values: np.ndarray) -> float | str | list[str] | None:
+    """Return a scalar unchanged, values of tokens (T,) packed, values (L, T) packed layer by layer."""
     if values.ndim == 0:
-        return _number(values)
+        return _number(values.item())
     return pack(values) if values.ndim == 1 else [pack(layer) for layer in values]
 
 
-def _group_bounds(inputs: Sequence[dict[str, Any]], size: int) -> list[tuple[int, int]]:
-    """(first, last + 1) rows of each group; the first and last group of a process may be parts of larger ones.
+def _group_bounds(inputs: Sequence[Row], size: int) -> list[tuple[int, int]]:
+    """Return (first, last + 1) rows of each group; the first and last group of a rank may be parts of larger ones.
 
     >>> _group_bounds([{"row_number": n} for n in (7, 7, 8, 8, 8, 8)], 4)
     [(0, 2), (2, 6)]
@@ -250,8 +263,8 @@ def _group_bounds(inputs: Sequence[dict[str, Any]], size: int) -> list[tuple[int
     return bounds
 
 
-def flat_messages(prompt: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Messages with `<image>` where their images are."""
+def flat_messages(prompt: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Flatten message contents to text, with `<image>` in place of each image."""
     flat = []
     for message in prompt:
         content = message["content"]
@@ -261,5 +274,5 @@ def flat_messages(prompt: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     return flat
 
 
-def _number(value: Any) -> float | None:
+def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)

@@ -11,10 +11,10 @@ GB = 1e9
 
 
 class PartTimes:
-    """Adds up wall time by part, and keeps each part's peak of memory.
+    """Accumulates wall time and peak memory of each part.
 
-    On CUDA it waits for the device, so that times are of work, not of launches; memory is what torch has allocated
-    there at most. On a CPU memory is the process's own at the end of the part. A part inside another counts for both.
+    On CUDA, times are taken after a device synchronisation and memory is torch's peak allocation. On a CPU, memory is
+    the resident size of the process at the end of the part. A nested part counts for itself and for the outer part.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -25,26 +25,28 @@ class PartTimes:
         self._paused = False
 
     def now(self) -> float:
+        """Return the time in seconds, after all launched work on the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
+        """Add the time and peak memory of the block to `part`."""
         if self._paused:
             yield
             return
         start = self.now()
-        self._note()
+        self._record_peak()
         self._running.append(part)
         yield
-        self._note()
+        self._record_peak()
         self._running.remove(part)
         self.seconds[part] += self.now() - start
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Inside, nothing counts: it is no part of a training step."""
+        """Pause the clock (evaluation is not part of a training step)."""
         self._paused = True
         try:
             yield
@@ -52,33 +54,33 @@ class PartTimes:
             self._paused = False
 
     def take(self, updates: float) -> dict[str, float]:
-        """Seconds per update of each part, and its peak memory in GB, since the last call; starts over."""
-        taken = {f"seconds/{part}": seconds / updates for part, seconds in self.seconds.items()}
-        taken |= {f"memory/{part}_gb": peak / GB for part, peak in self.peaks.items()}
-        taken["memory/host_gb"] = host_memory() / GB
+        """Return seconds per update and peak memory in GB of each part since the last call, and reset both."""
+        values = {f"seconds/{part}": seconds / updates for part, seconds in self.seconds.items()}
+        values |= {f"memory/{part}_gb": peak / GB for part, peak in self.peaks.items()}
+        values["memory/host_gb"] = host_memory() / GB
         self.seconds.clear()
         self.peaks.clear()
-        return taken
+        return values
 
-    def _note(self) -> None:
-        """What was reached since the last note belongs to every part that is running."""
+    def _record_peak(self) -> None:
+        """Attribute the memory peak since the last call to all open parts."""
         if self.device.type == "cuda":
-            reached = float(torch.cuda.max_memory_allocated(self.device))
+            peak = float(torch.cuda.max_memory_allocated(self.device))
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            reached = host_memory()
+            peak = host_memory()
         for part in self._running:
-            self.peaks[part] = max(self.peaks[part], reached)
+            self.peaks[part] = max(self.peaks[part], peak)
 
 
-def largest(taken: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of what all processes took, the slowest and fullest."""
-    names = dict.fromkeys(name for own in taken for name in own)
-    return {name: max(own.get(name, 0.0) for own in taken) for name in names}
+def largest(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Maximum over ranks of each entry."""
+    names = dict.fromkeys(name for rank in values for name in rank)
+    return {name: max(rank.get(name, 0.0) for rank in values) for name in names}
 
 
 def host_memory() -> float:
-    """Bytes of main memory that this process holds."""
+    """Resident size of this process in bytes."""
     import psutil
 
     return float(psutil.Process().memory_info().rss)

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from rlfr_eval.run.folder import RunStore, differences, digest
+from rlfr_eval.run.folder import RunStore, differences
 from rlfr_eval.run.lines import TAIL, Lines
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.provenance import short_hash
 
 MODEL = {"name": "m"}
 CONFIG = {"prompt": {"name": "chat"}, "sampling": {"temperature": 0.0}}
@@ -93,5 +94,5 @@ def test_what_is_no_run_folder_says_so(tmp_path):
 
 
 def test_digest_and_differences():
-    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
+    assert short_hash({"a": 1, "b": 2}) == short_hash({"b": 2, "a": 1}) != short_hash({"a": 1, "b": 3})
     assert differences({"a": {"b": [1]}}, {"a": {"b": [2]}, "c": 0}) == ["a.b: [1] -> [2]", "c: None -> 0"]

@@ -1,8 +1,15 @@
-"""Each dog barks once at its trouble, and not at a healthy run."""
+"""Each check raises one alert for its problem and none in a healthy run; the alerts file survives a resume."""
+
+import json
+from types import SimpleNamespace
 
 import pytest
 
-from rlfr_vlm.trainer.records.alerts import Watchdogs
+from rlfr_vlm.report.header import verdict_of
+from rlfr_vlm.report.read_run import read_run
+from rlfr_vlm.trainer.records.alerts import CHECKS, Alert, AlertMonitor, read_alerts
+from rlfr_vlm.trainer.records.callbacks import AlertsFile
+from tests.report.fake_run import write_run
 
 HEALTHY = {
     "outcome/mean": 0.5, "rewards/format_boxed/mean": 0.9, "completions/repetitive": 0.0, "entropy": 0.6,
@@ -11,17 +18,17 @@ HEALTHY = {
 }  # fmt: skip
 
 
-def bark(steps, window=1):
-    dogs = Watchdogs(window=window)
-    return [(number, *said) for number, metrics in enumerate(steps) for said in dogs.observe(metrics)]
+def alerts_of(steps, window=1):
+    monitor = AlertMonitor(window=window)
+    return [(number, *alert) for number, metrics in enumerate(steps) for alert in monitor.observe(metrics)]
 
 
-def test_a_healthy_run_is_left_alone():
-    assert bark([HEALTHY] * 20) == []
+def test_a_healthy_run_raises_no_alert():
+    assert alerts_of([HEALTHY] * 20) == []
 
 
 @pytest.mark.parametrize(
-    ("dog", "changes", "says"),
+    ("name", "changes", "text"),
     [
         (
             "format",
@@ -31,26 +38,85 @@ def test_a_healthy_run_is_left_alone():
         ("repetition", {"completions/repetitive": 0.25}, "25% of the responses repeat themselves"),
         ("truncation", {"completions/clipped_ratio": 0.75}, "75% of the responses reach max_completion_length"),
         ("entropy", {"entropy": 0.05}, "entropy fell from 0.600 to 0.050"),
-        ("gap", {"rollout/effective_share": 0.5}, "count only 50% when weighted"),
-        ("flat", {"frac_reward_zero_std": 1.0}, "in all groups all responses got the same reward"),
+        ("gap", {"rollout/effective_share": 0.5}, "only 50% of vLLM's responses count"),
+        ("flat", {"frac_reward_zero_std": 1.0}, "all responses of each group got the same reward"),
         ("flow", {"flow/auc_wrong_above_correct_mean": 0.4}, "(AUC 0.40)"),
-        ("undecided", {"outcome/undecided": 0.2}, "20% of the answers cannot be judged"),
+        ("undecided", {"outcome/undecided": 0.2}, "20% of the answers cannot be graded"),
     ],
 )
-def test_trouble_is_said_once_and_again_after_it_has_gone(dog, changes, says):
+def test_a_problem_is_reported_once_and_again_after_it_has_gone(name, changes, text):
     trouble = HEALTHY | changes
-    said = bark([HEALTHY] * 6 + [trouble] * 3)
-    assert [entry[1] for entry in said] == [dog] and says in said[0][2]
-    if dog not in ("format", "entropy"):  # those compare with earlier steps
-        assert len(bark(([HEALTHY] * 6 + [trouble] * 6) * 2)) == 2
+    alerts = alerts_of([HEALTHY] * 6 + [trouble] * 3)
+    assert [alert[1] for alert in alerts] == [name] and text in alerts[0][2]
+    if name not in ("format", "entropy"):  # those compare with earlier steps
+        assert len(alerts_of(([HEALTHY] * 6 + [trouble] * 6) * 2)) == 2
 
 
-def test_a_dog_judges_only_a_full_window():
+@pytest.mark.parametrize(
+    ("name", "metric", "healthy", "problem"),
+    [
+        ("repetition", "completions/repetitive", 0.05, 0.051),
+        ("truncation", "completions/clipped_ratio", 0.5, 0.501),
+        ("gap", "rollout/effective_share", 0.9, 0.899),
+        ("flat", "frac_reward_zero_std", 0.989, 0.99),
+        ("flow", "flow/auc_wrong_above_correct_mean", 0.45, 0.449),
+        ("undecided", "outcome/undecided", 0.05, 0.051),
+    ],
+)
+def test_limits_of_the_checks(name, metric, healthy, problem):
+    check = next(check for check in CHECKS if check.name == name)
+    assert (check.metric, check.test(healthy), check.test(problem)) == (metric, False, True)
+
+
+def test_a_check_needs_a_full_window():
     trouble = HEALTHY | {"outcome/undecided": 1.0}
-    assert bark([trouble] * 3, window=4) == []
-    assert [said[0] for said in bark([trouble] * 9, window=4)] == [3]
-    assert [said[0] for said in bark([HEALTHY] * 4 + [HEALTHY | {"outcome/undecided": 0.17}] * 4, window=4)] == [5]
+    assert alerts_of([trouble] * 3, window=4) == []
+    assert [alert[0] for alert in alerts_of([trouble] * 9, window=4)] == [3]
+    mild = HEALTHY | {"outcome/undecided": 0.17}
+    assert [alert[0] for alert in alerts_of([HEALTHY] * 4 + [mild] * 4, window=4)] == [5]
 
 
-def test_metrics_that_are_missing_or_not_a_number_are_no_trouble():
-    assert bark([{"loss": 1.0, "flow/auc_wrong_above_correct_mean": float("nan")}] * 20) == []
+def test_metrics_that_are_missing_or_not_a_number_raise_no_alert():
+    assert alerts_of([{"loss": 1.0, "flow/auc_wrong_above_correct_mean": float("nan")}] * 20) == []
+
+
+def state(step):
+    return SimpleNamespace(is_world_process_zero=True, global_step=step)
+
+
+def test_alerts_are_appended_and_read_back(tmp_path):
+    callback = AlertsFile(str(tmp_path / "run"))
+    callback.on_train_begin(None, state(0), None)
+    assert not (tmp_path / "run").exists()
+    for step in range(1, 11):
+        callback.on_log(None, state(step), None, logs={"outcome/undecided": 0.5})
+    line = json.loads((tmp_path / "run" / "alerts.jsonl").read_text())
+    assert set(line) == {"step", "alert", "message"}
+    (alert,) = read_alerts(tmp_path / "run")
+    assert alert == Alert(10, "undecided", line["message"]) and "50% of the answers" in alert.message
+
+
+@pytest.fixture
+def old_folder(tmp_path):
+    """A run folder of an earlier version: `watchdogs.jsonl` with the key "dog", cut off by a kill."""
+    folder = write_run(tmp_path / "run", [], [0.5] * 4)
+    lines = [{"step": step, "dog": "flow", "message": f"text {step}"} for step in (2, 4)]
+    (folder / "watchdogs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5, "do')
+    return folder
+
+
+def test_reports_read_the_alerts_of_old_folders(old_folder):
+    run = read_run(old_folder)
+    assert run.alerts == [Alert(2, "flow", "text 2"), Alert(4, "flow", "text 4")]
+    assert verdict_of([run], ["run"]).findings == ["Step 2: text 2", "Step 4: text 4"]
+
+
+def test_resuming_an_old_folder_converts_its_alerts(old_folder):
+    AlertsFile(str(old_folder)).on_train_begin(None, state(3), None)
+    assert json.loads((old_folder / "alerts.jsonl").read_text()) == {"step": 2, "alert": "flow", "message": "text 2"}
+    assert not (old_folder / "watchdogs.jsonl").exists() and read_alerts(old_folder) == [Alert(2, "flow", "text 2")]
+
+
+def test_a_new_run_in_an_old_folder_starts_without_alerts(old_folder):
+    AlertsFile(str(old_folder)).on_train_begin(None, state(0), None)
+    assert read_alerts(old_folder) == [] and not (old_folder / "watchdogs.jsonl").exists()

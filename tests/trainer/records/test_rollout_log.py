@@ -1,4 +1,4 @@
-"""What is written of rollouts: whole groups, numbers per token, a bounded size, nothing twice after a resume."""
+"""The rollout log: groups, per-token values, size limit, no duplicates after a resume."""
 
 import json
 
@@ -32,7 +32,7 @@ def test_groups_wait_for_their_entropies(tmp_path):
     log.add_entropies(torch.tensor([0, 1]), entropies, mask)  # a second update of row 1 does not count
     written = lines(tmp_path)
     assert len(written) == 1 and written[0]["step"] == 3
-    assert [unpack(own["entropy"]) for own in written[0]["responses"]] == [[0.5], [1.5, 2.5]]
+    assert [unpack(response["entropy"]) for response in written[0]["responses"]] == [[0.5], [1.5, 2.5]]
 
 
 def test_a_full_file_is_thinned_evenly(tmp_path):
@@ -40,11 +40,11 @@ def test_a_full_file_is_thinned_evenly(tmp_path):
     for step in range(100):
         log.take([group("x" * 1000)], step, rows=2)
         log.flush()
-    kept = [line["rollout"] for line in lines(tmp_path)]
+    rollouts = [line["rollout"] for line in lines(tmp_path)]
     assert (tmp_path / "rollouts" / "rank0.jsonl").stat().st_size < 50_000
-    assert kept == list(range(0, 100, log.stride)) and log.stride == 8
+    assert rollouts == list(range(0, 100, log.stride)) and log.stride == 8
     again = RolloutLog(tmp_path, 0, groups=1, megabytes=0.05)
-    again.begin(step=50)  # resumed from step 50: what came after is redone
+    again.begin(step=50)  # resumed from step 50: later rollouts are repeated
     assert [line["rollout"] for line in lines(tmp_path)] == list(range(0, 50, 8))
     assert again.stride == 8 and again.rollouts == 49
 
@@ -63,8 +63,8 @@ def test_thumbnails_are_kept_once_and_only_with_their_groups(tmp_path):
         log.take([group("x" * 1000) | {"pictures": [pictures[step]]}], step, 2)
         log.flush()
     assert log.stride > 1
-    wanted = {name for line in lines(tmp_path) for name in line["thumbnails"]}
-    assert wanted and {f"rank0-thumbnails/{path.name}" for path in (folder / "rank0-thumbnails").iterdir()} == wanted
+    used = {name for line in lines(tmp_path) for name in line["thumbnails"]}
+    assert used and {f"rank0-thumbnails/{path.name}" for path in (folder / "rank0-thumbnails").iterdir()} == used
 
 
 def test_a_full_disk_ends_the_log_not_the_run(tmp_path, monkeypatch, capsys):
@@ -78,7 +78,7 @@ def test_a_full_disk_ends_the_log_not_the_run(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.count("rollouts are not written any more: No space left") == 1 and log.groups == 0
 
 
-def test_a_line_that_was_cut_off_is_dropped_at_resume(tmp_path):
+def test_a_truncated_line_is_dropped_at_resume(tmp_path):
     log = RolloutLog(tmp_path, 0, groups=1, megabytes=1)
     log.take([group("a")], 0, rows=2)
     log.flush()
@@ -88,7 +88,7 @@ def test_a_line_that_was_cut_off_is_dropped_at_resume(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [0]
 
 
-def test_a_run_writes_what_it_trained_on(make_trainer, make_policy, processor, tmp_path, monkeypatch):
+def test_the_log_of_a_run_matches_its_training_data(make_trainer, make_policy, processor, tmp_path, monkeypatch):
     trainer = make_trainer(make_policy(), flow="new", max_steps=4, rollout_log_groups=1)
     seen = []
     monkeypatch.setattr(
@@ -103,14 +103,14 @@ def test_a_run_writes_what_it_trained_on(make_trainer, make_policy, processor, t
         assert line["prompt"][0]["content"].startswith("<image>") and isinstance(line["row_number"], int)
         assert [(tmp_path / "run" / "rollouts" / name).exists() for name in line["thumbnails"]] == [True]
         assert len(line["responses"]) == 4
-        outcomes = [own["rewards"]["last_digit_reward"] for own in line["responses"]]
+        outcomes = [response["rewards"]["last_digit_reward"] for response in line["responses"]]
         mean = sum(outcomes) / 4
-        for row, own in enumerate(line["responses"]):
-            ids = own["token_ids"]
-            assert own["text"] == processor.tokenizer.decode(ids, skip_special_tokens=True)
-            assert own["finish"] == ("stop" if ids[-1] == processor.tokenizer.eos_token_id else "length")
-            assert (own["advantage"] > 0) == (own["rewards"]["last_digit_reward"] > mean)
-            assert unpack(own["flow_reward"]) == pytest.approx(flow[row, : len(ids)].tolist(), abs=1e-4)
-            assert len(unpack(own["entropy"])) == len(unpack(own["token_advantage"])) == len(ids)
-            assert [len(unpack(layer)) for layer in own["deviations"]] == [len(ids)] * len(line["layers"])
-            assert max(unpack(own["entropy"])) <= 5.68  # the logarithm of 290 tokens
+        for row, response in enumerate(line["responses"]):
+            ids = response["token_ids"]
+            assert response["text"] == processor.tokenizer.decode(ids, skip_special_tokens=True)
+            assert response["finish"] == ("stop" if ids[-1] == processor.tokenizer.eos_token_id else "length")
+            assert (response["advantage"] > 0) == (response["rewards"]["last_digit_reward"] > mean)
+            assert unpack(response["flow_reward"]) == pytest.approx(flow[row, : len(ids)].tolist(), abs=1e-4)
+            assert len(unpack(response["entropy"])) == len(unpack(response["token_advantage"])) == len(ids)
+            assert [len(unpack(layer)) for layer in response["deviations"]] == [len(ids)] * len(line["layers"])
+            assert max(unpack(response["entropy"])) <= 5.68  # the logarithm of 290 tokens

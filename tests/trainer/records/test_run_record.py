@@ -1,10 +1,10 @@
-"""The run's own description: versions, data, command without secrets, earlier starts."""
+"""The run record: versions, data, command without secrets, earlier starts."""
 
 import json
 
 from transformers import TrainingArguments
 
-from rlfr_vlm.trainer.records.run_record import git_state, masked, write_run_record
+from rlfr_vlm.trainer.records.run_record import git_state, write_run_record
 
 
 def test_record_and_earlier_starts(tmp_path):
@@ -20,12 +20,6 @@ def test_record_and_earlier_starts(tmp_path):
     write_run_record(tmp_path, ["rlfr", "train"], args, data)
     assert json.loads((tmp_path / "run.json").read_text())["earlier"] == []
     assert "secret-1" not in (tmp_path / "run.json").read_text()
-
-
-def test_secrets_in_both_spellings():
-    assert masked(["--api_key=x", "--wandb_token", "y", "--tokens", "3"]) == [
-        "--api_key=<set>", "--wandb_token", "<set>", "--tokens", "3",
-    ]  # fmt: skip
 
 
 def test_git_state_is_of_this_source_or_none():
