@@ -1,39 +1,83 @@
-"""How far given responses deviate from a flow field, and whether that tells right from wrong."""
+"""Measure the deviation of responses from a flow field, and the AUC with which it tells wrong from right.
+
+Letters: S timesteps, L hooked layers, B responses of a batch, P sequence length, T response tokens, D hidden width.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rlfr_vlm.data.encode import append_responses, encode_prompts, tokenizer_of
+from rlfr_vlm.data.encode import Encoded, append_responses, encode_prompts, tokenizer_of
+from rlfr_vlm.data.rows import Row
 from rlfr_vlm.evaluate import Response
-from rlfr_vlm.flow import FlowSpec, VelocityField, velocity_deviation
+from rlfr_vlm.flow import FlowSpec, VelocityField, layer_deviations
+from rlfr_vlm.flow.pairing import FlowInputs, context_lead
+from rlfr_vlm.models.latents import Latents, capture_latents, only_first_blocks
 from rlfr_vlm.stats import auc, auc_interval
-from rlfr_vlm.trainer.flow_fit_trainer import flow_inputs_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+AucRow = dict[str, Any]  # keys: auc, ci95, n_wrong, n_right
 
 
 @dataclass
 class ResponseDeviation:
-    """Deviation (T,) of each token of one response, and the mask (T,) of tokens that have one."""
+    """Deviations of the tokens of one response.
 
-    scores: Tensor
+    Attributes:
+        deviations: (S, L, T), 0 at tokens outside `mask`.
+        mask: (T,) bool, True at tokens that have a partner.
+        entropies: (T,) nats, of the distribution each token was drawn from, or None if not measured.
+        norms: (L, T) root mean square over D of the raw latents, or None if not measured.
+    """
+
+    deviations: Tensor
     mask: Tensor
+    entropies: Tensor | None = None
+    norms: Tensor | None = None
+
+    @property
+    def scores(self) -> Tensor:
+        """Deviation (T,) of each token: the mean over timesteps and layers."""
+        return self.deviations.mean(dim=(0, 1))
 
     @property
     def mean(self) -> float:
+        """Mean of `scores` over the tokens of `mask`; 0 if there are none."""
         return self.scores[self.mask].mean().item() if self.mask.any() else 0.0
 
     @property
     def max(self) -> float:
+        """Largest of `scores` over the tokens of `mask`; 0 if there are none."""
         return self.scores[self.mask].max().item() if self.mask.any() else 0.0
 
+    def by_layer(self, timesteps: Sequence[int]) -> Tensor:
+        """Mean (L, T) over the timesteps with these indices."""
+        return self.deviations[list(timesteps)].mean(dim=0)
 
+    def select(self, timestep: int, layer: int | None = None) -> "ResponseDeviation":
+        """The same response at one timestep and one layer (an index of L), or at all layers."""
+        layers = slice(None) if layer is None else slice(layer, layer + 1)
+        return ResponseDeviation(self.deviations[timestep : timestep + 1, layers], self.mask)
+
+
+def flow_inputs_of(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> FlowInputs:
+    """Latents of the responses of `batch` under `policy`, paired for `spec`, without gradient.
+
+    The forward pass ends at the deepest hooked block and computes no logits.
+    """
+    return _pair(_shallow_pass(policy, batch, spec), batch, spec)
+
+
+@torch.no_grad()
 def response_deviations(
-    policy: Any,
-    processing_class: Any,
-    rows: Sequence[dict[str, Any]],
+    policy: "PreTrainedModel",
+    processing_class: "PreTrainedTokenizerBase | ProcessorMixin",
+    rows: Sequence[Row],
     responses: Sequence[Response],
     field: VelocityField,
     spec: FlowSpec,
@@ -41,34 +85,124 @@ def response_deviations(
     timesteps: Sequence[float] = (0.8,),
     seed: int = 0,
     batch_size: int = 256,
+    with_entropies: bool = False,
+    with_norms: bool = False,
+    progress: str = "",
 ) -> list[ResponseDeviation]:
-    """Deviations of `responses` to `rows`, under the latents of `policy`."""
+    """Measure how far each token of each response deviates from a flow field.
+
+    Args:
+        policy: the model whose latents are measured, on its device and in evaluation mode.
+        processing_class: processor or tokenizer of the policy.
+        rows: data rows with `prompt` (messages) and optional `images`.
+        responses: one per row, each with at least one token.
+        field: a flow field fitted to latents of this policy, on the same device.
+        spec: specification of the field, as `load_field` returns it.
+        timesteps: S values in [0, 1); all use the same noise. RLFR rewards 0.8.
+        seed: of the noise; the same seed and batch size draw the same noise.
+        batch_size: responses per forward pass.
+        with_entropies: also measure entropies. Needs a full forward pass, with logits of the response tokens.
+        with_norms: also measure the norms of the raw latents.
+        progress: label of a progress bar; none is shown without a label or for a single batch.
+
+    Returns:
+        One `ResponseDeviation` per response, on the CPU: `deviations` (S, L, T) and `mask` (T,), with T the number of
+        tokens of that response, and `entropies` (T,) and `norms` (L, T) if asked for.
+    """
+    from tqdm import tqdm
+
     generator = torch.Generator(device=policy.device).manual_seed(seed)
-    deviations: list[ResponseDeviation] = []
-    for start in range(0, len(rows), batch_size):
-        chunk = range(start, min(start + batch_size, len(rows)))
-        prompts = encode_prompts(processing_class, [rows[i] for i in chunk])
-        pad = tokenizer_of(processing_class).pad_token_id
-        batch = append_responses(prompts, [responses[i].ids for i in chunk], pad).to(policy.device)
-        inputs = flow_inputs_of(policy, batch, spec)
-        scores = velocity_deviation(field, inputs, timesteps, generator=generator).cpu()
-        deviations += [ResponseDeviation(s, m) for s, m in zip(scores, inputs.mask.cpu(), strict=True)]
-    return deviations
+    pad = tokenizer_of(processing_class).pad_token_id
+    results: list[ResponseDeviation] = []
+    hidden_bar = not progress or len(rows) <= batch_size
+    for start in tqdm(range(0, len(rows), batch_size), desc=progress, unit="batch", disable=hidden_bar):
+        indices = range(start, min(start + batch_size, len(rows)))
+        prompts = encode_prompts(processing_class, [rows[i] for i in indices])
+        batch = append_responses(prompts, [responses[i].ids for i in indices], pad).to(policy.device)
+        entropies = None
+        if with_entropies:
+            latents, entropies = _full_pass(policy, batch, spec)
+        else:
+            latents = _shallow_pass(policy, batch, spec)
+        inputs = _pair(latents, batch, spec)
+        deviations = layer_deviations(field, inputs, timesteps, generator=generator).cpu()
+        norms = _root_mean_squares(latents, batch) if with_norms else None
+        for index, response in enumerate(responses[i] for i in indices):
+            length = len(response.ids)
+            results.append(
+                ResponseDeviation(
+                    deviations[:, :, index, :length],
+                    inputs.mask[index, :length].cpu(),
+                    None if entropies is None else entropies[index, :length].cpu(),
+                    None if norms is None else norms[:, index, :length],
+                )
+            )
+    return results
 
 
-def correctness_auc(
-    deviations: Sequence[ResponseDeviation], responses: Sequence[Response]
-) -> dict[str, dict[str, Any]]:
-    """AUC of response deviation (mean and maximum over tokens) for wrong above right, with its 95 % interval."""
-    result: dict[str, dict[str, Any]] = {}
+def correctness_auc(deviations: Sequence[ResponseDeviation], responses: Sequence[Response]) -> dict[str, AucRow]:
+    """AUC of the deviation of a response (mean and maximum over its tokens), wrong above right.
+
+    Undecided responses are left out. The interval is that of Hanley and McNeil at 95 %. AUC and interval are None if
+    no response is wrong or none is right.
+
+    Returns:
+        For each of `mean` and `max`: `auc`, `ci95` ([low, high]), `n_wrong` and `n_right`.
+    """
+    table: dict[str, AucRow] = {}
     for statistic in ("mean", "max"):
-        values = {
-            score: torch.tensor([getattr(d, statistic) for d, r in zip(deviations, responses, strict=True)
-                                 if r.score == score])
-            for score in (0.0, 1.0)
-        }  # fmt: skip
-        value = auc(values[0.0], values[1.0])
+        values: dict[float, list[float]] = {0.0: [], 1.0: []}
+        for deviation, response in zip(deviations, responses, strict=True):
+            if response.score in values:
+                values[response.score].append(getattr(deviation, statistic))
+        value = auc(torch.tensor(values[0.0]), torch.tensor(values[1.0]))
         counts = len(values[0.0]), len(values[1.0])
         interval = None if value is None else list(auc_interval(value, *counts))
-        result[statistic] = {"auc": value, "ci95": interval, "n_wrong": counts[0], "n_right": counts[1]}
-    return result
+        table[statistic] = {"auc": value, "ci95": interval, "n_wrong": counts[0], "n_right": counts[1]}
+    return table
+
+
+def _image_mask(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> Tensor | None:
+    """Image tokens (B, P) of the batch, or None if the field takes no image context or the policy no images."""
+    image_token = getattr(policy.config, "image_token_id", None)
+    return batch.input_ids == image_token if spec.image_context and image_token is not None else None
+
+
+def _captured_positions(batch: Encoded, spec: FlowSpec) -> int:
+    """Number of last positions whose latents are needed: the response and its context lead."""
+    return batch.completion_mask.shape[1] + context_lead(spec.context_mode, spec.shift)
+
+
+@torch.no_grad()
+def _shallow_pass(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> Latents:
+    """Latents of a forward pass that ends at the deepest hooked block."""
+    last, image_mask = _captured_positions(batch, spec), _image_mask(policy, batch, spec)
+    with (
+        only_first_blocks(policy, max(spec.layer_indices)) as backbone,
+        capture_latents(policy, spec.layer_indices, last, image_mask=image_mask) as captured,
+    ):
+        backbone(**batch.model_inputs(), use_cache=False)
+    return captured[0]
+
+
+@torch.no_grad()
+def _full_pass(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> tuple[Latents, Tensor]:
+    """Latents, and entropies (B, T) of the distribution each response token was drawn from, of a full forward pass."""
+    last, image_mask = _captured_positions(batch, spec), _image_mask(policy, batch, spec)
+    kept_logits = batch.completion_mask.shape[1] + 1  # the first response token is drawn at the last prompt token
+    with capture_latents(policy, spec.layer_indices, last, image_mask=image_mask) as captured:
+        output = policy(**batch.model_inputs(), use_cache=False, logits_to_keep=kept_logits)
+    entropies = torch.distributions.Categorical(logits=output.logits[:, :-1].float()).entropy()
+    return captured[0], entropies
+
+
+def _pair(latents: Latents, batch: Encoded, spec: FlowSpec) -> FlowInputs:
+    """Field inputs of captured latents."""
+    valid = batch.attention_mask[:, -latents.hidden.shape[2] :]
+    return spec.inputs(latents.hidden, valid, batch.completion_mask.shape[1], latents.image)
+
+
+def _root_mean_squares(latents: Latents, batch: Encoded) -> Tensor:
+    """Root mean square (L, B, T) over D of the latents of the response tokens, on the CPU."""
+    hidden = latents.hidden[:, :, -batch.completion_mask.shape[1] :]
+    return hidden.float().square().mean(dim=-1).sqrt().cpu()

@@ -1,4 +1,4 @@
-"""Evaluation counts three states; deviations of given responses agree with the pieces they are made of."""
+"""Accuracy with undecided responses, sampling of responses, and deviations of responses from a field."""
 
 import pytest
 import torch
@@ -12,9 +12,9 @@ from rlfr_vlm.flow import FlowSpec, build_field
 
 def test_accuracy_keeps_undecided_apart():
     responses = [Response([1], "", score) for score in (1.0, 1.0, 0.0, None)]
-    found = Accuracy.of(responses)
-    assert (found.right, found.wrong, found.undecided, found.n) == (2, 1, 1, 3)
-    assert found.value == pytest.approx(2 / 3)
+    accuracy = Accuracy.of(responses)
+    assert (accuracy.right, accuracy.wrong, accuracy.undecided, accuracy.n) == (2, 1, 1, 3)
+    assert accuracy.value == pytest.approx(2 / 3)
     assert Accuracy(0, 0, 5).to_dict() == {"acc": None, "n": 0, "ci95": [0.0, 1.0], "undecided": 5}
 
 
@@ -25,9 +25,15 @@ def test_responses_are_repeatable_end_at_the_end_token_and_have_no_vision_tokens
 
     def run(seed: int, sampled: bool = True) -> list[list[int]]:
         answers = respond(
-            policy, processor, rows, lambda completions, **_: [0.0] * len(completions), sampled=sampled, seed=seed,
-            batch_size=5, max_new_tokens=40,
-        )  # fmt: skip
+            policy,
+            processor,
+            rows,
+            lambda completions, **_: [0.0] * len(completions),
+            sampled=sampled,
+            seed=seed,
+            batch_size=5,
+            max_new_tokens=40,
+        )
         return [answer.ids for answer in answers]
 
     state = torch.get_rng_state()
@@ -57,12 +63,12 @@ def test_deviation_of_a_response_does_not_depend_on_its_neighbours(make_policy, 
 
 def test_auc_of_correctness_by_hand():
     def deviation(*values: float) -> ResponseDeviation:
-        return ResponseDeviation(torch.tensor(values), torch.ones(len(values), dtype=torch.bool))
+        return ResponseDeviation(torch.tensor([[values]]), torch.ones(len(values), dtype=torch.bool))
 
     deviations = [deviation(1.0, 5.0), deviation(2.0, 2.0), deviation(4.0, 4.0), deviation(9.0)]
     responses = [Response([], "", score) for score in (1.0, 0.0, 0.0, None)]
-    found = correctness_auc(deviations, responses)
+    table = correctness_auc(deviations, responses)
     # means: right 3; wrong 2, 4 -> 1 of 2 pairs. maxima: right 5; wrong 2, 4 -> 0 of 2 pairs.
-    assert found["mean"]["auc"] == 0.5 and found["max"]["auc"] == 0.0
-    assert (found["mean"]["n_wrong"], found["mean"]["n_right"]) == (2, 1)
+    assert table["mean"]["auc"] == 0.5 and table["max"]["auc"] == 0.0
+    assert (table["mean"]["n_wrong"], table["mean"]["n_right"]) == (2, 1)
     assert correctness_auc(deviations[:1], responses[:1])["mean"]["auc"] is None

@@ -1,43 +1,48 @@
-"""`rlfr inspect`: what a field says about the tokens of a policy's responses, without training."""
+"""`rlfr inspect`: measure how far the tokens of a policy's responses deviate from a flow field, without training."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.options import DataOptions, FlowOptions
 
 if TYPE_CHECKING:
-    from rlfr_vlm.report.inspection import Inspected
+    from rlfr_vlm.data.load import Rows
+    from rlfr_vlm.data.rows import Row
+    from rlfr_vlm.deviation import AucRow
+    from rlfr_vlm.report.inspection import Inspection
 
-SUMMARY = "colour a policy's tokens by a flow field; does deviation tell wrong from right?"
+SUMMARY = "colour a policy's tokens by their deviation from a flow field; AUC of wrong against right"
 FORMATS = ("html", "json", "png")
 
 
 @dataclass
 class InspectOptions:
-    """What to inspect."""
+    """Options of `rlfr inspect`."""
 
-    policy: list[str] = field(default_factory=list, metadata={"help": "Folder or hub id of a policy, or of several."})
+    policy: list[str] = field(default_factory=list, metadata={"help": "Folder or hub id of one or several policies."})
     flow: list[str] = field(
-        default_factory=list, metadata={"help": "Folder of the field; one for all policies, or one for each."}
+        default_factory=list, metadata={"help": "Folder of the flow field: one for all policies, or one per policy."}
     )
-    data: str = field(default="", metadata={"help": "The same as dataset_name."})
-    n: int = field(default=50, metadata={"help": "Prompts, spread evenly over the data."})
-    samples: int = field(default=4, metadata={"help": "Responses sampled for each prompt; 0 is one, greedy."})
-    max_new_tokens: int = field(default=1024, metadata={"help": "Longest response."})
-    batch_size: int = field(default=8, metadata={"help": "Responses of one forward pass."})
+    data: str = field(default="", metadata={"help": "Short for dataset_name."})
+    n: int = field(default=50, metadata={"help": "Number of prompts, spread evenly over the data."})
+    samples: int = field(default=4, metadata={"help": "Responses sampled per prompt; 0 gives one greedy response."})
+    max_new_tokens: int = field(default=1024, metadata={"help": "Maximum response length in tokens."})
+    batch_size: int = field(default=8, metadata={"help": "Responses per forward pass."})
     timesteps: list[float] = field(
         default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
-        metadata={"help": "Timesteps that are measured, beside the rewarding ones (flow_timesteps)."},
+        metadata={"help": "Timesteps to measure, in addition to the rewarding ones (flow_timesteps)."},
     )
-    seed: int = field(default=0, metadata={"help": "Of sampling and of the noise."})
-    dtype: str = field(default="auto", metadata={"help": "Of the policy's weights."})
+    seed: int = field(default=0, metadata={"help": "Seed of sampling and of the noise."})
+    dtype: str = field(default="auto", metadata={"help": "Data type of the policy's weights."})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1 ..."})
-    format: list[str] = field(default_factory=lambda: ["html"], metadata={"help": "html, json, png, or several."})
-    out: str = field(default="outputs/inspect", metadata={"help": "Folder for what is written."})
+    format: list[str] = field(
+        default_factory=lambda: ["html"], metadata={"help": "One or several of html, json, png."}
+    )
+    out: str = field(default="outputs/inspect", metadata={"help": "Output folder."})
 
 
 def help_text() -> str:
@@ -45,16 +50,16 @@ def help_text() -> str:
 
     return describe_options(
         "rlfr inspect --policy P [Q ...] --flow F --data D [--n 50] [--format html|json|png] [--config FILE.yaml]",
-        "Sample responses, and see what a flow field says about each of their tokens.",
+        "Sample responses and measure how far each of their tokens deviates from a flow field.",
         InspectOptions,
         DataOptions,
         FlowOptions,
-        inherited="A training configuration can be given as --config; its other keys are passed over.",
+        inherited="A training configuration can be given as --config; its other keys are ignored.",
     )
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Sample, probe, write. Returns the exit code."""
+    """Sample responses, measure deviations and write the results; return the exit code."""
     from rlfr_vlm.config_file import parse_some
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.files import make_folder
@@ -64,36 +69,40 @@ def run(arguments: Sequence[str]) -> int:
 
     silence_libraries()
     data, flow, options = parse_some(
-        (DataOptions, FlowOptions, InspectOptions), (ScriptArguments, RLFRConfig), _lists(arguments)
+        (DataOptions, FlowOptions, InspectOptions), (ScriptArguments, RLFRConfig), _split_formats(arguments)
     )
     data.dataset_name = options.data or data.dataset_name
     check_options(options, data, flow)
     out = Path(options.out)
     make_folder(out)
-    rows = chosen_rows(read_rows(data, ("prompt", "answer"), options.seed), options.n)
+    rows = evenly_spread_rows(read_rows(data, ("prompt", "answer"), options.seed), options.n)
     fields = options.flow * len(options.policy) if len(options.flow) == 1 else options.flow
-    inspected = [_inspect(policy, path, rows, options, data, flow)
-                 for policy, path in zip(options.policy, fields, strict=True)]  # fmt: skip
-    _say(inspected)
-    from rlfr_vlm.report.inspection import write_figures, write_html, write_measured
+    inspections = [
+        _inspect(policy, path, rows, options, data, flow) for policy, path in zip(options.policy, fields, strict=True)
+    ]
+    _print_summary(inspections)
+    from rlfr_vlm.report.inspection import write_figures, write_html, write_measurements
 
-    writers = {"html": write_html, "json": write_measured, "png": write_figures}
+    writers = {"html": write_html, "json": write_measurements, "png": write_figures}
     for name in dict.fromkeys(options.format):
-        print(f"{name}: {writers[name](inspected, out)}")
+        print(f"{name}: {writers[name](inspections, out)}")
     return 0
 
 
-def _lists(arguments: Sequence[str]) -> list[str]:
-    """`--format html,png` as well as `--format html png`."""
-    return [part for argument in arguments for part in (argument.split(",") if set(argument.split(",")) <= set(FORMATS)
-                                                        else [argument])]  # fmt: skip
+def _split_formats(arguments: Sequence[str]) -> list[str]:
+    """Arguments with comma-separated formats split, so that `--format html,png` equals `--format html png`."""
+    result: list[str] = []
+    for argument in arguments:
+        parts = argument.split(",")
+        result += parts if set(parts) <= set(FORMATS) else [argument]
+    return result
 
 
 def check_options(options: InspectOptions, data: DataOptions, flow: FlowOptions) -> None:
-    """Refuse what cannot be done before anything large is loaded.
+    """Check the options before models and data are loaded.
 
     Raises:
-        UserError: which setting, and what it may be.
+        UserError: an option is missing or has an invalid value.
     """
     for name, value in (("policy", options.policy), ("flow", options.flow), ("data", data.dataset_name)):
         if not value:
@@ -116,21 +125,20 @@ def check_options(options: InspectOptions, data: DataOptions, flow: FlowOptions)
 
 
 def device_of(name: str) -> str:
-    """A device of this machine; `auto` is a GPU where there is one.
+    """Name of a torch device; `auto` is the GPU if there is one, else the CPU.
 
     Raises:
-        UserError: it has no such device.
+        UserError: this machine has no such device.
     """
     import torch
 
-    found = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "auto":
-        return found
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        wanted = torch.device(name)
+        device = torch.device(name)
     except RuntimeError:
         raise UserError(f"--device is {name!r}; it may be auto, cpu, cuda, or cuda:1 and so on.") from None
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"--device is {name}, and torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here. Leave it "
             "out, or name another."
@@ -138,35 +146,35 @@ def device_of(name: str) -> str:
     return name
 
 
-def chosen_rows(rows: Any, n: int) -> list[dict[str, Any]]:
-    """`n` rows spread evenly over the data, all of them when there are fewer; bad ones are replaced as in training."""
+def evenly_spread_rows(rows: "Rows", n: int) -> list["Row"]:
+    """Up to `n` rows spread evenly over the data; unusable rows are replaced as in training."""
     from rlfr_vlm.data.load import as_dataset
 
     dataset = as_dataset(rows)
     count = min(n, len(dataset))
-    return [dataset[math.floor(place * len(dataset) / count)] for place in range(count)]
+    return [dataset[math.floor(index * len(dataset) / count)] for index in range(count)]
 
 
 def _inspect(
     name: str,
     flow_path: str,
-    rows: list[dict[str, Any]],
+    rows: list["Row"],
     options: InspectOptions,
     data: DataOptions,
     flow: FlowOptions,
-) -> "Inspected":
-    """Sample responses of one policy and probe them with its field."""
+) -> "Inspection":
+    """Sample responses of one policy and measure their deviations from its field."""
     import dataclasses
 
     from rlfr_vlm.data.encode import tokenizer_of
+    from rlfr_vlm.deviation import response_deviations
     from rlfr_vlm.evaluate import respond
     from rlfr_vlm.flow import check_fits_policy, load_field
     from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
     from rlfr_vlm.models.vision import ban_tokens, vision_token_ids
     from rlfr_vlm.options import RunOptions
     from rlfr_vlm.policy import load_policy
-    from rlfr_vlm.report.inspection import Inspected
-    from rlfr_vlm.report.probe import probe_responses
+    from rlfr_vlm.report.inspection import Inspection
     from rlfr_vlm.rewards import accuracy
 
     network, spec = load_field(flow_path)
@@ -180,33 +188,50 @@ def _inspect(
     repeated = [row for row in rows for _ in range(max(1, options.samples))]
     print(f"{name}: {len(repeated)} responses to {len(rows)} prompts")
     responses = respond(
-        policy, processing_class, repeated, accuracy, sampled=options.samples > 0, seed=options.seed,
-        batch_size=options.batch_size, max_new_tokens=options.max_new_tokens, progress="respond",
-    )  # fmt: skip
-    timesteps = sorted({*options.timesteps, *flow.flow_timesteps})
-    probed = probe_responses(
-        policy, processing_class, repeated, responses, network, spec, timesteps, seed=options.seed,
+        policy,
+        processing_class,
+        repeated,
+        accuracy,
+        sampled=options.samples > 0,
+        seed=options.seed,
         batch_size=options.batch_size,
-    )  # fmt: skip
+        max_new_tokens=options.max_new_tokens,
+        progress="respond",
+    )
+    timesteps = sorted({*options.timesteps, *flow.flow_timesteps})
+    deviations = response_deviations(
+        policy,
+        processing_class,
+        repeated,
+        responses,
+        network,
+        spec,
+        timesteps=timesteps,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        with_entropies=True,
+        with_norms=True,
+        progress="measure",
+    )
     tokenizer = tokenizer_of(processing_class)
-    return Inspected(
-        name, flow_path, tokenizer, spec, repeated, responses, probed, timesteps, flow, options.max_new_tokens
+    return Inspection(
+        name, flow_path, tokenizer, spec, repeated, responses, deviations, timesteps, flow, options.max_new_tokens
     )
 
 
-def _say(inspected: Sequence["Inspected"]) -> None:
-    """The few numbers one wants first."""
-    for one in inspected:
-        measured = one.measured()
-        accuracy = measured["accuracy"]
+def _print_summary(inspections: Sequence["Inspection"]) -> None:
+    """Print accuracy and AUC of each policy."""
+    for inspection in inspections:
+        summary = inspection.summary()
+        accuracy = summary["accuracy"]
         right = "nothing decided" if accuracy["acc"] is None else f"{accuracy['acc']:.3f} right"
-        print(f"{one.policy}: {right} of {accuracy['n']} decided, {accuracy['undecided']} undecided")
-        for row in measured["by_timestep"]:
-            if row["timestep"] in measured["rewarding_timesteps"]:
-                print(f"  AUC of deviation at timestep {row['timestep']}, wrong above right: {_auc(row)}")
+        print(f"{inspection.policy}: {right} of {accuracy['n']} decided, {accuracy['undecided']} undecided")
+        for row in summary["by_timestep"]:
+            if row["timestep"] in summary["rewarding_timesteps"]:
+                print(f"  AUC of deviation at timestep {row['timestep']}, wrong above right: {_auc_text(row)}")
 
 
-def _auc(row: dict[str, Any]) -> str:
+def _auc_text(row: "AucRow") -> str:
     if row["auc"] is None:
         return "undefined: all decided answers are alike"
     if row["ci95"] is None:

@@ -1,1 +1,1 @@
-"""Pages that are one file: opened from disk, without a network; used by `rlfr report` and `rlfr-eval report`."""
+"""Self-contained report pages that open from disk without a network; used by `rlfr report` and `rlfr-eval report`."""

@@ -1,57 +1,61 @@
-"""Small copies of images, for logs and pages."""
+"""Make thumbnails of images for logs and pages."""
 
 import hashlib
 import io
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlfr_vlm.files import write_bytes
 from rlfr_vlm.page.html import data_uri
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 THUMBNAIL_SIDE = 320  # pixels of the longer side
-# A drawing, and anything small, is sharper as PNG; a photograph much smaller as JPEG.
 JPEG_QUALITY = 80
-SMALL_BYTES = 8_000
-PAGE_BYTES = 6_000_000  # of all thumbnails of a page
+PNG_BYTES = 8_000  # size up to which a thumbnail stays PNG, which is lossless; JPEG pays only for larger ones
+PAGE_BYTES = 6_000_000  # total size of the thumbnails of a page
 
 
-def encode_thumbnail(image: Any, side: int = THUMBNAIL_SIDE) -> tuple[bytes, str]:
-    """The image, at most `side` pixels wide and high, as PNG, or as JPEG where that is smaller; and which it is."""
+def encode_thumbnail(image: "Image", side: int = THUMBNAIL_SIDE) -> tuple[bytes, str]:
+    """Scale an image down to at most `side` pixels and encode it; return the bytes and `png` or `jpeg`.
+
+    Up to `PNG_BYTES` the result is PNG, beyond that the smaller of PNG and JPEG.
+    """
     small = image.convert("RGB")
     small.thumbnail((side, side))
     png, jpeg = io.BytesIO(), io.BytesIO()
     small.save(png, "png", optimize=True)
-    if png.tell() <= SMALL_BYTES:
+    if png.tell() <= PNG_BYTES:
         return png.getvalue(), "png"
     small.save(jpeg, "jpeg", quality=JPEG_QUALITY)
-    return min((png.getvalue(), "png"), (jpeg.getvalue(), "jpeg"), key=lambda one: len(one[0]))
+    return min((png.getvalue(), "png"), (jpeg.getvalue(), "jpeg"), key=lambda encoded: len(encoded[0]))
 
 
-def save_thumbnail(folder: Path, image: Any) -> Path:
-    """Write a thumbnail under the digest of its pixels, unless it is there already."""
+def save_thumbnail(folder: Path, image: "Image") -> Path:
+    """Write a thumbnail named by the digest of the image's pixels, unless the file exists; return its path."""
     pixels = image.convert("RGB")
     digest = hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()[:20]
-    for path in _known(folder, digest):
-        return path
+    for kind in ("png", "jpeg"):
+        path = folder / f"{digest}.{kind}"
+        if path.exists():
+            return path
     content, kind = encode_thumbnail(pixels)
     path = folder / f"{digest}.{kind}"
     write_bytes(path, content)
     return path
 
 
-def _known(folder: Path, digest: str) -> Iterator[Path]:
-    return (path for kind in ("png", "jpeg") if (path := folder / f"{digest}.{kind}").exists())
-
-
 @dataclass
 class PageImages:
-    """The thumbnails of a page, each once, within a size; what does not fit, or cannot be read, has no number.
+    """Thumbnails of a page, each embedded once, up to a total size.
 
     Attributes:
-        uris: the images as data URIs, by their number.
         side: longest side in pixels.
+        limit: maximum total size in bytes, before base64.
+        uris: data URIs of the images; the number of an image is its index.
     """
 
     side: int = THUMBNAIL_SIDE
@@ -60,27 +64,27 @@ class PageImages:
     _numbers: dict[Hashable, int | None] = field(default_factory=dict)
     _bytes: int = 0
 
-    def add(self, key: Hashable, source: Any) -> int | None:
-        """Number of an image.
+    def add(self, key: Hashable, source: "str | Path | Image") -> int | None:
+        """Add an image; return its number, or None if it cannot be read or exceeds the limit.
 
         Args:
-            key: the same for the same image.
-            source: a path, or an image of Pillow.
+            key: identifies the image; an image with a known key is not read again.
+            source: path, or a Pillow image.
         """
         if key not in self._numbers:
             self._numbers[key] = self._read(source) if isinstance(source, str | Path) else self._embed(source)
         return self._numbers[key]
 
     def _read(self, path: str | Path) -> int | None:
-        from PIL import Image
+        import PIL.Image
 
         try:
-            with Image.open(path) as image:
+            with PIL.Image.open(path) as image:
                 return self._embed(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all that Pillow's readers raise
+        except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):  # raised by Pillow's decoders
             return None
 
-    def _embed(self, image: Any) -> int | None:
+    def _embed(self, image: "Image") -> int | None:
         content, kind = encode_thumbnail(image, self.side)
         if self._bytes + len(content) > self.limit:
             return None
@@ -90,7 +94,7 @@ class PageImages:
 
 
 def side_for(count: int) -> int:
-    """Longest side of thumbnails so that about `count` of them fit into a page.
+    """Longest side in pixels with which about `count` thumbnails fit into a page.
 
     >>> side_for(100), side_for(600), side_for(5000)
     (320, 200, 128)

@@ -1,1 +1,1 @@
-"""Pages of training runs and of flow fields: `rlfr report` and `rlfr inspect`."""
+"""Report pages of training runs (`rlfr report`) and of flow fields (`rlfr inspect`)."""

@@ -1,11 +1,14 @@
-"""Which metrics are drawn, and seeds of one experiment joined to a mean with a band."""
+"""Turn the logged metrics of runs into charts.
+
+Seeds of one experiment are combined into a line (mean) with a band (range).
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
-from rlfr_vlm.report.read_run import Run, names_of
+from rlfr_vlm.report.read_run import JsonObject, Run, names_of
 
 
 @dataclass(frozen=True)
@@ -14,9 +17,10 @@ class Chart:
 
     Attributes:
         metrics: (name, label) pairs.
-        prefix, suffix: instead, every metric that begins and ends so.
-        first_only: of several experiments the first is drawn; more would be unreadable.
-        per_rollout: only some updates generate; values are means over the updates of a rollout.
+        prefix, suffix: if set, all metrics whose names begin and end with them, instead of `metrics`.
+        first_only: draw only the first experiment, because the chart has many lines.
+        per_rollout: the metric differs between updates with and without a rollout; average it over the updates from
+            one rollout to the next.
     """
 
     id: str
@@ -30,7 +34,7 @@ class Chart:
     per_rollout: bool = False
 
 
-COLOURS = 6  # that the page has; further lines are told apart by their dashes
+COLOURS = 6  # colours of the page; further lines differ in their dashes
 CHARTS = (
     Chart("accuracy", "Outcome", "share right", (("outcome/accuracy", "right among decided"),
                                                  ("outcome/undecided", "undecided"))),
@@ -44,123 +48,156 @@ CHARTS = (
     Chart("entropy", "Entropy", "nats per token", (("entropy", "entropy"),)),
     Chart("deviation", "Deviation from the flow", "mean over tokens",
           (("flow/deviation_correct", "right responses"), ("flow/deviation_wrong", "wrong responses"))),
-    Chart("auc", "Does deviation tell wrong from right?", "AUC, wrong above right",
+    Chart("auc", "AUC of deviation", "AUC, wrong above right",
           (("flow/auc_wrong_above_correct_mean", "mean over tokens"),
            ("flow/auc_wrong_above_correct_max", "largest token")), note="0.5 is chance."),
-    Chart("flow-loss", "Loss of the flow's update", "loss", (("flow/loss", "loss"),)),
+    Chart("flow-loss", "Loss of the flow update", "loss", (("flow/loss", "loss"),)),
     Chart("flow-share", "Tokens with a flow reward", "share of tokens",
           (("flow/share_rewarded", "rewarded"), ("flow/share_penalised", "penalised"))),
-    Chart("gap", "Rollout engine against trainer", "nats per token",
-          (("rollout/logp_gap_mean", "mean gap of log-probs"), ("rollout/logp_gap_max", "largest"))),
-    Chart("effective", "Effective share of the engine's responses", "share",
-          (("rollout/effective_share", "after weighting to the trainer's policy"),)),
-    Chart("flat", "Groups that teach nothing", "share", (("frac_reward_zero_std", "all rewards alike"),)),
+    Chart("gap", "Log-prob gap between rollout engine and trainer", "nats per token",
+          (("rollout/logp_gap_mean", "mean"), ("rollout/logp_gap_max", "largest"))),
+    Chart("effective", "Effective sample size of the rollouts", "share",
+          (("rollout/effective_share", "after importance weighting"),)),
+    Chart("flat", "Groups without a learning signal", "share", (("frac_reward_zero_std", "all rewards equal"),)),
     Chart("gradient", "Gradient norm", "norm", (("grad_norm", "policy"),)),
     Chart("speed", "Time", "seconds per update", (("step_time", "whole update"),), per_rollout=True),
-    Chart("time", "Where the time goes", "seconds per update", prefix="seconds/", first_only=True, per_rollout=True),
+    Chart("time", "Time per part", "seconds per update", prefix="seconds/", first_only=True, per_rollout=True),
     Chart("memory", "Peak memory", "GB", prefix="memory/", suffix="_gb", first_only=True),
 )  # fmt: skip
 
 
-def series(run: Run, metric: str, window: int = 1) -> dict[int, float]:
-    """A metric's values by step; with a window, the mean over each `window` logged steps, at the last of them."""
-    own = {int(line["step"]): float(line[metric]) for line in run.metrics
-           if _is_number(line.get(metric))}  # fmt: skip
+class Experiment(NamedTuple):
+    """Runs that differ only in their seed, under the name that charts show."""
+
+    name: str
+    runs: list[Run]
+
+
+def metric_by_step(run: Run, metric: str, window: int = 1) -> dict[int, float]:
+    """Values of a metric by step.
+
+    With a window, the mean over each `window` successive logged steps, at the last step of each window.
+    """
+    values = {int(line["step"]): float(line[metric]) for line in run.metrics if _is_finite(line.get(metric))}
     if window <= 1:
-        return own
+        return values
     steps = sorted(int(line["step"]) for line in run.metrics if "step_time" in line)
-    parts = [steps[start : start + window] for start in range(0, len(steps) - window + 1, window)]
-    return {part[-1]: sum(own.get(step, 0.0) for step in part) / window for part in parts} if own else {}
+    windows = [steps[start : start + window] for start in range(0, len(steps) - window + 1, window)]
+    if not values:
+        return {}
+    return {window_steps[-1]: sum(values.get(step, 0.0) for step in window_steps) / window for window_steps in windows}
 
 
 def updates_of_a_rollout(run: Run) -> int:
-    """Logged steps from one rollout to the next."""
+    """Number of logged steps from one rollout to the next."""
     updates = run.number("steps_per_generation", 1) * run.number("num_iterations", 1)
     return max(1, round(updates / max(1.0, run.number("gradient_accumulation_steps", 1))))
 
 
-def _is_number(value: Any) -> bool:
+def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def labelled_metrics(chart: Chart, runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """(metric, label) pairs of a chart that any of the runs has."""
-    present = {name for run in runs for line in run.metrics for name in line}
+    """(metric, label) pairs of a chart that at least one of the runs has logged."""
+    logged = {name for run in runs for line in run.metrics for name in line}
     if not chart.prefix:
-        return [(name, label) for name, label in chart.metrics if name in present]
-    own = sorted(name for name in present if name.startswith(chart.prefix) and name.endswith(chart.suffix))
-    return [(name, name[len(chart.prefix) : len(name) - len(chart.suffix)]) for name in own]
+        return [(name, label) for name, label in chart.metrics if name in logged]
+    names = sorted(name for name in logged if name.startswith(chart.prefix) and name.endswith(chart.suffix))
+    return [(name, name[len(chart.prefix) : len(name) - len(chart.suffix)]) for name in names]
 
 
-def experiments(runs: list[Run]) -> list[tuple[str, list[Run]]]:
-    """Runs that differ in nothing but their seed, together under one name; in the order given."""
-    names, together = names_of(runs), dict[str, list[int]]()
+def group_by_experiment(runs: list[Run]) -> list[Experiment]:
+    """Group runs that differ only in their seed, in the order of the runs."""
+    names, groups = names_of(runs), dict[str, list[int]]()
     for index, run in enumerate(runs):
-        # without a configuration nothing says that two runs are alike
-        together.setdefault(run.experiment if run.config else names[index], []).append(index)
-    methods = [runs[own[0]].method for own in together.values()]
-    found = []
-    for own, method in zip(together.values(), methods, strict=True):
-        alone = names[own[0]] if len(own) == 1 else f"{method}, {len(own)} seeds"
-        found.append((method if methods.count(method) == 1 and len(own) > 1 else alone, [runs[i] for i in own]))
-    return found
+        # Without a configuration, two runs cannot be assumed to be equal.
+        groups.setdefault(run.experiment if run.config else names[index], []).append(index)
+    methods = [runs[indices[0]].method for indices in groups.values()]
+    result = []
+    for indices, method in zip(groups.values(), methods, strict=True):
+        single = len(indices) == 1
+        if single:
+            name = names[indices[0]]
+        else:
+            name = method if methods.count(method) == 1 else f"{method}, {len(indices)} seeds"
+        result.append(Experiment(name, [runs[index] for index in indices]))
+    return result
 
 
-def joined(found: Sequence[Mapping[int, float]], steps: Sequence[int]) -> dict[str, Any]:
-    """Mean over the runs that have values, at each step, with several also the lowest and the highest.
+def combine_seeds(values_by_run: Sequence[Mapping[int, float]], steps: Sequence[int]) -> JsonObject:
+    """Combine the values of several seeds at each step; runs without any value are left out.
 
-    None where one of them has no value; `seeds` says how many they are.
+    Returns:
+        `values` (means), with several runs also `low` and `high`, all None at steps that one of the runs lacks;
+        `seeds` is the number of runs.
     """
-    kept = [one for one in found if one]
+    runs = [values for values in values_by_run if values]
 
-    def at(combine: Callable[[list[float]], float]) -> list[float | None]:
-        return [combine([one[step] for one in kept]) if all(step in one for one in kept) else None for step in steps]
+    def at_steps(combine: Callable[[list[float]], float]) -> list[float | None]:
+        return [
+            combine([values[step] for values in runs]) if all(step in values for values in runs) else None
+            for step in steps
+        ]
 
-    lines: dict[str, Any] = {"values": at(lambda values: sum(values) / len(values))}
-    if len(kept) > 1:
-        lines |= {"low": at(min), "high": at(max)}
-    return lines | {"seeds": len(kept)}
+    line: JsonObject = {"values": at_steps(lambda values: sum(values) / len(values))}
+    if len(runs) > 1:
+        line |= {"low": at_steps(min), "high": at_steps(max)}
+    return line | {"seeds": len(runs)}
 
 
-def charts_of(runs: list[Run]) -> list[dict[str, Any]]:
-    """The charts as the page's script draws them; those without any value are left out.
+def charts_of(runs: list[Run]) -> list[JsonObject]:
+    """Charts as the page's script draws them; charts without any value are left out.
 
-    With one experiment a line's colour is its metric's; with several it is its experiment's, and the dash its
-    metric's.
+    With one experiment, colours distinguish metrics. With several, colours distinguish experiments and dashes metrics.
     """
-    drawn = []
-    groups = experiments(runs)
+    charts = []
+    experiments = group_by_experiment(runs)
     for chart in CHARTS:
-        shown = groups[:1] if chart.first_only else groups
-        steps, lines = _lines(chart, shown)
+        drawn = experiments[:1] if chart.first_only else experiments
+        steps, lines = _lines(chart, drawn)
         if lines:
-            whose = [f"Of {shown[0][0]}."] if len(shown) < len(groups) else []
-            note = " ".join([chart.note, *whose, *_band_note(lines)]).strip()
-            drawn.append({"id": chart.id, "title": chart.title, "unit": chart.unit, "note": note, "steps": steps,
-                          "lines": lines})  # fmt: skip
-    return drawn
+            scope = [f"Of {drawn[0].name}."] if len(drawn) < len(experiments) else []
+            note = " ".join([chart.note, *scope, *_band_note(lines)]).strip()
+            charts.append(
+                {
+                    "id": chart.id,
+                    "title": chart.title,
+                    "unit": chart.unit,
+                    "note": note,
+                    "steps": steps,
+                    "lines": lines,
+                }
+            )
+    return charts
 
 
-def _lines(chart: Chart, groups: list[tuple[str, list[Run]]]) -> tuple[list[int], list[dict[str, Any]]]:
-    """A chart's steps, and its lines with their values at those steps."""
-    metrics = labelled_metrics(chart, [run for _, own in groups for run in own])
-    found = {
-        (number, metric): [series(run, metric, updates_of_a_rollout(run) if chart.per_rollout else 1) for run in own]
-        for number, (_, own) in enumerate(groups)
+def _lines(chart: Chart, experiments: Sequence[Experiment]) -> tuple[list[int], list[JsonObject]]:
+    """Steps of a chart, and its lines with their values at those steps."""
+    metrics = labelled_metrics(chart, [run for experiment in experiments for run in experiment.runs])
+    values = {
+        (index, metric): [
+            metric_by_step(run, metric, updates_of_a_rollout(run) if chart.per_rollout else 1)
+            for run in experiment.runs
+        ]
+        for index, experiment in enumerate(experiments)
         for metric, _ in metrics
     }
-    steps = sorted({step for several in found.values() for one in several for step in one})
-    lines, several = [], len(groups) > 1
-    for number, (name, _) in enumerate(groups):
-        for place, (metric, label) in enumerate(metrics):
-            if any(found[number, metric]):
-                text = f"{name}: {label}" if several and len(metrics) > 1 else name if several else label
-                look = {"colour": number, "dash": place + number // COLOURS} if several else {
-                    "colour": place, "dash": place // COLOURS}  # fmt: skip
-                lines.append({"label": text, **look, **joined(found[number, metric], steps)})
+    steps = sorted({step for by_run in values.values() for by_step in by_run for step in by_step})
+    lines, several = [], len(experiments) > 1
+    for index, experiment in enumerate(experiments):
+        for metric_index, (metric, label) in enumerate(metrics):
+            if not any(values[index, metric]):
+                continue
+            if several:
+                text = f"{experiment.name}: {label}" if len(metrics) > 1 else experiment.name
+                style = {"colour": index, "dash": metric_index + index // COLOURS}
+            else:
+                text, style = label, {"colour": metric_index, "dash": metric_index // COLOURS}
+            lines.append({"label": text, **style, **combine_seeds(values[index, metric], steps)})
     return steps, lines
 
 
-def _band_note(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+def _band_note(lines: Sequence[JsonObject]) -> list[str]:
     counts = sorted({line["seeds"] for line in lines if line["seeds"] > 1})
     return [f"Line: mean of {' or '.join(map(str, counts))} seeds; band: lowest to highest."] if counts else []

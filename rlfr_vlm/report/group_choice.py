@@ -1,40 +1,46 @@
-"""Which logged groups a page shows: whole prompts, spread evenly over the run, the same ones of runs laid over it."""
+"""Choose the logged groups that a page shows.
+
+Prompts are kept or dropped with all their groups and are spread evenly over the run. Of several runs, prompts that all
+of them logged are preferred.
+"""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TypeVar
 
 from rlfr_vlm.report.read_run import LoggedGroup, Run
 
+Item = TypeVar("Item")
 
-def thin(groups: Sequence[LoggedGroup], responses: int) -> list[LoggedGroup]:
-    """At most so many responses, by whole prompts spread evenly over the run; all sights of a prompt stay together."""
-    by_prompt: dict[Any, list[LoggedGroup]] = {}
-    for number, group in enumerate(groups):
-        by_prompt.setdefault(("row", group.row) if group.row is not None else ("group", number), []).append(group)
-    kept: list[LoggedGroup] = []
+
+def thin_groups(groups: Sequence[LoggedGroup], max_responses: int) -> list[LoggedGroup]:
+    """Keep at most `max_responses` responses: prompts spread evenly over the run, each with all its groups."""
+    by_prompt: dict[tuple[str, int], list[LoggedGroup]] = {}
+    for index, group in enumerate(groups):
+        by_prompt.setdefault(("row", group.row) if group.row is not None else ("group", index), []).append(group)
+    result: list[LoggedGroup] = []
     count = 0
-    for own in _evenly(list(by_prompt.values())):
-        size = total_responses(own)
-        if count + size <= responses:
-            kept, count = kept + own, count + size
-    return sorted(kept, key=lambda group: group.step)
+    for prompt_groups in _evenly_spread(list(by_prompt.values())):
+        size = total_responses(prompt_groups)
+        if count + size <= max_responses:
+            result, count = result + prompt_groups, count + size
+    return sorted(result, key=lambda group: group.step)
 
 
-def _evenly(items: list[Any]) -> Iterator[Any]:
-    """All items, in an order whose every beginning is spread over the list.
+def _evenly_spread(items: Sequence[Item]) -> Iterator[Item]:
+    """Yield all items in an order whose every prefix is spread over the sequence.
 
-    >>> list(_evenly([0, 1, 2, 3, 4]))
+    >>> list(_evenly_spread([0, 1, 2, 3, 4]))
     [0, 4, 2, 1, 3]
     """
     width = 1
     while width < len(items):
         width *= 2
-    given: set[int] = set()
+    done: set[int] = set()
     while width:
-        for place in [*range(0, len(items), width), *([len(items) - 1] if items else [])]:
-            if place not in given:
-                given.add(place)
-                yield items[place]
+        for index in [*range(0, len(items), width), *([len(items) - 1] if items else [])]:
+            if index not in done:
+                done.add(index)
+                yield items[index]
         width //= 2
 
 
@@ -42,15 +48,15 @@ def total_responses(groups: Sequence[LoggedGroup]) -> int:
     return sum(group.responses for group in groups)
 
 
-def choose(runs: Sequence[Run], responses: int) -> list[list[LoggedGroup]]:
-    """The groups of each run that a page shows; with several runs, prompts that all of them logged come first."""
-    share = responses // max(1, len(runs))
-    seen = [{(group.step, group.row) for group in run.groups} for run in runs]
-    common = set.intersection(*seen) if seen else set()
-    chosen = []
+def choose_groups(runs: Sequence[Run], max_responses: int) -> list[list[LoggedGroup]]:
+    """Groups of each run that a page shows; every run gets an equal share, prompts common to all runs first."""
+    share = max_responses // max(1, len(runs))
+    logged = [{(group.step, group.row) for group in run.groups} for run in runs]
+    common = set.intersection(*logged) if logged else set()
+    result = []
     for run in runs:
-        kept = thin([one for one in run.groups if (one.step, one.row) in common], share)
-        others = [one for one in run.groups if (one.step, one.row) not in common]
-        kept = kept + thin(others, share - total_responses(kept))
-        chosen.append(sorted(kept, key=lambda group: group.step))
-    return chosen
+        groups = thin_groups([group for group in run.groups if (group.step, group.row) in common], share)
+        rest = [group for group in run.groups if (group.step, group.row) not in common]
+        groups = groups + thin_groups(rest, share - total_responses(groups))
+        result.append(sorted(groups, key=lambda group: group.step))
+    return result

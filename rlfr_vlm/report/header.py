@@ -1,22 +1,31 @@
-"""The head of a page: what a run was, which settings are not the defaults, which alerts it raised."""
+"""Summary at the head of a report: facts about the run, changed settings, and alerts."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from rlfr_vlm.report.curves import series
-from rlfr_vlm.report.read_run import SEEDS_AND_PLACES, Run
+from rlfr_vlm.report.curves import metric_by_step
+from rlfr_vlm.report.read_run import SEEDS_AND_PLACES, JsonObject, Run
 
-# Settings that are shown as facts, or follow from others.
+# Settings that are shown as facts or derived from other settings.
 SHOWN_ELSEWHERE = SEEDS_AND_PLACES | {
-    "method", "model_name_or_path", "dataset_name", "dataset_split", "generation_batch_size", "logging_strategy",
-}  # fmt: skip
+    "method",
+    "model_name_or_path",
+    "dataset_name",
+    "dataset_split",
+    "generation_batch_size",
+    "logging_strategy",
+}
 
 
 @dataclass
 class Verdict:
-    """Summary of the alerts: kind `fine`, `trouble` or `unknown`."""
+    """Result of the alerts of all runs.
+
+    Attributes:
+        kind: `fine`, `trouble`, or `unknown` if alerts were not enabled.
+        findings: one sentence per alert or unreadable log.
+    """
 
     kind: str
     title: str
@@ -24,7 +33,7 @@ class Verdict:
 
 
 def verdict_of(runs: Sequence[Run], names: Sequence[str]) -> Verdict:
-    """Summarise the alerts of all runs; a run without alert checks is reported as unknown, not as fine."""
+    """Verdict over all runs. A run without alerts counts as fine only if alerts were enabled in it."""
     findings = []
     for run, name in zip(runs, names, strict=True):
         start = f"{name}, step" if len(runs) > 1 else "Step"
@@ -35,16 +44,16 @@ def verdict_of(runs: Sequence[Run], names: Sequence[str]) -> Verdict:
         return Verdict("trouble", "Alerts were raised during training.", findings)
     unchecked = [name for run, name in zip(runs, names, strict=True) if not run.watched or not run.config]
     if unchecked:
-        return Verdict("unknown", f"No alert checks ran in {', '.join(unchecked)}.", findings)
+        return Verdict("unknown", f"Alerts were not enabled for {', '.join(unchecked)}.", findings)
     return Verdict("fine", "The alert checks found no problem.", findings)
 
 
 def facts_of(run: Run) -> list[tuple[str, str]]:
-    """(name, value) pairs; what is not known is left out."""
+    """(name, value) pairs of the summary; facts without a value are left out."""
     record, config = run.record, run.config
     data = _mapping(record.get("data"))
     rows = f"{data['rows']:,} rows" if isinstance(data.get("rows"), int) else ""
-    facts: list[tuple[str, Any]] = [
+    facts: list[tuple[str, object]] = [
         ("method", config.get("method")),
         ("policy", config.get("model_name_or_path") or record.get("policy")),
         (
@@ -76,8 +85,8 @@ def _updates(run: Run) -> str:
 
 
 def _first_and_last(run: Run, metric: str) -> str | None:
-    """Mean of the first and of the last tenth of the logged steps."""
-    values = list(series(run, metric).values())
+    """Mean of a metric over the first and over the last tenth of its logged steps."""
+    values = list(metric_by_step(run, metric).values())
     if not values:
         return None
     part = math.ceil(len(values) / 10)
@@ -90,26 +99,26 @@ def _duration(run: Run) -> str | None:
     seconds = next((line["train_runtime"] for line in reversed(run.metrics) if "train_runtime" in line), None)
     if seconds is not None:
         starts = len(run.record.get("earlier") or []) + 1
-        return span(float(seconds)) + (f" in the last of {starts} starts" if starts > 1 else "")
-    logged = sum(series(run, "step_time").values())
-    return f"{span(logged)} in logged steps, not ended" if logged else None
+        return duration_text(float(seconds)) + (f" in the last of {starts} starts" if starts > 1 else "")
+    logged = sum(metric_by_step(run, "step_time").values())
+    return f"{duration_text(logged)} in logged steps, not ended" if logged else None
 
 
-def span(seconds: float) -> str:
-    """A duration for people.
+def duration_text(seconds: float) -> str:
+    """Duration as text.
 
-    >>> span(59.6), span(200), span(7300)
+    >>> duration_text(59.6), duration_text(200), duration_text(7300)
     ('60 s', '3 min 20 s', '2 h 1 min')
     """
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    total = round(seconds)
+    if total < 120:
+        return f"{total} s"
+    if total < 7200:
+        return f"{total // 60} min {total % 60} s"
+    return f"{total // 3600} h {total % 3600 // 60} min"
 
 
-def _hardware(hardware: Mapping[str, Any], processes: Any) -> str:
+def _hardware(hardware: JsonObject, processes: object) -> str:
     gpus = hardware.get("gpus") or []
     parts = [f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)]
     if "cpus" in hardware:
@@ -119,32 +128,33 @@ def _hardware(hardware: Mapping[str, Any], processes: Any) -> str:
     return ", ".join(parts)
 
 
-def _versions(record: Mapping[str, Any]) -> str:
+def _versions(record: JsonObject) -> str:
     versions = {"rlfr-vlm": record.get("rlfr_vlm"), "python": record.get("python"), **_mapping(record.get("versions"))}
     return ", ".join(f"{name} {value}" for name, value in versions.items() if value)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    """What a file may hold, where somebody has changed it."""
-    return value if isinstance(value, Mapping) else {}
+def _mapping(value: object) -> JsonObject:
+    """The value if it is a JSON object, else {}: the file may have been edited."""
+    return value if isinstance(value, dict) else {}
 
 
-def _commit(git: Any) -> str | None:
-    if not _mapping(git):
+def _commit(git: object) -> str | None:
+    values = _mapping(git)
+    if not values:
         return None
-    return f"{git.get('commit')}{', with changes' if git.get('changed') else ''}"
+    return f"{values.get('commit')}{', with changes' if values.get('changed') else ''}"
 
 
-def settings_of(run: Run, defaults: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(name, value, default) of the settings that differ from their defaults."""
+def settings_of(run: Run, defaults: JsonObject) -> list[tuple[str, str, str]]:
+    """(name, value, default) of each setting that differs from its default."""
     missing = object()
-    found = []
+    result = []
     for name, value in sorted(run.config.items()):
         default = defaults.get(name, missing)
         if name not in SHOWN_ELSEWHERE and default is not missing and value != default:
-            found.append((name, _text(value), _text(default)))
-    return found
+            result.append((name, _text(value), _text(default)))
+    return result
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

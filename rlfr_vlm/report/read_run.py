@@ -1,9 +1,10 @@
-"""What a training run left in its folder, read back; one that goes on or was killed is read as far as it is."""
+"""Read the folder of a training run. An unfinished run is read up to its last complete line."""
 
 import json
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -11,23 +12,33 @@ from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.files import distinct_names
 from rlfr_vlm.trainer.records.alerts import Alert, read_alerts
 
+JsonObject: TypeAlias = dict[str, Any]
 # Names used by the trainer, repeated here so that reading a run does not import it.
 METRICS_FILE, RUN_FILE, CONFIG_FILE = "metrics.jsonl", "run.json", "config.yaml"
 ROLLOUTS = "rollouts/rank*.jsonl"
-# Settings that do not make another experiment of a run.
-SEEDS_AND_PLACES = frozenset({
-    "seed", "data_seed", "output_dir", "logging_dir", "run_name", "report_to", "local_rank", "resume_from_checkpoint",
-})  # fmt: skip
+# Settings in which two runs of the same experiment may differ.
+SEEDS_AND_PLACES = frozenset(
+    {
+        "seed",
+        "data_seed",
+        "output_dir",
+        "logging_dir",
+        "run_name",
+        "report_to",
+        "local_rank",
+        "resume_from_checkpoint",
+    }
+)
 
 
 @dataclass
 class LoggedGroup:
-    """Where a group of responses stands in the rollout log; a log is larger than memory, a page shows little of it.
+    """Location of a group of responses in the rollout log, which may be larger than memory.
 
     Attributes:
-        row: number of the prompt's row in the data, if known.
-        responses: how many.
-        places: (file, offset) of its lines; several when its responses were spread over processes.
+        row: row number of the prompt in the data, if logged.
+        responses: number of responses.
+        places: (file, byte offset) of its lines, one for each rank that had responses of the group.
     """
 
     step: int
@@ -35,30 +46,32 @@ class LoggedGroup:
     responses: int
     places: list[tuple[Path, int]]
 
-    def read(self) -> dict[str, Any]:
-        """The whole line, with the responses of all processes."""
+    def read(self) -> JsonObject:
+        """Read the logged group, with the responses of all ranks."""
         parts = []
         for path, offset in self.places:
             with path.open("rb") as stream:
                 stream.seek(offset)
                 parts.append(json.loads(stream.readline()))
-        return parts[0] | {"responses": [one for part in parts for one in part["responses"]]}
+        return parts[0] | {"responses": [response for part in parts for response in part["responses"]]}
 
 
 @dataclass
 class Run:
-    """A run's files.
+    """Contents of a run folder.
 
     Attributes:
-        metrics: one line per logged step.
-        groups: of the rollout log, by step.
-        cut_lines: lines that could not be read, such as the last one of a killed run.
+        config: settings of the run (config.yaml).
+        record: provenance of the run (run.json).
+        metrics: one object per logged step.
+        groups: groups of the rollout log, sorted by step.
+        cut_lines: number of log lines that could not be parsed, such as the last one of a killed run.
     """
 
     folder: Path
-    config: dict[str, Any]
-    record: dict[str, Any]
-    metrics: list[dict[str, Any]]
+    config: JsonObject
+    record: JsonObject
+    metrics: list[JsonObject]
     alerts: list[Alert]
     groups: list[LoggedGroup] = field(default_factory=list)
     cut_lines: int = 0
@@ -69,21 +82,21 @@ class Run:
 
     @property
     def experiment(self) -> str:
-        """The same for runs that differ in nothing but seeds and places."""
+        """Key that is equal for runs that differ only in `SEEDS_AND_PLACES`."""
         return json.dumps({k: v for k, v in sorted(self.config.items()) if k not in SEEDS_AND_PLACES}, default=str)
 
     @property
     def watched(self) -> bool:
-        """Whether the alert checks ran in this run."""
+        """Whether alerts were enabled in this run."""
         return self.config.get("watch") is True
 
     def number(self, name: str, default: float) -> float:
-        """A setting that is a number; files that somebody has changed may hold anything."""
+        """Value of a numeric setting, or the default if the file has no number there."""
         value = self.config.get(name)
         return float(value) if isinstance(value, int | float) else default
 
     def is_right(self, rewards: dict[str, float | None]) -> bool | None:
-        """Whether a response is right, as the trainer counts: its first reward above a threshold; None undecided."""
+        """Whether a response is right: its first reward exceeds the accept threshold. None if undecided."""
         value = next(iter(rewards.values()), None)
         return None if value is None else value > self.number("flow_accept_threshold", 0.5)
 
@@ -92,19 +105,22 @@ def read_run(folder: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        UserError: it is none, or nothing has been logged in it yet.
+        UserError: the folder is not a run folder, or nothing has been logged yet.
     """
     if folder.is_file():
         raise UserError(f"{folder} is a file. Give the folder of a run, its output_dir.")
     if not folder.is_dir():
-        near = nearest(folder.name, [one.name for one in folder.parent.glob("*")]) if folder.parent.is_dir() else ""
-        raise UserError(f"There is no folder {folder}.{near} Give the output_dir of a run of `rlfr train`.")
+        hint = nearest(folder.name, [path.name for path in folder.parent.glob("*")]) if folder.parent.is_dir() else ""
+        raise UserError(f"There is no folder {folder}.{hint} Give the output_dir of a run of `rlfr train`.")
     metrics, cut = read_lines(folder / METRICS_FILE)
     groups, broken = read_groups(folder)
     cut += broken
     if not metrics and not groups:
-        inside = sorted({str(path.parent.relative_to(folder)) for path in folder.rglob(METRICS_FILE)
-                         if path.with_name(RUN_FILE).exists()})  # fmt: skip
+        inside = sorted(
+            str(path.parent.relative_to(folder))
+            for path in folder.rglob(METRICS_FILE)
+            if path.with_name(RUN_FILE).exists()
+        )
         hint = f" Its runs are {', '.join(inside)}." if inside else " Give the output_dir of a run of `rlfr train`."
         raise UserError(f"{folder} has no {METRICS_FILE}, or it is empty: no step of a run has been logged.{hint}")
     config, record = _read_yaml(folder / CONFIG_FILE), _read_json(folder / RUN_FILE)
@@ -112,8 +128,8 @@ def read_run(folder: Path) -> Run:
 
 
 def read_groups(folder: Path) -> tuple[list[LoggedGroup], int]:
-    """The groups of all processes' logs, by step, and how many lines could not be read."""
-    found: dict[Any, LoggedGroup] = {}
+    """Groups of the rollout logs of all ranks, sorted by step, and the number of lines that could not be parsed."""
+    groups: dict[Hashable, LoggedGroup] = {}
     cut = 0
     for path in sorted(folder.glob(ROLLOUTS)):
         offset = 0
@@ -123,41 +139,41 @@ def read_groups(folder: Path) -> tuple[list[LoggedGroup], int]:
                 if group is None or not isinstance(group.get("responses"), list):
                     cut += bool(line.strip())
                 else:
-                    _note(found, group, path, offset)
+                    _add_line(groups, group, path, offset)
                 offset += len(line)
-    return sorted(found.values(), key=lambda group: group.step), cut
+    return sorted(groups.values(), key=lambda group: group.step), cut
 
 
-def _note(found: dict[Any, LoggedGroup], group: dict[str, Any], path: Path, offset: int) -> None:
-    """Add a line; the same prompt of the same rollout in another process's log is another part of its group."""
+def _add_line(groups: dict[Hashable, LoggedGroup], group: JsonObject, path: Path, offset: int) -> None:
+    """Add a logged line; a line with the same prompt and rollout in another rank's log belongs to the same group."""
     row, count = group.get("row_number"), len(group["responses"])
     key = (group["step"], group.get("rollout"), row)
-    known = None if row is None else found.get(key)
-    if known is not None and all(own != path for own, _ in known.places):
-        known.places.append((path, offset))
-        known.responses += count
+    present = None if row is None else groups.get(key)
+    if present is not None and all(other != path for other, _ in present.places):
+        present.places.append((path, offset))
+        present.responses += count
     else:
-        found[key if known is None and row is not None else len(found)] = LoggedGroup(
+        groups[key if present is None and row is not None else len(groups)] = LoggedGroup(
             group["step"], row, count, [(path, offset)]
         )
 
 
-def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The JSON objects of a file, one per line, and how many lines are none; nothing where there is no file."""
+def read_lines(path: Path) -> tuple[list[JsonObject], int]:
+    """JSON objects of a JSON Lines file, and the number of unparsable lines; ([], 0) if there is no file."""
     if not path.exists():
         return [], 0
-    found, cut = [], 0
+    values, cut = [], 0
     with path.open("rb") as stream:
         for line in stream:
             value = _parsed(line)
             if value is not None:
-                found.append(value)
+                values.append(value)
             cut += value is None and bool(line.strip())
-    return found, cut
+    return values, cut
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A line of a log, which always has its step; None when it is none."""
+def _parsed(line: bytes) -> JsonObject | None:
+    """Parse a line of a log; None if it is not a JSON object with an integer `step`."""
     try:
         value = json.loads(line)
     except ValueError:
@@ -165,7 +181,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and isinstance(value.get("step"), int) else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> JsonObject:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -173,7 +189,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> JsonObject:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -182,5 +198,5 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def names_of(runs: list[Run]) -> list[str]:
-    """A name for each run, by as much of its folder's path as tells them apart."""
+    """Name of each run: as many trailing parts of its folder as distinguish the runs."""
     return distinct_names([run.folder for run in runs])

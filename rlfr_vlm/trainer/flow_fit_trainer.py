@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from rlfr_vlm.checkpoint import CompleteCheckpoints
-from rlfr_vlm.data.encode import Encoded, encode_examples
+from rlfr_vlm.data.encode import encode_examples
+from rlfr_vlm.deviation import flow_inputs_of
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.flow.pairing import FlowInputs, context_lead
+from rlfr_vlm.flow.pairing import FlowInputs
 from rlfr_vlm.flow.path import logit_normal, standard_normal, target_velocity, token_flow_losses
 from rlfr_vlm.flow.spec import FlowSpec, check_same_field
 from rlfr_vlm.flow.storage import FIELD_FOLDER, build_field, load_field, save_field
-from rlfr_vlm.models.latents import capture_latents, only_first_blocks
 from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
 from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
 from rlfr_vlm.trainer.setup import load_model, prepare_dataset
@@ -31,26 +31,6 @@ if TYPE_CHECKING:
 
 TIME_BUCKETS = 5  # of t in [0, 1], in the held-out report
 STATISTICS_ROWS = 256  # rows that a layer's mean and standard deviation are taken over
-
-
-def flow_inputs_of(policy: Any, batch: Encoded, spec: FlowSpec) -> FlowInputs:
-    """Latents of the batch's responses under `policy`, paired for `spec`.
-
-    The pass ends at the deepest hooked block and makes no gradient.
-    """
-    num_response = batch.completion_mask.shape[1]
-    image_token = getattr(policy.config, "image_token_id", None)
-    image_mask = batch.input_ids == image_token if spec.image_context and image_token is not None else None
-    last = num_response + context_lead(spec.context_mode, spec.shift)
-    with (
-        torch.no_grad(),
-        only_first_blocks(policy, max(spec.layer_indices)) as backbone,
-        capture_latents(policy, spec.layer_indices, last, image_mask=image_mask) as captured,
-    ):
-        backbone(**batch.model_inputs(), use_cache=False)
-    latents = captured[0]
-    valid = batch.attention_mask[:, -latents.hidden.shape[2] :]
-    return spec.inputs(latents.hidden, valid, num_response, latents.image)
 
 
 def empty_inputs(spec: FlowSpec, device: torch.device) -> FlowInputs:

@@ -1,4 +1,4 @@
-"""Pages as files: what may run is named by hash, data come back whole, text stays text."""
+"""Rendered pages: scripts allowed by hash, data that round-trips, escaped text."""
 
 import base64
 import hashlib
@@ -6,24 +6,35 @@ import re
 
 import pytest
 
-from rlfr_vlm.page.html import STATIC, TEMPLATES, compressed, decompressed, render
+from rlfr_vlm.page.html import STATIC, TEMPLATES, compressed, render
+from tests.page_data import decompressed
 
 HOSTILE = "</script><script>alert(1)</script>{{7*7}}<img src=x onerror=alert(2)>"
 
 
-def test_data_come_back_whole():
+def test_data_round_trip():
     data = {"text": f"ünï\u202e {HOSTILE}", "numbers": [1.5, None]}
     assert decompressed(compressed(data)) == data
     assert compressed(data) == compressed(data)
-    assert decompressed(compressed("a\ud83d")) == "a?"  # half of a pair has no UTF-8
+    assert decompressed(compressed("a\ud83d")) == "a?"  # a lone surrogate has no UTF-8
     with pytest.raises(ValueError):
         compressed(float("nan"))
 
 
 def test_the_policy_names_exactly_what_the_page_holds(tmp_path):
-    (tmp_path / "own.html").write_text("{% extends 'page.html' %}{% block content %}<p>{{ said }}</p>{% endblock %}")
-    page = render("own.html", {"x": HOSTILE}, scripts=["page.js"], folders=[tmp_path], title=HOSTILE, said=HOSTILE,
-                  sections=[], made="now")  # fmt: skip
+    (tmp_path / "message.html").write_text(
+        "{% extends 'page.html' %}{% block content %}<p>{{ message }}</p>{% endblock %}"
+    )
+    page = render(
+        "message.html",
+        {"x": HOSTILE},
+        scripts=["page.js"],
+        folders=[tmp_path],
+        title=HOSTILE,
+        message=HOSTILE,
+        sections=[],
+        made="now",
+    )
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     [style] = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
@@ -40,7 +51,7 @@ def test_the_policy_names_exactly_what_the_page_holds(tmp_path):
 def test_files_do_not_end_their_own_element(path):
     text = path.read_text()
     assert "</script" not in text and "</style" not in text
-    # what writes markup or runs text: none of it in what we wrote
+    # the scripts of this package never write markup or evaluate text
     if path.name != "uPlot.iife.min.js":
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text)
 

@@ -1,4 +1,4 @@
-"""Thumbnails: sharp when small, each once, within a size, and never a reason to fail."""
+"""Thumbnails: lossless if small, written once, limited in total size, no error for unreadable images."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The page of a run in a real browser: what it shows is counted by hand, what it must not do is recorded."""
+"""The report page in a real browser: contents against hand-counted values; errors and requests are recorded."""
 
 import pytest
 
@@ -14,14 +14,14 @@ LONG = "w" * 10_000
 
 @pytest.fixture(scope="module")
 def made(processor, tmp_path_factory):
-    """Two runs: `a` with flow rewards, whose prompt 7 turns from wrong to right; `b` without, on some same prompts."""
+    """Two runs: `a` has flow rewards and a prompt 7 that turns right; `b` has none and shares some prompts."""
     tokenizer = processor.tokenizer
 
     def ids(text):
         return tokenizer(text)["input_ids"]
 
     plus = ids("2+3=5")
-    deviations = [1.0, 5.0, 2.0, 5.0, 4.9]  # of "2", "+", "3", "=", "5": two largest are beyond the threshold
+    deviations = [1.0, 5.0, 2.0, 5.0, 4.9]  # "2", "+", "3", "=", "5"; the two largest exceed the threshold
     flow = [0.01, -0.01, 0.0, 0.0, 0.0]
     assert len(plus) == 5
     a = [
@@ -32,17 +32,11 @@ def made(processor, tmp_path_factory):
     ]
     b = [group(0, 7, [response(plus, True), response(plus, True)]), group(0, 8, [response(ids("1"), False)])]
     folder = tmp_path_factory.mktemp("runs")
-    runs = [write_run(folder / "a", a, [0.25, 0.5, 0.75], tokenizer),
-            write_run(folder / "b", b, [0.1, 0.2, 0.3], tokenizer, method="rlvr")]  # fmt: skip
-    plain = write_run(
-        folder / "plain",
-        [
-            *b,
-        ],
-        [0.1, 0.2],
-        tokenizer,
-        method="rlvr",
-    )
+    runs = [
+        write_run(folder / "a", a, [0.25, 0.5, 0.75], tokenizer),
+        write_run(folder / "b", b, [0.1, 0.2, 0.3], tokenizer, method="rlvr"),
+    ]
+    plain = write_run(folder / "plain", b, [0.1, 0.2], tokenizer, method="rlvr")
     write_training_report([read_run(plain)], folder / "page" / "plain", PageOptions({}, 2000))
     other = write_run(folder / "other", [a[0] | {"layers": [9, 18]}], [0.5], tokenizer, seed=2)
     write_training_report([read_run(runs[0]), read_run(other)], folder / "page" / "layers", PageOptions({}, 2000))
@@ -58,9 +52,9 @@ def browser(made):
 
 @pytest.fixture
 def opened(browser, made):
-    found = browser.open(made)
-    yield found
-    found.page.context.close()
+    opened = browser.open(made)
+    yield opened
+    opened.page.context.close()
 
 
 def test_it_opens_from_disk_quietly_and_alone(opened, made):
@@ -73,7 +67,7 @@ def test_it_opens_from_disk_quietly_and_alone(opened, made):
 
 
 def test_the_policy_forbids_the_network_and_inline_scripts(opened):
-    tried = opened.page.evaluate(
+    violations, executed = opened.page.evaluate(
         """async () => {
             const found = [];
             document.addEventListener("securitypolicyviolation", (event) => found.push(event.effectiveDirective));
@@ -85,7 +79,7 @@ def test_the_policy_forbids_the_network_and_inline_scripts(opened):
             return [found.sort(), window.hit ?? null];
         }"""
     )
-    assert {"connect-src", "img-src", "script-src-attr", "fetch"} <= set(tried[0]) and tried[1] is None
+    assert {"connect-src", "img-src", "script-src-attr", "fetch"} <= set(violations) and executed is None
 
 
 def test_the_slider_moves_all_charts(opened):
@@ -102,9 +96,9 @@ def test_the_slider_moves_all_charts(opened):
 
 
 def test_hovering_a_chart_shows_its_values(opened):
-    place = opened.page.locator("#chart-accuracy .u-over")
-    middle = place.bounding_box()["width"] / 2  # step 2 of 1 to 3
-    place.hover(position={"x": middle, "y": 20})
+    plot = opened.page.locator("#chart-accuracy .u-over")
+    middle = plot.bounding_box()["width"] / 2  # step 2 of 1 to 3
+    plot.hover(position={"x": middle, "y": 20})
     opened.eventually(lambda: "0.5" in opened.text("#chart-accuracy .u-legend"))
     assert "0.5" in opened.text("#chart-entropy .u-legend")  # the cursors move together: 1 / 2
 
@@ -140,17 +134,17 @@ def test_tokens_have_their_numbers_colours_and_marks(opened):
     rewarded, penalised, nothing = "rgba(33, 113, 205, 0.62)", "rgba(230, 97, 1, 0.62)", "rgba(230, 97, 1, 0)"
     assert colours() == [rewarded, penalised, nothing, nothing, nothing]
     spans.nth(1).hover()
-    said = opened.text("#readout")
-    # flow reward, mean of 5 and 10, the layers, entropy 0.25 x 1, advantage -0.5 - 0.01 from there on
-    assert said.startswith("token 2 of 5: + · flow reward -0.01")
+    readout = opened.text("#readout")
+    # flow reward; mean of 5 and 10; layers; entropy 0.25 x 1; advantage -0.5 plus the rewards from here on
+    assert readout.startswith("token 2 of 5: + · flow reward -0.01")
     for part in ("mean of layers 7.5", "layer 1 5", "layer 3 10", "entropy 0.25", "advantage -0.51"):
-        assert part in said, said
+        assert part in readout, readout
     opened.page.locator("#detail .tokens").first.focus()
     opened.page.keyboard.press("ArrowRight")
     opened.page.keyboard.press("ArrowRight")
     assert opened.text("#readout").startswith("token 4 of 5: =") and "cut by top-k" in opened.text("#readout")
     opened.page.locator("#mode").select_option("entropy")
-    # entropies of the page go from 0 up; low is good: blue, high is bad: orange
+    # low entropy is good (blue), high entropy bad (orange); the lowest entropy of the page is 0
     assert colours()[0].startswith("rgba(33, 113, 205") and "entropy" in opened.text("#legend")
 
 
@@ -158,7 +152,7 @@ def test_ranked_tokens_at_chosen_steps(opened):
     def ranked():
         return [[opened.texts(f"#ranked-{kind} td") for kind in ("rewarded", "penalised")]][0]
 
-    # "2" is rewarded in one response at step 0 and in two at step 2; seen there only, as all of them are alike
+    # "2" is rewarded in one response at step 0 and in two at step 2, and occurs nowhere else
     assert ranked()[0] == ["2", "digits", "3", "3", "100 %"] and ranked()[1] == ["+", "operators", "3", "3", "100 %"]
     opened.choose("ranking", to="1")
     assert ranked()[0] == ["2", "digits", "1", "1", "100 %"]
@@ -166,7 +160,7 @@ def test_ranked_tokens_at_chosen_steps(opened):
 
 def test_two_sides(opened):
     opened.choose("sides", a="0|first", b="1|last")
-    # row 8 asks something else in the other run: no pair
+    # row 8 has another question in the other run: no pair
     assert opened.texts("#solved button") == ["both: 0", "only A: 0", "only B: 1", "neither: 0"]
     assert opened.text("#pairs-note").startswith("Prompts answered by both sides: 1.")
     opened.page.click("#solved button:has-text('only B')")
@@ -192,7 +186,7 @@ def test_text_of_models_is_text(opened):
 
 
 def test_a_run_without_flow_rewards_has_its_page(browser, made):
-    """The browser may not be open while a page is made, so `made` made this one, too."""
+    """Pages cannot be written while the browser is open, so the fixture `made` wrote this one as well."""
     opened = browser.open(made.parent / "plain" / "report.html")
     assert opened.errors == [] and opened.text("#count") == "2 of 2 prompts"
     assert opened.page.locator("#tokens").count() == 0 and not opened.page.is_visible("#compare")
@@ -212,8 +206,8 @@ def test_runs_with_other_layers_keep_their_own(browser, made):
 @pytest.mark.parametrize("view", ["wide", "phone"])
 def test_numbers_of_a_token_are_in_view_wherever_it_is(browser, made, view):
     opened = browser.open(made, view)
-    for place in ("#detail", "#pair"):
-        opened.page.locator(f"{place} .tokens span").last.hover()
+    for container in ("#detail", "#pair"):
+        opened.page.locator(f"{container} .tokens span").last.hover()
         box = opened.page.locator("#readout").bounding_box()
         assert box["y"] >= 0 and box["y"] + box["height"] <= opened.page.viewport_size["height"]
         assert opened.text("#readout").startswith("token ")

@@ -1,18 +1,18 @@
-"""Run folders read back, and their metrics as charts: seeds joined, experiments apart, rollouts averaged."""
+"""Reading run folders, and charts of their metrics: combined seeds, separate experiments, averages per rollout."""
 
 import json
 
 import pytest
 
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.report.curves import charts_of, experiments
+from rlfr_vlm.report.curves import charts_of, group_by_experiment
 from rlfr_vlm.report.header import facts_of, settings_of, verdict_of
 from rlfr_vlm.report.read_run import read_run
 from tests.report.fake_run import group, response, write_run
 
 
 def chart(charts, name):
-    return next(one for one in charts if one["id"] == name)
+    return next(chart for chart in charts if chart["id"] == name)
 
 
 def test_a_killed_run_is_read_as_far_as_it_is(tmp_path):
@@ -21,7 +21,7 @@ def test_a_killed_run_is_read_as_far_as_it_is(tmp_path):
         with (folder / name).open("a") as stream:
             stream.write('{"step": 3, "cut o')
     run = read_run(folder)
-    assert [line["step"] for line in run.metrics] == [1, 2] and [one.step for one in run.groups] == [0, 2]
+    assert [line["step"] for line in run.metrics] == [1, 2] and [group.step for group in run.groups] == [0, 2]
     assert run.cut_lines == 2
     assert verdict_of([run], ["run"]).findings == ["run: 2 lines of its logs could not be read, as after a kill."]
     (folder / "config.yaml").unlink()
@@ -36,20 +36,21 @@ def test_a_group_that_two_processes_shared_is_whole_again(tmp_path):
         tmp_path / "run", [group(0, 7, [right, wrong]), group(0, 8, [right]), group(2, 7, [wrong])], [1.0]
     )
     other = [group(0, 8, [wrong, wrong]), group(0, 9, [right])]
-    (folder / "rollouts" / "rank1.jsonl").write_text("".join(json.dumps(one) + "\n" for one in other))
-    found = {(one.step, one.row): one for one in read_run(folder).groups}
-    assert {key: one.responses for key, one in found.items()} == {(0, 7): 2, (0, 8): 3, (0, 9): 1, (2, 7): 1}
-    assert [one["token_ids"] for one in found[0, 8].read()["responses"]] == [[1], [2], [2]]
+    (folder / "rollouts" / "rank1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in other))
+    groups = {(logged.step, logged.row): logged for logged in read_run(folder).groups}
+    assert {key: logged.responses for key, logged in groups.items()} == {(0, 7): 2, (0, 8): 3, (0, 9): 1, (2, 7): 1}
+    assert [line["token_ids"] for line in groups[0, 8].read()["responses"]] == [[1], [2], [2]]
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("config.yaml", b"\xff\xfe"), ("config.yaml", b"flow_accept_threshold: null\nsteps_per_generation: two\n"),
+        ("config.yaml", b"\xff\xfe"),
+        ("config.yaml", b"flow_accept_threshold: null\nsteps_per_generation: two\n"),
         ("run.json", b'{"data": "x", "command": [1, 2], "hardware": [], "git": "y", "versions": 3}'),
         ("metrics.jsonl", b'{"step": 1, "step_time": Infinity, "entropy": NaN}\n'),
     ],
-)  # fmt: skip
+)
 def test_odd_files_are_no_reason_to_fail(tmp_path, name, content):
     folder = write_run(tmp_path / "run", [group(0, 1, [response([1], True)])], [0.5])
     (folder / name).write_bytes(content)
@@ -86,29 +87,33 @@ def test_seeds_become_one_line_with_a_band_and_experiments_stay_apart(tmp_path):
     write_run(tmp_path / "b", [], [0.6, 0.4, 0.9], seed=2)
     write_run(tmp_path / "c", [], [0.1, 0.1], method="rlvr")
     runs = [read_run(tmp_path / name) for name in "abc"]
-    assert [(name, len(own)) for name, own in experiments(runs)] == [("rlfr", 2), ("c", 1)]
+    assert [(name, len(members)) for name, members in group_by_experiment(runs)] == [("rlfr", 2), ("c", 1)]
     accuracy = chart(charts_of(runs), "accuracy")
     seeds, alone = accuracy["lines"]
     assert accuracy["steps"] == [1, 2, 3]
-    assert seeds["values"] == [pytest.approx(0.4), pytest.approx(0.4), None]  # at step 3 one seed has nothing
+    assert seeds["values"] == [pytest.approx(0.4), pytest.approx(0.4), None]  # one seed has no step 3
     assert seeds["low"] == [0.2, 0.4, None] and seeds["high"] == [0.6, 0.4, None]
     assert alone["values"] == [0.1, 0.1, None] and "low" not in alone
     assert (seeds["label"], alone["label"]) == ("rlfr", "c") and seeds["colour"] != alone["colour"]
     deviation = chart(charts_of(runs), "deviation")
     assert [line["label"] for line in deviation["lines"][:2]] == ["rlfr: right responses", "rlfr: wrong responses"]
     assert deviation["lines"][0]["colour"] == deviation["lines"][1]["colour"] and deviation["lines"][1]["dash"] == 1
-    assert chart(charts_of(runs), "time")["note"].startswith("Of rlfr.")  # many parts: of the first only
+    assert chart(charts_of(runs), "time")["note"].startswith("Of rlfr.")  # many parts: only the first experiment
 
 
 def test_times_are_averaged_over_the_updates_of_a_rollout(tmp_path):
     folder = write_run(tmp_path / "run", [], [0.5] * 4, steps_per_generation=2)
-    lines = [{"step": 1, "step_time": 4.0, "seconds/rollout": 3.0}, {"step": 2, "step_time": 1.0},
-             {"step": 3, "step_time": 2.0, "seconds/rollout": 1.0}, {"step": 4, "step_time": 2.0}]  # fmt: skip
+    lines = [
+        {"step": 1, "step_time": 4.0, "seconds/rollout": 3.0},
+        {"step": 2, "step_time": 1.0},
+        {"step": 3, "step_time": 2.0, "seconds/rollout": 1.0},
+        {"step": 4, "step_time": 2.0},
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     charts = charts_of([read_run(folder)])
     assert chart(charts, "speed")["steps"] == [2, 4] and chart(charts, "speed")["lines"][0]["values"] == [2.5, 2.0]
     assert chart(charts, "time")["lines"][0]["values"] == [1.5, 0.5]
-    assert "entropy" not in {one["id"] for one in charts}  # nothing logged, nothing drawn
+    assert "entropy" not in {drawn["id"] for drawn in charts}  # charts without values are left out
 
 
 def test_head_of_a_page(tmp_path):
@@ -123,9 +128,12 @@ def test_head_of_a_page(tmp_path):
     verdict = verdict_of([run], ["run"])
     assert verdict.kind == "trouble" and verdict.findings == ["Step 9: entropy fell"]
     defaults = {"learning_rate": 1e-6, "flow_threshold": 0.6, "max_steps": -1, "flow_two_sided": False}
-    assert settings_of(run, defaults) == [("flow_two_sided", "true", "false"), ("learning_rate", "3e-06", "1e-06"),
-                                          ("max_steps", "4", "-1")]  # fmt: skip
+    assert settings_of(run, defaults) == [
+        ("flow_two_sided", "true", "false"),
+        ("learning_rate", "3e-06", "1e-06"),
+        ("max_steps", "4", "-1"),
+    ]
     (folder / "alerts.jsonl").unlink()
     assert verdict_of([read_run(folder)], ["run"]).kind == "fine"
     unwatched = read_run(write_run(tmp_path / "other", [], [0.5], watch=False))
-    assert verdict_of([unwatched], ["other"]).title == "No alert checks ran in other."
+    assert verdict_of([unwatched], ["other"]).title == "Alerts were not enabled for other."

@@ -8,10 +8,11 @@ from torch import nn
 
 from rlfr_vlm.data.encode import encode_examples
 from rlfr_vlm.data.load import load_rows
+from rlfr_vlm.deviation import flow_inputs_of
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow import FlowSpec, load_field
 from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
-from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, flow_inputs_of, held_out_metrics
+from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, held_out_metrics
 from rlfr_vlm.trainer.records.callbacks import use_own_progress
 
 

@@ -1,10 +1,10 @@
-// Curves over steps, drawn by uPlot, with one slider for all of them.
+// Draws curves over steps with uPlot; one slider moves the cursors of all charts.
 "use strict";
 
 const COLOURS = ["#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377"]; // Paul Tol's bright scheme
 const DASHES = [[], [8, 4], [2, 3], [12, 3, 2, 3]];
 
-/** uPlot's series of a chart: each line, and where it has a band, its two edges. */
+/** uPlot series, columns and bands of a chart; a line with a band has two more series for the edges. */
 function seriesOf(chart) {
   const series = [{label: "step"}], columns = [chart.steps], bands = [];
   for (const line of chart.lines) {
@@ -31,11 +31,11 @@ function axisOf(label) {
           values: (_, ticks) => ticks.map((tick) => show(tick))};
 }
 
-function drawChart(chart, place) {
+function drawChart(chart, container) {
   const {series, columns, bands} = seriesOf(chart);
   const figure = h("figure", {class: "chart", id: `chart-${chart.id}`}, h("figcaption", {}, chart.title));
   if (chart.note) figure.append(h("p", {class: "note"}, chart.note));
-  place.append(figure);
+  container.append(figure);
   const options = {
     width: Math.max(260, figure.clientWidth - 16), height: 220, series, bands, scales: {x: {time: false}},
     axes: [axisOf("step"), axisOf(chart.unit)], cursor: {y: false, sync: {key: "steps"}, drag: {x: true, y: false}},
@@ -43,14 +43,14 @@ function drawChart(chart, place) {
   };
   const plot = new uPlot(options, columns, figure);
   for (const row of plot.root.querySelectorAll(".u-series:not(:first-child)")) {
-    row.tabIndex = 0; // uPlot switches a line with the mouse only
+    row.tabIndex = 0; // uPlot toggles lines only by mouse
     row.addEventListener("keydown", (event) => event.key === "Enter" && row.querySelector("th").click());
   }
   plot.root.querySelector("canvas").setAttribute("aria-hidden", "true");
   return {plot, figure, chart};
 }
 
-/** Draw all charts; returns the function that moves them to a step. */
+/** Draw all charts; return a function that gives the current step of the slider. */
 function drawCharts(charts) {
   let drawn = charts.map((chart) => drawChart(chart, $("charts")));
   const steps = [...new Set(charts.flatMap((chart) => chart.steps))].sort((a, b) => a - b);
@@ -61,8 +61,8 @@ function drawCharts(charts) {
     $("step-now").textContent = `step ${step}`;
     slider.setAttribute("aria-valuetext", `step ${step}`);
     for (const {plot, chart} of drawn) {
-      // a chart that logs less often shows its last step up to this one
-      const index = chart.steps.findLastIndex((own) => own <= step);
+      // Charts with fewer logged steps show their last step up to this one.
+      const index = chart.steps.findLastIndex((logged) => logged <= step);
       if (index < 0) continue;
       plot.setCursor({left: plot.valToPos(chart.steps[index], "x"), top: plot.over.clientHeight / 2}, false);
       plot.setLegend({idx: index}, false);

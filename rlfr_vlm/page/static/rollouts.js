@@ -1,12 +1,12 @@
-// The pages of `rlfr report` and `rlfr inspect`: rollout browser, coloured tokens, ranked tokens, two sides compared.
+// Pages of `rlfr report` and `rlfr inspect`: rollout browser, coloured tokens, ranked tokens, comparison of two sides.
 "use strict";
 
-const FLOAT16_DIGITS = 3; // numbers of tokens are stored so; further digits would be invented
+const FLOAT16_DIGITS = 3; // significant digits of the float16 token values
 let DATA, MODES, state;
 
 // -- tokens ------------------------------------------------------------------------------------------------------
 
-/** What tokens can be coloured by: label, values of a response, and whether high is good (blue) or bad (orange). */
+/** Colour modes of tokens: label, accessor of a response's values, and whether high or low values are good (blue). */
 function modesOf(data) {
   const modes = [
     {id: "flow_reward", label: "flow reward", good: "high", of: (tokens) => tokens.flow_reward},
@@ -23,13 +23,14 @@ function piecesOf(response) {
   return Array.from(new Uint32Array(bytesOf(response.pieces).buffer), (index) => DATA.vocabulary[index]);
 }
 
-/** A response's tokens, unpacked once. Deviations of exactly 0 are tokens without a partner: no value. */
+/** Unpack the tokens of a response, once. A deviation of exactly 0 means that the token has no partner: no value. */
 function tokensOf(response) {
   if (response.tokens) return response.tokens;
   const pieces = piecesOf(response);
-  const own = (response.layers ?? []).map((packed) => halves(packed).map((value) => value === 0 ? NaN : value));
-  const layers = new Map(DATA.runs[response.run].layers.map((layer, i) => [layer, own[i]]));
-  const deviation = own.length ? own[0].map((_, i) => own.reduce((sum, one) => sum + one[i], 0) / own.length) : null;
+  const byLayer = (response.layers ?? []).map((packed) => halves(packed).map((value) => value === 0 ? NaN : value));
+  const layers = new Map(DATA.runs[response.run].layers.map((layer, i) => [layer, byLayer[i]]));
+  const deviation = byLayer.length
+    ? byLayer[0].map((_, i) => byLayer.reduce((sum, values) => sum + values[i], 0) / byLayer.length) : null;
   const advantage = halves(response.token_advantage)
     ?? (response.advantage === null ? null : Float32Array.from(pieces, () => response.advantage));
   const flow = halves(response.flow_reward);
@@ -38,18 +39,18 @@ function tokensOf(response) {
   return response.tokens;
 }
 
-/** Tokens whose normalised deviation passes the threshold, but which top-k left without reward; up to float16. */
+/** Per token: whether its normalised deviation exceeds the threshold although top-k dropped it (float16 precision). */
 function beyondTopK(response, deviation, flow) {
-  const known = deviation.filter((value) => !Number.isNaN(value)), {threshold, two_sided} = DATA.runs[response.run];
-  if (threshold === null || response.outcome === "undecided" || !known.length) return null;
-  const low = Math.min(...known), span = Math.max(...known) - low;
+  const valid = deviation.filter((value) => !Number.isNaN(value)), {threshold, two_sided} = DATA.runs[response.run];
+  if (threshold === null || response.outcome === "undecided" || !valid.length) return null;
+  const low = Math.min(...valid), span = Math.max(...valid) - low;
   return Array.from(deviation, (value, i) => {
     const unit = (value - low) / span, relative = two_sided ? 2 * unit - 1 : unit;
     return span > 0 && Math.abs(relative) > threshold && flow[i] === 0;
   });
 }
 
-/** -1 (bad) to 1 (good) of a value on the scale low..middle..high of a mode; NaN without value. */
+/** Map a value on the scale low..middle..high of a mode to -1 (bad) .. 1 (good); NaN without a value. */
 function position(value, mode) {
   const [low, middle, high] = DATA.scales[mode.id];
   const span = value < middle ? middle - low : high - middle;
@@ -57,14 +58,14 @@ function position(value, mode) {
   return mode.good === "high" ? relative : -relative;
 }
 
-/** Blue is good, orange is bad: apart for all common kinds of colour blindness; see-through, so text stays readable. */
-function colourAt(where) {
-  if (Number.isNaN(where)) return "transparent";
-  const [red, green, blue] = where > 0 ? [33, 113, 205] : [230, 97, 1];
-  return `rgba(${red}, ${green}, ${blue}, ${(0.62 * Math.abs(where)).toFixed(3)})`;
+/** Blue for good, orange for bad: distinguishable with common colour blindness, translucent so that text is readable. */
+function colourAt(goodness) {
+  if (Number.isNaN(goodness)) return "transparent";
+  const [red, green, blue] = goodness > 0 ? [33, 113, 205] : [230, 97, 1];
+  return `rgba(${red}, ${green}, ${blue}, ${(0.62 * Math.abs(goodness)).toFixed(3)})`;
 }
 
-/** A token as it is shown: its line ends and tabs are marked. */
+/** Token text with line ends and tabs marked. */
 const visibleToken = (piece) => visible(piece).replace(/\n/g, "↵\n").replace(/\t/g, "→\t");
 
 function paintTokens(line) {
@@ -78,7 +79,7 @@ function tokenLine(response) {
   const tokens = tokensOf(response);
   if (!tokens.pieces.length) return h("p", {class: "note"}, "no tokens");
   const line = h("div", {class: "tokens", tabindex: 0, dir: "auto", role: "group",
-                         "aria-label": "tokens; arrow keys move from one to the next"});
+                         "aria-label": "tokens; arrow keys move between them"});
   line.response = response;
   tokens.pieces.forEach((piece, i) => {
     const reward = tokens.flow_reward?.[i];
@@ -98,7 +99,7 @@ function tokenLine(response) {
   return line;
 }
 
-/** Write one token's exact numbers into the read-out. */
+/** Show the values of a token in the read-out. */
 function describeToken(line, i) {
   const tokens = tokensOf(line.response);
   if (!tokens.pieces.length) return;
@@ -141,8 +142,8 @@ function responseCard(response) {
   const rewards = Object.entries(response.rewards).map(([name, value]) =>
     h("span", {}, `${name} `, h("b", {}, value === null ? "undecided" : show(value)), " "));
   const notes = [`${tokensOf(response).pieces.length} tokens`,
-                 {stop: "ended by itself", length: "cut off at the longest length"}[response.finish] ?? response.finish,
-                 response.kept ? null : "its group taught nothing"].filter(Boolean).join(" · ");
+                 {stop: "ended with the end token", length: "cut off at the maximum length"}[response.finish] ?? response.finish,
+                 response.kept ? null : "its group gave no learning signal"].filter(Boolean).join(" · ");
   return h("article", {class: `card ${response.outcome}`},
     h("header", {}, h("b", {class: "badge"}, BADGES[response.outcome]), " ", ...rewards,
       response.advantage === null ? "" : h("span", {}, "advantage ", h("b", {}, show(response.advantage)))),
@@ -172,13 +173,13 @@ function promptBlock(group) {
 function showGroup(group) {
   state.group = group;
   const visits = DATA.visits.get(`${group.run}|${group.row}`) ?? [];
-  const others = visits.length < 2 ? null : h("p", {}, "This prompt at step ", ...visits.map((visit) =>
+  const visitLinks = visits.length < 2 ? null : h("p", {}, "This prompt at step ", ...visits.map((visit) =>
     h("button", {type: "button", disabled: visit === group, onclick: () => {
       showGroup(visit);
       $("detail").querySelector("h3").focus();
     }},
       `${visit.step} (${visit.right}/${visit.responses.length})`)));
-  $("detail").replaceChildren(h("div", {}, h("h3", {tabindex: -1}, `${titleOf(group)}: ${tally(group)}`), others,
+  $("detail").replaceChildren(h("div", {}, h("h3", {tabindex: -1}, `${titleOf(group)}: ${tally(group)}`), visitLinks,
     promptBlock(group), h("div", {class: "cards"}, ...group.responses.map(responseCard))));
   markCurrent($("list").children, (item) => item.group === group);
 }
@@ -201,10 +202,10 @@ function searchText(group) {
   return group.searched;
 }
 
-function outcomeMatches(group, wanted) {
+function outcomeMatches(group, filter) {
   const n = group.responses.length;
   return {any: true, right: group.right === n, wrong: group.wrong === n, undecided: group.undecided > 0,
-          mixed: group.right > 0 && group.wrong > 0, truncated: group.responses.some((own) => own.finish === "length")}[wanted];
+          mixed: group.right > 0 && group.wrong > 0, truncated: group.responses.some((response) => response.finish === "length")}[filter];
 }
 
 function filterGroups() {
@@ -213,7 +214,7 @@ function filterGroups() {
   const high = form.to.value === "" ? Infinity : Number(form.to.value);
   const least = form.least.value === "" ? -Infinity : Number(form.least.value);
   const most = form.most.value === "" ? Infinity : Number(form.most.value);
-  const found = DATA.groups.filter((group) =>
+  const matches = DATA.groups.filter((group) =>
     (form.run.value === "" || group.run === Number(form.run.value))
     && (group.step === null || (group.step >= low && group.step <= high))
     && outcomeMatches(group, form.outcome.value)
@@ -223,10 +224,10 @@ function filterGroups() {
       return value !== null && value !== undefined && value >= least && value <= most;
     }))
     && (text === "" || searchText(group).includes(text)));
-  $("count").textContent = `${found.length} of ${DATA.groups.length} prompts`;
-  state.pager.set(found);
-  if (found.length && !found.includes(state.group)) showGroup(found[0]);
-  if (!found.length) $("detail").replaceChildren(h("p", {}, "No prompt fits these filters."));
+  $("count").textContent = `${matches.length} of ${DATA.groups.length} prompts`;
+  state.pager.set(matches);
+  if (matches.length && !matches.includes(state.group)) showGroup(matches[0]);
+  if (!matches.length) $("detail").replaceChildren(h("p", {}, "No prompt fits these filters."));
 }
 
 // -- ranked tokens -----------------------------------------------------------------------------------------------
@@ -236,8 +237,8 @@ function rankTokens() {
   const low = form.from.value === "" ? -Infinity : Number(form.from.value);
   const high = form.to.value === "" ? Infinity : Number(form.to.value);
   const sums = new Map();
-  for (const [own, step, piece, rewarded, penalised, seen] of DATA.token_counts) {
-    if ((run !== "" && own !== Number(run)) || step < low || step > high) continue;
+  for (const [index, step, piece, rewarded, penalised, seen] of DATA.token_counts) {
+    if ((run !== "" && index !== Number(run)) || step < low || step > high) continue;
     const sum = sums.get(piece) ?? {piece, rewarded: 0, penalised: 0, seen: 0};
     sum.rewarded += rewarded;
     sum.penalised += penalised;
@@ -255,11 +256,11 @@ function rankTokens() {
 
 // -- two sides ---------------------------------------------------------------------------------------------------
 
-/** A side is "run|first" or "run|last": that run's first or last sight of each prompt, by row and text. */
+/** Groups of a side, "run|first" or "run|last": the first or last group of each prompt in that run. */
 function sideOf(value) {
   const [run, which] = value.split("|"), side = new Map();
   for (const group of DATA.groups) {
-    const key = JSON.stringify([group.row, group.question, group.gold]); // another data set has other rows
+    const key = JSON.stringify([group.row, group.question, group.gold]); // row numbers alone would mix up prompts of different data sets
     if (group.run === Number(run) && group.row !== null && !(which === "first" && side.has(key))) side.set(key, group);
   }
   return side;
@@ -271,8 +272,8 @@ function compareSides() {
   const form = $("sides").elements, a = sideOf(form.a.value), b = sideOf(form.b.value);
   const pairs = [...a.keys()].filter((key) => b.has(key)).map((key) => [a.get(key), b.get(key)]);
   const kinds = {both: [], "only A": [], "only B": [], neither: []};
-  for (const [own, other] of pairs) {
-    kinds[solved(own) ? (solved(other) ? "both" : "only A") : solved(other) ? "only B" : "neither"].push([own, other]);
+  for (const [left, right] of pairs) {
+    kinds[solved(left) ? (solved(right) ? "both" : "only A") : solved(right) ? "only B" : "neither"].push([left, right]);
   }
   $("solved").replaceChildren(...Object.entries(kinds).map(([kind, list]) => h("button", {type: "button",
     onclick: () => state.pairs.set(list)}, `${kind}: ${list.length}`)));
@@ -292,7 +293,7 @@ function showPair([a, b]) {
 // -- start -------------------------------------------------------------------------------------------------------
 
 function startBrowser() {
-  const runs = DATA.runs.map((one, index) => [index, one.name]);
+  const runs = DATA.runs.map(({name}, index) => [index, name]);
   for (const form of [$("filters"), $("ranking")].filter(Boolean)) {
     fillSelect(form.elements.run, runs);
     form.elements.run.closest("label").hidden = runs.length < 2;
@@ -311,10 +312,10 @@ function startBrowser() {
 }
 
 function startCompare() {
-  const again = [...DATA.visits.values()].some((visits) => visits.length > 1);
-  const sides = DATA.runs.flatMap((one, index) => again
-    ? [[`${index}|first`, `${one.name}, first time`], [`${index}|last`, `${one.name}, last time`]]
-    : [[`${index}|last`, one.name]]);
+  const repeated = [...DATA.visits.values()].some((visits) => visits.length > 1);
+  const sides = DATA.runs.flatMap(({name}, index) => repeated
+    ? [[`${index}|first`, `${name}, first time`], [`${index}|last`, `${name}, last time`]]
+    : [[`${index}|last`, name]]);
   const alone = sides.length < 2;
   for (const part of [$("compare"), document.querySelector('nav a[href="#compare"]')]) part.hidden = alone;
   if (alone) return;
@@ -344,13 +345,13 @@ run((data) => {
   startCompare();
   chooseMode(MODES.length ? MODES[0].id : "");
   if (stepNow) $("step-rollouts").addEventListener("click", () => {
-    // rollouts are noted before the update that is logged, and not at every step: take the last one up to it
-    const wanted = Math.max(...DATA.groups.map((group) => group.step).filter((step) => step < stepNow()), -1);
-    Object.assign($("filters").elements.from, {value: Math.max(0, wanted)});
-    Object.assign($("filters").elements.to, {value: Math.max(0, wanted)});
+    // A rollout is logged under the step before its update, and not every step has one: take the last one before.
+    const rolloutStep = Math.max(...DATA.groups.map((group) => group.step).filter((step) => step < stepNow()), -1);
+    Object.assign($("filters").elements.from, {value: Math.max(0, rolloutStep)});
+    Object.assign($("filters").elements.to, {value: Math.max(0, rolloutStep)});
     filterGroups();
     $("rollouts").scrollIntoView();
   });
-  // so that the first search is as fast as the others
+  // Build the search texts while the page is idle, so that the first search is fast.
   (window.requestIdleCallback ?? setTimeout)(() => DATA.groups.forEach(searchText));
 });

@@ -1,30 +1,30 @@
-// The page of `rlfr-eval report`: every answer with its prompt, images, verdict and the judge's reply.
+// Page of `rlfr-eval report`: answers with their prompts, images, verdicts and judge replies.
 "use strict";
 
 const MARKS = {right: "●", wrong: "○", undecided: "?"};
 const BADGES = {right: "✓ right", wrong: "✗ wrong", undecided: "? undecided"};
-let DATA, pager, shown = null;
+let DATA, pager, current = null;
 
-/** Problems with the answers of all runs. */
+/** Group the answers of all runs by problem. */
 function byProblem(answers) {
-  const found = new Map();
+  const problems = new Map();
   for (const answer of answers) {
     const key = `${answer.benchmark}/${answer.problem}`;
-    if (!found.has(key)) found.set(key, {key, benchmark: answer.benchmark, answers: [], ...DATA.problems[key]});
-    found.get(key).answers.push(answer);
+    if (!problems.has(key)) problems.set(key, {key, benchmark: answer.benchmark, answers: [], ...DATA.problems[key]});
+    problems.get(key).answers.push(answer);
   }
-  for (const problem of found.values()) problem.flipped = isFlipped(problem.answers);
-  return [...found.values()];
+  for (const problem of problems.values()) problem.flipped = isFlipped(problem.answers);
+  return [...problems.values()];
 }
 
-/** Some run has it right and another has it wrong, each in all its decided samples. */
+/** Whether one run is right and another wrong, each in all its decided samples. */
 function isFlipped(answers) {
   const runs = new Map();
   for (const {run, verdict} of answers) {
     if (verdict !== "undecided") runs.set(run, [...(runs.get(run) ?? []), verdict]);
   }
-  const sure = [...runs.values()].filter((own) => new Set(own).size === 1).map(([first]) => first);
-  return sure.includes("right") && sure.includes("wrong");
+  const unanimous = [...runs.values()].filter((verdicts) => new Set(verdicts).size === 1).map(([first]) => first);
+  return unanimous.includes("right") && unanimous.includes("wrong");
 }
 
 function searchText(problem) {
@@ -35,16 +35,16 @@ function searchText(problem) {
 
 function filterProblems(problems) {
   const form = $("filters").elements, text = form.text.value.trim().toLowerCase();
-  const wanted = ["run", "verdict", "by", "finish"].filter((name) => form[name].value !== "");
-  const found = problems.filter((problem) =>
+  const filters = ["run", "verdict", "by", "finish"].filter((name) => form[name].value !== "");
+  const matches = problems.filter((problem) =>
     (form.benchmark.value === "" || problem.benchmark === form.benchmark.value)
     && (form.flip.value === "" || problem.flipped)
-    && (!wanted.length || problem.answers.some((answer) => wanted.every((name) => String(answer[name]) === form[name].value)))
+    && (!filters.length || problem.answers.some((answer) => filters.every((name) => String(answer[name]) === form[name].value)))
     && (text === "" || searchText(problem).includes(text)));
-  $("count").textContent = `${found.length} of ${problems.length} problems`;
-  pager.set(found);
-  if (found.length && !found.includes(shown)) showProblem(found[0]);
-  if (!found.length) $("detail").replaceChildren(h("p", {}, "No problem fits these filters."));
+  $("count").textContent = `${matches.length} of ${problems.length} problems`;
+  pager.set(matches);
+  if (matches.length && !matches.includes(current)) showProblem(matches[0]);
+  if (!matches.length) $("detail").replaceChildren(h("p", {}, "No problem fits these filters."));
 }
 
 function listItem(problem) {
@@ -56,7 +56,7 @@ function listItem(problem) {
     problem.answers.map((answer) => answer.verdict).join(", ")}, marks),
   h("span", {class: "ask"}, oneLine(problem.title ?? ""))));
   item.problem = problem;
-  markCurrent([item], () => problem === shown);
+  markCurrent([item], () => problem === current);
   return item;
 }
 
@@ -68,7 +68,7 @@ function answerCard(answer) {
     h("header", {}, h("b", {class: "badge"}, BADGES[answer.verdict]), ` by ${who}`,
       answer.reason ? ` (${answer.reason})` : "", DATA.runs.length > 1 ? h("b", {}, ` · ${DATA.runs[answer.run]}`) : ""),
     h("p", {class: "note"}, facts),
-    answer.asked ? h("details", {}, h("summary", {}, "asked otherwise than above"),
+    answer.asked ? h("details", {}, h("summary", {}, "prompt differs from the one above"),
       h("p", {class: "text", dir: "auto"}, visible(answer.asked))) : null,
     h("div", {class: "tokens", tabindex: 0, dir: "auto"}, visible(answer.raw)),
     h("p", {}, "extracted ", answer.extracted === null ? h("i", {}, "nothing") : h("code", {}, visible(answer.extracted)),
@@ -77,7 +77,7 @@ function answerCard(answer) {
 }
 
 function showProblem(problem) {
-  shown = problem;
+  current = problem;
   const missing = problem.images_missing ? h("p", {class: "note"}, `${problem.images_missing} image(s) not in this page`) : null;
   $("detail").replaceChildren(h("div", {}, h("h3", {}, problem.key), h("div", {class: "prompt"},
     ...(problem.images ?? []).map((index) => h("img", {src: DATA.images[index], alt: "image of the problem"})), missing,

@@ -1,11 +1,10 @@
 """`rlfr-eval report` as a page, in a real browser; the scores of the scripted policies are known by construction."""
 
 import json
-import re
 
-from rlfr_vlm.page.html import decompressed
 from tests.chromium import chromium
 from tests.eval.test_lm import adds, number_in
+from tests.page_data import page_data
 
 HOSTILE = "<script>document.title='pwned'</script>{{7*7}}<img src=x onerror=document.title='pwned'> \u202eabc"
 
@@ -63,7 +62,7 @@ def test_runs_that_were_asked_otherwise_show_both_prompts(serve, toy, run_eval, 
                                 "--data-dir", "data", "--out", folder, *more)  # fmt: skip
         assert code == 0, err
     assert run_eval("report", "a", "b", "--out", "page")[0] == 0
-    data = decompressed(re.search(r'id="data">([^<]*)<', (alone / "page" / "report.html").read_text())[1])
+    data = page_data((alone / "page" / "report.html").read_text())
     assert "<|im_start|>" not in data["problems"]["toy/p0"]["question"]
     asked = {one["run"]: one["asked"] for one in data["answers"]}
     assert asked[0] is None and "<|im_start|>" in asked[1]

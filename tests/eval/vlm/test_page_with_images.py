@@ -2,16 +2,15 @@
 
 import base64
 import io
-import re
 
 from PIL import Image
 
-from rlfr_vlm.page.html import decompressed
 from tests.eval.vlm.sets import SETS
+from tests.page_data import page_data
 
 
 def data_of(page):
-    return decompressed(re.search(r'id="data">([^<]*)<', page.read_text())[1])
+    return page_data(page.read_text())
 
 
 def test_answers_stand_with_their_images_and_the_judges_reply(vlm, healthy, run_eval, alone):

@@ -1,0 +1,19 @@
+"""Read the data that a page embeds for its scripts."""
+
+import base64
+import gzip
+import json
+import re
+from typing import Any
+
+
+def decompressed(text: str) -> Any:
+    """Data that `rlfr_vlm.page.html.compressed` turned into `text`."""
+    return json.loads(gzip.decompress(base64.b64decode(text)))
+
+
+def page_data(html: str) -> Any:
+    """Data embedded in a page."""
+    match = re.search(r'id="data">([^<]*)<', html)
+    assert match is not None
+    return decompressed(match[1])
