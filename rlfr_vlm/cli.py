@@ -1,10 +1,10 @@
-"""The `rlfr` command. Only the command that runs imports torch, so `--help` is instant."""
+"""The `rlfr` command. torch is imported inside commands only, so `--help` stays fast."""
 
 import sys
 
 from rlfr_vlm.command_line import Program
 
-# Each command is a module in rlfr_vlm/commands with SUMMARY, help_text() and run(arguments).
+# rlfr_vlm/command_line.py describes what a command module contains.
 COMMANDS = {
     "quickstart": "rlfr_vlm.commands.quickstart",
     "fit-flow": "rlfr_vlm.commands.fit_flow",

@@ -1,4 +1,11 @@
-"""What the `rlfr` and `rlfr-eval` commands share: dispatch, exit codes, one message for every mistake."""
+"""Shared entry point of the `rlfr` and `rlfr-eval` commands: dispatch, exit codes, error messages.
+
+A command is a module with `SUMMARY` and one of two pairs of functions:
+
+- `parser() -> ArgumentParser` and `run(options: Namespace) -> int`. `Program` prints the help and parses.
+- `help_text() -> str` and `run(arguments: Sequence[str]) -> int`, for commands whose options are dataclasses
+  (`config_file.parse_config`): parsing those imports transformers, which `--help` must not wait for.
+"""
 
 import argparse
 import importlib
@@ -6,6 +13,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
+from typing import NoReturn
 
 from rlfr_vlm import __version__
 from rlfr_vlm.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, is_disk_full, nearest, printable
@@ -13,13 +22,13 @@ from rlfr_vlm.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, is_dis
 
 @dataclass(frozen=True)
 class Program:
-    """A command line program.
+    """A command-line program.
 
     Attributes:
         name: as the user types it.
-        commands: command -> module with SUMMARY, help_text() and run(arguments).
-        stopped: said after Ctrl-C: how to go on.
-        disk_full: said when a disk is full: how to go on.
+        commands: command -> name of its module.
+        stopped: message after Ctrl-C, with the way to resume.
+        disk_full: advice after "the disk is full", with the way to resume.
     """
 
     name: str
@@ -28,30 +37,31 @@ class Program:
     disk_full: str
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
-        """Run a command; return its exit code: 0 done, 2 something the user must mend, 130 interrupted."""
+        """Run a command and return its exit code: 0 success, 2 an error that the user must fix, 130 interrupted."""
         arguments = list(sys.argv[1:] if arguments is None else arguments)
         try:
             return self._dispatch(arguments)
         except UserError as error:
-            # One raised in a DataLoader worker arrives with the worker's traceback before it.
-            self._say(printable(str(error).rsplit("UserError: ", 1)[-1].strip()))
+            # An error raised in a DataLoader worker arrives with the worker's traceback before it.
+            self._print_error(printable(str(error).rsplit("UserError: ", 1)[-1].strip()))
             return EXIT_USER_ERROR
-        except BrokenPipeError:  # whoever read our output has had enough
+        except BrokenPipeError:  # the reader of standard output has closed it, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except KeyboardInterrupt:
-            self._say(self.stopped)
+            self._print_error(self.stopped)
             return EXIT_INTERRUPTED
         except Exception as error:
             if isinstance(error, OSError) and error.filename is not None and not is_disk_full(error):
-                self._say(f"{error.strerror}: {printable(str(error.filename))}. Mend that, or name another place.")
+                path = printable(str(error.filename))
+                self._print_error(f"{error.strerror}: {path}. Fix that, or give another path.")
                 return EXIT_USER_ERROR
             if not is_disk_full(error):
                 raise
-            self._say(f"the disk is full while writing ({error}). {self.disk_full}")
+            self._print_error(f"the disk is full while writing ({error}). {self.disk_full}")
             return EXIT_USER_ERROR
 
-    def _say(self, text: str) -> None:
+    def _print_error(self, text: str) -> None:
         print(f"{self.name}: {text}", file=sys.stderr)
 
     def _dispatch(self, arguments: list[str]) -> int:
@@ -63,13 +73,13 @@ class Program:
             return 0
         name, rest = arguments[0], arguments[1:]
         if name not in self.commands:
-            known = ", ".join(self.commands)
-            raise UserError(f"Unknown command {name!r}.{nearest(name, self.commands)} Commands are {known}.")
+            names = ", ".join(self.commands)
+            raise UserError(f"Unknown command {name!r}.{nearest(name, self.commands)} Commands are {names}.")
         command = importlib.import_module(self.commands[name])
         if "-h" in rest or "--help" in rest:
-            print(command.help_text())
+            print(help_of(command))
             return 0
-        return command.run(rest)
+        return command.run(command.parser().parse_args(rest) if hasattr(command, "parser") else rest)
 
     def _help(self) -> str:
         lines = [f"usage: {self.name} COMMAND [options]", "", "commands:"]
@@ -79,11 +89,18 @@ class Program:
         return "\n".join(lines)
 
 
+def help_of(command: ModuleType) -> str:
+    """Help text of a command module."""
+    if hasattr(command, "parser"):
+        return command.parser().format_help().rstrip()
+    return command.help_text()
+
+
 def options_parser(command: str, summary: str, program: str = "rlfr") -> argparse.ArgumentParser:
-    """A parser whose errors are `UserError`s, like every other mistake."""
+    """Parser of a command that raises `UserError` instead of exiting, so that all errors are printed alike."""
 
     class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> None:  # type: ignore[override]
+        def error(self, message: str) -> NoReturn:
             raise UserError(f"{message[:1].upper()}{message[1:]}. See `{program} {command} --help`.")
 
     return Parser(prog=f"{program} {command}", description=summary, allow_abbrev=False)

@@ -1,4 +1,4 @@
-"""Configuration from a YAML file with command-line overrides, as TRL users know it.
+"""Read a configuration from a YAML file with command-line overrides, as TRL does.
 
 Precedence: command line > YAML file > defaults. Unknown keys fail with the nearest name. The resolved configuration
 is written beside the results.
@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
@@ -19,43 +19,51 @@ from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.files import write_text
 from rlfr_vlm.redaction import PLACEHOLDER, is_secret
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = dict[str, Any]  # setting -> plain value, as in YAML
 RESOLVED_FILE = "config.yaml"
 SCALARS = (int, float, bool, str, types.NoneType)
-# Settings that may differ between the starts of one run without changing what it is.
-OWN_OF_A_START = ("output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "report_to", "local_rank")
+# Settings that may differ when a run is resumed.
+NOT_COMPARED = ("output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "report_to", "local_rank")
 
 
 def parse_config(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any, ...]:
     """Build one object of each dataclass from `--config FILE` and `--name value` arguments.
 
     Raises:
-        UserError: no such file, bad YAML, an unknown key, a value of the wrong type, or a refused combination.
+        UserError: no such file, bad YAML, an unknown key, a value of the wrong type, or an invalid combination.
     """
-    path, rest = take_option(arguments, "--config")
-    return _parse(classes, (), path, rest)
+    return parse_config_subset(classes, (), arguments)
 
 
-def _parse(classes: Sequence[type], also: Sequence[type], path: str | None, rest: Sequence[str]) -> tuple[Any, ...]:
+def parse_config_subset(classes: Sequence[type], ignored: Sequence[type], arguments: Sequence[str]) -> tuple[Any, ...]:
+    """Do as `parse_config`, for commands that need only a part of a training configuration.
+
+    Keys of the YAML file that only the dataclasses `ignored` have are skipped; unknown keys still fail.
+    """
     from trl import TrlParser
 
     class Parser(TrlParser):
         def error(self, message: str) -> NoReturn:
             raise UserError(f"{message[:1].upper()}{message[1:]}. `rlfr --help` lists the commands and their options.")
 
-    known = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}
-    passed_over = {f.name for cls in also for f in dataclasses.fields(cls)} - known
+    path, rest = take_option(arguments, "--config")
+    names = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}
+    ignored_names = {f.name for cls in ignored for f in dataclasses.fields(cls)} - names
     values = {str(name): value for name, value in _read_yaml(path).items()} if path else {}
     for name in values:
-        if name not in known | passed_over:
-            raise UserError(f"Unknown key {name!r} in {path}.{nearest(name, known | passed_over)}")
-    values = {name: value for name, value in values.items() if name in known}
+        if name not in names | ignored_names:
+            raise UserError(f"Unknown key {name!r} in {path}.{nearest(name, names | ignored_names)}")
+    values = {name: value for name, value in values.items() if name in names}
     for argument in rest:
         name = argument.split("=")[0].removeprefix("--").replace("-", "_")
-        if argument.startswith("--") and name not in known and name.removeprefix("no_") not in known:
-            raise UserError(f"Unknown option {argument.split('=')[0]}.{nearest(name, known)}")
-    types_of = {f.name: f.type for cls in classes for f in dataclasses.fields(cls)}
+        if argument.startswith("--") and name not in names and name.removeprefix("no_") not in names:
+            raise UserError(f"Unknown option {argument.split('=')[0]}.{nearest(name, names)}")
+    annotations = {f.name: f.type for cls in classes for f in dataclasses.fields(cls)}
     for name, value in values.items():
-        _check_type(name, value, types_of[name], path)
+        _check_type(name, value, annotations[name], path)
     parser = Parser(list(classes), allow_abbrev=False)
     parser.set_defaults_with_config(**values)
     try:
@@ -64,27 +72,18 @@ def _parse(classes: Sequence[type], also: Sequence[type], path: str | None, rest
         raise UserError(str(error)) from None
 
 
-def parse_some(classes: Sequence[type], also: Sequence[type], arguments: Sequence[str]) -> tuple[Any, ...]:
-    """As `parse_config`, for commands that need only a part of a training configuration.
-
-    Keys of the YAML file that only the dataclasses `also` have are passed over; unknown ones still fail.
-    """
-    path, rest = take_option(arguments, "--config")
-    return _parse(classes, also, path, rest)
-
-
 def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:
-    """Take one `--name value` of a command's own out of its arguments."""
+    """Split the value of `--name value` from the other arguments."""
     splitter = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     splitter.add_argument(name, dest="value")
     try:
-        found, rest = splitter.parse_known_args(list(arguments))
+        namespace, rest = splitter.parse_known_args(list(arguments))
     except argparse.ArgumentError as error:
         raise UserError(f"{error}.") from None
-    return found.value, rest
+    return namespace.value, rest
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def _read_yaml(path: str) -> Settings:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -98,8 +97,11 @@ def _read_yaml(path: str) -> dict[str, Any]:
     return values
 
 
-def _check_type(name: str, value: Any, annotation: Any, path: str | None) -> None:
-    """YAML values become argparse defaults, and argparse checks only strings; transformers itself checks mappings."""
+def _check_type(name: str, value: object, annotation: Any, path: str | None) -> None:
+    """Check the type of a YAML value, which argparse does not: YAML values become its defaults.
+
+    Strings are left to argparse and mappings to transformers.
+    """
     union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
     options = typing.get_args(annotation) if union else (annotation,)
     lists = [typing.get_origin(option) is list for option in options if option is not types.NoneType]
@@ -109,31 +111,31 @@ def _check_type(name: str, value: Any, annotation: Any, path: str | None) -> Non
         return
     accepted = {*options, int} if float in options else set(options)
     if type(value) not in accepted:
-        wanted = " or ".join(option.__name__ for option in options if option is not types.NoneType)
-        raise UserError(f"{name} in {path} is {value!r}, but must be {wanted}.")
+        expected = " or ".join(option.__name__ for option in options if option is not types.NoneType)
+        raise UserError(f"{name} in {path} is {value!r}, but must be {expected}.")
 
 
-def resolved(*configs: Any) -> dict[str, Any]:
-    """Every setting in force, as plain values; secrets are masked."""
-    merged: dict[str, Any] = {}
+def resolved(*configs: "DataclassInstance") -> Settings:
+    """Return every resolved setting as a plain value; secrets are masked."""
+    merged: Settings = {}
     for config in configs:
         values = config.to_dict() if hasattr(config, "to_dict") else dataclasses.asdict(config)
         merged.update({name: _plain(name, value) for name, value in values.items()})
     return merged
 
 
-def differences(directory: str | Path, *configs: Any) -> list[str]:
-    """How the settings in force differ from those written in `directory`; none when nothing is written there."""
+def differences(directory: str | Path, *configs: "DataclassInstance") -> list[str]:
+    """Describe how the resolved settings differ from those written in `directory`; empty if none are written."""
     path = Path(directory) / RESOLVED_FILE
     if not path.is_file():
         return []
-    written, now = yaml.safe_load(path.read_text(encoding="utf-8")) or {}, resolved(*configs)
-    names = sorted(name for name in written.keys() & now.keys() if written[name] != now[name])
-    return [f"{name}: {written[name]} -> {now[name]}" for name in names if name not in OWN_OF_A_START]
+    written, current = yaml.safe_load(path.read_text(encoding="utf-8")) or {}, resolved(*configs)
+    names = sorted(name for name in written.keys() & current.keys() if written[name] != current[name])
+    return [f"{name}: {written[name]} -> {current[name]}" for name in names if name not in NOT_COMPARED]
 
 
-def write_resolved(directory: str | Path, *configs: Any) -> None:
-    """Write every setting in force to `config.yaml` in `directory`; secrets are masked."""
+def write_resolved(directory: str | Path, *configs: "DataclassInstance") -> None:
+    """Write every resolved setting to `config.yaml` in `directory`; secrets are masked."""
     merged = resolved(*configs)
     write_text(Path(directory) / RESOLVED_FILE, yaml.safe_dump(merged, sort_keys=True, allow_unicode=True))
 

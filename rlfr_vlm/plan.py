@@ -1,4 +1,4 @@
-"""What a configuration means before it runs: samples and updates, and the memory of each GPU by part.
+"""Count the samples and updates of a training configuration and estimate the memory of each GPU by part.
 
 Letters: P parameters of the policy, D hidden width, S positions of a row.
 """
@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,25 +16,28 @@ from rlfr_vlm.flow import FlowSpec, build_field
 from rlfr_vlm.flow.path import UPDATE_TOKENS
 from rlfr_vlm.models.towers import find_language_tower, unwrap
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+    from trl import GRPOConfig
+
 FLOAT32, BFLOAT16 = 4, 2
 ADAM_MOMENTS = 2
-# TRL scores tile by tile with the LM head; so many tensors of a tile's size live at once (its torch path, counted).
-HEAD_TENSORS = 3
+HEAD_TENSORS = 3  # tensors of one tile's size alive at once when TRL applies the LM head in tiles (its torch path)
 SHARDING = ("none", "zero1", "zero2", "zero3", "fsdp2")
 
 
 @dataclass(frozen=True)
-class Steps:
-    """The arithmetic of a training run; tokens are upper bounds.
+class StepCounts:
+    """Sizes of a training run; token counts are upper bounds.
 
     Attributes:
-        prompts: of one rollout.
-        responses: of one rollout.
-        updates: of one rollout.
-        per_update: responses that one update sees.
-        micro_batches: of one update, on each process.
-        tokens: prompt and response tokens of one rollout, when all are as long as they may be.
-        total: updates of the run, or None where the number of rows is not known.
+        prompts: prompts per rollout.
+        responses: responses per rollout.
+        updates: updates per rollout.
+        per_update: responses per update.
+        micro_batches: micro-batches per update, on each process.
+        tokens: prompt and response tokens per rollout if all have maximum length; None if that is unknown.
+        total: updates of the run; None if the number of rows is unknown.
     """
 
     prompts: int
@@ -46,13 +49,13 @@ class Steps:
     total: int | None
 
 
-def count_steps(args: Any, rows: int | None, max_prompt: int | None) -> Steps:
-    """From a configuration to numbers. TRL has derived the sizes of a rollout from the number of processes.
+def count_steps(args: "GRPOConfig", rows: int | None, max_prompt: int | None) -> StepCounts:
+    """Count the steps of a configuration, whose rollout sizes TRL has derived from the number of processes.
 
     Args:
-        args: an `RLFRConfig` whose `world_size` is the number of processes that will train.
-        rows: of the training set.
-        max_prompt: longest prompt in tokens.
+        args: a configuration whose `world_size` is the number of processes that will train.
+        rows: rows of the training set.
+        max_prompt: tokens of the longest prompt.
     """
     responses = args.generation_batch_size
     per_update = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
@@ -60,7 +63,7 @@ def count_steps(args: Any, rows: int | None, max_prompt: int | None) -> Steps:
     if total is None and rows is not None:
         rollouts = rows // max(responses // args.num_generations, 1)
         total = math.ceil(args.num_train_epochs * (rollouts * responses * args.num_iterations // per_update))
-    return Steps(
+    return StepCounts(
         prompts=responses // args.num_generations,
         responses=responses,
         updates=max(responses * args.num_iterations // per_update, 1),
@@ -72,7 +75,7 @@ def count_steps(args: Any, rows: int | None, max_prompt: int | None) -> Steps:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryEstimate:
     """Bytes on one GPU by part."""
 
     weights: float
@@ -89,17 +92,20 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What decides the memory of a run.
+class MemorySettings:
+    """Settings that determine the memory of a run.
 
     Attributes:
-        processes: how many share what is sharded.
+        processes: number of processes that share sharded tensors.
         sharding: one of `SHARDING`.
-        weight_bytes: of one stored weight; 4 for float32.
+        weight_bytes: bytes of one stored weight; 4 for float32.
         bf16: compute in bfloat16, by autocast or by DeepSpeed.
         checkpointing: gradient checkpointing.
-        rows, positions: of one micro-batch; `response` of the positions are response tokens.
-        flow: the field's spec, or None; `flow_repeats` noise copies of each token are in its update.
+        rows: rows of one micro-batch.
+        positions: S, positions of a row.
+        response: response tokens among the positions.
+        flow: spec of the flow field, or None.
+        flow_repeats: noise copies of each token in the field's update.
         engine: bytes that vLLM holds during an update.
     """
 
@@ -116,119 +122,128 @@ class Setting:
     engine: float = 0.0
 
 
-def estimate_memory(policy: nn.Module, setting: Setting) -> Memory:
-    """Bytes by part in an update. The policy may be on the meta device; its trainable weights decide.
+def estimate_memory(policy: nn.Module, settings: MemorySettings) -> MemoryEstimate:
+    """Estimate the bytes of an update by part. The policy may be on the meta device.
 
-    Activations are counted, not guessed: a block runs on the meta device and what autograd keeps is added up.
+    Gradients and optimiser states follow the weights with `requires_grad`. Activations are measured: a block runs on
+    the meta device, and the sizes of the tensors that autograd saves are added up.
     """
     count = sum(parameter.numel() for parameter in policy.parameters())
     trained = sum(parameter.numel() for parameter in policy.parameters() if parameter.requires_grad)
-    share, deepspeed = 1 / setting.processes, setting.sharding.startswith("zero")
-    whole = setting.sharding in ("zero3", "fsdp2")
-    stored = BFLOAT16 if deepspeed and setting.bf16 else setting.weight_bytes
-    weights = count * stored * (share if whole else 1)
-    if setting.bf16 and not deepspeed and setting.weight_bytes == FLOAT32:
-        weights += count * BFLOAT16 * (share if whole else 1)  # autocast keeps its copies during a pass
-    gradients = trained * stored * (share if setting.sharding in ("zero2", "zero3", "fsdp2") else 1)
-    states = ADAM_MOMENTS * FLOAT32 + (FLOAT32 if deepspeed and setting.bf16 else 0)  # DeepSpeed's float32 copy
-    optimiser = trained * states * (1 if setting.sharding == "none" else share)
-    return Memory(
-        weights, gradients, optimiser, _flow_bytes(setting), activation_bytes(policy, setting),
-        _head_bytes(policy, setting), setting.engine,
-    )  # fmt: skip
+    share, deepspeed = 1 / settings.processes, settings.sharding.startswith("zero")
+    weight_share = share if settings.sharding in ("zero3", "fsdp2") else 1
+    stored = BFLOAT16 if deepspeed and settings.bf16 else settings.weight_bytes
+    weights = count * stored * weight_share
+    if settings.bf16 and not deepspeed and settings.weight_bytes == FLOAT32:
+        weights += count * BFLOAT16 * weight_share  # autocast caches bfloat16 copies during a pass
+    gradients = trained * stored * (share if settings.sharding in ("zero2", "zero3", "fsdp2") else 1)
+    state_bytes = ADAM_MOMENTS * FLOAT32 + (FLOAT32 if deepspeed and settings.bf16 else 0)  # DeepSpeed's float32 copy
+    optimiser = trained * state_bytes * (1 if settings.sharding == "none" else share)
+    return MemoryEstimate(
+        weights=weights,
+        gradients=gradients,
+        optimiser=optimiser,
+        flow=_flow_bytes(settings),
+        activations=activation_bytes(policy, settings),
+        lm_head=_head_bytes(policy, settings),
+        engine=settings.engine,
+    )
 
 
-def _flow_bytes(setting: Setting) -> float:
-    """Field, its gradients and their bucket whole on each process, its two moments sharded; and what its update keeps.
+def _flow_bytes(settings: MemorySettings) -> float:
+    """Estimate the field's weights, gradients, gradient bucket, moments (sharded) and saved activations.
 
-    The update runs on a few response tokens at a time, while the policy's graph lives.
+    The field's update runs on chunks of response tokens while the policy's graph is alive.
     """
-    if setting.flow is None:
+    if settings.flow is None:
         return 0.0
     with torch.device("meta"):
-        field = build_field(setting.flow)
-        chunk = min(setting.rows * setting.response, UPDATE_TOKENS)
-        tokens = (setting.flow_repeats, len(setting.flow.layer_indices), chunk)
-        x_t, cond = (torch.zeros(*tokens, setting.flow.hidden_size) for _ in range(2))
-        with _kept_tensors(field) as kept:
+        field = build_field(settings.flow)
+        chunk = min(settings.rows * settings.response, UPDATE_TOKENS)
+        tokens = (settings.flow_repeats, len(settings.flow.layer_indices), chunk)
+        x_t, cond = (torch.zeros(*tokens, settings.flow.hidden_size) for _ in range(2))
+        with _record_saved_tensors(field) as saved:
             velocity = field(x_t, torch.zeros(tokens), cond, torch.zeros(tokens[1]).unsqueeze(-1), None)
             (velocity - x_t).square().mean(dim=-1)
-    numbers = sum(parameter.numel() for parameter in field.parameters())
-    state = numbers * FLOAT32 * (3 + ADAM_MOMENTS / setting.processes)
-    if setting.bf16:  # autocast keeps a copy of the weights, and what autograd keeps is half as large
-        return state + numbers * BFLOAT16 + _bytes_of(kept) / 2
-    return state + _bytes_of(kept)
+    count = sum(parameter.numel() for parameter in field.parameters())
+    state = count * FLOAT32 * (3 + ADAM_MOMENTS / settings.processes)
+    if settings.bf16:  # autocast caches a copy of the weights, and saved tensors are half as large
+        return state + count * BFLOAT16 + _bytes_of(saved) / 2
+    return state + _bytes_of(saved)
 
 
-def _head_bytes(policy: nn.Module, setting: Setting) -> float:
-    """A tile of logits, and the head's gradient in float32 while it is added up (read in TRL 1.16.0)."""
+def _head_bytes(policy: nn.Module, settings: MemorySettings) -> float:
+    """Estimate the LM head's logits, one tile at a time, and its float32 gradient accumulator (TRL 1.16.0)."""
     from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 
     from rlfr_vlm.trainer.trl_seams import LOGPROB_CHUNK_COLUMNS
 
     config = find_language_tower(policy).config
-    tokens = min(setting.rows * setting.positions, TOKEN_CHUNK_SIZE)
+    tokens = min(settings.rows * settings.positions, TOKEN_CHUNK_SIZE)
     tile = tokens * min(config.vocab_size, LOGPROB_CHUNK_COLUMNS) * FLOAT32 * HEAD_TENSORS
     head: Any = unwrap(policy).get_output_embeddings()  # type: ignore[operator]
     return float(tile + head.weight.requires_grad * config.vocab_size * config.hidden_size * FLOAT32)
 
 
-def activation_bytes(policy: nn.Module, setting: Setting) -> float:
-    """What autograd keeps of one micro-batch: of all blocks, or of all blocks' inputs and one block."""
+def activation_bytes(policy: nn.Module, settings: MemorySettings) -> float:
+    """Return the bytes that autograd saves of one micro-batch.
+
+    With gradient checkpointing these are the inputs of all blocks and the activations of one block.
+    """
     config = find_language_tower(policy).config
     blocks = config.num_hidden_layers
-    one, two = (_kept_by_blocks(policy, number, setting) for number in (1, 2))
-    block, rest = two - one, 2 * one - two
-    if not setting.checkpointing:
-        return rest + blocks * block
-    entry = setting.rows * setting.positions * config.hidden_size * (BFLOAT16 if setting.bf16 else FLOAT32)
-    return rest + block + blocks * entry
+    one_block, two_blocks = (_saved_by_blocks(policy, number, settings) for number in (1, 2))
+    per_block, rest = two_blocks - one_block, 2 * one_block - two_blocks
+    if not settings.checkpointing:
+        return rest + blocks * per_block
+    block_input = settings.rows * settings.positions * config.hidden_size * (BFLOAT16 if settings.bf16 else FLOAT32)
+    return rest + per_block + blocks * block_input
 
 
-def _kept_by_blocks(policy: nn.Module, number: int, setting: Setting) -> float:
-    """Bytes that autograd keeps when the first blocks run on a micro-batch, weights not counted."""
+def _saved_by_blocks(policy: nn.Module, number: int, settings: MemorySettings) -> float:
+    """Return the bytes that autograd saves when the first `number` blocks run on a micro-batch, without weights."""
     tower = find_language_tower(policy).module
-    dtype = torch.bfloat16 if setting.bf16 else torch.float32
-    with _on_meta(tower, dtype) as copy:
+    dtype = torch.bfloat16 if settings.bf16 else torch.float32
+    with _copy_on_meta(tower, dtype) as copy:
         copy.layers = copy.layers[:number]
-        shape = (setting.rows, setting.positions, copy.config.hidden_size)
-        entry = torch.zeros(shape, device="meta", dtype=dtype, requires_grad=True)
-        with _kept_tensors(copy) as kept:
-            copy(inputs_embeds=entry, attention_mask=_mask(copy.config, setting, dtype), use_cache=False)
-    return _bytes_of(kept)
+        shape = (settings.rows, settings.positions, copy.config.hidden_size)
+        embeddings = torch.zeros(shape, device="meta", dtype=dtype, requires_grad=True)
+        with _record_saved_tensors(copy) as saved:
+            copy(inputs_embeds=embeddings, attention_mask=_mask(copy.config, settings, dtype), use_cache=False)
+    return _bytes_of(saved)
 
 
 @contextmanager
-def _kept_tensors(module: nn.Module) -> Iterator[dict[int, Tensor]]:
-    """Yields what autograd keeps of the block's passes, by storage; the module's weights do not count."""
-    own = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
-    kept: dict[int, Tensor] = {}
+def _record_saved_tensors(module: nn.Module) -> Iterator[dict[int, Tensor]]:
+    """Yield storage id -> tensor of what autograd saves in the module's passes, without the module's weights."""
+    weights = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
+    saved: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage()._cdata not in own:
-            kept[tensor.untyped_storage()._cdata] = tensor  # held, so that its number is not given to another
+        if tensor.untyped_storage()._cdata not in weights:
+            saved[tensor.untyped_storage()._cdata] = tensor  # the reference keeps the storage id from being reused
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield kept
+        yield saved
 
 
-def _bytes_of(kept: dict[int, Tensor]) -> float:
-    return float(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
+def _bytes_of(saved: dict[int, Tensor]) -> float:
+    return float(sum(tensor.untyped_storage().nbytes() for tensor in saved.values()))
 
 
-def _mask(config: Any, setting: Setting, dtype: torch.dtype) -> Any:
-    """The mask of padded rows (rows, 1, S, S), as the tower takes a ready one; making it would look at its values."""
-    mask = torch.zeros(setting.rows, 1, setting.positions, setting.positions, device="meta", dtype=dtype)
+def _mask(config: "PreTrainedConfig", settings: MemorySettings, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+    """Return a ready attention mask (rows, 1, S, S). Building one reads tensor values, which the meta device lacks."""
+    mask = torch.zeros(settings.rows, 1, settings.positions, settings.positions, device="meta", dtype=dtype)
     kinds = getattr(config, "layer_types", None)
     return dict.fromkeys(kinds, mask) if kinds else mask
 
 
 @contextmanager
-def _on_meta(tower: nn.Module, dtype: torch.dtype) -> Iterator[Any]:
-    """A copy of the tower without weights; frozen ones stay frozen, and checkpointing is off.
+def _copy_on_meta(tower: nn.Module, dtype: torch.dtype) -> Iterator[Any]:
+    """Yield a copy of the tower on the meta device; frozen weights stay frozen, and checkpointing is off.
 
-    Under an adapter a weight has another name, and counts as trained: its layer's input is kept for the adapter.
+    Under an adapter a weight has another name and counts as trained: autograd saves its layer's input for the adapter.
     """
     with torch.device("meta"):
         copy = type(tower)._from_config(tower.config, dtype=dtype)  # type: ignore[attr-defined]

@@ -1,26 +1,36 @@
 """Load a policy and its processor from a local folder or a hub id."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import DataOptions, RunOptions
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainingArguments
 
-def load_processor(name: str, options: DataOptions, **loading: Any) -> Any:
-    """The processor (or tokenizer, for a text-only policy) of a model, with the pixel limits of the options.
+
+def load_processor(
+    name: str, options: DataOptions, **kwargs: str | bool | None
+) -> "ProcessorMixin | PreTrainedTokenizerBase":
+    """Load a model's processor (or tokenizer, for a text-only policy) with the pixel limits of the options.
+
+    Args:
+        name: folder or hub id.
+        options: the pixel limits.
+        kwargs: arguments of `from_pretrained`, such as revision.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: it cannot be loaded, or has no chat template.
     """
     from transformers import AutoConfig, AutoProcessor
 
     pixels = {"min_pixels": options.image_min_pixels, "max_pixels": options.image_max_pixels}
     pixels = {key: value for key, value in pixels.items() if value is not None}
     try:
-        AutoConfig.from_pretrained(name, **loading)
-        processing_class = AutoProcessor.from_pretrained(name, padding_side="left", **pixels, **loading)
+        AutoConfig.from_pretrained(name, **kwargs)
+        processing_class = AutoProcessor.from_pretrained(name, padding_side="left", **pixels, **kwargs)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _cannot_load(name, error) from None
     if not (getattr(processing_class, "chat_template", None) or tokenizer_of(processing_class).chat_template):
@@ -38,11 +48,13 @@ def _cannot_load(name: str, error: Exception) -> UserError:
     )
 
 
-def load_policy(options: RunOptions, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
-    """The policy and its processor (or tokenizer, for a text-only policy).
+def load_policy(
+    options: RunOptions, *, trust_remote_code: bool = False
+) -> "tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase]":
+    """Load the policy and its processor (or tokenizer, for a text-only policy).
 
     Raises:
-        UserError: no model is named, or it cannot be loaded.
+        UserError: no model is set, or it cannot be loaded.
     """
     name = options.model_name_or_path
     if not name:
@@ -78,13 +90,17 @@ def load_model_and_processor(
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _cannot_load(name, error) from None
     tokenizer = tokenizer_of(processing_class)
-    if tokenizer.pad_token is None:  # Llama has none; TRL makes the same choice
+    if tokenizer.pad_token is None:  # Llama's has none; TRL makes the same choice
         tokenizer.pad_token = tokenizer.eos_token
     return policy, processing_class
 
 
-def refuse_data_parallel(args: Any) -> None:
-    """Several visible GPUs without a launcher would be driven by `nn.DataParallel`, which neither trainer supports."""
+def refuse_data_parallel(args: "TrainingArguments") -> None:
+    """Refuse several visible GPUs without a launcher: transformers would use `nn.DataParallel`, which is unsupported.
+
+    Raises:
+        UserError: several GPUs are visible to this process.
+    """
     if args.n_gpu > 1:
         raise UserError(
             f"{args.n_gpu} GPUs are visible to one process. Start one process per GPU with `accelerate launch "

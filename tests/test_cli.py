@@ -22,9 +22,12 @@ PROGRAMS = {"rlfr_vlm": COMMANDS, "rlfr_eval": EVAL_COMMANDS}
 
 @pytest.mark.parametrize(
     ("package", "arguments"),
-    [(package, words) for package, known in PROGRAMS.items()
-     for words in (["--help"], *([name, "--help"] for name in known))],
-)  # fmt: skip
+    [
+        (package, words)
+        for package, known in PROGRAMS.items()
+        for words in (["--help"], *([name, "--help"] for name in known))
+    ],
+)
 def test_help_is_instant_and_imports_nothing_heavy(package, arguments):
     code = (
         f"import sys, {package}.cli; {package}.cli.main(sys.argv[1:]); "

@@ -168,7 +168,8 @@ def test_flags_and_commands_named_in_documents_exist(document):
 
     from rlfr_eval.cli import COMMANDS as EVAL_COMMANDS
     from rlfr_vlm.cli import COMMANDS
-    from rlfr_vlm.options import RunOptions
+    from rlfr_vlm.command_line import help_of
+    from rlfr_vlm.options import ScriptArguments
     from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
@@ -177,8 +178,9 @@ def test_flags_and_commands_named_in_documents_exist(document):
         assert command in COMMANDS, command
     for command in re.findall(r"\brlfr-eval ([a-z]+)(?= |`|$)", text):
         assert command in EVAL_COMMANDS, command
-    known = {f.name for cls in (RunOptions, RLFRConfig, FlowFitConfig) for f in dataclasses.fields(cls)}
-    helps = [importlib.import_module(module).help_text() for module in [*COMMANDS.values(), *EVAL_COMMANDS.values()]]
+    known = {f.name for cls in (ScriptArguments, RLFRConfig, FlowFitConfig) for f in dataclasses.fields(cls)}
+    modules = map(importlib.import_module, [*COMMANDS.values(), *EVAL_COMMANDS.values()])
+    helps = [help_of(module) for module in modules]
     scripts = [*(ROOT / "scripts").glob("*.sh"), *(ROOT / "benchmarks/speed").glob("*.py")]
     elsewhere = "\n".join([*helps, *(script.read_text() for script in scripts)])
     for flag in re.findall(r"(?<![\w-])--([a-z][a-z_-]+)", text):

@@ -180,8 +180,12 @@ def test_accelerate_reads_its_configurations(path):
 def run(script, *arguments, cwd=ROOT, root=ROOT, **environment):
     return subprocess.run(
         ["bash", str(root / "scripts" / script), *map(str, arguments)],
-        capture_output=True, text=True, check=False, cwd=cwd, env={**os.environ, **environment},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, **environment},
+    )
 
 
 @pytest.fixture
@@ -368,11 +372,29 @@ def test_download_lists_and_prints_without_getting_anything(elsewhere):
     assert "data/mm-eureka" in table["mm-eureka"] and "see its data card" in table["mm-eureka"]
     done = run("download_data.sh", "openr1-math@abc123", "qwen2.5-vl-3b", "--dry-run", root=elsewhere)
     assert [shlex.split(line)[1:] for line in done.stdout.splitlines()] == [
-        [".venv/bin/hf", "download", "open-r1/OpenR1-Math-220k", "--repo-type", "dataset", "--local-dir",
-         "data/openr1-math", "--include", "data/*", "--revision", "abc123"],
-        [".venv/bin/hf", "download", "Qwen/Qwen2.5-VL-3B-Instruct", "--repo-type", "model", "--local-dir",
-         "data/models/qwen2.5-vl-3b"],
-    ]  # fmt: skip
+        [
+            ".venv/bin/hf",
+            "download",
+            "open-r1/OpenR1-Math-220k",
+            "--repo-type",
+            "dataset",
+            "--local-dir",
+            "data/openr1-math",
+            "--include",
+            "data/*",
+            "--revision",
+            "abc123",
+        ],
+        [
+            ".venv/bin/hf",
+            "download",
+            "Qwen/Qwen2.5-VL-3B-Instruct",
+            "--repo-type",
+            "model",
+            "--local-dir",
+            "data/models/qwen2.5-vl-3b",
+        ],
+    ]
     done = run("download_data.sh", "mm-eureka", "nope", root=elsewhere)
     assert (done.returncode, done.stdout) == (2, "") and "nothing is called nope. Choose one of: openr1" in done.stderr
     assert not (elsewhere / "data").exists()
@@ -393,6 +415,10 @@ def test_download_records_what_came(elsewhere):
     record = json.loads((elsewhere / "data/downloads.json").read_text())
     assert list(record) == ["mm-eureka"] and record["mm-eureka"].pop("time")
     assert record["mm-eureka"] == {
-        "kind": "dataset", "hub_id": "FanqingM/MM-Eureka-Dataset", "revision": "c0ffee", "folder": "data/mm-eureka",
-        "files": 1, "bytes": 5,
-    }  # fmt: skip
+        "kind": "dataset",
+        "hub_id": "FanqingM/MM-Eureka-Dataset",
+        "revision": "c0ffee",
+        "folder": "data/mm-eureka",
+        "files": 1,
+        "bytes": 5,
+    }

@@ -1,4 +1,4 @@
-"""`rlfr check-data`: open every row of a data set once and say what is wrong, before training finds out."""
+"""`rlfr check-data`: open every row of a data set and report bad rows before training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ EXIT_NOT_USABLE = 1
 
 @dataclass
 class CheckOptions:
-    """How to check."""
+    """Options of the check."""
 
     model_name_or_path: str = field(
         default="", metadata={"help": "A policy; its processor counts prompt tokens. Unset: they are not counted."}
@@ -46,7 +46,7 @@ def help_text() -> str:
 
 def run(arguments: Sequence[str]) -> int:
     """Check, print the table, write `report.json` and the clean set. Returns the exit code."""
-    from rlfr_vlm.config_file import parse_some
+    from rlfr_vlm.config_file import parse_config_subset
     from rlfr_vlm.data.check import check_rows
     from rlfr_vlm.data.clean import write_clean
     from rlfr_vlm.files import make_folder, write_json
@@ -55,7 +55,9 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     silence_libraries()
-    data, options = parse_some((DataOptions, CheckOptions), (ScriptArguments, FitOptions, RLFRConfig), arguments)
+    data, options = parse_config_subset(
+        (DataOptions, CheckOptions), (ScriptArguments, FitOptions, RLFRConfig), arguments
+    )
     out = Path(options.out)
     make_folder(out)
     report = check_rows(data, options.needs, options.model_name_or_path, options.workers)
@@ -64,33 +66,45 @@ def run(arguments: Sequence[str]) -> int:
     write_json(
         out / "report.json",
         {
-            "dataset": data.dataset_name, "split": data.dataset_split, "rows": report.rows, "kept": len(report.kept),
-            "dropped": dict(report.dropped), "examples": report.examples, "images": report.images,
-            "tokens": report.tokens, "longest_prompt": report.longest, "usable": usable, "clean": settings,
+            "dataset": data.dataset_name,
+            "split": data.dataset_split,
+            "rows": report.rows,
+            "kept": len(report.kept),
+            "dropped": dict(report.dropped),
+            "examples": report.examples,
+            "images": report.images,
+            "tokens": report.tokens,
+            "longest_prompt": report.longest,
+            "usable": usable,
+            "clean": settings,
         },
-    )  # fmt: skip
-    print(table(report))
+    )
+    print(render_report(report))
     print(f"\nreport: {out / 'report.json'}")
     if clean:
         print("clean set: " + " ".join(f"--{name} {value}" for name, value in settings.items()))
     if not usable:
-        print(f"not usable: {report.dropped_share:.1%} of the rows are dropped, more than max_dropped "
-              f"{options.max_dropped:.1%}")  # fmt: skip
+        print(
+            f"not usable: {report.dropped_share:.1%} of the rows are dropped, more than max_dropped "
+            f"{options.max_dropped:.1%}"
+        )
     return 0 if usable else EXIT_NOT_USABLE
 
 
-def table(report: "DataReport") -> str:
-    """The report for people."""
-    lines = [f"{report.rows} rows: {len(report.kept)} kept, {report.rows - len(report.kept)} dropped; "
-             f"{report.images} images in kept rows"]  # fmt: skip
+def render_report(report: "DataReport") -> str:
+    """Render the report as text."""
+    lines = [
+        f"{report.rows} rows: {len(report.kept)} kept, {report.rows - len(report.kept)} dropped; "
+        f"{report.images} images in kept rows"
+    ]
     for reason, count in report.dropped.most_common():
         lines.append(f"  {count:>8}  {reason}")
         lines += [f"            {printable(example)}" for example in report.examples[reason]]
     if report.tokens:
         lines.append(f"prompt tokens (longest {report.longest}):")
-        most = max(report.tokens.values())
+        largest = max(report.tokens.values())
         lines += [
-            f"  {bucket:>12}  {count:>8}  {'#' * max(1, round(40 * count / most))}"
+            f"  {bucket:>12}  {count:>8}  {'#' * max(1, round(40 * count / largest))}"
             for bucket, count in report.tokens.items()
         ]
     return "\n".join(lines)

@@ -1,7 +1,6 @@
-"""`rlfr check-overlap`: which rows of a benchmark also stand in the training set?"""
+"""`rlfr check-overlap`: find rows of benchmarks that are also in the training set."""
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,37 +14,36 @@ if TYPE_CHECKING:
     from rlfr_vlm.data.overlap import Overlap
 
 SUMMARY = "find benchmark rows in a training set, by perceptual image hash and text n-grams"
-SHOWN_TEXT = 60
+SHOWN_TEXT = 60  # characters of a row's text in the output
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = options_parser("check-overlap", SUMMARY)
     parser.add_argument("train", help="the training set: a file, folder or hub id")
     parser.add_argument("--against", nargs="+", required=True, help="one or more benchmarks")
     parser.add_argument("--split", default="train", help="of the training set (default: %(default)s)")
     parser.add_argument("--against-split", default="train", help="of the benchmarks (default: %(default)s)")
     parser.add_argument("--columns", nargs="*", default=[], help="pairs such as prompt=question, for the training set")
-    parser.add_argument("--ngram", type=int, default=13, help="words of a run (default: %(default)s)")
+    parser.add_argument("--ngram", type=int, default=13, help="words of an n-gram (default: %(default)s)")
     parser.add_argument(
-        "--min-share", type=float, default=0.5, help="report texts that share so many of their runs "
-        "(default: %(default)s)",
-    )  # fmt: skip
+        "--min-share",
+        type=float,
+        default=0.5,
+        help="report texts that share at least this fraction of their n-grams (default: %(default)s)",
+    )
     parser.add_argument(
-        "--max-distance", type=int, default=4, help="report images whose 64-bit hashes differ in at most so many bits "
-        "(default: %(default)s)",
-    )  # fmt: skip
+        "--max-distance",
+        type=int,
+        default=4,
+        help="report images whose 64-bit hashes differ in at most this many bits (default: %(default)s)",
+    )
     parser.add_argument("--show", type=int, default=20, help="pairs to print of each benchmark (default: %(default)s)")
     parser.add_argument("--out", help="write all pairs and counts to this JSON file")
     return parser
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Compare and print. Returns the exit code."""
-    options = _parser().parse_args(list(arguments))
+def run(options: argparse.Namespace) -> int:
+    """Compare the data sets and print the overlaps. Returns the exit code."""
     for name, low, high in (("ngram", 1, 1000), ("min_share", 0, 1), ("max_distance", 0, 64), ("show", 0, 10**9)):
         if not low <= getattr(options, name) <= high:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be {low} to {high}.")
@@ -63,16 +61,19 @@ def run(arguments: Sequence[str]) -> int:
     for name in options.against:
         benchmark = read_rows(DataOptions(dataset_name=name, dataset_split=options.against_split))
         fingerprints = fingerprint_rows(benchmark, options.ngram, name)
-        found = overlaps(train_fingerprints, fingerprints, options.max_distance, options.min_share)
-        numbers = count_rows(found) | {"rows": len(fingerprints.ngrams), "bad_rows": fingerprints.bad}
-        result[name] = {"counts": numbers, "pairs": [asdict(overlap) for overlap in found]}
-        print(f"{name}: {numbers['benchmark_rows']} of {numbers['rows']} rows overlap with {numbers['train_rows']} "
-              f"training rows ({numbers['benchmark_rows_by_image']} by image, {numbers['benchmark_rows_by_text']} by "
-              f"text)" + (f"; {fingerprints.bad} rows could not be opened" if fingerprints.bad else ""))  # fmt: skip
-        for overlap in found[: options.show]:
-            print(_line(overlap, train, benchmark))
-        if len(found) > options.show:
-            print(f"  ... and {len(found) - options.show} more pairs (--show, --out)")
+        pairs = overlaps(train_fingerprints, fingerprints, options.max_distance, options.min_share)
+        numbers = count_rows(pairs) | {"rows": len(fingerprints.ngrams), "bad_rows": fingerprints.bad}
+        result[name] = {"counts": numbers, "pairs": [asdict(overlap) for overlap in pairs]}
+        bad_rows = f"; {fingerprints.bad} rows could not be opened" if fingerprints.bad else ""
+        print(
+            f"{name}: {numbers['benchmark_rows']} of {numbers['rows']} rows overlap with {numbers['train_rows']} "
+            f"training rows ({numbers['benchmark_rows_by_image']} by image, {numbers['benchmark_rows_by_text']} by "
+            f"text){bad_rows}"
+        )
+        for overlap in pairs[: options.show]:
+            print(_describe_overlap(overlap, train, benchmark))
+        if len(pairs) > options.show:
+            print(f"  ... and {len(pairs) - options.show} more pairs (--show, --out)")
     if train_fingerprints.bad:
         print(f"{train_fingerprints.bad} training rows could not be opened; `rlfr check-data` says why")
     if options.out:
@@ -81,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _line(overlap: "Overlap", train: "Rows", benchmark: "Rows") -> str:
+def _describe_overlap(overlap: "Overlap", train: "Rows", benchmark: "Rows") -> str:
     from rlfr_vlm.data.prompts import flatten_text
 
     texts = []

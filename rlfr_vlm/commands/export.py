@@ -1,18 +1,19 @@
-"""`rlfr export`: a checkpoint as a plain Hugging Face folder."""
+"""`rlfr export`: write a checkpoint as a plain Hugging Face folder."""
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rlfr_vlm.command_line import options_parser
 from rlfr_vlm.errors import UserError
 
+JsonObject = dict[str, Any]
+
 SUMMARY = "write a checkpoint as a plain Hugging Face folder with a model card"
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = options_parser("export", SUMMARY)
     parser.add_argument("checkpoint", type=Path, help="a checkpoint-N folder, or the output folder of `rlfr train`")
     parser.add_argument("--to", type=Path, required=True, help="folder to write; must be new or empty")
@@ -23,13 +24,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Export. Returns the exit code."""
-    options = _parser().parse_args(list(arguments))
+def run(options: argparse.Namespace) -> int:
+    """Export the checkpoint. Returns the exit code."""
     from rlfr_vlm.export import ADAPTER_FILE, DTYPES, export
     from rlfr_vlm.library_output import silence_libraries
     from rlfr_vlm.model_card import licence_of, model_card
@@ -46,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     base = str(options.base or settings.get("model_name_or_path") or adapter or "not recorded")
     card = model_card(
         settings,
-        base=_public(base),
+        base=_public_name(base),
         licence=options.licence or licence_of(base),
         steps=_json(options.checkpoint / "trainer_state.json").get("global_step"),
         takes_images=(options.checkpoint / "preprocessor_config.json").is_file()
@@ -54,12 +50,14 @@ def run(arguments: Sequence[str]) -> int:
         scores=_scores(options.results),
     )
     written = export(options.checkpoint, options.to, card, base=options.base, dtype=options.dtype)
-    print(f"{written['class']} with {written['parameters'] / 1e6:.1f}M parameters in {written['dtype']}"
-          f"{', adapter merged,' if written['merged'] else ''} in {options.to}")  # fmt: skip
+    print(
+        f"{written['class']} with {written['parameters'] / 1e6:.1f}M parameters in {written['dtype']}"
+        f"{', adapter merged,' if written['merged'] else ''} in {options.to}"
+    )
     return 0
 
 
-def _settings(checkpoint: Path) -> dict[str, Any]:
+def _settings(checkpoint: Path) -> JsonObject:
     import yaml
 
     from rlfr_vlm.config_file import RESOLVED_FILE
@@ -71,7 +69,7 @@ def _settings(checkpoint: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 
-def _scores(folder: Path | None) -> Any:
+def _scores(folder: Path | None) -> JsonObject | None:
     if folder is None:
         return None
     path = folder / "scores.json"
@@ -80,7 +78,8 @@ def _scores(folder: Path | None) -> Any:
     return _json(path)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> JsonObject:
+    """Read a JSON object; empty if the file is missing or holds another JSON value."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -90,6 +89,6 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _public(base: str) -> str:
-    """A hub id whole, of a folder only its name."""
+def _public_name(base: str) -> str:
+    """Return a hub id as it is, but only the last part of a local path."""
     return Path(base).name if Path(base).exists() or base.startswith(("/", ".", "~")) else base

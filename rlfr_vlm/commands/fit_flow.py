@@ -29,7 +29,7 @@ def help_text() -> str:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Fit, report the held-out loss, save. Returns the exit code."""
+    """Fit the field, report the held-out loss, save. Returns the exit code."""
     from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
 
     return run_trainer(arguments, (RunOptions, FlowFitConfig), build_fit_trainer, _report_and_save)
@@ -40,17 +40,17 @@ def _report_and_save(trainer: "FlowFitTrainer") -> None:
 
     args = trainer.args
     metrics = trainer.evaluate()
-    left_out = trainer.left_out_rows()
+    skipped = trainer.left_out_rows()
     trainer.save_model(args.output_dir)
     if trainer.accelerator.is_main_process:
         print_held_out(metrics)
-        if left_out:
-            print(f"left out {left_out} rows of more than max_length {args.max_length} tokens (each epoch counts)")
+        if skipped:
+            print(f"left out {skipped} rows of more than max_length {args.max_length} tokens (each epoch counts)")
         print(f"field in {Path(args.output_dir) / FIELD_FOLDER}")
 
 
 def print_held_out(metrics: dict[str, float]) -> None:
-    """The held-out report: overall, per layer, per bucket of t."""
+    """Print the held-out loss: overall, per layer, per bucket of t."""
     loss, zero, ratio = (metrics[f"eval_{name}"] for name in ("loss", "zero_predictor_loss", "ratio"))
     print(f"held-out loss {loss:.4f}, zero predictor {zero:.4f}, ratio {ratio:.3f}")
     for name, value in metrics.items():
@@ -59,14 +59,15 @@ def print_held_out(metrics: dict[str, float]) -> None:
 
 
 def build_fit_trainer(options: RunOptions, args: "FlowFitConfig") -> "FlowFitTrainer":
-    """The fit trainer for a configuration."""
+    """Build the fit trainer for a configuration."""
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, spec_for
     from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine
 
     refuse_data_parallel(args)
-    rows = read_rows(options, ("prompt", "response"), args.seed)  # fails before a large policy is loaded
+    # Read before the policy: a wrong data set name then fails before a large policy is loaded.
+    rows = read_rows(options, ("prompt", "response"), args.seed)
     policy, processing_class = load_policy(options, trust_remote_code=False)
     dataset = training_dataset(rows, options, processing_class)
     data = f"{options.dataset_name} ({options.dataset_split}, {len(dataset)} rows)"

@@ -1,4 +1,4 @@
-"""`rlfr grade`: the grader by hand: one answer, or a file of them, and where plain math-verify disagrees."""
+"""`rlfr grade`: grade one answer or a file of answers, and compare with plain math-verify."""
 
 import argparse
 import json
@@ -12,11 +12,13 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import Grade, Item, Verdict, extract, gold_list, grade_many, shared_pool
 from rlfr_vlm.grading.verdict import Pair
 
+Row = dict[str, Any]  # one graded answer, as `--json` prints it
+
 SUMMARY = "grade an answer, or a file of answers: right, wrong or undecided, and why"
 RESPONSE_KEYS, GOLD_KEYS = ("response", "prediction", "completion"), ("gold", "answer")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = options_parser("grade", SUMMARY)
     parser.add_argument("file", nargs="?", help="JSONL rows with `gold` and `response` (or `answer`, if extracted)")
     parser.add_argument("--gold", action="append", help="the gold answer; repeat it for several acceptable ones")
@@ -29,13 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Grade and print. Returns the exit code."""
-    options = _parser().parse_args(list(arguments))
+def run(options: argparse.Namespace) -> int:
+    """Grade and print the verdicts. Returns the exit code."""
     if options.show < 0:
         raise UserError(f"--show is {options.show}; it is a number of rows, 0 or more.")
     pair = [options.gold, options.answer]
@@ -47,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         items = list(read_items(Path(options.file)))
     grades = grade_many(items, tolerance=options.tolerance)
     plain = _plain_verdicts(items, grades) if options.compare else [None] * len(items)
-    rows = [_row(item, grade, other) for item, grade, other in zip(items, grades, plain, strict=True)]
+    rows = [_row(item, grade, verdict) for item, grade, verdict in zip(items, grades, plain, strict=True)]
     if options.json:
         print("\n".join(json.dumps(row) for row in rows))
     elif options.file is None:
@@ -58,13 +55,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def read_items(path: Path) -> list[Item]:
-    """Items from a JSONL file.
+    """Read items from a JSONL file.
 
     Raises:
         UserError: no such file, a line that is not JSON, or a row without gold or response.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines, which cuts inside of texts
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines also splits inside texts
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read {path}: {error}") from None
     items = []
@@ -81,10 +78,10 @@ def read_items(path: Path) -> list[Item]:
     return items
 
 
-def _item_of_row(row: Any, number: int, path: Path) -> Item:
+def _item_of_row(row: object, number: int, path: Path) -> Item:
     row = row if isinstance(row, dict) else {}
     response = next((key for key in RESPONSE_KEYS if key in row), None)
-    if "gold" in row and response is None and "answer" in row:  # an answer that is extracted already
+    if "gold" in row and response is None and "answer" in row:  # already extracted
         return Item(row["gold"], "", _text_of(row["answer"]), row.get("options") or (), row.get("answer_type"))
     gold = next((key for key in GOLD_KEYS if key in row), None)
     if gold is None or response is None:
@@ -95,15 +92,15 @@ def _item_of_row(row: Any, number: int, path: Path) -> Item:
     return Item(row[gold], _text_of(row[response]), None, row.get("options") or (), row.get("answer_type"))
 
 
-def _text_of(value: Any) -> str:
-    """A missing answer is an empty one, never the word None."""
+def _text_of(value: object) -> str:
+    """Return the text of an answer; a missing answer is empty instead of the word None."""
     return "" if value is None else str(value)
 
 
 def _item(gold: list[str], answer: str, options: list[str]) -> Item:
-    """`--answer` is a response when an answer can be extracted from it, else the answer itself."""
-    whole = extract(answer).answer is not None or extract(answer).reasoning != "none"
-    return Item(gold, answer if whole else "", None if whole else answer, options)
+    """Treat `--answer` as a response if an answer can be extracted from it, else as the answer itself."""
+    is_response = extract(answer).answer is not None or extract(answer).reasoning != "none"
+    return Item(gold, answer if is_response else "", None if is_response else answer, options)
 
 
 def _plain_verdicts(items: Sequence[Item], grades: Sequence[Grade]) -> list[str]:
@@ -114,27 +111,34 @@ def _plain_verdicts(items: Sequence[Item], grades: Sequence[Grade]) -> list[str]
     return [decision.verdict.value for decision in shared_pool().compare(pairs)]
 
 
-def _row(item: Item, grade: Grade, plain: str | None) -> dict[str, Any]:
+def _row(item: Item, grade: Grade, plain: str | None) -> Row:
     row = {
-        "verdict": grade.verdict.value, "gold": item.gold, "extracted": grade.extracted,
-        "how": grade.extraction.how, "reasoning": grade.extraction.reasoning, "path": grade.path,
+        "verdict": grade.verdict.value,
+        "gold": item.gold,
+        "extracted": grade.extracted,
+        "how": grade.extraction.how,
+        "reasoning": grade.extraction.reasoning,
+        "path": grade.path,
         "reason": grade.reason,
-    }  # fmt: skip
+    }
     return row if plain is None else row | {"math_verify": plain}
 
 
-def _text(row: dict[str, Any]) -> str:
-    """One row for people. Control characters of a response are shown, not sent to the terminal."""
+def _text(row: Row) -> str:
+    """Render one row as text; `repr` escapes control characters of a response."""
     reason = f" ({row['reason']})" if row["reason"] else ""
-    lines = [f"verdict    {row['verdict']}{reason}", f"gold       {row['gold']!r}",
-             f"extracted  {row['extracted']!r} ({row['how']}; reasoning {row['reasoning']})",
-             f"path       {row['path']}"]  # fmt: skip
+    lines = [
+        f"verdict    {row['verdict']}{reason}",
+        f"gold       {row['gold']!r}",
+        f"extracted  {row['extracted']!r} ({row['how']}; reasoning {row['reasoning']})",
+        f"path       {row['path']}",
+    ]
     if "math_verify" in row:
         lines.append(f"math-verify alone: {row['math_verify']}")
     return "\n".join(lines)
 
 
-def _print_summary(rows: list[dict[str, Any]], show: int) -> None:
+def _print_summary(rows: list[Row], show: int) -> None:
     counts = Counter(row["verdict"] for row in rows)
     reasons = Counter(row["reason"] for row in rows if row["reason"])
     print(f"{len(rows)} rows: " + ", ".join(f"{counts[verdict.value]} {verdict.value}" for verdict in Verdict))

@@ -59,8 +59,8 @@ def help_text() -> str:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Sample responses, measure deviations and write the results; return the exit code."""
-    from rlfr_vlm.config_file import parse_some
+    """Sample, probe, write. Returns the exit code."""
+    from rlfr_vlm.config_file import parse_config_subset
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.files import make_folder
     from rlfr_vlm.library_output import silence_libraries
@@ -68,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     silence_libraries()
-    data, flow, options = parse_some(
+    data, flow, options = parse_config_subset(
         (DataOptions, FlowOptions, InspectOptions), (ScriptArguments, RLFRConfig), _split_formats(arguments)
     )
     data.dataset_name = options.data or data.dataset_name

@@ -1,11 +1,18 @@
-"""Help text from the option dataclasses, without importing torch."""
+"""Build help text from the option dataclasses without importing torch."""
 
 import dataclasses
 import textwrap
 
 
 def describe_options(usage: str, summary: str, *classes: type, inherited: str) -> str:
-    """Help of a command configured by dataclasses: our options one by one, then where the rest is documented."""
+    """Return the help of a command configured by dataclasses.
+
+    Args:
+        usage: the command line.
+        summary: what the command does.
+        classes: dataclasses whose fields are listed one by one.
+        inherited: where the other options are documented.
+    """
     lines = [f"usage: {usage}", "", summary, ""]
     for cls in classes:
         lines.append(f"{(cls.__doc__ or cls.__name__).strip().splitlines()[0]}")

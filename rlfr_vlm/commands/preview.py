@@ -1,4 +1,4 @@
-"""`rlfr preview`: exactly what the policy will be asked, for a few rows."""
+"""`rlfr preview`: show the exact prompts of a few rows."""
 
 import base64
 import html
@@ -7,19 +7,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import DataOptions
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
 SUMMARY = "show the exact prompt string, its token count and thumbnails for a few rows"
-THUMBNAIL = 256
-TERMINAL_WIDTH = 40
+THUMBNAIL = 256  # pixels of the longer side, on the page
+TERMINAL_WIDTH = 40  # pixels of the longer side, in a terminal
 
 
 @dataclass
 class PreviewOptions:
-    """What to show."""
+    """Options of the preview."""
 
     model_name_or_path: str = field(default="", metadata={"help": "The policy; its processor builds the prompt."})
     rows: int = field(default=3, metadata={"help": "How many rows."})
@@ -40,8 +44,8 @@ def help_text() -> str:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print, and write the page if asked. Returns the exit code."""
-    from rlfr_vlm.config_file import parse_some
+    """Print the rows, and write the page if --html is given. Returns the exit code."""
+    from rlfr_vlm.config_file import parse_config_subset
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.data.rows import BadRow
     from rlfr_vlm.files import write_text
@@ -51,7 +55,9 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     silence_libraries()
-    data, options = parse_some((DataOptions, PreviewOptions), (ScriptArguments, FitOptions, RLFRConfig), arguments)
+    data, options = parse_config_subset(
+        (DataOptions, PreviewOptions), (ScriptArguments, FitOptions, RLFRConfig), arguments
+    )
     if not options.model_name_or_path:
         raise UserError("model_name_or_path is not set. Give the policy whose prompts you want to see.")
     processing_class = load_processor(options.model_name_or_path, data)
@@ -72,8 +78,8 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def exact_prompt(processing_class: Any, row: dict[str, Any]) -> tuple[str, int]:
-    """The prompt string before image places are expanded, and how many tokens the processor makes of it."""
+def exact_prompt(processing_class: "ProcessorMixin | PreTrainedTokenizerBase", row: dict[str, Any]) -> tuple[str, int]:
+    """Return the prompt before image placeholders are expanded, and its number of tokens."""
     from rlfr_vlm.data.encode import encode_prompts, render_prompt
 
     tokens = int(encode_prompts(processing_class, [row]).attention_mask.sum())
@@ -81,7 +87,7 @@ def exact_prompt(processing_class: Any, row: dict[str, Any]) -> tuple[str, int]:
 
 
 def _for_terminal(number: int, row: dict[str, Any], text: str, tokens: int) -> str:
-    """Control characters of the data are shown as escapes, so that they cannot steer the terminal."""
+    """Render a row for the terminal. Control characters in the data are escaped."""
     safe = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
     sizes = ", ".join(f"{image.width} x {image.height}" for image in row["images"]) or "none"
     lines = [f"--- row {number}: {tokens} tokens; images: {sizes}; answer: {row.get('answer')!r}"]
@@ -90,15 +96,18 @@ def _for_terminal(number: int, row: dict[str, Any], text: str, tokens: int) -> s
     return "\n".join([*lines, safe, ""])
 
 
-def half_blocks(image: Any) -> str:
-    """A thumbnail in coloured half blocks, two pixels a character."""
+def half_blocks(image: "Image") -> str:
+    """Render a thumbnail as coloured half blocks, two pixels per character."""
+    import numpy as np
+
     small = image.copy()
     small.thumbnail((TERMINAL_WIDTH, TERMINAL_WIDTH))
+    pixels = np.asarray(small)  # (height, width, 3)
     lines = []
     for y in range(0, small.height - 1, 2):
         cells = []
         for x in range(small.width):
-            (r, g, b), (s, h, c) = small.getpixel((x, y)), small.getpixel((x, y + 1))
+            (r, g, b), (s, h, c) = pixels[y, x].tolist(), pixels[y + 1, x].tolist()
             cells.append(f"\033[38;2;{r};{g};{b};48;2;{s};{h};{c}m▀")
         lines.append("".join(cells) + "\033[0m")
     return "\n".join(lines)
@@ -120,7 +129,7 @@ def _card(number: int, row: dict[str, Any], text: str, tokens: int) -> str:
     return f"<h2>Row {number}</h2><p>{tokens} tokens, answer {answer}</p>{images}<pre>{html.escape(text)}</pre>"
 
 
-def _data_url(image: Any) -> str:
+def _data_url(image: "Image") -> str:
     small = image.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     stream = io.BytesIO()

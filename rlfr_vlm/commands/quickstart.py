@@ -1,7 +1,6 @@
-"""`rlfr quickstart`: reinforcement learning with flow rewards on a real small Qwen2.5-VL, on one CPU, in minutes."""
+"""`rlfr quickstart`: train a small real Qwen2.5-VL with flow rewards on one CPU, in minutes."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from rlfr_vlm.command_line import options_parser
@@ -12,27 +11,23 @@ from rlfr_vlm.options import METHOD_PARTS
 SUMMARY = "RLVR, RLFR and more on a small real Qwen2.5-VL and real images, on a CPU, in minutes"
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = options_parser("quickstart", SUMMARY)
     parser.add_argument("--out", default="outputs/quickstart", help="folder for results (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="first seed (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, for an interval (default: %(default)s)")
     parser.add_argument(
-        "--methods", default="rlvr,rlfr", help="which methods, by commas: rlvr, rlfr, entropy, rlpr, or joined by + "
-        "(default: %(default)s)",
-    )  # fmt: skip
+        "--methods",
+        default="rlvr,rlfr",
+        help="which methods, by commas: rlvr, rlfr, entropy, rlpr, or joined by + (default: %(default)s)",
+    )
     parser.add_argument("--steps", type=int, help="updates of each RL run (default: the recipe's)")
     parser.add_argument("--fast", action="store_true", help="a smoke test: every stage, but too short to learn")
     return parser
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Run every stage and print the table. Returns the exit code."""
-    options = _parser().parse_args(list(arguments))
     for name in ("seeds", "steps"):
         value = getattr(options, name)
         if value is not None and value < 1:

@@ -1,7 +1,6 @@
 """`rlfr report`: write the report page of one or several training runs."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ SUMMARY = "write a page about a run: curves, rollouts, coloured tokens, comparis
 RESPONSES = 2000  # maximum number of responses on a page
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = options_parser("report", SUMMARY)
     parser.add_argument("run_dir", type=Path, help="output_dir of a run")
     parser.add_argument(
@@ -37,13 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Write the page; return the exit code."""
-    options = _parser().parse_args(list(arguments))
+def run(options: argparse.Namespace) -> int:
+    """Write the page. Returns the exit code."""
     if options.rollouts < 0:
         raise UserError(f"--rollouts is {options.rollouts}; it must be 0 or more.")
     from rlfr_vlm.library_output import silence_libraries

@@ -1,4 +1,4 @@
-"""What `rlfr train` and `rlfr fit-flow` share: configuration, rows, resuming, Ctrl-C."""
+"""Shared part of `rlfr train` and `rlfr fit-flow`: configuration, rows, resuming, Ctrl-C."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,11 +23,11 @@ def run_trainer(
     """Parse, build the trainer, write the configuration, train, finish.
 
     Args:
-        arguments: of the command, `--config` and `--resume` among them.
+        arguments: arguments of the command, including `--config` and `--resume`.
         classes: dataclasses of the command's settings and of the trainer's.
-        build: makes the trainer; its callbacks hold a `StopOnInterrupt`.
-        finish: saves and reports, unless training was interrupted.
-        instead: done instead of training, with the checkpoint to resume from.
+        build: builds the trainer.
+        finish: saves and reports; not called if training was interrupted.
+        instead: called instead of training, with the checkpoint to load.
 
     Returns:
         The exit code.
@@ -58,12 +58,20 @@ def run_trainer(
         return 0
     if trainer.accelerator.is_main_process:
         write_resolved(args.output_dir, options, args)
-        data = {"name": options.dataset_name, "split": options.dataset_split, "rows": len(trainer.train_dataset),
-                "fingerprint": trainer.train_dataset._fingerprint}  # fmt: skip
+        data = {
+            "name": options.dataset_name,
+            "split": options.dataset_split,
+            "rows": len(trainer.train_dataset),
+            "fingerprint": trainer.train_dataset._fingerprint,
+        }
         write_run_record(
-            Path(args.output_dir), program_arguments(), args, data, resumed=checkpoint is not None,
+            Path(args.output_dir),
+            program_arguments(),
+            args,
+            data,
+            resumed=checkpoint is not None,
             policy=options.model_name_or_path,
-        )  # fmt: skip
+        )
     trainer.train(resume_from_checkpoint=checkpoint)
     if interrupt.interrupted:
         print(f"stopped; a checkpoint is in {args.output_dir}; go on with `--resume auto`")
@@ -73,7 +81,7 @@ def run_trainer(
 
 
 def training_dataset(rows: "Rows", options: RunOptions, processing_class: Any) -> "Dataset":
-    """The rows as the trainers take them; prompts that are too long are dealt with by the rule in the options."""
+    """Return the rows as a data set; prompts that are too long are handled as `long_prompts` says."""
     from rlfr_vlm.data.encode import is_text_only
     from rlfr_vlm.data.lengths import plan_lengths
     from rlfr_vlm.data.load import as_dataset
@@ -88,10 +96,10 @@ def training_dataset(rows: "Rows", options: RunOptions, processing_class: Any) -
 
 
 def refuse_other_run(output_dir: Path) -> None:
-    """A folder holds one run: a new one would mix with its checkpoints and erase its logs.
+    """Refuse a folder that holds a run: a new run would mix with its checkpoints and erase its logs.
 
     Raises:
-        UserError: there is one.
+        UserError: the folder holds a run.
     """
     from rlfr_vlm.checkpoint import checkpoints
     from rlfr_vlm.trainer.records.callbacks import METRICS_FILE
@@ -104,10 +112,10 @@ def refuse_other_run(output_dir: Path) -> None:
 
 
 def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
-    """The checkpoint that is meant: none, the newest complete one (`auto`), or the one named.
+    """Resolve --resume to a checkpoint path: none, the newest complete one (`auto`), or the given one.
 
     Raises:
-        UserError: it is damaged, or none of several is complete.
+        UserError: the checkpoint is damaged, or checkpoints exist and none is complete.
     """
     from rlfr_vlm.checkpoint import check_complete, checkpoints, is_first_process, newest_complete, read_mark
     from rlfr_vlm.grading.version import grader_version
@@ -124,16 +132,18 @@ def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
         found = Path(resume)
         check_complete(found)
     if found is not None and (grader := read_mark(found)["grader"]) != grader_version():
-        say(f"the checkpoint's rewards are of grader {grader}, this program's of {grader_version()}: answers may be "
-            "judged otherwise from here on")  # fmt: skip
+        say(
+            f"the checkpoint's rewards are of grader {grader}, this program's of {grader_version()}: answers may be "
+            "judged otherwise from here on"
+        )
     return None if found is None else str(found)
 
 
 def refuse_to_continue(checkpoint: Path, output_dir: Path, processes: int) -> None:
-    """Training can go on only with the checkpoint's own number of processes, and not beside later checkpoints.
+    """Refuse to resume with another number of processes, or beside later checkpoints.
 
     Raises:
-        UserError: it cannot.
+        UserError: training cannot be resumed.
     """
     from rlfr_vlm.checkpoint import checkpoints, damage, read_mark
 

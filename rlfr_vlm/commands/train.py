@@ -1,4 +1,4 @@
-"""`rlfr train`: reinforcement learning of any policy on any dataset."""
+"""`rlfr train`: train a policy with reinforcement learning."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def help_text() -> str:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Train and save. Returns the exit code."""
+    """Train and save the policy. Returns the exit code."""
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     only = "--eval-only" in arguments or "--eval_only" in arguments
@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _evaluate(trainer: "RLFRTrainer", checkpoint: str | None) -> None:
-    """Measure the policy, or a checkpoint of it, on the held-out rows; print and write `evaluation.json`."""
+    """Evaluate the policy, or a checkpoint of it, on the held-out rows; print and write `evaluation.json`."""
     import math
 
     from rlfr_vlm.files import write_json
@@ -75,13 +75,13 @@ def _evaluate(trainer: "RLFRTrainer", checkpoint: str | None) -> None:
             "--eval-only needs whole weights on each process, and DeepSpeed or FSDP is on. Launch it with the "
             "configuration ddp (scripts/configs/accelerate/ddp.yaml), or on one process."
         )
-    trainer.remove_callback(MetricsFile)  # the folder may be a run's, whose metrics are its own
+    trainer.remove_callback(MetricsFile)  # the folder may hold a run, whose metrics must not change
     if checkpoint is not None:
         trainer.load_weights(checkpoint)
     metrics = trainer.evaluate()
     if trainer.accelerator.is_main_process:
-        known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        write_json(Path(trainer.args.output_dir) / "evaluation.json", {"checkpoint": checkpoint} | known)
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        write_json(Path(trainer.args.output_dir) / "evaluation.json", {"checkpoint": checkpoint} | finite)
         print(describe_evaluation(metrics))
 
 
@@ -91,12 +91,14 @@ def _save(trainer: "RLFRTrainer") -> None:
     if trainer.accelerator.is_main_process:
         print(f"trained policy in {output_dir}")
         if trainer.state.best_model_checkpoint is not None:
-            print(f"best on held-out rows: {trainer.state.best_metric:.3f} ({trainer.args.metric_for_best_model}) in "
-                  f"{trainer.state.best_model_checkpoint}")  # fmt: skip
+            print(
+                f"best on held-out rows: {trainer.state.best_metric:.3f} ({trainer.args.metric_for_best_model}) in "
+                f"{trainer.state.best_model_checkpoint}"
+            )
 
 
 def build_trainer(options: ScriptArguments, args: "RLFRConfig") -> "RLFRTrainer":
-    """The trainer for a configuration. Cheap mistakes are found before anything large is loaded."""
+    """Build the trainer for a configuration. Settings are checked before a large policy is loaded."""
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards
@@ -114,7 +116,8 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig") -> "RLFRTrainer"
         "callbacks": [MetricsFile(args.output_dir), ProgressLine(args.method)]
         + ([AlertsFile(args.output_dir)] if options.watch else []),
     }
-    rows = read_rows(options, ("prompt", "answer"), args.seed)  # a wrong name is found before a large policy is loaded
+    # Read before the policy: a wrong data set name then fails before a large policy is loaded.
+    rows = read_rows(options, ("prompt", "answer"), args.seed)
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
     settings["peft_config"] = lora_config(policy, options)
     dataset = training_dataset(rows, options, processing_class)
@@ -123,15 +126,15 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig") -> "RLFRTrainer"
         settings["eval_dataset"] = held_out_rows(options, args, processing_class)
     try:
         return RLFRTrainer(policy, processing_class=processing_class, **settings)
-    except ValueError as error:  # TRL's and transformers' way to refuse settings
+    except ValueError as error:  # TRL and transformers refuse settings with ValueError
         raise UserError(str(error)) from None
 
 
 def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class: Any) -> "Dataset":
-    """A fixed subset of the held-out rows, read and built as the training rows are.
+    """Return a fixed subset of the held-out rows, built like the training rows.
 
     Raises:
-        UserError: the training rows would be their own held-out rows.
+        UserError: the held-out rows are the training rows.
     """
     import random
 
@@ -143,7 +146,11 @@ def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class
             f"The held-out rows are the training rows ({name}, split {split}). Name others with eval_dataset_name or "
             "eval_dataset_split."
         )
-    own = dataclasses.replace(options, dataset_name=name, dataset_split=split, dataset_limit=None, long_prompts="drop")
-    dataset = training_dataset(read_rows(own, ("prompt", "answer"), args.seed), own, processing_class)
+    eval_options = dataclasses.replace(
+        options, dataset_name=name, dataset_split=split, dataset_limit=None, long_prompts="drop"
+    )
+    dataset = training_dataset(
+        read_rows(eval_options, ("prompt", "answer"), args.seed), eval_options, processing_class
+    )
     numbers = random.Random(0).sample(range(len(dataset)), min(options.eval_rows, len(dataset)))
     return dataset.select(sorted(numbers))

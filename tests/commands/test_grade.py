@@ -20,9 +20,11 @@ def test_bare_answer_and_several_golds(capsys):
 
 def test_file_with_comparison(tmp_path, capsys):
     rows = [
-        {"gold": "7", "response": r"\boxed{7}"}, {"answer": "7", "response": "no"},
-        {"gold": "1,000", "answer": "1\\,000"}, {"gold": "x=3", "answer": "4"},
-    ]  # fmt: skip
+        {"gold": "7", "response": r"\boxed{7}"},
+        {"answer": "7", "response": "no"},
+        {"gold": "1,000", "answer": "1\\,000"},
+        {"gold": "x=3", "answer": "4"},
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     assert main(["grade", str(tmp_path / "rows.jsonl")]) == 0
     out = capsys.readouterr().out

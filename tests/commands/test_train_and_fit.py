@@ -26,18 +26,54 @@ def policy_folder(make_policy, processor, tmp_path):
 
 def fit_arguments(policy_folder: str, out: str, *extra: str) -> list[str]:
     return [
-        "fit-flow", "--model_name_or_path", policy_folder, "--dataset_name", "digits", "--dataset_limit", "40",
-        "--output_dir", out, "--flow_depth", "1", "--max_steps", "3", "--per_device_train_batch_size", "8",
-        "--learning_rate", "1e-3", "--save_strategy", "no", *QUICK, *extra,
-    ]  # fmt: skip
+        "fit-flow",
+        "--model_name_or_path",
+        policy_folder,
+        "--dataset_name",
+        "digits",
+        "--dataset_limit",
+        "40",
+        "--output_dir",
+        out,
+        "--flow_depth",
+        "1",
+        "--max_steps",
+        "3",
+        "--per_device_train_batch_size",
+        "8",
+        "--learning_rate",
+        "1e-3",
+        "--save_strategy",
+        "no",
+        *QUICK,
+        *extra,
+    ]
 
 
 def train_arguments(policy_folder: str, out: str, *extra: str) -> list[str]:
     return [
-        "train", "--model_name_or_path", policy_folder, "--dataset_name", "digits", "--dataset_limit", "16",
-        "--output_dir", out, "--max_steps", "2", "--num_generations", "4", "--per_device_train_batch_size", "8",
-        "--max_completion_length", "8", "--save_strategy", "no", *QUICK, *extra,
-    ]  # fmt: skip
+        "train",
+        "--model_name_or_path",
+        policy_folder,
+        "--dataset_name",
+        "digits",
+        "--dataset_limit",
+        "16",
+        "--output_dir",
+        out,
+        "--max_steps",
+        "2",
+        "--num_generations",
+        "4",
+        "--per_device_train_batch_size",
+        "8",
+        "--max_completion_length",
+        "8",
+        "--save_strategy",
+        "no",
+        *QUICK,
+        *extra,
+    ]
 
 
 def test_fit_then_train_with_flow_rewards(policy_folder, tmp_path, capsys):
@@ -148,9 +184,13 @@ def test_field_of_another_policy_is_refused(policy_folder, make_policy, processo
     assert main(arguments) == 2
     assert "hidden width: field 32, policy 64" in capsys.readouterr().err
     again = train_arguments(
-        policy_folder, str(tmp_path / "run"), "--flow_path", str(tmp_path / "flow" / "flow"),
-        "--flow_context_mode", "token_post",
-    )  # fmt: skip
+        policy_folder,
+        str(tmp_path / "run"),
+        "--flow_path",
+        str(tmp_path / "flow" / "flow"),
+        "--flow_context_mode",
+        "token_post",
+    )
     assert main(again) == 2
     assert "fitted with context token_pre (shift 1)" in capsys.readouterr().err
 

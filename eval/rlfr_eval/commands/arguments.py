@@ -22,7 +22,7 @@ OMITTABLE = ("temperature", "top_p", "max_tokens", "seed", "stop")
 OWN_FIELDS = {"model", "messages", "prompt", "temperature", "top_p", "top_k", "max_tokens", "seed", "stream", "n"}
 
 
-def parser(command: str, summary: str) -> argparse.ArgumentParser:
+def eval_parser(command: str, summary: str) -> argparse.ArgumentParser:
     """A parser of `rlfr-eval`."""
     return options_parser(command, summary, "rlfr-eval")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_eval.commands.arguments import parser
+from rlfr_eval.commands.arguments import eval_parser
 from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,21 +20,16 @@ SMALLEST_P = 1e-15  # below, floating point says nothing
 KEYS = ("id", "problem", "sample", "extracted")  # of an answer; its text is not needed
 
 
-def _parser() -> argparse.ArgumentParser:
-    given = parser("compare", SUMMARY)
+def parser() -> argparse.ArgumentParser:
+    given = eval_parser("compare", SUMMARY)
     given.add_argument("run_dir", type=Path, nargs="+", help="the first is the one to compare with")
     given.add_argument("--flips", type=int, default=10, help="flipped problems to show at most (default: %(default)s)")
     given.add_argument("--json", action="store_true", help="as JSON, with all flipped problems")
     return given
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Compare the first run with each other one."""
-    options = _parser().parse_args(list(arguments))
     if len(options.run_dir) < 2:
         raise UserError("compare needs two run folders or more.")
     first = load_means(options.run_dir[0])

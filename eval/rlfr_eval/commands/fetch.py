@@ -3,18 +3,18 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from rlfr_eval.commands.arguments import parser
+from rlfr_eval.commands.arguments import eval_parser
 from rlfr_vlm.errors import EXIT_USER_ERROR, UserError
 
 SUMMARY = "download benchmark data at pinned revisions and write the lock file"
 
 
-def _parser() -> argparse.ArgumentParser:
-    given = parser("fetch", SUMMARY)
+def parser() -> argparse.ArgumentParser:
+    given = eval_parser("fetch", SUMMARY)
     given.add_argument("names", nargs="+", metavar="NAME", help="suites, benchmarks or TOML files")
     given.add_argument("--vlm", action="store_true", help="names are multimodal benchmarks; files are VLMEvalKit's")
     given.add_argument(
@@ -25,13 +25,8 @@ def _parser() -> argparse.ArgumentParser:
     return given
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Fetch each; one that fails does not stop the others. Returns 2 when one failed."""
-    options = _parser().parse_args(list(arguments))
     failed, entries = 0, {}
     for benchmark, get in _vlm(options) if options.vlm else _text(options):
         try:

@@ -3,11 +3,10 @@
 import argparse
 import asyncio
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlfr_eval.commands.arguments import add_judge_options, parser, read_judge, read_settings
+from rlfr_eval.commands.arguments import add_judge_options, eval_parser, read_judge, read_settings
 from rlfr_vlm.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 SUMMARY = "judge check: put known cases to the judge in force; judge agreement: compare the judges of a run"
 
 
-def _parser() -> argparse.ArgumentParser:
-    given = parser("judge", SUMMARY)
+def parser() -> argparse.ArgumentParser:
+    given = eval_parser("judge", SUMMARY)
     given.add_argument("action", choices=["check", "agreement"])
     given.add_argument(
         "run_dir", type=Path, nargs="?", help="of agreement: a run that several judges were asked about"
@@ -29,13 +28,8 @@ def _parser() -> argparse.ArgumentParser:
     return given
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Check, and print what the judge said. Returns 2 for a judge that fails."""
-    options = _parser().parse_args(list(arguments))
     if options.action == "agreement":
         return _agreement(options)
     if options.run_dir is not None:

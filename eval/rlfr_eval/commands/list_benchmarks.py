@@ -2,25 +2,20 @@
 
 import argparse
 import json
-from collections.abc import Sequence
 
-from rlfr_eval.commands.arguments import parser
+from rlfr_eval.commands.arguments import eval_parser
 
 SUMMARY = "list benchmarks, suites and prompt presets"
 
 
-def _parser() -> argparse.ArgumentParser:
-    given = parser("list", SUMMARY)
+def parser() -> argparse.ArgumentParser:
+    given = eval_parser("list", SUMMARY)
     given.add_argument("--vlm", action="store_true", help="multimodal benchmarks, what is known of them, and presets")
     given.add_argument("--json", action="store_true", help="everything, as JSON")
     return given
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Print the lists."""
     import dataclasses
 
@@ -28,7 +23,6 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_eval.benchmarks.text_presets import PRESETS
     from rlfr_eval.report.table import aligned
 
-    options = _parser().parse_args(list(arguments))
     if options.vlm:
         return _list_vlm(options.json)
     benchmarks = shipped()

@@ -1,7 +1,6 @@
 """`rlfr-eval lm`: text benchmarks: answer, grade by rules, ask the judge about the rest, score."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,8 @@ from rlfr_eval.commands.arguments import (
     add_output_options,
     add_serving_options,
     deliver,
+    eval_parser,
     judge_options,
-    parser,
     read_extra_body,
     read_judge,
     read_serving,
@@ -29,8 +28,8 @@ SUMMARY = "measure a model on text benchmarks"
 OVERRIDES = ("prompt", "samples", "temperature", "top_p", "top_k", "max_tokens", "seed", "system_prompt")
 
 
-def _parser() -> argparse.ArgumentParser:
-    given = parser("lm", SUMMARY)
+def parser() -> argparse.ArgumentParser:
+    given = eval_parser("lm", SUMMARY)
     add_model_options(given)
     given.add_argument(
         "--suite",
@@ -52,13 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     return given
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Evaluate. Returns 0 when everything is answered and judged, 3 when another call could do more."""
-    options = _parser().parse_args(list(arguments))
     evaluation = _evaluation(options)
     if options.dry_run:
         print(evaluation.plan())

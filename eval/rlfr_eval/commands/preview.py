@@ -2,18 +2,17 @@
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlfr_eval.commands.arguments import parser
+from rlfr_eval.commands.arguments import eval_parser
 from rlfr_vlm.errors import UserError, printable
 
 SUMMARY = "show the final prompts, images and answers of a multimodal benchmark"
 
 
-def _parser() -> argparse.ArgumentParser:
-    given = parser("preview", SUMMARY)
+def parser() -> argparse.ArgumentParser:
+    given = eval_parser("preview", SUMMARY)
     given.add_argument("--data", nargs="+", required=True, metavar="NAME", help="benchmarks or TSV files")
     given.add_argument("--data-dir", help="folder with NAME.tsv files (default: LMUData, or ~/LMUData)")
     given.add_argument("--preset", default="official", choices=["official", "paper", "training"])
@@ -25,13 +24,8 @@ def _parser() -> argparse.ArgumentParser:
     return given
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Show rows as they would be asked."""
-    options = _parser().parse_args(list(arguments))
     if options.rows < 1:
         raise UserError(f"--rows {options.rows}: at least one row is shown.")
     import dataclasses

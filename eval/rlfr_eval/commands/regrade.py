@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,8 @@ from rlfr_eval.commands.arguments import (
     add_judge_options,
     add_output_options,
     deliver,
+    eval_parser,
     judge_options,
-    parser,
     read_judge,
     read_settings,
 )
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 SUMMARY = "grade stored answers again, and judge what is undecided"
 
 
-def _parser() -> argparse.ArgumentParser:
-    given = parser("regrade", SUMMARY)
+def parser() -> argparse.ArgumentParser:
+    given = eval_parser("regrade", SUMMARY)
     given.add_argument("run_dir", type=Path)
     given.add_argument("--data-dir", type=Path, help="where the benchmark's file is now (default: where it was)")
     given.add_argument("--dry-run", action="store_true", help="count what the judge would be asked, and its cost")
@@ -34,13 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     return given
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Regrade. Returns 3 when answers are missing, or the judge could not say all it was asked."""
-    options = _parser().parse_args(list(arguments))
     from rlfr_eval.judge.phase import expected_cost, judge_undecided
     from rlfr_eval.run.folder import RunStore
     from rlfr_eval.run.reopened import reopen

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_eval.commands.arguments import add_output_options, deliver, parser
+from rlfr_eval.commands.arguments import add_output_options, deliver, eval_parser
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import distinct_names
 
@@ -21,8 +21,8 @@ SUMMARY = "the scores of runs as a table, report.md and a page: bars, difference
 ANSWERS = 4000
 
 
-def _parser() -> argparse.ArgumentParser:
-    given = parser("report", SUMMARY)
+def parser() -> argparse.ArgumentParser:
+    given = eval_parser("report", SUMMARY)
     given.add_argument("run_dir", type=Path, nargs="+", help="the first is the one the others are compared with")
     given.add_argument("--out", type=Path, help="folder of the page, report.html (default: the first run's)")
     given.add_argument(
@@ -34,13 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     return given
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Print and write."""
-    options = _parser().parse_args(list(arguments))
     if options.answers < 0:
         raise UserError(f"--answers is {options.answers}; it must be 0 or more.")
     from rlfr_eval.run.folder import RunStore

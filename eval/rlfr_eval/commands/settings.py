@@ -2,28 +2,22 @@
 
 import argparse
 import json
-from collections.abc import Sequence
 
-from rlfr_eval.commands.arguments import add_judge_options, parser, read_judge, read_settings
+from rlfr_eval.commands.arguments import add_judge_options, eval_parser, read_judge, read_settings
 from rlfr_vlm.errors import EXIT_USER_ERROR, UserError
 
 SUMMARY = "print the settings in force and where each came from; keys are masked"
 
 
-def _parser() -> argparse.ArgumentParser:
-    given = parser("settings", SUMMARY)
+def parser() -> argparse.ArgumentParser:
+    given = eval_parser("settings", SUMMARY)
     given.add_argument("--json", action="store_true", help="as JSON")
     add_judge_options(given)
     return given
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Print them. Returns 2 when they contradict one another."""
-    options = _parser().parse_args(list(arguments))
     settings = read_settings(options)
     code = 0
     try:

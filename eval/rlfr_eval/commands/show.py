@@ -2,18 +2,17 @@
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlfr_eval.commands.arguments import parser
+from rlfr_eval.commands.arguments import eval_parser
 from rlfr_vlm.errors import UserError, nearest, printable
 
 SUMMARY = "show an answer: prompt, raw text, extraction, verdicts, judge's reply"
 
 
-def _parser() -> argparse.ArgumentParser:
-    given = parser("show", SUMMARY)
+def parser() -> argparse.ArgumentParser:
+    given = eval_parser("show", SUMMARY)
     given.add_argument("run_dir", type=Path)
     given.add_argument("--id", required=True, help="of a sample (aime24/aime24-3/0), or of a problem (aime24-3)")
     given.add_argument("--data-dir", type=Path, help="where the benchmark's file is now (default: where it was)")
@@ -21,13 +20,8 @@ def _parser() -> argparse.ArgumentParser:
     return given
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Show every sample that the id names."""
-    options = _parser().parse_args(list(arguments))
     from rlfr_eval.run.folder import RunStore
     from rlfr_eval.run.reopened import reopen
     from rlfr_eval.settings import load_settings

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,8 @@ from rlfr_eval.commands.arguments import (
     add_output_options,
     add_serving_options,
     deliver,
+    eval_parser,
     judge_options,
-    parser,
     read_extra_body,
     read_judge,
     read_serving,
@@ -36,8 +36,8 @@ SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "seed")
 PAPER_CONTEXT = "--max-model-len 8192"  # prompt and answer together, in the paper's evaluation
 
 
-def _parser() -> argparse.ArgumentParser:
-    given = parser("vlm", SUMMARY)
+def parser() -> argparse.ArgumentParser:
+    given = eval_parser("vlm", SUMMARY)
     add_model_options(given, "outputs/eval/MODEL--vlm-PRESET")
     given.add_argument(
         "--data", nargs="+", required=True, metavar="NAME", help="benchmarks (see `rlfr-eval list --vlm`) or TSV files"
@@ -66,13 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     return given
 
 
-def help_text() -> str:
-    return _parser().format_help().rstrip()
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Evaluate. Returns 0 when everything is answered and judged, 3 when another call could do more."""
-    options = _parser().parse_args(list(arguments))
     with _evaluation(options) as evaluation:
         if options.dry_run:
             print(evaluation.plan())
