@@ -1,4 +1,4 @@
-"""The `rlfr-eval` command. Only the command that runs imports what it needs, so `--help` is instant."""
+"""The `rlfr-eval` command. Subcommands are imported on demand, so that `--help` is fast."""
 
 import sys
 

@@ -1,44 +1,45 @@
-"""Progress with the time left; on a terminal it moves, in a log file it adds a line now and then."""
+"""Progress bars and wait notices: updated in place on a terminal, one line every 30 s in a log file."""
 
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from tqdm import tqdm
 
-LOG_INTERVAL = 30.0  # seconds between lines where nobody watches
+LOG_INTERVAL = 30.0  # seconds between lines in a log file
 
 
-def bar(total: int, what: str, done: int = 0) -> Any:
-    """A bar that counts answers."""
-    interval = 0.1 if sys.stderr.isatty() else LOG_INTERVAL
-    return tqdm(total=total, initial=done, desc=what, unit="answer", mininterval=interval, file=sys.stderr)
+def _interval() -> float:
+    return 0.1 if sys.stderr.isatty() else LOG_INTERVAL
 
 
-def bytes_bar(what: str) -> Callable[[int, int], None]:
-    """A bar of a download; call it with bytes got and bytes in all."""
-    shown: Any = None
-
-    def tell(got: int, total: int) -> None:
-        nonlocal shown
-        if shown is None:
-            interval = 0.1 if sys.stderr.isatty() else LOG_INTERVAL
-            shown = tqdm(total=total or None, desc=what, unit="B", unit_scale=True, mininterval=interval)
-        shown.update(got - shown.n)
-        if got == total:
-            shown.close()
-
-    return tell
+def answer_bar(total: int, label: str, done: int = 0) -> tqdm:
+    """Return a progress bar that counts answers."""
+    return tqdm(total=total, initial=done, desc=label, unit="answer", mininterval=_interval(), file=sys.stderr)
 
 
-class Clock:
-    """Says how long something has been waited for. Call it with the seconds."""
+def download_bar(label: str) -> Callable[[int, int], None]:
+    """Return a callback that shows a download's progress; call it with bytes received and total bytes."""
+    bar: tqdm | None = None
 
-    def __init__(self, what: str) -> None:
-        self.what, self._next = what, 0.0
+    def update(received: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=total or None, desc=label, unit="B", unit_scale=True, mininterval=_interval())
+        bar.update(received - bar.n)
+        if received == total:
+            bar.close()
+
+    return update
+
+
+class WaitNotice:
+    """Callback that prints how long a wait has lasted; call it with the seconds."""
+
+    def __init__(self, label: str) -> None:
+        self.label, self._next = label, 0.0
 
     def __call__(self, seconds: float) -> None:
         if seconds >= self._next:
-            watched = sys.stderr.isatty()
-            print(f"{self.what}: {seconds:.0f} s", end="\r" if watched else "\n", file=sys.stderr, flush=True)
-            self._next = seconds + (1.0 if watched else LOG_INTERVAL)
+            terminal = sys.stderr.isatty()
+            print(f"{self.label}: {seconds:.0f} s", end="\r" if terminal else "\n", file=sys.stderr, flush=True)
+            self._next = seconds + (1.0 if terminal else LOG_INTERVAL)

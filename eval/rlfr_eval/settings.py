@@ -1,23 +1,23 @@
-"""Settings of the harness: flags over environment over `.env` over defaults, each with where it came from."""
+"""Settings of the harness with their origins. Precedence: flag > environment > `.env` > default."""
 
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from rlfr_eval.json_types import JsonObject
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.redaction import redact_text
 
-NOTHING = frozenset(["", "none", "no_api"])  # how the released scripts say that there is none
-OWN_PREFIXES = ("JUDGE_", "RLFR_EVAL_")
-SHORTEST_SECRET = 4  # shorter ones are placeholders, and replacing them would tear words
+UNSET_WORDS = frozenset(["", "none", "no_api"])  # values that mean "unset" in the released scripts
+PREFIXES = ("JUDGE_", "RLFR_EVAL_")  # unknown names with these prefixes are errors
+SHORTEST_SECRET = 4  # characters; shorter keys are placeholders, and replacing them would damage words
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One name, what it means, its default, and whether its value is a secret."""
+    """The definition of a setting."""
 
     name: str
     help: str
@@ -30,24 +30,24 @@ SETTINGS = {
     for setting in (
         Setting("LOCAL_LLM", "path or id of a judge to serve locally with lmdeploy; none or empty: use the API"),
         Setting("JUDGE_BASE_URL", "server of the judge, with or without /v1 or /chat/completions"),
-        Setting("JUDGE_MODEL", "model to ask there; empty: the only one it serves"),
-        Setting("JUDGE_API_KEY", "its key", secret=True),
+        Setting("JUDGE_MODEL", "model to request from that server; empty: the only one it serves"),
+        Setting("JUDGE_API_KEY", "API key of the judge's server", secret=True),
         Setting("JUDGE_CMD", "command that serves LOCAL_LLM: {model}, {name}, {host} and {port} are filled in"),
-        Setting("JUDGE_PORT", "port of the judge that is started here; 0: a free one", "0"),
-        Setting("JUDGE_CONCURRENCY", "requests to the judge at a time", "16"),
-        Setting("JUDGE_MAX_TOKENS", "length of a judge's reply; reasoning judges need more", "1024"),
-        Setting("JUDGE_EXTRA_BODY", "JSON added to each request to the judge, such as chat_template_kwargs"),
+        Setting("JUDGE_PORT", "port of a judge that is served here; 0: a free port", "0"),
+        Setting("JUDGE_CONCURRENCY", "concurrent requests to the judge", "16"),
+        Setting("JUDGE_MAX_TOKENS", "maximum tokens of a judge's reply; reasoning judges need more", "1024"),
+        Setting("JUDGE_EXTRA_BODY", "JSON object added to each request to the judge, such as chat_template_kwargs"),
         Setting("JUDGE_PRICE_INPUT", "US dollars per million input tokens of the judge", "0"),
         Setting("JUDGE_PRICE_OUTPUT", "US dollars per million output tokens of the judge", "0"),
         Setting("API_URL", "the released scripts' name for JUDGE_BASE_URL"),
         Setting("OPENAI_API_BASE", "another name for JUDGE_BASE_URL"),
         Setting("CLIENT_IP", "RLPR's name for JUDGE_BASE_URL"),
         Setting("OPENAI_API_KEY", "another name for JUDGE_API_KEY", secret=True),
-        Setting("USED_MODEL", "RLPR's name for JUDGE_MODEL; no_api: none"),
+        Setting("USED_MODEL", "RLPR's name for JUDGE_MODEL; no_api: no judge"),
         Setting("RLFR_EVAL_DATA", "folder of benchmark files"),
         Setting("LMUData", "VLMEvalKit's folder of TSV files (default: ~/LMUData)"),
         Setting("VLMEVAL_PYTHON", "Python of an environment that has ms-vlmeval (default: .venv-vlmeval's)"),
-        Setting("RLFR_EVAL_API_KEY", "key of the server under --base-url", secret=True),
+        Setting("RLFR_EVAL_API_KEY", "API key of the server at --base-url", secret=True),
         Setting("RLFR_EVAL_SERVER_CMD", "command that serves --model: {model}, {name}, {host}, {port} are filled in"),
     )
 }
@@ -55,55 +55,62 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Value:
-    """A setting in force. `text` of a secret does not show in `repr`."""
+    """The value of a setting with its origin. `repr` omits `text`, which may be a secret."""
 
     name: str
     text: str = field(repr=False)
     origin: str
 
     @property
-    def shown(self) -> str:
-        """The value, masked when it is a secret."""
+    def display_text(self) -> str:
+        """The value for display, masked if it is a secret."""
         if SETTINGS[self.name].secret and self.text:
             return "(set, not shown)"
         return without_secrets(self.text) or "(empty)"
 
 
 def without_secrets(text: str) -> str:
-    """Text that may be shown and stored: without passwords in addresses and keys in commands."""
+    """Return the text with passwords in addresses and keys in commands masked, for display and storage."""
     return redact_text(text, "(secret)")
 
 
 class Settings:
-    """Every setting with its value and origin; `below` has what a flag stands above."""
+    """All settings with their values and origins.
 
-    def __init__(self, values: Mapping[str, Value], below: Mapping[str, Value], env_file: Path | None) -> None:
-        self.values, self.below, self.env_file = dict(values), dict(below), env_file
+    Attributes:
+        overridden: values that a flag overrides.
+        env_file: the `.env` file that was read, if any.
+    """
+
+    def __init__(self, values: Mapping[str, Value], overridden: Mapping[str, Value], env_file: Path | None) -> None:
+        self.values, self.overridden, self.env_file = dict(values), dict(overridden), env_file
 
     def __getitem__(self, name: str) -> str:
-        """The value; "" when it is unset or says that there is none."""
+        """Return the value; "" if it is unset or one of `UNSET_WORDS`."""
         text = self.values[name].text.strip()
-        return "" if text.lower() in NOTHING else text
+        return "" if text.lower() in UNSET_WORDS else text
 
     def origin(self, name: str) -> str:
         return self.values[name].origin
 
-    def json_object(self, name: str) -> dict[str, Any]:
-        """A setting that is a JSON object; {} when it is unset."""
+    def json_object(self, name: str) -> JsonObject:
+        """Return a setting that is a JSON object; {} if it is unset."""
         return json_object(self[name] or "{}", name)
 
-    def number(self, name: str, lowest: float = 0.0) -> float:
-        """A setting that is a number.
+    def number(self, name: str, minimum: float = 0.0) -> float:
+        """Return a setting that is a number.
 
         Raises:
-            UserError: it is not, or it is below `lowest`.
+            UserError: the value is no number, or is below `minimum`.
         """
         try:
             value = float(self[name] or SETTINGS[name].default)
         except ValueError:
             value = float("nan")
-        if not lowest <= value < float("inf"):
-            raise UserError(f"{name} is {self[name]!r} ({self.origin(name)}); it must be a number from {lowest:g} on.")
+        if not minimum <= value < float("inf"):
+            raise UserError(
+                f"{name} is {self[name]!r} ({self.origin(name)}); it must be a number from {minimum:g} on."
+            )
         return value
 
 
@@ -112,21 +119,21 @@ def load_settings(
     environment: Mapping[str, str] | None = None,
     start: Path | None = None,
 ) -> Settings:
-    """Look every setting up.
+    """Load all settings.
 
     Args:
-        flags: values given on the command line; None means not given.
+        flags: setting -> value from the command line; None if the flag was not given.
         environment: os.environ by default.
-        start: where the search for `.env` begins, upwards; the working directory by default.
+        start: folder where the upward search for `.env` begins; the working directory by default.
 
     Raises:
-        UserError: `.env` cannot be read, or has a name that looks like one of ours but is not.
+        UserError: `.env` cannot be read, or has an unknown name with one of `PREFIXES`.
     """
     flags = flags or {}
     environment = os.environ if environment is None else environment
     path = find_env_file(start or Path.cwd())
     file_values = _read_env_file(path) if path else {}
-    values, below = {}, {}
+    values, overridden = {}, {}
     for name, setting in SETTINGS.items():
         if name in environment:
             values[name] = Value(name, environment[name], "environment")
@@ -134,13 +141,13 @@ def load_settings(
             values[name] = Value(name, file_values[name], ".env")
         else:
             values[name] = Value(name, setting.default, "default")
-        if (given := flags.get(name)) is not None:
-            below[name], values[name] = values[name], Value(name, given, "command line")
-    return Settings(values, below, path)
+        if (flag := flags.get(name)) is not None:
+            overridden[name], values[name] = values[name], Value(name, flag, "command line")
+    return Settings(values, overridden, path)
 
 
 def find_env_file(start: Path) -> Path | None:
-    """The nearest `.env`, from `start` upwards."""
+    """Return the nearest `.env` file in `start` or its parent folders."""
     return next((folder / ".env" for folder in [start, *start.parents] if (folder / ".env").is_file()), None)
 
 
@@ -152,19 +159,22 @@ def _read_env_file(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read {path}: {error}.") from None
     for name in values:
-        if name.startswith(OWN_PREFIXES) and name not in SETTINGS:
+        if name.startswith(PREFIXES) and name not in SETTINGS:
             raise UserError(f"{path} has the unknown name {name}.{nearest(name, SETTINGS)} See `rlfr-eval settings`.")
     return {name: text for name, text in values.items() if text is not None}
 
 
-def json_object(text: str, name: str) -> dict[str, Any]:
-    """A JSON object that a user wrote.
+def json_object(text: str, name: str) -> JsonObject:
+    """Parse a JSON object that a user wrote.
+
+    Args:
+        name: the setting or file, for the message.
 
     Raises:
-        UserError: it is none.
+        UserError: the text is no JSON object.
     """
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
@@ -172,12 +182,12 @@ def json_object(text: str, name: str) -> dict[str, Any]:
     return value
 
 
-def _no_constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise ValueError(name)  # NaN and Infinity are not JSON
 
 
 def redact(text: str, secrets: list[str]) -> str:
-    """`text` without the secrets, whoever wrote them into it."""
+    """Return `text` with all occurrences of the secrets masked."""
     for secret in secrets:
         if len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, "(secret)")

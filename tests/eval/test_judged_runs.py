@@ -25,11 +25,11 @@ def policy(body, n):
 
 def judge(body, n):
     """Right for the even ones, and for known cases as `judge check` has them."""
-    from rlfr_eval.judge.known_cases import CASES
+    from rlfr_eval.judge.known_cases import KNOWN_CASES
 
     text = body["messages"][1]["content"]
     parts = re.findall(r"=== (?!END)[^=]* ===\n(.*?)\n=== END", text, re.DOTALL)
-    known = {(case.question, case.answer): case.right for case in CASES}
+    known = {(case.question, case.answer): case.right for case in KNOWN_CASES}
     right = known.get((parts[0], parts[2]), "cold" in parts[2])
     return f"I compared them.\nVERDICT {text.rsplit('VERDICT ', 1)[1][:6]}: {'CORRECT' if right else 'INCORRECT'}"
 

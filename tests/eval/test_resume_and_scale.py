@@ -70,7 +70,7 @@ SCALE = """
 import json, sys, time
 from pathlib import Path
 from rlfr_eval.model.answering import sample_row, tasks
-from rlfr_eval.benchmarks.text import changed, load_benchmark
+from rlfr_eval.benchmarks.text import load_benchmark, with_overrides
 from rlfr_eval.model.endpoint import Reply
 from rlfr_eval.benchmarks.text_problems import read_problems
 from rlfr_eval.run.restore import about, configuration

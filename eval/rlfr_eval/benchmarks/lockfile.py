@@ -1,20 +1,20 @@
-"""The lock file beside benchmark data: what was fetched from where, and the hash that a run must find again."""
+"""Read and write the lock file beside benchmark data: source and content hash of each fetched benchmark."""
 
 import json
 from pathlib import Path
-from typing import Any
 
+from rlfr_eval.json_types import JsonObject
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import write_json
 
 LOCK_FILE = "rlfr-eval.lock.json"
 
 
-def read_lock(data_dir: Path) -> dict[str, dict[str, Any]]:
-    """Benchmark -> source, revision, content_sha256, rows, licence; empty without a lock file.
+def read_lock(data_dir: Path) -> dict[str, JsonObject]:
+    """Return benchmark -> source, revision, content_sha256, rows, licence; empty without a lock file.
 
     Raises:
-        UserError: the lock file is broken.
+        UserError: the lock file cannot be parsed.
     """
     path = data_dir / LOCK_FILE
     if not path.exists():
@@ -28,6 +28,6 @@ def read_lock(data_dir: Path) -> dict[str, dict[str, Any]]:
     return lock
 
 
-def write_lock(data_dir: Path, name: str, entry: dict[str, Any]) -> None:
+def write_lock(data_dir: Path, name: str, entry: JsonObject) -> None:
     """Add or replace one benchmark's entry."""
     write_json(data_dir / LOCK_FILE, {**read_lock(data_dir), name: entry})

@@ -1,36 +1,69 @@
-"""Benchmark files: one TOML each, read strictly; and suites of them."""
+"""Text benchmarks and suites, read from TOML files with strict checks; the base class of all benchmarks."""
 
 import dataclasses
 import re
 import tomllib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, get_args, get_origin
 
 from rlfr_eval.benchmarks.text_presets import Preset, preset
+from rlfr_eval.json_types import JsonMapping, JsonObject
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.grading import Extraction, Item, extract_item
 
-BESIDE = Path(__file__).resolve().parents[1] / "benchmark_files" / "lm"  # in a wheel
-IN_CHECKOUT = Path(__file__).resolve().parents[3] / "benchmarks" / "lm"
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from rlfr_eval.benchmarks.text_problems import Problem
+    from rlfr_eval.score.metrics import ProblemResult
+
+FOLDER_IN_WHEEL = Path(__file__).resolve().parents[1] / "benchmark_files" / "lm"
+FOLDER_IN_CHECKOUT = Path(__file__).resolve().parents[3] / "benchmarks" / "lm"
 SUITES_FILE = "suites.toml"
 JUDGE_POLICIES = ("never", "undecided")
-NO_ANSWER = ("wrong", "undecided")
+NO_ANSWER_POLICIES = ("wrong", "undecided")
 ANSWER_TYPES = ("", "option", "text")
-NAME = re.compile(r"[\w.-]+", re.ASCII)
+NAME_PATTERN = re.compile(r"[\w.-]+", re.ASCII)
+
+
+class AnyProblem(Protocol):
+    """The members that problems of text and of images share.
+
+    Attributes:
+        text: the question with its options, before the preset's words are added.
+        golds: acceptable answers.
+        options: texts of the options of a multiple-choice question, in order.
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def question(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def golds(self) -> tuple[str, ...]: ...
+    @property
+    def options(self) -> tuple[str, ...]: ...
+
+
+ProblemT = TypeVar("ProblemT", bound=AnyProblem)
+BenchmarkT = TypeVar("BenchmarkT", bound="AnyBenchmark")
+TableT = TypeVar("TableT", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the rows come from.
+    """The data set that a benchmark's rows come from.
 
     Attributes:
         repo: hub id of a data set, or a local folder.
-        revision: commit on the hub; empty: the newest, pinned by the lock file once it is fetched.
-        config, split, file: which part of it.
-        id, problem, answer, options: its columns; `a.b` looks inside, a chat's user message stands for the chat.
+        revision: commit on the hub; empty: the newest, which the lock file pins when it is fetched.
+        config, split, file: arguments of `load_dataset`.
+        id, problem, answer, options: columns; `a.b` selects a nested value, and a chat gives its user message.
     """
 
     repo: str
@@ -46,9 +79,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn; top_k -1 means all tokens. Sample number k has the seed `seed` + k.
+    """Sampling parameters of the answers.
 
-    `max_tokens` 0 leaves an answer what the prompt leaves of the context; only chat servers know how.
+    Attributes:
+        top_k: -1 for all tokens.
+        max_tokens: tokens of an answer; 0 for the rest of the context, which only chat requests support.
+        seed: sample k uses `seed` + k.
     """
 
     temperature: float = 0.0
@@ -88,14 +124,14 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnyBenchmark(ABC):
-    """What every benchmark has, of text or of images.
+class AnyBenchmark(ABC, Generic[ProblemT]):
+    """Base class of text and multimodal benchmarks.
 
     Attributes:
-        n: problems it has; 0: not known before it is fetched, and kept by the lock file.
+        n: number of problems; 0 if it is unknown before fetching.
         prompt: name of a preset.
-        judge: `never`, or `undecided`: what rules leave undecided may be judged.
-        answer_type: `option`, `text`, or empty: the grader tells from the gold answer.
+        judge: `never`, or `undecided`: a judge may decide the answers that rules leave undecided.
+        answer_type: `option`, `text`, or empty: inferred from the gold answer.
     """
 
     name: str
@@ -110,68 +146,76 @@ class AnyBenchmark(ABC):
     reference: tuple[Reference, ...] = ()
 
     @abstractmethod
-    def body(self, problem: Any) -> dict[str, Any]:
-        """The part of a request that holds the prompt of one problem."""
+    def body(self, problem: ProblemT) -> JsonObject:
+        """Return the part of a request that holds a problem's prompt."""
 
     @abstractmethod
-    def asked(self, problem: Any) -> str:
-        """What is asked, for a person to read."""
+    def prompt_text(self, problem: ProblemT) -> str:
+        """Return a problem's whole prompt as text for display."""
 
-    def item(self, problem: Any, raw: str) -> Item:
-        """A response as the grader takes it."""
+    def item(self, problem: ProblemT, raw: str) -> Item:
+        """Return a response as the grader's input."""
         return Item(problem.golds, raw, None, problem.options, self.answer_type or None)
 
-    def extract(self, problem: Any, raw: str) -> Extraction:
-        """The answer in a response."""
+    def extract(self, problem: ProblemT, raw: str) -> Extraction:
+        """Extract the answer from a response."""
         return extract_item(self.item(problem, raw))
 
     @abstractmethod
-    def how_asked(self) -> dict[str, Any]:
-        """Everything about the prompt that decides an answer: name, version and hash of the preset, and the like."""
+    def prompt_config(self) -> JsonObject:
+        """Return the settings of the prompt that decide an answer: name, version and hash of the preset, etc."""
 
     @abstractmethod
-    def grading(self) -> list[Any]:
-        """Everything but the answer that decides a verdict of the rules."""
+    def grading(self) -> list[object]:
+        """Return the settings that decide a verdict by rules, apart from the answer."""
 
     @property
     def reader(self) -> str:
-        """Version of what reads a judge's replies; "" where that never changed a verdict."""
+        """Version of the judge-reply parser; part of the verdict key ("" if unversioned)."""
         return ""
 
-    def more_scores(self, problems: Sequence[Any], results: Sequence[Any], rules: Sequence[Any]) -> dict[str, Any]:
-        """Scores beside the accuracy, or instead of it: keys of scores.json.
+    def extra_scores(
+        self, problems: Sequence[ProblemT], results: "Sequence[ProblemResult]", rules: "Sequence[ProblemResult]"
+    ) -> JsonObject:
+        """Return further keys of scores.json, which may replace the accuracy.
 
         Args:
-            results, rules: in the end and by rules alone, in the problems' order.
+            results: final results in the problems' order.
+            rules: results by rules alone in the problems' order.
         """
         return {}
 
     def check_common(self) -> None:
-        """Refuse values that no benchmark can have."""
-        if not NAME.fullmatch(self.name):
-            raise UserError(f"Benchmark name {self.name!r} must be letters, digits, `_`, `.` and `-`; it names files.")
-        for key, known in (("judge", JUDGE_POLICIES), ("answer_type", ANSWER_TYPES)):
-            self.check_choice(key, known)
+        """Validate the fields that all benchmarks have.
 
-    def check_choice(self, key: str, known: tuple[str, ...]) -> None:
-        if getattr(self, key) not in known:
+        Raises:
+            UserError: a value is not allowed.
+        """
+        if not NAME_PATTERN.fullmatch(self.name):
+            raise UserError(f"Benchmark name {self.name!r} must be letters, digits, `_`, `.` and `-`; it names files.")
+        for key, allowed in (("judge", JUDGE_POLICIES), ("answer_type", ANSWER_TYPES)):
+            self.check_choice(key, allowed)
+
+    def check_choice(self, key: str, allowed: tuple[str, ...]) -> None:
+        """Raise a UserError if the field `key` has none of the allowed values."""
+        if getattr(self, key) not in allowed:
             raise UserError(
-                f"Benchmark {self.name}: {key} is {getattr(self, key)!r}; it is {' or '.join(map(repr, known))}."
+                f"Benchmark {self.name}: {key} is {getattr(self, key)!r}; it is {' or '.join(map(repr, allowed))}."
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benchmark(AnyBenchmark):
-    """A benchmark of text.
+class Benchmark(AnyBenchmark["Problem"]):
+    """A text benchmark.
 
     Attributes:
-        prompt: name of a preset, see `prompts.py`.
-        tolerance: relative, for numbers.
-        free_text: whether answers may be words. Rules then call wrong only what numbers and options prove wrong; the
-            rest is undecided, for a judge.
-        no_answer: what a response without an answer is: `wrong`, or `undecided`.
-        system_prompt: of a chat, instead of the preset's own.
-        content_sha256: of the problems as `problems.content_hash` sees them, in the copy that this file was made with.
+        prompt: name of a preset in `text_presets.py`.
+        tolerance: relative tolerance for numbers.
+        free_text: whether answers may be words. Rules then give `wrong` only for numbers and options; other answers
+            that differ from the gold are undecided.
+        no_answer: verdict on a response without an answer: `wrong` or `undecided`.
+        system_prompt: system message that replaces the preset's; chat presets only.
+        content_sha256: `content_hash` of the problems when the benchmark's file was written.
     """
 
     source: Source
@@ -184,25 +228,25 @@ class Benchmark(AnyBenchmark):
 
     @property
     def preset(self) -> Preset:
-        """How it is asked."""
+        """The prompt preset, with the benchmark's system prompt if it has one."""
         return preset(self.prompt, self.system_prompt)
 
-    def body(self, problem: Any) -> dict[str, Any]:
-        return self.preset.body(problem.asked)
+    def body(self, problem: "Problem") -> JsonObject:
+        return self.preset.body(problem.text)
 
-    def asked(self, problem: Any) -> str:
-        return self.preset.text(problem.asked)
+    def prompt_text(self, problem: "Problem") -> str:
+        return self.preset.text(problem.text)
 
-    def how_asked(self) -> dict[str, Any]:
+    def prompt_config(self) -> JsonObject:
         prompt = {"name": self.preset.name, "version": self.preset.version, "hash": self.preset.digest}
         return {"prompt": prompt, "answer_type": self.answer_type}
 
-    def grading(self) -> list[Any]:
+    def grading(self) -> list[object]:
         return [self.tolerance, self.no_answer, self.answer_type, self.free_text]
 
     def __post_init__(self) -> None:
         self.check_common()
-        self.check_choice("no_answer", NO_ANSWER)
+        self.check_choice("no_answer", NO_ANSWER_POLICIES)
         if not 0 <= self.tolerance < 1:
             raise UserError(
                 f"Benchmark {self.name}: tolerance is {self.tolerance}; it is relative, from 0 to below 1."
@@ -211,20 +255,23 @@ class Benchmark(AnyBenchmark):
             raise UserError(f"Benchmark {self.name}: max_tokens 0 goes with chat presets only; {self.prompt} is raw.")
 
 
-def build(cls: type, table: Mapping[str, Any], where: str) -> Any:
-    """A dataclass from a TOML table.
+def build(cls: type[TableT], table: JsonMapping, where: str) -> TableT:
+    """Build a dataclass from a TOML table.
+
+    Args:
+        where: file and table, for messages.
 
     Raises:
-        UserError: an unknown or missing key, or a value of another type.
+        UserError: an unknown or missing key, or a value of the wrong type.
     """
     if not isinstance(table, dict):
         raise UserError(f"{where} is {table!r}; it must be a table of keys.")
-    known = {option.name: option for option in dataclasses.fields(cls)}
+    fields = {option.name: option for option in dataclasses.fields(cls)}
     for key in table:
-        if key not in known:
-            raise UserError(f"{where} has the unknown key {key!r}.{nearest(key, known)}")
+        if key not in fields:
+            raise UserError(f"{where} has the unknown key {key!r}.{nearest(key, fields)}")
     values = dict(table)
-    nested = {"source": Source, "sampling": Sampling}
+    nested: dict[str, type[Source] | type[Sampling]] = {"source": Source, "sampling": Sampling}
     for key, value in table.items():
         if key in nested and issubclass(cls, AnyBenchmark):
             values[key] = build(nested[key], value, f"{where}, [{key}]")
@@ -232,29 +279,31 @@ def build(cls: type, table: Mapping[str, Any], where: str) -> Any:
             values[key] = tuple(build(Reference, row, f"{where}, [[reference]]") for row in value)
         elif key == "reference":
             raise UserError(f"{where}: reference is {value!r}; write each as a [[reference]] table.")
-        elif known[key].type is float and type(value) is int:
+        elif fields[key].type is float and type(value) is int:
             values[key] = float(value)
-        elif not _fits(value, wanted := known[key].type):
-            kind = (
-                wanted.__name__
-                if isinstance(wanted, type) and not get_args(wanted)
-                else str(wanted).replace("tuple[str, ...]", "list[str]")
+        elif not _has_type(value, expected := fields[key].type):
+            type_name = (
+                expected.__name__
+                if isinstance(expected, type) and not get_args(expected)
+                else str(expected).replace("tuple[str, ...]", "list[str]")
             )
-            raise UserError(f"{where}: {key} is {value!r}, a {type(value).__name__}; it must be a {kind}.")
+            raise UserError(f"{where}: {key} is {value!r}, a {type(value).__name__}; it must be a {type_name}.")
     try:
         return cls(**values)
     except TypeError as error:
         raise UserError(f"{where} is incomplete: {str(error).split(') ')[-1]}.") from None
 
 
-def _fits(value: Any, wanted: Any) -> bool:
-    """Whether a value is of a type, down to what tables and lists hold."""
-    parts = get_args(wanted)
-    if type(value) is not (get_origin(wanted) or wanted):
+def _has_type(value: object, expected: object) -> bool:
+    """Return whether a value has a type, including the elements of tables and lists."""
+    parts = get_args(expected)
+    if type(value) is not (get_origin(expected) or expected):
         return False
     if isinstance(value, dict):
-        return all(_fits(key, parts[0]) and _fits(one, parts[1]) for key, one in value.items())
-    return not parts or all(_fits(one, parts[0]) for one in value)
+        return all(_has_type(key, parts[0]) and _has_type(element, parts[1]) for key, element in value.items())
+    if isinstance(value, list | tuple):
+        return not parts or all(_has_type(element, parts[0]) for element in value)
+    return True
 
 
 def load_benchmark(path: Path) -> Benchmark:
@@ -262,7 +311,12 @@ def load_benchmark(path: Path) -> Benchmark:
     return build(Benchmark, read_toml(path), str(path))
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> JsonObject:
+    """Read a TOML file.
+
+    Raises:
+        UserError: the file cannot be read or parsed.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -270,48 +324,50 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def folder() -> Path:
-    """Where the shipped benchmark files are."""
-    return IN_CHECKOUT if IN_CHECKOUT.is_dir() else BESIDE
+    """Return the folder of the shipped benchmark files."""
+    return FOLDER_IN_CHECKOUT if FOLDER_IN_CHECKOUT.is_dir() else FOLDER_IN_WHEEL
 
 
 def shipped() -> dict[str, Benchmark]:
-    """The shipped benchmarks by name."""
+    """Return the shipped benchmarks by name."""
     paths = sorted(path for path in folder().glob("*.toml") if path.name != SUITES_FILE)
     return {benchmark.name: benchmark for benchmark in map(load_benchmark, paths)}
 
 
-def suites() -> dict[str, dict[str, dict[str, Any]]]:
-    """Suite -> benchmark -> what the suite sets differently: `prompt`, and keys of `Sampling`."""
+def suites() -> dict[str, dict[str, JsonObject]]:
+    """Return suite -> benchmark -> overrides of `prompt` and of the fields of `Sampling`."""
     return read_toml(folder() / SUITES_FILE)
 
 
 def resolve(names: Iterable[str]) -> list[Benchmark]:
-    """Benchmarks of suites, names and paths of TOML files, each once.
+    """Return the benchmarks named by suites, benchmark names and paths of TOML files, each once.
 
     Raises:
-        UserError: an unknown name, or a benchmark asked for in two ways.
+        UserError: an unknown name, or a benchmark requested with two different settings.
     """
-    known, groups = shipped(), suites()
-    found: dict[str, Benchmark] = {}
+    benchmarks, suite_overrides = shipped(), suites()
+    resolved: dict[str, Benchmark] = {}
     for name in names:
-        if name in groups:
-            chosen = [changed(known[each], **changes) for each, changes in groups[name].items()]
-        elif name in known:
-            chosen = [known[name]]
+        if name in suite_overrides:
+            selected = [
+                with_overrides(benchmarks[member], **overrides) for member, overrides in suite_overrides[name].items()
+            ]
+        elif name in benchmarks:
+            selected = [benchmarks[name]]
         elif name.endswith(".toml"):
-            chosen = [load_benchmark(Path(name))]
+            selected = [load_benchmark(Path(name))]
         else:
-            everything = [*groups, *known]
-            raise UserError(f"Unknown benchmark {name!r}.{nearest(name, everything)} Known: {', '.join(everything)}.")
-        for benchmark in chosen:
-            if found.setdefault(benchmark.name, benchmark) != benchmark:
+            all_names = [*suite_overrides, *benchmarks]
+            raise UserError(f"Unknown benchmark {name!r}.{nearest(name, all_names)} Known: {', '.join(all_names)}.")
+        for benchmark in selected:
+            if resolved.setdefault(benchmark.name, benchmark) != benchmark:
                 raise UserError(f"{benchmark.name} is asked for with two settings. Run them into two folders.")
-    return list(found.values())
+    return list(resolved.values())
 
 
-def changed(benchmark: AnyBenchmark, **changes: Any) -> Any:
-    """The benchmark with another prompt or sampling; None changes nothing."""
-    changes = {key: value for key, value in changes.items() if value is not None}
-    of_sampling = {option.name for option in dataclasses.fields(Sampling)} & set(changes)
-    sampling = dataclasses.replace(benchmark.sampling, **{key: changes.pop(key) for key in of_sampling})
-    return dataclasses.replace(benchmark, sampling=sampling, **changes)
+def with_overrides(benchmark: BenchmarkT, **overrides: Any) -> BenchmarkT:
+    """Return the benchmark with other values of its fields or of its sampling's fields; None changes nothing."""
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    sampling_keys = {option.name for option in dataclasses.fields(Sampling)} & set(overrides)
+    sampling = dataclasses.replace(benchmark.sampling, **{key: overrides.pop(key) for key in sampling_keys})
+    return dataclasses.replace(benchmark, sampling=sampling, **overrides)

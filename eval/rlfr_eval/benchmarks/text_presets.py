@@ -1,14 +1,14 @@
-"""Named, versioned prompt presets. The text of a preset is hashed into every result that was made with it.
+"""Versioned prompt presets for text benchmarks. Every result stores the hash of its preset's text.
 
-Raw templates go to `/v1/completions`, so that a base model sees exactly these characters; the server adds a
-beginning-of-text token where the tokenizer has one. The others go to `/v1/chat/completions` and so through the model's
-own chat template.
+Raw templates are sent to `/v1/completions`, so that a base model receives exactly these characters; the server adds a
+beginning-of-text token if the tokenizer has one. Chat presets are sent to `/v1/chat/completions`, where the server
+applies the model's chat template.
 """
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
+from rlfr_eval.json_types import JsonObject
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.provenance import short_hash
 
@@ -34,13 +34,14 @@ LLAMA3 = (
 
 @dataclass(frozen=True)
 class Preset:
-    """A way to ask.
+    """A prompt preset.
 
     Attributes:
-        version: raised whenever the text changes.
+        version: increased whenever the text changes.
+        about: description for `rlfr-eval list`.
         template: raw text with `{question}`; empty for chat presets.
-        system, user: a chat's messages; `{question}` stands in `user`.
-        stop: texts that end a raw response.
+        system, user: messages of a chat preset; `user` contains `{question}`.
+        stop: strings that end a raw response.
     """
 
     name: str
@@ -57,12 +58,12 @@ class Preset:
 
     @property
     def digest(self) -> str:
-        """Hash of everything the model sees."""
-        shown = {key: value for key, value in dataclasses.asdict(self).items() if key != "about"}
-        return short_hash(shown, 12)
+        """Hash of all fields that the model's input depends on."""
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if key != "about"}
+        return short_hash(fields, 12)
 
-    def body(self, question: str) -> dict[str, Any]:
-        """The part of a request that holds the prompt."""
+    def body(self, question: str) -> JsonObject:
+        """Return the part of a request that holds the prompt."""
         if self.is_chat:
             messages = [{"role": "system", "content": self.system}] if self.system else []
             user = self.user.replace("{question}", question)
@@ -70,39 +71,42 @@ class Preset:
         return {"prompt": self.template.replace("{question}", question), "stop": list(self.stop)}
 
     def text(self, question: str) -> str:
-        """What a person may read: the raw prompt, or the messages one after the other."""
+        """Return the raw prompt, or all messages, as text for display."""
         body = self.body(question)
         if "prompt" in body:
-            return body["prompt"]
+            return str(body["prompt"])
         return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in body["messages"])
 
 
 QWEN_STOP = ("<|im_end|>", "<|endoftext|>")
+LLAMA3_STOP = ("<|eot_id|>", "<|end_of_text|>")
+TAG_AFTER = "{question}\n" + TAG
 PRESETS = {
     preset.name: preset
     for preset in (
         Preset("qwen-box", 1, "Qwen-Math's template, answer in a box", template=_qwen(BOX), stop=QWEN_STOP),
         Preset("qwen-tag", 1, "Qwen's template, answer in <answer> tags", template=_qwen(TAG), stop=QWEN_STOP),
-        Preset("llama3-box", 1, "Llama 3's template, answer in a box", template=LLAMA3,
-               stop=("<|eot_id|>", "<|end_of_text|>")),
+        Preset("llama3-box", 1, "Llama 3's template, answer in a box", template=LLAMA3, stop=LLAMA3_STOP),
         Preset("r1", 1, "chat; <think> and <answer> tags, as RLPR trains Qwen", system=R1),
-        Preset("r1-nothink", 1, "chat; answer in <answer> tags, as RLPR asks Llama and Gemma",
-               user="{question}\n" + TAG),
+        Preset("r1-nothink", 1, "chat; answer in <answer> tags, as RLPR asks Llama and Gemma", user=TAG_AFTER),
         Preset("chat", 1, "the model's own chat template, answer in a box, as `rlfr train` asks", system=BOX),
         Preset("none", 1, "the bare question, no template", template="{question}"),
     )
-}  # fmt: skip
+}
 
 
 def preset(name: str, system: str = "") -> Preset:
-    """The preset of this name, with another system prompt if one is given.
+    """Return a preset by name.
+
+    Args:
+        system: system prompt that replaces the preset's; "" for no change.
 
     Raises:
-        UserError: there is none, or it is a raw template, whose text is fixed.
+        UserError: an unknown name, or a system prompt for a raw template.
     """
     if name not in PRESETS:
         raise UserError(f"Unknown prompt preset {name!r}.{nearest(name, PRESETS)} Known: {', '.join(PRESETS)}.")
-    found = PRESETS[name]
-    if system and not found.is_chat:
+    result = PRESETS[name]
+    if system and not result.is_chat:
         raise UserError(f"Preset {name} is a raw template; a system prompt goes with chat, r1 or r1-nothink.")
-    return dataclasses.replace(found, system=system) if system else found
+    return dataclasses.replace(result, system=system) if system else result

@@ -1,4 +1,4 @@
-"""The problems of a benchmark, read from its local file, and the hash that says which problems they were."""
+"""Read a text benchmark's problems from its local file and check their content hash."""
 
 import hashlib
 import json
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
 
 from rlfr_eval.benchmarks.lockfile import read_lock
 from rlfr_eval.benchmarks.text import Benchmark
@@ -18,7 +17,7 @@ from rlfr_vlm.provenance import short_hash
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem.
+    """A problem of a text benchmark.
 
     Attributes:
         golds: acceptable answers.
@@ -31,7 +30,7 @@ class Problem:
     options: tuple[str, ...] = ()
 
     @property
-    def asked(self) -> str:
+    def text(self) -> str:
         """The question with its options, if it has any."""
         lines = [f"{letter}. {text}" for letter, text in zip(ascii_uppercase, self.options, strict=False)]
         return "\n\n".join([self.question, "\n".join(lines)]) if lines else self.question
@@ -39,34 +38,33 @@ class Problem:
 
 @dataclass(frozen=True)
 class ProblemSet:
-    """All problems of a benchmark's file, and the hash of their content."""
+    """All problems of a benchmark's file with their content hash."""
 
     problems: tuple[Problem, ...]
     sha256: str
 
     @property
     def identity(self) -> str:
-        """Hash of content and ids: answers are kept by id, so a run is tied to both."""
+        """Hash of content and ids. Answers are stored by id, so a run depends on both."""
         return short_hash([self.sha256, *(problem.id for problem in self.problems)])
 
 
 def content_hash(problems: Sequence[Problem]) -> str:
-    """Hash of questions, golds and options in their order; names of columns and ids do not matter."""
-    digest = hashlib.sha256()
+    """Return a hash of questions, golds and options in order; ids and column names do not count."""
+    sha256 = hashlib.sha256()
     for problem in problems:
-        digest.update(json.dumps([problem.question, problem.golds, problem.options]).encode() + b"\n")
-    return digest.hexdigest()
+        sha256.update(json.dumps([problem.question, problem.golds, problem.options]).encode() + b"\n")
+    return sha256.hexdigest()
 
 
 def read_problems(benchmark: Benchmark, data_dir: Path, check: bool = True) -> ProblemSet:
-    """Read `DATA_DIR/NAME.jsonl`: rows with `problem`, `answer` and, if they like, `id` and `options`.
+    """Read `DATA_DIR/NAME.jsonl`: rows with `problem`, `answer` and optional `id` and `options`.
 
     Args:
-        check: whether they must be what the lock file beside it says or, without one, what the benchmark's file says.
+        check: whether the hash must match the lock file or, without an entry there, the benchmark's file.
 
     Raises:
-        UserError: no such file, a broken or incomplete row, another number of problems than the benchmark has, or
-            other problems than expected.
+        UserError: the file is missing, a row is invalid, or the number or the hash of the problems is wrong.
     """
     path = data_dir / f"{benchmark.name}.jsonl"
     if not path.is_file():
@@ -80,33 +78,36 @@ def read_problems(benchmark: Benchmark, data_dir: Path, check: bool = True) -> P
         raise UserError(f"Cannot read {path}: {error}.") from None
     rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     problems = tuple(
-        _problem(line, number, path, f"{benchmark.name}-{place}") for place, (number, line) in enumerate(rows)
+        _problem(line, number, path, f"{benchmark.name}-{index}") for index, (number, line) in enumerate(rows)
     )
     if benchmark.n and len(problems) != benchmark.n:
-        raise UserError(f"{path} has {len(problems)} problems; {benchmark.title} has {benchmark.n}. "
-                        "Move it away and fetch it again.")  # fmt: skip
+        raise UserError(
+            f"{path} has {len(problems)} problems; {benchmark.title} has {benchmark.n}. "
+            "Move it away and fetch it again."
+        )
     if not problems:
         raise UserError(f"{path} has no problems.")
-    name, times = Counter(problem.id for problem in problems).most_common(1)[0]
-    if times > 1:
-        raise UserError(f"{path} has the id {name!r} {times} times; answers are kept by id.")
-    found = content_hash(problems)
+    most_common_id, count = Counter(problem.id for problem in problems).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{path} has the id {most_common_id!r} {count} times; answers are kept by id.")
+    sha256 = content_hash(problems)
     locked = read_lock(data_dir).get(benchmark.name)
     expected = locked["content_sha256"] if locked else benchmark.content_sha256
-    if check and expected and expected != found:
+    if check and expected and expected != sha256:
         what = "has changed since it was locked" if locked else f"is not the copy of {benchmark.title} that is known"
         accept = f"rlfr-eval fetch {benchmark.name} --data-dir {data_dir} --relock"
         raise UserError(
-            f"{path} {what}: its hash is {found[:12]}, expected is {expected[:12]}. Move it away and fetch it again, "
+            f"{path} {what}: its hash is {sha256[:12]}, expected is {expected[:12]}. Move it away and fetch it again, "
             f"or accept it with `{accept}`."
         )
-    return ProblemSet(problems, found)
+    return ProblemSet(problems, sha256)
 
 
 def _problem(line: str, number: int, path: Path, default_id: str) -> Problem:
+    """Parse and validate one line."""
     where = f"Line {number} of {path}"
     try:
-        row: Any = json.loads(line)
+        row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not JSON: {error}.") from None
     missing = [key for key in ("problem", "answer") if not isinstance(row, dict) or row.get(key) is None]
@@ -124,7 +125,7 @@ def _problem(line: str, number: int, path: Path, default_id: str) -> Problem:
         raise UserError(f"{where} has an empty answer; nothing can be graded against it.")
     problem = Problem(str(row.get("id", default_id)), question, golds, tuple(map(str, options)))
     try:
-        problem.asked.encode()
+        problem.text.encode()
     except UnicodeEncodeError:
         raise UserError(f"{where} has half of a character pair (a surrogate), which no server can be sent.") from None
     return problem

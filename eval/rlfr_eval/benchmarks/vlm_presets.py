@@ -1,27 +1,31 @@
-"""Three ways to ask a question about an image. A run folder holds one of them; they are never mixed.
+"""Prompt presets for questions about images. A run folder holds answers to one preset only.
 
 `official` is VLMEvalKit's own prompt. `paper` follows the evaluation of the RLFR paper: its fork of VLMEvalKit puts
-chain-of-thought instructions around the question, text before image, and samples at temperature 0.01 from one token.
+chain-of-thought instructions around the question, text before image, and samples with temperature 0.01 and top_k 1.
 Its instructions for MathVision, LogicVista and multiple choice are those of InternVL's VLMEvalKit prompts; those for
-MathVista and MathVerse are known from a description only and were put together from the public prompts of that family.
-`training` asks as `rlfr train` did: its system prompt, images first, question and options as they stand.
+MathVista and MathVerse are only described, and are composed here from the public prompts of that family.
+`training` uses the prompt of `rlfr train`: its system prompt, images first, question and options unchanged.
 """
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlfr_eval.benchmarks.text import Sampling
+from rlfr_eval.json_types import JsonMapping
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.provenance import short_hash
+
+if TYPE_CHECKING:
+    from rlfr_eval.benchmarks.vlm_problems import VlmProblem
 
 GUESS = (
     "If you are uncertain or the problem is too complex, make a reasoned guess based on the information provided. "
     "Avoid repeating steps indefinitely—provide your best guess even if unsure. Think step by step logically, "
     "considering all relevant information before answering."
 )
-# the doubled backslash is on the wire in the released evaluation
+# the released evaluation sends the doubled backslash
 FREE = (
     "Answer the preceding question. The last line of your response should follow this format: 'Answer: "
     r"\\boxed{$FINAL_ANSWER}' (without quotes), where 'FINAL_ANSWER' is your conclusion based on the reasoning "
@@ -48,32 +52,33 @@ DIRECTLY = "Answer the question directly."
 
 
 @dataclass(frozen=True)
-class Around:
-    """What stands before and after a question."""
+class Instructions:
+    """Text before and after a question."""
 
     before: str = ""
     after: str = ""
 
 
-# by VLMEvalKit's class; what is not here gets FREE or CHOICE
-PAPER: Mapping[str, Around] = {
-    "MathVista": Around(before=SOLVE),
-    "MathVerse": Around(SOLVE_SHORT, STEP_BY_STEP),
-    "MathVision": Around(after=FREE),
-    "LogicVista": Around(after=FREE),
-    "VisuLogic": Around(after=f"{DIRECTLY}\n{CHOICE}"),
-    "WeMath": Around(),
+# VLMEvalKit's class -> instructions; other classes get FREE or CHOICE after the question
+PAPER: Mapping[str, Instructions] = {
+    "MathVista": Instructions(before=SOLVE),
+    "MathVerse": Instructions(SOLVE_SHORT, STEP_BY_STEP),
+    "MathVision": Instructions(after=FREE),
+    "LogicVista": Instructions(after=FREE),
+    "VisuLogic": Instructions(after=f"{DIRECTLY}\n{CHOICE}"),
+    "WeMath": Instructions(),
 }
 
 
 @dataclass(frozen=True)
 class VlmPreset:
-    """A way to ask.
+    """A prompt preset with its sampling.
 
     Attributes:
-        version: raised whenever a text or the sampling changes.
-        compare: by whom MathVista's free-form answers are compared: `vlmeval`, or `grader`.
-        extra_body: of each request.
+        version: increased whenever a text or the sampling changes.
+        about: description for `rlfr-eval list`.
+        compare: what compares MathVista's free-form answers: `vlmeval` or `grader`.
+        extra_body: further fields of each request.
     """
 
     name: str
@@ -81,34 +86,34 @@ class VlmPreset:
     about: str
     sampling: Sampling
     compare: str = "vlmeval"
-    extra_body: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    extra_body: JsonMapping = dataclasses.field(default_factory=dict)
 
-    def parts(self, problem: Any, family: str) -> list[dict[str, str]]:
-        """Texts and images of the user's message, in order."""
+    def parts(self, problem: "VlmProblem", family: str) -> list[Mapping[str, str]]:
+        """Return the texts and images of the user's message in order."""
         if self.name == "official":
             return list(problem.parts)
         images = [part for part in problem.parts if "image" in part]
         if self.name == "training":
-            return [*images, {"text": problem.with_options}]
+            return [*images, {"text": problem.question_with_options}]
+        instructions = self._instructions(problem, family)
         if family not in PAPER and len(images) > 1:
-            return [
-                *problem.parts,
-                {"text": "\n" + self._around(problem, family).after},
-            ]  # images stand where they must
-        around = self._around(problem, family)
-        # WeMath is asked in VLMEvalKit's own words, the others by their bare question
-        asked = problem.text if family == "WeMath" else problem.question if family in PAPER else problem.with_options
-        text = "\n".join(part for part in (around.before, asked, around.after) if part)
+            # keep the images interleaved with the text
+            return [*problem.parts, {"text": "\n" + instructions.after}]
+        if family == "WeMath":  # in VLMEvalKit's words
+            question = problem.text
+        else:
+            question = problem.question if family in PAPER else problem.question_with_options
+        text = "\n".join(part for part in (instructions.before, question, instructions.after) if part)
         return [{"text": text}, *images]
 
-    def _around(self, problem: Any, family: str) -> Around:
-        return PAPER.get(family) or Around(after=CHOICE if problem.letters else FREE)
+    def _instructions(self, problem: "VlmProblem", family: str) -> Instructions:
+        return PAPER.get(family) or Instructions(after=CHOICE if problem.letters else FREE)
 
     def digest(self, family: str, system: str) -> str:
-        """Hash of everything that is added to a question of this family."""
-        around = [vars(PAPER.get(family, Around())), FREE, CHOICE] if self.name == "paper" else []
-        told = [self.name, self.version, self.compare, dict(self.extra_body), around, system]
-        return short_hash(told, 12, sort_keys=False)
+        """Return a hash of everything that is added to a question of this family."""
+        instructions = [vars(PAPER.get(family, Instructions())), FREE, CHOICE] if self.name == "paper" else []
+        fields = [self.name, self.version, self.compare, dict(self.extra_body), instructions, system]
+        return short_hash(fields, 12, sort_keys=False)
 
 
 PRESETS = {
@@ -116,21 +121,28 @@ PRESETS = {
     for preset in (
         VlmPreset("official", 1, "VLMEvalKit's own prompt, greedy", Sampling(max_tokens=4096)),
         VlmPreset(
-            "paper", 1, "chain of thought and sampling as in the RLFR paper's evaluation; context 8192",
-            Sampling(temperature=0.01, top_p=0.001, top_k=1, max_tokens=0, seed=3407), "grader",
-            {"repetition_penalty": 1.0, "presence_penalty": 0.0},
+            name="paper",
+            version=1,
+            about="chain of thought and sampling as in the RLFR paper's evaluation; context 8192",
+            sampling=Sampling(temperature=0.01, top_p=0.001, top_k=1, max_tokens=0, seed=3407),
+            compare="grader",
+            extra_body={"repetition_penalty": 1.0, "presence_penalty": 0.0},
         ),
-        VlmPreset("training", 1, "as `rlfr train` asked: its system prompt, images first, greedy",
-                  Sampling(max_tokens=4096)),
+        VlmPreset(
+            name="training",
+            version=1,
+            about="as `rlfr train` asked: its system prompt, images first, greedy",
+            sampling=Sampling(max_tokens=4096),
+        ),
     )
-}  # fmt: skip
+}
 
 
 def vlm_preset(name: str) -> VlmPreset:
-    """The preset of this name.
+    """Return a preset by name.
 
     Raises:
-        UserError: there is none.
+        UserError: an unknown name.
     """
     if name not in PRESETS:
         raise UserError(f"Unknown preset {name!r}.{nearest(name, PRESETS)} Known: {', '.join(PRESETS)}.")

@@ -105,14 +105,14 @@ def read_extra_body(options: argparse.Namespace) -> dict[str, Any]:
 
 def read_serving(options: argparse.Namespace, settings: Settings, more: str = "") -> "ServingOptions":
     """How the model is reached. `more` are options for vLLM in front of the user's."""
-    from rlfr_eval.model.server import fill
+    from rlfr_eval.model.server import fill_command
     from rlfr_eval.model.serving import ServingOptions
 
     command = "" if options.base_url else settings["RLFR_EVAL_SERVER_CMD"]
-    arguments = fill(options.server_args)
+    arguments = fill_command(options.server_args)
     given = any(word.startswith(more.split()[0]) for word in arguments) if more else True
     if not (given or options.base_url or command):
-        arguments = [*fill(more), *arguments]
+        arguments = [*fill_command(more), *arguments]
     return ServingOptions(
         options.model, options.base_url, command, tuple(arguments), options.server_port, options.adapter,
         options.base_model,

@@ -62,9 +62,9 @@ def _vlm(options: argparse.Namespace) -> Iterator[Any]:
     from rlfr_eval.benchmarks.vlm_fetch import fetch_vlm
     from rlfr_eval.benchmarks.vlm_presets import vlm_preset
     from rlfr_eval.commands.vlm import vlm_data_folder
-    from rlfr_eval.progress import bytes_bar
+    from rlfr_eval.progress import download_bar
     from rlfr_eval.settings import load_settings
 
     data_dir = vlm_data_folder(load_settings({"LMUData": options.data_dir}))
     for benchmark in resolve_vlm(options.names, vlm_preset("official"), data_dir):
-        yield benchmark, partial(fetch_vlm, benchmark, data_dir, options.relock, bytes_bar(benchmark.name))
+        yield benchmark, partial(fetch_vlm, benchmark, data_dir, options.relock, download_bar(benchmark.name))

@@ -87,7 +87,7 @@ def _evaluation(options: argparse.Namespace) -> "Evaluation":
 
 
 def _benchmarks(options: argparse.Namespace) -> "list[Benchmark]":
-    from rlfr_eval.benchmarks.text import changed, resolve
+    from rlfr_eval.benchmarks.text import resolve, with_overrides
 
     overrides = {name: getattr(options, name) for name in OVERRIDES}
-    return [changed(benchmark, **overrides) for benchmark in resolve(options.suite)]
+    return [with_overrides(benchmark, **overrides) for benchmark in resolve(options.suite)]

@@ -56,14 +56,15 @@ def run(options: argparse.Namespace) -> int:
 
 def _json(benchmark: Any, problem: Any) -> str:
     return json.dumps({
-        "benchmark": benchmark.name, "id": problem.id, "prompt": benchmark.asked(problem), "golds": problem.golds,
+        "benchmark": benchmark.name, "id": problem.id, "prompt": benchmark.prompt_text(problem),
+        "golds": problem.golds,
         "images": [{"file": path, **image_facts(path)} for path in problem.images], "fields": dict(problem.fields),
     })  # fmt: skip
 
 
 def _text(benchmark: Any, problem: Any) -> str:
     lines = [f"=== {benchmark.name} {problem.id}  ({benchmark.prompt}, scored as {benchmark.family})",
-             benchmark.asked(problem)]  # fmt: skip
+             benchmark.prompt_text(problem)]  # fmt: skip
     for path in problem.images:
         facts = image_facts(path)
         lines.append(f"--- image {path}: {facts['size']}, {facts['mode']}, {facts['bytes']} bytes")

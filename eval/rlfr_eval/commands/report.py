@@ -100,7 +100,7 @@ def _samples(options: argparse.Namespace, names: Sequence[str], stores: "Sequenc
             with reopen(store, load_settings(), options.data_dir, whole=True) as reopened:
                 samples.add_problems(number, reopened.chosen, wanted)
         except UserError as error:
-            samples.unknown.append(f"The problems of {name} could not be read again: {error}")
+            samples.unreadable.append(f"The problems of {name} could not be read again: {error}")
     return samples
 
 

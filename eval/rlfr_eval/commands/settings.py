@@ -33,12 +33,12 @@ def run(options: argparse.Namespace) -> int:
     except UserError as error:
         judge, code = f"CONFLICT: {error}", EXIT_USER_ERROR
     if options.json:
-        shown = {value.name: {"value": value.shown, "from": value.origin} for value in settings.values.values()}
+        shown = {value.name: {"value": value.display_text, "from": value.origin} for value in settings.values.values()}
         print(json.dumps({"settings": shown, "env_file": str(settings.env_file or ""), "judge": judge}))
         return code
     from rlfr_eval.report.table import aligned
 
-    rows = [(value.name, value.shown, value.origin) for value in settings.values.values()]
+    rows = [(value.name, value.display_text, value.origin) for value in settings.values.values()]
     print(aligned([("setting", "value", "from"), *rows]))
     print(f".env: {settings.env_file or 'none found'}\njudge: {judge}")
     return code

@@ -42,7 +42,11 @@ def run(options: argparse.Namespace) -> int:
         problem = next(problem for problem in problems if problem.id == row["problem"])
         own = [verdict for verdict in verdicts if verdict["id"] == row["id"]]
         if options.json:
-            print(json.dumps({**row, "golds": problem.golds, "question": benchmark.asked(problem), "verdicts": own}))
+            print(
+                json.dumps(
+                    {**row, "golds": problem.golds, "question": benchmark.prompt_text(problem), "verdicts": own}
+                )
+            )
         else:
             print(_text(row, problem, benchmark, own))
     return 0
@@ -51,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
 def _text(row: dict[str, Any], problem: Any, benchmark: Any, verdicts: list[dict[str, Any]]) -> str:
     parts = [
         f"=== {row['id']}  finish: {row['finish_reason']}, {row['completion_tokens']} tokens, {row['seconds']} s",
-        f"--- prompt ({benchmark.prompt})\n{benchmark.asked(problem)}",
+        f"--- prompt ({benchmark.prompt})\n{benchmark.prompt_text(problem)}",
         f"--- gold\n{' | '.join(problem.golds)}",
         f"--- raw answer\n{row['raw']}",
         f"--- extracted ({row['how']})\n{row['extracted']}",

@@ -142,12 +142,12 @@ def _pixels(options: argparse.Namespace, trained: "TrainingPrompt") -> dict[str,
 
 
 def _benchmarks(options: argparse.Namespace, trained: "TrainingPrompt", data_dir: Path) -> "list[VlmBenchmark]":
-    from rlfr_eval.benchmarks.text import changed
+    from rlfr_eval.benchmarks.text import with_overrides
     from rlfr_eval.benchmarks.vlm import resolve_vlm
     from rlfr_eval.benchmarks.vlm_presets import vlm_preset
 
     sampling = {name: getattr(options, name) for name in SAMPLING}
     return [
-        dataclasses.replace(changed(one, **sampling), system_prompt=trained.system_prompt, jpeg=options.jpeg)
+        dataclasses.replace(with_overrides(one, **sampling), system_prompt=trained.system_prompt, jpeg=options.jpeg)
         for one in resolve_vlm(options.data, vlm_preset(options.preset), data_dir)
     ]

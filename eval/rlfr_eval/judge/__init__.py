@@ -1,1 +1,1 @@
-"""A judge model for what rules leave undecided: right, wrong, or still undecided, never a guess."""
+"""The judge model for answers that rules leave undecided: prompts, reply parsing, cache, budget, known cases."""

@@ -1,4 +1,4 @@
-"""A hard limit on what a judge may cost, in tokens and in dollars."""
+"""A hard limit on the tokens and dollars that a judge may cost."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Budget:
-    """Tokens and money, spent and reserved for requests on their way.
+    """Tokens and dollars spent so far, and tokens reserved for requests in flight.
 
     Attributes:
         tokens, usd: limits; infinity for none.
@@ -22,7 +22,7 @@ class Budget:
     _reserved: tuple[int, int] = (0, 0)
 
     def cost(self, input_tokens: int, output_tokens: int) -> float:
-        """US dollars.
+        """Return the price in US dollars.
 
         >>> Budget(input_price=2.0, output_price=10.0).cost(1_000_000, 100_000)
         3.0
@@ -31,10 +31,11 @@ class Budget:
 
     @property
     def spent(self) -> float:
+        """US dollars spent so far."""
         return self.cost(self.input_tokens, self.output_tokens)
 
     def reserve(self, input_tokens: int, output_tokens: int) -> bool:
-        """Set a request's worst case aside; False when the limit could be passed."""
+        """Reserve a request's worst case. Returns False, and reserves nothing, if it could exceed a limit."""
         inputs, outputs = self._reserved[0] + input_tokens, self._reserved[1] + output_tokens
         total = (self.input_tokens + inputs, self.output_tokens + outputs)
         if sum(total) > self.tokens or self.cost(*total) > self.usd:
@@ -43,7 +44,7 @@ class Budget:
         return True
 
     def settle(self, reserved: tuple[int, int], used: tuple[int, int]) -> None:
-        """Replace what was set aside by what was used."""
+        """Replace a reservation by the tokens used. Both are (input tokens, output tokens)."""
         self._reserved = (self._reserved[0] - reserved[0], self._reserved[1] - reserved[1])
         self.input_tokens += used[0]
         self.output_tokens += used[1]

@@ -1,18 +1,17 @@
-"""Replies that were paid for once: shared across runs, never across judges. What could not be read is not kept."""
+"""Cache of judge replies, shared across runs and keyed by judge. Replies that could not be parsed are not stored."""
 
 import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from rlfr_eval.json_types import JsonMapping
 from rlfr_vlm.errors import UserError
 
 
 class VerdictCache:
-    """An SQLite file; safe for several processes at once."""
+    """An SQLite file that several processes may use at once."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -29,17 +28,17 @@ class VerdictCache:
             ) from None
 
     @staticmethod
-    def key(judge: str, body: Mapping[str, Any]) -> str:
-        """Hash of the judge that is served and of the whole request: prompt, question, golds, prediction, settings."""
+    def key(judge: str, body: JsonMapping) -> str:
+        """Return a hash of the judge's identity and the whole request: prompt, answer and sampling settings."""
         return hashlib.sha256(json.dumps([judge, body], sort_keys=True).encode()).hexdigest()
 
     def get(self, key: str) -> tuple[str, str] | None:
-        """What was read from the reply (a verdict, an extracted answer), and the raw reply."""
-        found = self._database.execute("SELECT verdict, reply FROM verdicts WHERE key = ?", (key,)).fetchone()
-        return (found[0], found[1]) if found else None
+        """Return the parsed value (a verdict or an extracted answer) and the raw reply, or None."""
+        row = self._database.execute("SELECT verdict, reply FROM verdicts WHERE key = ?", (key,)).fetchone()
+        return (row[0], row[1]) if row else None
 
     def put(self, key: str, judge: str, value: str, reply: str) -> None:
-        """Keep what was read from a reply."""
+        """Store the parsed value of a reply and the raw reply."""
         with self._database:
             self._database.execute(
                 "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?)",

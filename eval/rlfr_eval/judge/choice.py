@@ -1,4 +1,4 @@
-"""Which judge is in force, who named it, and what to do when two are named."""
+"""Choose the judge from the settings, and refuse settings that name two judges."""
 
 from dataclasses import dataclass, field
 
@@ -7,20 +7,20 @@ from rlfr_eval.settings import Settings
 from rlfr_vlm.errors import UserError
 
 MODEL_NAMES = ("JUDGE_MODEL", "USED_MODEL")
-URL_NAMES = ("JUDGE_BASE_URL", "API_URL", "OPENAI_API_BASE", "CLIENT_IP")  # the first one wins
+URL_NAMES = ("JUDGE_BASE_URL", "API_URL", "OPENAI_API_BASE", "CLIENT_IP")  # in order of precedence
 OPENAI = "https://api.openai.com/v1"
-RANK = ("command line", "environment", ".env", "default")
+PRECEDENCE = ("command line", "environment", ".env", "default")  # of origins, highest first
 
 
 @dataclass(frozen=True)
 class JudgeChoice:
-    """A judge before it is reached.
+    """The judge that the settings name, before any connection.
 
     Attributes:
-        local: path or id of a model to serve here; "" for a server that runs already.
-        url: where it answers; "" for a local one.
-        model: what to ask there; "" for the only one it serves.
-        named_by: the setting that named it, and where that came from.
+        local: path or id of a model to serve here; "" for a running server.
+        url: address of the running server; "" for a local judge.
+        model: model to request; "" for the only one that the server serves.
+        named_by: the setting that names the judge, with its origin.
     """
 
     local: str = ""
@@ -31,7 +31,7 @@ class JudgeChoice:
 
 
 def choose_judge(settings: Settings, none: bool = False) -> JudgeChoice | None:
-    """The judge in force, or None.
+    """Return the judge that the settings name, or None.
 
     Args:
         none: the user asked for no judge.
@@ -39,28 +39,28 @@ def choose_judge(settings: Settings, none: bool = False) -> JudgeChoice | None:
     Raises:
         UserError: two judges are named, or one is named without a server.
     """
-    if none or _says_none(settings):
+    if none or _judge_disabled(settings):
         return None
-    model_name = _only(settings, MODEL_NAMES)
-    named = _named(settings)
-    if not named:
+    model_setting = _model_setting(settings)
+    server_settings = _server_settings(settings)
+    if not server_settings:
         key = settings["JUDGE_API_KEY"] or settings["OPENAI_API_KEY"]
-        if model_name and key:
-            return JudgeChoice("", OPENAI, settings[model_name], key, _source(settings, model_name))
+        if model_setting and key:
+            return JudgeChoice("", OPENAI, settings[model_setting], key, _source(settings, model_setting))
         if settings["JUDGE_MODEL"]:
             raise UserError(
                 f"{_source(settings, 'JUDGE_MODEL')} names a judge, but no server. Set JUDGE_BASE_URL (and "
-                "JUDGE_API_KEY if it wants one), or LOCAL_LLM to serve a model here; --judge none uses rules alone."
+                "JUDGE_API_KEY if it needs one), or LOCAL_LLM to serve a model here; --judge none uses rules alone."
             )
         return None
-    winner = named[0]
-    # a flag was typed for this very run; between what lies about in files and environment we do not choose
-    typed = settings.origin(winner) == RANK[0]
-    rivals = [name for name in named[1:] if not typed or settings.origin(name) == RANK[0]]
+    winner = server_settings[0]
+    # A flag was typed for this run and decides. Between environment and file, the user has to.
+    by_flag = settings.origin(winner) == PRECEDENCE[0]
+    rivals = [name for name in server_settings[1:] if not by_flag or settings.origin(name) == PRECEDENCE[0]]
     different = [name for name in rivals if _server(settings, name) != _server(settings, winner)]
     if different:
         raise UserError(
-            f"Two judges are named: {_shown(settings, winner)} and {_shown(settings, different[0])}. "
+            f"Two judges are named: {_server_source(settings, winner)} and {_server_source(settings, different[0])}. "
             f"{winner} would win, because {_why(settings, winner, different[0])}; unset the one you do not mean, or"
             " say which with --judge-base-url or --judge-local."
         )
@@ -68,48 +68,51 @@ def choose_judge(settings: Settings, none: bool = False) -> JudgeChoice | None:
     if winner == "LOCAL_LLM":
         return JudgeChoice(local=settings[winner], model=settings["JUDGE_MODEL"], named_by=source)
     url = base_url(settings[winner], winner)
-    return JudgeChoice("", url, settings[model_name] if model_name else "", _key(settings, winner, url), source)
+    model = settings[model_setting] if model_setting else ""
+    return JudgeChoice("", url, model, _key(settings, winner, url), source)
 
 
-def _says_none(settings: Settings) -> bool:
-    """RLPR's scripts say `USED_MODEL=no_api` for rules alone, whatever address is left in the environment."""
-    ours = settings["LOCAL_LLM"] or settings["JUDGE_BASE_URL"] or settings["JUDGE_MODEL"]
-    return settings.values["USED_MODEL"].text.strip().lower() == "no_api" and not ours
+def _judge_disabled(settings: Settings) -> bool:
+    """Return whether `USED_MODEL=no_api` is set, with which RLPR's scripts ask for rules alone despite an address."""
+    judge = settings["LOCAL_LLM"] or settings["JUDGE_BASE_URL"] or settings["JUDGE_MODEL"]
+    return settings.values["USED_MODEL"].text.strip().lower() == "no_api" and not judge
 
 
-def _only(settings: Settings, names: tuple[str, ...]) -> str:
-    """The name that is set, "" when none is.
+def _model_setting(settings: Settings) -> str:
+    """Return the name of the setting that names the judge model; "" if none does.
 
     Raises:
-        UserError: two are set to different things, and neither on the command line.
+        UserError: two settings name different models, and neither was given on the command line.
     """
-    found = sorted((name for name in names if settings[name]), key=lambda name: RANK.index(settings.origin(name)))
-    values = {settings[name] for name in found}
-    if len(values) > 1 and settings.origin(found[0]) != RANK[0]:
-        both = " and ".join(f"{name}={settings[name]} ({settings.origin(name)})" for name in found)
-        raise UserError(f"Two judge models are named: {both}. {found[0]} would win; unset the other one.")
-    return found[0] if found else ""
+    names = sorted(
+        (name for name in MODEL_NAMES if settings[name]), key=lambda name: PRECEDENCE.index(settings.origin(name))
+    )
+    values = {settings[name] for name in names}
+    if len(values) > 1 and settings.origin(names[0]) != PRECEDENCE[0]:
+        both = " and ".join(f"{name}={settings[name]} ({settings.origin(name)})" for name in names)
+        raise UserError(f"Two judge models are named: {both}. {names[0]} would win; unset the other one.")
+    return names[0] if names else ""
 
 
 def _key(settings: Settings, name: str, url: str) -> str:
-    """The key for a server: OPENAI_API_KEY does not go to one named JUDGE_BASE_URL, unless that is OpenAI's."""
+    """Return the key for a server. A server named by JUDGE_BASE_URL gets OPENAI_API_KEY only if it is OpenAI's."""
     shared = name != "JUDGE_BASE_URL" or url == OPENAI
     key = "JUDGE_API_KEY" if settings["JUDGE_API_KEY"] else "OPENAI_API_KEY" if shared else ""
     if not key or not settings[key]:
         return ""
-    if settings.origin(name) == RANK[0] != settings.origin(key):
-        # a key that lies beside the address of another server was meant for that one
-        known = [settings.below.get(other, settings.values[other]) for other in URL_NAMES]
-        beside = [value for value in known if value.text and value.origin == settings.origin(key)]
-        if beside and all(base_url(value.text, value.name) != url for value in beside):
+    if settings.origin(name) == PRECEDENCE[0] != settings.origin(key):
+        # A key of the same origin as another server's address was meant for that server.
+        addresses = [settings.overridden.get(url_name, settings.values[url_name]) for url_name in URL_NAMES]
+        same_origin = [value for value in addresses if value.text and value.origin == settings.origin(key)]
+        if same_origin and all(base_url(value.text, value.name) != url for value in same_origin):
             return ""
     return settings[key]
 
 
-def _named(settings: Settings) -> list[str]:
-    """Settings that name a judge's server, the strongest first: by origin, then local before remote."""
+def _server_settings(settings: Settings) -> list[str]:
+    """Return the settings that name a judge's server, sorted by precedence of origin, local before remote."""
     names = [name for name in ("LOCAL_LLM", *URL_NAMES) if settings[name]]
-    return sorted(names, key=lambda name: RANK.index(settings.origin(name)))
+    return sorted(names, key=lambda name: PRECEDENCE.index(settings.origin(name)))
 
 
 def _server(settings: Settings, name: str) -> str:
@@ -120,13 +123,13 @@ def _source(settings: Settings, name: str) -> str:
     return f"{name} ({settings.origin(name)})"
 
 
-def _shown(settings: Settings, name: str) -> str:
+def _server_source(settings: Settings, name: str) -> str:
     return f"{name}={_server(settings, name)} ({settings.origin(name)})"
 
 
-def _why(settings: Settings, winner: str, other: str) -> str:
-    if settings.origin(winner) != settings.origin(other):
-        return f"the {settings.origin(winner)} stands above the {settings.origin(other)}"
+def _why(settings: Settings, winner: str, loser: str) -> str:
+    if settings.origin(winner) != settings.origin(loser):
+        return f"the {settings.origin(winner)} stands above the {settings.origin(loser)}"
     if winner == "LOCAL_LLM":
         return "a local judge is preferred to a remote one, as in the released scripts"
     return f"{winner} is the more specific name"

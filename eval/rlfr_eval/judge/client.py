@@ -1,75 +1,72 @@
-"""Ask the judge: from the cache, within the budget, and whatever goes wrong is undecided with its reason."""
+"""Ask a judge for verdicts: cache first, within the budget; a failure leaves the answer undecided with a reason."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
-from rlfr_eval.concurrency import together
+from rlfr_eval.concurrency import gather_or_cancel
+from rlfr_eval.json_types import JsonMapping, JsonObject
 from rlfr_eval.judge.budget import Budget
 from rlfr_eval.judge.cache import VerdictCache
-from rlfr_eval.judge.prompt import JudgeReason, judge_messages, read_verdict
-from rlfr_eval.model.answering import GIVE_UP
-from rlfr_eval.model.endpoint import TOO_LONG, Endpoint, Fault
+from rlfr_eval.judge.prompt import Messages, judge_messages
+from rlfr_eval.judge.replies import JudgeReason, ParsedReply, ReplyReader, read_verdict
+from rlfr_eval.model.answering import MAX_FAILURES_IN_A_ROW
+from rlfr_eval.model.endpoint import TOO_LONG, Endpoint, Fault, Usage
 from rlfr_eval.run.folder import RunStore
 from rlfr_vlm.grading import Verdict
 from rlfr_vlm.grading.extract import remove_reasoning
 
-BYTES_PER_TOKEN = 2  # on the safe side for text, mathematics and other scripts; usage settles
-UNPAID = ("connection", "rate limit", "server error", "refused", TOO_LONG)
+BYTES_PER_TOKEN = 2  # low for text, mathematics and non-Latin scripts, so that token counts are overestimated
+UNBILLED_FAULTS = ("connection", "rate limit", "server error", "refused", TOO_LONG)
 
 
-class OverBudget(Exception):
-    """Another try could pass the limit."""
-
-
-class Reading(NamedTuple):
-    """What was read from a reply; None when nothing can be trusted, and why."""
-
-    value: str | None
-    reason: str = ""
+class BudgetExceeded(Exception):
+    """Another try could exceed the budget."""
 
 
 @dataclass(frozen=True)
-class Said:
-    """A judge's reply and what was read from it."""
+class JudgeReply:
+    """One reply of a judge with its parsed value.
+
+    Attributes:
+        value: the parsed value; None if the reply has none, or if there is no reply.
+        reason: why `value` is None.
+        text: the raw reply, or the error message of a failed request.
+    """
 
     value: str | None
     reason: str
-    reply: str
-    cached: bool = False
-    input_tokens: int = 0
-    output_tokens: int = 0
-    seconds: float = 0.0
+    text: str
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What a judge said of one answer.
+class JudgeResult:
+    """A judge's verdict on one answer.
 
     Attributes:
-        given: what was read from its replies, where it is asked several things.
-        reader: version of what read them, where verdicts hang on it.
+        reason: why the verdict is undecided.
+        reply: the raw reply, or all of them if the judge was asked several times.
+        values: key of a prompt -> parsed reply, if VLMEvalKit's prompts were used.
+        reader: version of the reply parser, if it is part of the verdict's key.
     """
 
     verdict: Verdict
     reason: str
     reply: str
-    cached: bool = False
-    input_tokens: int = 0
-    output_tokens: int = 0
-    seconds: float = 0.0
-    given: Mapping[str, str] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+    values: Mapping[str, str] = field(default_factory=dict)
     reader: str = ""
 
 
 @dataclass
 class Judge:
-    """A judge that answers.
+    """A judge model behind a running server.
 
     Attributes:
-        identity: of the model that is served; a verdict of another one never stands for it.
-        cache: None asks anew and keeps nothing.
+        identity: name of the served model and its weights or server; verdicts of another identity do not count.
+        cache: None: ask again every time and store nothing.
+        unavailable: why the judge was given up; "" while it works.
     """
 
     endpoint: Endpoint
@@ -78,136 +75,140 @@ class Judge:
     cache: VerdictCache | None = None
     max_tokens: int = 1024
     concurrency: int = 16
-    extra_body: Mapping[str, Any] = field(default_factory=dict)
-    gone: str = ""
+    extra_body: JsonMapping = field(default_factory=dict)
+    unavailable: str = ""
 
-    async def judge(self, question: str, golds: Sequence[str], prediction: str) -> Judgement:
-        """One verdict. Never raises for what a judge can do wrong.
+    async def judge(self, question: str, golds: Sequence[str], prediction: str) -> JudgeResult:
+        """Return the verdict on one answer. Failed requests and unclear replies give `UNDECIDED`, no exception.
 
         Raises:
             UserError: the server refuses the key, or does not know the model.
         """
 
-        def read(reply: str, finish_reason: str) -> Reading:
+        def read(reply: str, finish_reason: str) -> ParsedReply:
             decision = read_verdict(reply, finish_reason, question, golds, prediction)
             decided = decision.verdict is not Verdict.UNDECIDED
-            return Reading(decision.verdict.value if decided else None, decision.reason)
+            return ParsedReply(decision.verdict.value if decided else None, decision.reason)
 
-        said = await self.ask(judge_messages(question, golds, prediction), read)
-        return Judgement(
-            Verdict.UNDECIDED if said.value is None else Verdict(said.value), said.reason, said.reply, said.cached,
-            said.input_tokens, said.output_tokens, said.seconds,
-        )  # fmt: skip
+        reply = await self.ask(judge_messages(question, golds, prediction), read)
+        verdict = Verdict.UNDECIDED if reply.value is None else Verdict(reply.value)
+        return JudgeResult(verdict, reply.reason, reply.text, reply.usage)
 
-    async def ask(self, messages: list[dict[str, Any]], read: Callable[[str, str], Reading]) -> Said:
-        """One reply, from the cache or within the budget, and what `read` makes of it.
-
-        Args:
-            read: gets the reply and its finish reason.
-        """
-        messages = [{**one, "content": sendable(one["content"])} for one in messages]
-        body = {"messages": messages, "temperature": 0.0, "max_tokens": self.max_tokens, "seed": 0,
-                "extra_body": dict(self.extra_body) or None}  # fmt: skip
+    async def ask(self, messages: Messages, read: ReplyReader) -> JudgeReply:
+        """Return one reply, from the cache or within the budget, parsed by `read`."""
+        messages = [{**message, "content": encodable(message["content"])} for message in messages]
+        body: JsonObject = {
+            "messages": messages,
+            "temperature": 0.0,
+            "max_tokens": self.max_tokens,
+            "seed": 0,
+            "extra_body": dict(self.extra_body) or None,
+        }
         key = VerdictCache.key(self.identity, body)
-        if self.cache is not None and (kept := self.cache.get(key)):
-            reading = read(kept[1], "stop")  # by today's reader; a reply that was cut off is not kept
-            return Said(reading.value, reading.reason, kept[1], cached=True)
-        reserved = (tokens_at_most(messages), self.max_tokens)
-        if not self.budget.reserve(*reserved):
-            return Said(None, JudgeReason.BUDGET, "")
-        used = (0, 0)
+        if self.cache is not None and (cached := self.cache.get(key)):
+            # Parse again with the current parser. The cache holds no reply that was cut off.
+            parsed = read(cached[1], "stop")
+            return JudgeReply(parsed.value, parsed.reason, cached[1], Usage(cached=True))
+        estimate = (tokens_at_most(messages), self.max_tokens)
+        if not self.budget.reserve(*estimate):
+            return JudgeReply(None, JudgeReason.BUDGET, "")
+        reservations, billed = [estimate], (0, 0)
 
         def on_fault(fault: Fault) -> None:
-            nonlocal used
-            if fault.kind in UNPAID:
+            nonlocal billed
+            if fault.kind in UNBILLED_FAULTS:
                 return
-            # what was written and thrown away may still be on the bill, and so may the next try
-            used = (used[0] + reserved[0], used[1] + reserved[1])
-            if not self.budget.reserve(*reserved):
-                raise OverBudget
-            held.append(reserved)
+            # A failed request may still be billed; reserve tokens for the retry, too.
+            billed = (billed[0] + estimate[0], billed[1] + estimate[1])
+            if not self.budget.reserve(*estimate):
+                raise BudgetExceeded
+            reservations.append(estimate)
 
-        held = [reserved]
         try:
             reply = await self.endpoint.ask(body, on_fault)
-            # a server that does not count is charged with the estimate
-            used = (
-                used[0] + (reserved[0] if reply.prompt_tokens is None else reply.prompt_tokens),
-                used[1] + (reserved[1] if reply.completion_tokens is None else reply.completion_tokens),
+            # If the server reports no usage, the estimate is charged.
+            billed = (
+                billed[0] + (estimate[0] if reply.prompt_tokens is None else reply.prompt_tokens),
+                billed[1] + (estimate[1] if reply.completion_tokens is None else reply.completion_tokens),
             )
         except Fault as fault:
-            return Said(None, f"{JudgeReason.FAILED}: {fault.kind}", str(fault))
-        except OverBudget:
-            return Said(None, JudgeReason.BUDGET, "")
+            return JudgeReply(None, f"{JudgeReason.FAILED}: {fault.kind}", str(fault))
+        except BudgetExceeded:
+            return JudgeReply(None, JudgeReason.BUDGET, "")
         finally:
-            self.budget.settle((sum(one[0] for one in held), sum(one[1] for one in held)), used)
-        reading = read(reply.text, reply.finish_reason)
-        if self.cache is not None and reading.value is not None:
-            self.cache.put(key, self.identity, reading.value, reply.text)
-        return Said(reading.value, reading.reason, reply.text, False, *used, reply.seconds)
+            inputs, outputs = zip(*reservations, strict=True)
+            self.budget.settle((sum(inputs), sum(outputs)), billed)
+        parsed = read(reply.text, reply.finish_reason)
+        if self.cache is not None and parsed.value is not None:
+            self.cache.put(key, self.identity, parsed.value, reply.text)
+        return JudgeReply(parsed.value, parsed.reason, reply.text, Usage(*billed, reply.seconds))
 
     async def judge_rows(
         self,
-        rows: Iterator[dict[str, Any]],
+        rows: Iterator[JsonObject],
         decide: "Decide",
         store: RunStore,
-        on_judged: Callable[[Judgement], None] = lambda judgement: None,
+        on_judged: Callable[[JudgeResult], None] = lambda result: None,
     ) -> None:
-        """Judge answers, a bounded number at a time; each verdict is stored when it arrives.
+        """Judge answers with bounded concurrency; each verdict is stored when it arrives.
 
-        A judge that fails many times in a row is given up: `gone` says why, and the rest is not asked in vain.
+        After many failures in a row the judge is given up: `unavailable` says why, and no further answer is sent.
         """
-        in_a_row = 0
+        failures_in_a_row = 0
 
         async def work() -> None:
-            nonlocal in_a_row
+            nonlocal failures_in_a_row
             for row in rows:
-                if self.gone:
+                if self.unavailable:
                     return
-                judgement = await decide(self, row)
-                store.verdicts.append(verdict_row(row, self.identity, judgement))
-                on_judged(judgement)
-                in_a_row = in_a_row + 1 if judgement.reason.startswith(JudgeReason.FAILED) else 0
-                if in_a_row >= max(GIVE_UP, self.concurrency):
-                    self.gone = f"{in_a_row} answers in a row could not be judged; the last: {judgement.reply}"
+                result = await decide(self, row)
+                store.verdicts.append(verdict_row(row, self.identity, result))
+                on_judged(result)
+                failures_in_a_row = failures_in_a_row + 1 if result.reason.startswith(JudgeReason.FAILED) else 0
+                if failures_in_a_row >= max(MAX_FAILURES_IN_A_ROW, self.concurrency):
+                    self.unavailable = (
+                        f"{failures_in_a_row} answers in a row could not be judged; the last: {result.reply}"
+                    )
 
-        await together(work() for _ in range(self.concurrency))
+        await gather_or_cancel(work() for _ in range(self.concurrency))
 
 
-Decide = Callable[[Judge, dict[str, Any]], Awaitable[Judgement]]
+Decide = Callable[[Judge, JsonObject], Awaitable[JudgeResult]]  # judges one stored answer
 
 
-def sendable(text: str) -> str:
-    """Text that can be encoded: what a model says may hold half a character."""
+def encodable(text: str) -> str:
+    """Return text that UTF-8 can encode: a model's output may hold half of a surrogate pair."""
     return text.encode(errors="replace").decode()
 
 
-def tokens_at_most(messages: Sequence[Mapping[str, Any]]) -> int:
-    """More tokens than the messages will have, without knowing the tokenizer."""
+def tokens_at_most(messages: Messages) -> int:
+    """Return an upper bound of the messages' tokens, without a tokenizer."""
     return sum(len(message["content"].encode(errors="replace")) for message in messages) // BYTES_PER_TOKEN
 
 
-def prediction_of(row: Mapping[str, Any]) -> str:
-    """What the judge sees of an answer: what was extracted, else the end of what is visible."""
-    if row["extracted"]:
-        return row["extracted"]
-    return row.get("visible", remove_reasoning(row["raw"])[0]).strip()
+def prediction_of(row: JsonMapping) -> str:
+    """Return the part of an answer that the judge receives: the extracted answer, else the visible text."""
+    extracted: str | None = row["extracted"]
+    if extracted:
+        return extracted
+    visible: str = row.get("visible", remove_reasoning(row["raw"])[0])
+    return visible.strip()
 
 
-def verdict_row(row: Mapping[str, Any], identity: str, judgement: Judgement) -> dict[str, Any]:
-    """The line that is kept of a verdict on an answer."""
+def verdict_row(row: JsonMapping, identity: str, result: JudgeResult) -> JsonObject:
+    """Return the line of verdicts.jsonl for a judge's verdict."""
     return {
         "id": row["id"],
         "by": "judge",
         "answer": row["digest"],
         "judge": identity,
-        "verdict": judgement.verdict.value,
-        "reason": judgement.reason,
-        "reply": judgement.reply,
-        "cached": judgement.cached,
-        "input_tokens": judgement.input_tokens,
-        "output_tokens": judgement.output_tokens,
-        **({"given": dict(judgement.given)} if judgement.given else {}),
-        **({"reader": judgement.reader} if judgement.reader else {}),
+        "verdict": result.verdict.value,
+        "reason": result.reason,
+        "reply": result.reply,
+        "cached": result.usage.cached,
+        "input_tokens": result.usage.input_tokens,
+        "output_tokens": result.usage.output_tokens,
+        **({"given": dict(result.values)} if result.values else {}),
+        **({"reader": result.reader} if result.reader else {}),
         "time": round(time.time(), 3),
     }

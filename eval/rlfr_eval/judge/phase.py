@@ -12,11 +12,12 @@ from typing import Any
 
 from rlfr_eval.judge.budget import Budget
 from rlfr_eval.judge.choice import JudgeChoice
-from rlfr_eval.judge.client import Decide, Judge, Judgement, prediction_of, tokens_at_most
-from rlfr_eval.judge.known_cases import Cases
-from rlfr_eval.judge.prompt import JudgeReason, judge_messages
+from rlfr_eval.judge.client import Decide, Judge, JudgeResult, prediction_of, tokens_at_most
+from rlfr_eval.judge.known_cases import KnownCases
+from rlfr_eval.judge.prompt import judge_messages
+from rlfr_eval.judge.replies import JudgeReason
 from rlfr_eval.judge.session import JudgeOptions, judge_session, local_identity
-from rlfr_eval.progress import bar
+from rlfr_eval.progress import answer_bar
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.score.verdicts import BATCH, Chosen, standings, undecided_answers
 from rlfr_eval.settings import Settings
@@ -50,11 +51,11 @@ class JudgingReport:
             if reason.startswith((JudgeReason.FAILED, JudgeReason.BUDGET))
         )
 
-    def add(self, judgement: Judgement) -> None:
+    def add(self, judgement: JudgeResult) -> None:
         self.asked += 1
         if judgement.reason.startswith(JudgeReason.FAILED):
             self.failure = self.failure or judgement.reply
-        self.cached += judgement.cached
+        self.cached += judgement.usage.cached
         self.outcomes[judgement.reason or judgement.verdict.value] += 1
 
     def line(self) -> str:
@@ -125,7 +126,7 @@ def compare_answers(chosen: Chosen) -> Decide:
     """Show the judge question, golds and what was extracted of an answer."""
     problems = problems_by_id(chosen)
 
-    async def decide(judge: Judge, row: dict[str, Any]) -> Judgement:
+    async def decide(judge: Judge, row: dict[str, Any]) -> JudgeResult:
         problem = problems[row["benchmark"], row["problem"]]
         return await judge.judge(problem.question, problem.golds, prediction_of(row))
 
@@ -133,7 +134,7 @@ def compare_answers(chosen: Chosen) -> Decide:
 
 
 async def check_first(
-    choice: JudgeChoice, settings: Settings, folder: Path, options: JudgeOptions, cases: Cases | None = None
+    choice: JudgeChoice, settings: Settings, folder: Path, options: JudgeOptions, cases: KnownCases | None = None
 ) -> Budget:
     """Reach a judge that runs and put the known cases to it, before a model is asked. Returns what is left.
 
@@ -162,7 +163,7 @@ def judge_undecided(
     *,
     checked: Budget | None = None,
     decide: Decide | None = None,
-    cases: Cases | None = None,
+    cases: KnownCases | None = None,
 ) -> JudgingReport:
     """Ask the judge about every answer that rules and this judge have left undecided so far.
 
@@ -203,9 +204,9 @@ async def _judge(
         report.identity = judge.identity
         standing = standings(store, chosen, dict.fromkeys(chosen, judge.identity))
         total = sum(1 for _ in undecided_answers(store, chosen, standing))
-        with bar(total, "judging") as shown:
+        with answer_bar(total, "judging") as shown:
 
-            def on_judged(judgement: Judgement) -> None:
+            def on_judged(judgement: JudgeResult) -> None:
                 report.add(judgement)
                 shown.update()
 
@@ -213,4 +214,4 @@ async def _judge(
             await judge.judge_rows(rows, decide, store, on_judged)
         budget = judge.budget  # with what the known cases took
         report.input_tokens, report.output_tokens, report.usd = budget.input_tokens, budget.output_tokens, budget.spent
-        report.gone = judge.gone
+        report.gone = judge.unavailable

@@ -1,4 +1,4 @@
-"""Reach the judge in force: start it if it is ours, ask who it is, check it, hand it out, stop what was started."""
+"""Connect to the chosen judge: start its server if it is local, identify it, check it, stop the server afterwards."""
 
 import dataclasses
 import math
@@ -12,11 +12,11 @@ from rlfr_eval.judge.budget import Budget
 from rlfr_eval.judge.cache import VerdictCache
 from rlfr_eval.judge.choice import JudgeChoice
 from rlfr_eval.judge.client import Judge
-from rlfr_eval.judge.known_cases import Cases, check_judge
+from rlfr_eval.judge.known_cases import KnownCases, check_judge
 from rlfr_eval.model.endpoint import Endpoint
 from rlfr_eval.model.fingerprint import fingerprint
-from rlfr_eval.model.server import HOST, Server, fill, free_port
-from rlfr_eval.progress import Clock
+from rlfr_eval.model.server import HOST, Server, fill_command, free_port
+from rlfr_eval.progress import WaitNotice
 from rlfr_eval.settings import Settings
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import cache_root
@@ -32,9 +32,10 @@ class JudgeOptions:
     """How a judge is used in one run.
 
     Attributes:
-        force: use it although it fails the check.
+        force: use the judge even if it fails the check.
         budget_tokens, budget_usd: hard limits.
-        use_cache: take verdicts from, and keep them in, the user's cache.
+        use_cache: read and write the user's cache of judge replies.
+        time_limit: seconds for one request.
     """
 
     force: bool = False
@@ -53,25 +54,25 @@ async def judge_session(
     *,
     check: bool = True,
     budget: Budget | None = None,
-    cases: Cases | None = None,
+    cases: KnownCases | None = None,
 ) -> AsyncIterator[Judge]:
-    """Yield a judge that answers.
+    """Yield a judge that is ready for requests.
 
     Args:
-        folder: takes the log of a judge that is started here.
-        check: put the known cases to it first.
-        budget: one that something was taken from already; a new one by default.
-        cases: the known cases, instead of the common ones.
+        folder: folder for the log of a judge that is started here.
+        check: run the known cases first.
+        budget: a partly spent budget; a new one by default.
+        cases: known cases to use instead of those for text.
 
     Raises:
-        UserError: it cannot be started or reached, does not serve the model asked for, or fails the check.
+        UserError: the judge cannot be started or reached, does not serve the model, or fails the check.
     """
-    fresh = prepare(choice, settings, options)
+    new_budget = check_judge_settings(choice, settings, options)
     async with AsyncExitStack() as stack:
         url = choice.url
         if choice.local:
             server = stack.enter_context(_local_server(choice, settings, folder / "judge-server.log"))
-            server.wait_ready(Clock(f"starting the judge {choice.local} (log: {server.log})"))
+            server.wait_ready(WaitNotice(f"starting the judge {choice.local} (log: {server.log})"))
             url = server.url
         endpoint = await stack.enter_async_context(
             Endpoint(url, choice.model, choice.api_key, time_limit=options.time_limit, name="the judge's server")
@@ -83,7 +84,7 @@ async def judge_session(
         judge = Judge(
             endpoint,
             identity,
-            budget or fresh,
+            budget or new_budget,
             cache,
             int(settings.number("JUDGE_MAX_TOKENS", 1)),
             int(settings.number("JUDGE_CONCURRENCY", 1)),
@@ -94,14 +95,14 @@ async def judge_session(
         yield judge
 
 
-def prepare(choice: JudgeChoice, settings: Settings, options: JudgeOptions) -> Budget:
-    """Find everything that is wrong with the settings before anything is paid for. Returns the budget.
+def check_judge_settings(choice: JudgeChoice, settings: Settings, options: JudgeOptions) -> Budget:
+    """Validate the judge's settings before any request is paid for. Returns the budget.
 
     Raises:
-        UserError: a number that is none, a budget without prices, a local judge that cannot be served.
+        UserError: an invalid number, a budget without prices, or a local judge that cannot be served.
     """
-    for name, lowest in (("JUDGE_MAX_TOKENS", 1), ("JUDGE_CONCURRENCY", 1), ("JUDGE_PORT", 0)):
-        settings.number(name, lowest)
+    for name, minimum in (("JUDGE_MAX_TOKENS", 1), ("JUDGE_CONCURRENCY", 1), ("JUDGE_PORT", 0)):
+        settings.number(name, minimum)
     settings.json_object("JUDGE_EXTRA_BODY")
     if choice.local:
         _command(choice, settings, 0)
@@ -114,26 +115,27 @@ def prepare(choice: JudgeChoice, settings: Settings, options: JudgeOptions) -> B
     return Budget(options.budget_tokens, options.budget_usd, *prices)
 
 
-async def _refuse_unfit(judge: Judge, force: bool, cases: Cases | None) -> None:
-    result = await check_judge(dataclasses.replace(judge, cache=None), cases)  # as it is now, not as it once was
+async def _refuse_unfit(judge: Judge, force: bool, cases: KnownCases | None) -> None:
+    # Without the cache: test the model that is served now.
+    result = await check_judge(dataclasses.replace(judge, cache=None), cases)
     if result.over_budget:
         raise UserError(
-            "The judge's budget is too small even to check it: a request per known case, each of up to "
-            f"JUDGE_MAX_TOKENS ({judge.max_tokens}) and JUDGE_CONCURRENCY ({judge.concurrency}) of them at a time. "
-            "Raise the budget, or lower those."
+            "The judge's budget is too small even to check it: the check sends a request per known case, each of up "
+            f"to JUDGE_MAX_TOKENS ({judge.max_tokens}) tokens, JUDGE_CONCURRENCY ({judge.concurrency}) at a time. "
+            "Raise the budget, or lower those settings."
         )
     if not result.passed and not force:
-        shown = "\n".join(f"  {line}" for line in result.lines())
+        lines = "\n".join(f"  {line}" for line in result.lines())
         raise UserError(
-            f"The judge {judge.identity} is not fit: {result.summary()}.\n{shown}\nTake another judge, or use it all "
-            "the same with --judge-force."
+            f"The judge {judge.identity} is not fit: {result.summary()}.\n{lines}\nTake another judge, or use it "
+            "anyway with --judge-force."
         )
     print(f"judge {judge.identity}: {result.summary()}", file=sys.stderr)
 
 
 def _local_server(choice: JudgeChoice, settings: Settings, log: Path) -> Server:
     port = int(settings.number("JUDGE_PORT")) or free_port()
-    return Server(_command(choice, settings, port), f"http://{HOST}:{port}/v1", log, what="the judge's server")
+    return Server(_command(choice, settings, port), f"http://{HOST}:{port}/v1", log, label="the judge's server")
 
 
 def _command(choice: JudgeChoice, settings: Settings, port: int) -> list[str]:
@@ -141,23 +143,23 @@ def _command(choice: JudgeChoice, settings: Settings, port: int) -> list[str]:
     lmdeploy = ENVIRONMENT / "bin" / "lmdeploy"
     if "{lmdeploy}" in command and not lmdeploy.exists():
         raise UserError(
-            f"{choice.named_by} asks for a local judge, but there is no {lmdeploy}. Make it with "
-            "`bash scripts/setup_judge.sh`, or say how to serve it with JUDGE_CMD."
+            f"{choice.named_by} asks for a local judge, but there is no {lmdeploy}. Install it with "
+            "`bash scripts/setup_judge.sh`, or give the command that serves the judge with JUDGE_CMD."
         )
     values = {"model": choice.local, "name": choice.model or LOCAL_NAME, "host": HOST, "port": str(port)}
-    return fill(command, lmdeploy=str(lmdeploy), **values)
+    return fill_command(command, lmdeploy=str(lmdeploy), **values)
 
 
 def local_identity(choice: JudgeChoice) -> str:
-    """Name of a judge that is served here, with the weights behind it."""
+    """Return the identity of a judge that is served here: its path and the fingerprint of its weights."""
     folder = Path(choice.local).expanduser()
     return f"{choice.local} ({fingerprint(folder)})" if folder.is_dir() else choice.local
 
 
 async def _identify(endpoint: Endpoint, choice: JudgeChoice) -> str:
-    """A name for the model that is served, with its weights or its server, without which names mean little."""
-    card = await endpoint.settle_model("JUDGE_MODEL")
+    """Return the served model's name together with its weights or its server, since names alone are ambiguous."""
+    card = await endpoint.resolve_model("JUDGE_MODEL")
     if choice.local:
         return local_identity(choice)
-    root = card.get("root")  # vLLM: the weights behind the name
+    root = card.get("root")  # vLLM reports the path of the weights here
     return f"{endpoint.model} ({endpoint.url if root in (None, endpoint.model) else root})"

@@ -1,26 +1,26 @@
-"""Known cases for a judge of VLMEvalKit's prompts, put to it on the very way that answers take."""
+"""Known cases for a judge of VLMEvalKit's prompts, sent through the same path as real answers."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rlfr_eval.benchmarks.vlm import OPEN
-from rlfr_eval.judge.client import Judge, Judgement
-from rlfr_eval.judge.known_cases import CASES, Case, Cases, compare_case
+from rlfr_eval.json_types import JsonMapping
+from rlfr_eval.judge.client import Judge, JudgeResult
+from rlfr_eval.judge.known_cases import KNOWN_CASES, KnownCase, KnownCases, judge_text_case
 from rlfr_eval.vlmeval.scoring import Scoring
 
 
 @dataclass(frozen=True)
-class LineCase(Case):
-    """A row of a data set, an answer to it, and whether that is right.
+class VlmKnownCase(KnownCase):
+    """A known case with the data set row that VLMEvalKit's scoring needs.
 
     Attributes:
-        name: a data set of VLMEvalKit of the family.
-        line: the row's cells.
+        data_set: a data set of VLMEvalKit of the case's family.
+        cells: the row, column -> value.
     """
 
-    name: str = ""
-    line: Mapping[str, Any] = field(default_factory=dict)
+    data_set: str = ""
+    cells: JsonMapping = field(default_factory=dict)
 
 
 COUNT = {"question": "How many apples are in the bowl?", "question_type": "free_form", "answer_type": "integer",
@@ -34,8 +34,8 @@ SHAPE = {"question": "Which shape has three sides", "answer": "B", "A": "the squ
          "C": "the circle", "D": "the hexagon"}  # fmt: skip
 SLOPE = {"question": "What is the slope of the line?", "answer": "2.5", "answer_type": "float"}
 
-# VLMEvalKit's class -> data set, row, answer, whether it is right. Rules can tell none of them.
-KNOWN: Mapping[str, tuple[tuple[str, Mapping[str, Any], str, bool], ...]] = {
+# VLMEvalKit's class -> data set, row, answer, whether it is right. Rules decide none of them.
+VLM_KNOWN_CASES: Mapping[str, tuple[tuple[str, JsonMapping, str, bool], ...]] = {
     "MathVista": (
         ("MathVista_MINI", COUNT, "I count them one by one and see 7 apples in all.", True),
         ("MathVista_MINI", COUNT, "I count them one by one and see 5 apples in all.", False),
@@ -69,20 +69,23 @@ KNOWN: Mapping[str, tuple[tuple[str, Mapping[str, Any], str, bool], ...]] = {
 }
 
 
-def known_cases(families: Iterable[str], scoring: Scoring) -> Cases:
-    """Cases of these families, and the common ones where a judge is asked our question or none of theirs is known."""
+def vlm_known_cases(families: Iterable[str], scoring: Scoring) -> KnownCases:
+    """Return the cases of these families.
+
+    The cases for text are added if a family is judged by our own prompt, or if no family has a case.
+    """
     families = list(dict.fromkeys(families))
-    lines = [
-        LineCase(kind, str(line["question"]), str(line["answer"]), answer, right, name, line)
-        for kind in families
-        for name, line, answer, right in KNOWN.get(kind, ())
+    vlm_cases = [
+        VlmKnownCase(family, str(cells["question"]), str(cells["answer"]), answer, right, data_set, cells)
+        for family in families
+        for data_set, cells, answer, right in VLM_KNOWN_CASES.get(family, ())
     ]
-    common = CASES if not lines or OPEN in families else ()
+    text_cases = KNOWN_CASES if not vlm_cases or OPEN in families else ()
 
-    async def put(judge: Judge, case: Case) -> Judgement:
-        if not isinstance(case, LineCase):
-            return await compare_case(judge, case)
-        item = {"line": dict(case.line), "prediction": case.answer, "given": {}, "compare": "vlmeval"}
-        return await scoring.judge_item(judge, case.name, item)
+    async def judge_case(judge: Judge, case: KnownCase) -> JudgeResult:
+        if not isinstance(case, VlmKnownCase):
+            return await judge_text_case(judge, case)
+        item = {"line": dict(case.cells), "prediction": case.answer, "given": {}, "compare": "vlmeval"}
+        return await scoring.judge_item(judge, case.data_set, item)
 
-    return Cases((*lines, *common), put)
+    return KnownCases((*vlm_cases, *text_cases), judge_case)

@@ -1,1 +1,1 @@
-"""The measured model: client, server, addresses, context length, answering."""
+"""The model under evaluation: client, server, addresses, context length, and the loop that collects answers."""

@@ -1,4 +1,4 @@
-"""A model's context is read first: what cannot fit is an error before anything is asked, never a silent cut."""
+"""Check before the first request that prompts and answers fit the model's context."""
 
 import sys
 from collections.abc import Iterable
@@ -9,38 +9,47 @@ from rlfr_eval.model.endpoint import Endpoint
 from rlfr_eval.score.verdicts import Chosen
 from rlfr_vlm.errors import UserError
 
-LONGEST_CHECKED = 3  # prompts of each benchmark whose tokens are counted
+PROMPTS_CHECKED = 3  # longest prompts of each benchmark whose tokens are counted
 
 
 def check_lengths(benchmarks: Iterable[AnyBenchmark], context: int | None) -> None:
-    """Refuse answers that could not fit even without a prompt.
+    """Refuse benchmarks whose answers could not fit even without a prompt.
 
     Args:
-        context: tokens of prompt and answer together; None when it is not known.
+        context: tokens of prompt and answer together; None if unknown.
+
+    Raises:
+        UserError: max_tokens reaches the context.
     """
     for benchmark in benchmarks:
-        wanted = benchmark.sampling.max_tokens
-        if context is not None and wanted >= context:
+        max_tokens = benchmark.sampling.max_tokens
+        if context is not None and max_tokens >= context:
             raise UserError(
-                f"{benchmark.name} asks for {wanted} tokens, but the model's context is {context}, prompt included. "
-                f"Set --max-tokens below {context}, or serve the model with a longer context."
+                f"{benchmark.name} asks for {max_tokens} tokens, but the model's context is {context}, prompt "
+                f"included. Set --max-tokens below {context}, or serve the model with a longer context."
             )
 
 
 async def check_prompts(endpoint: Endpoint, chosen: Chosen, context: int | None) -> None:
-    """Count the longest prompts, where the server can count, and refuse what cannot fit."""
+    """Count the tokens of the longest prompts, if the server can count, and refuse those that do not fit.
+
+    Raises:
+        UserError: prompt and answer together exceed the context.
+    """
     if context is None:
-        print("the server does not say its context length; a prompt that does not fit will stop the run",
-              file=sys.stderr)  # fmt: skip
+        print(
+            "the server does not say its context length; a prompt that does not fit will stop the run", file=sys.stderr
+        )
         return
     for benchmark, problems in chosen.values():
-        wanted = benchmark.sampling.max_tokens
-        for problem in sorted(problems, key=lambda problem: len(problem.asked))[-LONGEST_CHECKED:]:
+        max_tokens = benchmark.sampling.max_tokens
+        by_length = sorted(problems, key=lambda problem: len(problem.text))
+        for problem in by_length[-PROMPTS_CHECKED:]:
             count = await endpoint.count_tokens(request_body(Task(benchmark, problem, 0), {}))
-            if count is not None and count + wanted > context:
+            if count is not None and count + max_tokens > context:
                 room = context - count
                 raise UserError(
                     f"{benchmark.name}: the prompt of problem {problem.id} has {count} tokens, which leaves {room} of "
-                    f"the model's context of {context}; asked are {wanted}. Set --max-tokens {max(room, 1)} or less, "
-                    "or serve the model with a longer context."
+                    f"the model's context of {context}; asked are {max_tokens}. Set --max-tokens {max(room, 1)} or "
+                    "less, or serve the model with a longer context."
                 )

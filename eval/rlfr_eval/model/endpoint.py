@@ -1,6 +1,6 @@
-"""One client for every OpenAI-style server: bounded time, retries, and a name for everything that can go wrong.
+"""Client for OpenAI-style servers with time limits, retries and named faults.
 
-The only place that imports openai.
+No other module imports openai.
 """
 
 import asyncio
@@ -8,29 +8,64 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
+from rlfr_eval.json_types import JsonObject
 from rlfr_eval.model.urls import is_local
 from rlfr_eval.settings import redact
 from rlfr_vlm.errors import UserError
 
-FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds
-LONGEST_RETRY_AFTER = 600.0
-SHORT_LIMIT = 30.0  # seconds for what needs no model: listing models, counting tokens
-DATED = re.compile(r"-\d{4}(-?\d\d){0,2}")  # a version of what was asked, such as -2024-08-06
-ABORTED = ("abort", "error")  # reasons of vLLM and its like that are no end of an answer
+if TYPE_CHECKING:
+    import openai
+    from openai.types import Completion
+    from openai.types.chat import ChatCompletion
+
+T = TypeVar("T")
+FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds between tries
+LONGEST_RETRY_AFTER = 600.0  # seconds
+SHORT_LIMIT = 30.0  # seconds for requests without generation: listing models, counting tokens
+DATED = re.compile(r"-\d{4}(-?\d\d){0,2}")  # suffix of a model's dated version, such as -2024-08-06
+ABORTED = ("abort", "error")  # finish reasons of vLLM and similar servers for an incomplete answer
 TOO_LONG = "too long"  # prompt and answer do not fit the context
 CONTEXT_WORDS = ("context length", "max_model_len", "maximum model length", "context window", "max_tokens must be")
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What came back for one request.
+class Usage:
+    """Tokens and time of one or several requests.
 
-    `reasoning` is what the server's own parser took away from the text; `seconds` are those of the try that worked.
+    Attributes:
+        input_tokens, output_tokens: including failed tries that may be billed.
+        seconds: time of the successful tries.
+        cached: whether every reply came from a cache.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    cached: bool = False
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.seconds + other.seconds,
+            self.cached and other.cached,
+        )
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The reply to one request.
+
+    Attributes:
+        reasoning: reasoning that the server's parser removed from the text.
+        prompt_tokens, completion_tokens: as the server counts; None if it does not report them.
+        seconds: time of the successful try.
+        model: the model that the server names.
     """
 
     text: str
@@ -44,27 +79,29 @@ class Reply:
 
 
 class Fault(Exception):
-    """One request failed.
+    """A failed try of a request.
 
     Attributes:
-        kind: short name to count by.
-        again: whether to try again.
-        wait: seconds the server asked us to wait.
+        kind: short name under which faults are counted.
+        retryable: whether another try may succeed.
+        wait: seconds to wait, as the server's Retry-After header says.
     """
 
-    def __init__(self, kind: str, text: str, again: bool = True, wait: float = 0.0) -> None:
+    def __init__(self, kind: str, text: str, retryable: bool = True, wait: float = 0.0) -> None:
         super().__init__(text)
-        self.kind, self.again, self.wait = kind, again, wait
+        self.kind, self.retryable, self.wait = kind, retryable, wait
 
 
 @dataclass
 class Endpoint:
-    """A server and how patient we are with it. Use it as an async context.
+    """A server with the limits of requests to it; an async context manager.
 
     Attributes:
         time_limit: seconds for one try, from the first byte sent to the last one read.
-        max_tries: of one request, before it is given up for now.
-        faults: what went wrong so far, by kind, also when a later try worked.
+        max_tries: tries per request.
+        first_delay: seconds before the second try; doubled for each further one.
+        name: the server in messages.
+        faults: number of failed tries by kind, including those followed by a success.
     """
 
     url: str
@@ -75,7 +112,7 @@ class Endpoint:
     first_delay: float = FIRST_DELAY
     name: str = "the model's server"
     faults: Counter[str] = field(default_factory=Counter)
-    _client: Any = field(default=None, repr=False)
+    _client: "openai.AsyncOpenAI" = field(init=False, repr=False, compare=False)
 
     async def __aenter__(self) -> "Endpoint":
         import openai
@@ -87,25 +124,25 @@ class Endpoint:
             api_key=self.api_key or "EMPTY",
             max_retries=0,
             timeout=self.time_limit,
-            # a proxy between us and this machine itself can only do harm
+            # requests to this machine must bypass any proxy
             http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_local(self.url)),
         )
         return self
 
-    async def __aexit__(self, *exception: Any) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self._client.close()
 
-    async def models(self) -> list[dict[str, Any]]:
-        """The server's own list of what it serves; empty from one that has no such list.
+    async def models(self) -> list[JsonObject]:
+        """Return the server's list of models; empty if it has no such list.
 
         Raises:
-            UserError: it cannot be asked.
+            UserError: the request fails.
         """
         import openai
 
         try:
             listing = self._client.models.list()
-            page = await self._within_limit(listing, missing=openai.NotFoundError, limit=SHORT_LIMIT)
+            page = await self._within_limit(listing, allowed=openai.NotFoundError, limit=SHORT_LIMIT)
             cards = [card.model_dump() for card in page.data]
             return [card for card in cards if isinstance(card.get("id"), str) and card["id"]]
         except openai.NotFoundError:
@@ -115,32 +152,36 @@ class Endpoint:
         except (AttributeError, TypeError):
             raise UserError(f"{self.url} is no OpenAI-style server: its /models is no list.") from None
 
-    async def settle_model(self, mend: str) -> dict[str, Any]:
-        """Settle which model is asked: the one named, or the only one there is. Returns the server's card of it.
+    async def resolve_model(self, setting: str) -> JsonObject:
+        """Set `model` to the only served model if none is named. Returns the server's entry for the model.
 
         Args:
-            mend: the setting that names one, for the message.
+            setting: the setting that names the model, for messages.
 
         Raises:
-            UserError: the server cannot be asked, does not serve it, or serves several and none is named.
+            UserError: the request fails, the model is not served, or several are served and none is named.
         """
         cards = {card["id"]: card for card in await self.models()}
         if not cards and self.model:
-            return {"id": self.model}  # a server without a list; the first request tells whether the name is right
-        some = ", ".join(sorted(cards)[:10]) or "none"
+            return {"id": self.model}  # no list of models: the first request shows whether the name is right
+        names = ", ".join(sorted(cards)[:10]) or "none"
         if not self.model and len(cards) != 1:
-            raise UserError(f"{self.name} at {self.url} serves {len(cards)} models ({some}). Name one with {mend}.")
+            raise UserError(
+                f"{self.name} at {self.url} serves {len(cards)} models ({names}). Name one with {setting}."
+            )
         self.model = self.model or next(iter(cards))
         if self.model not in cards:
-            raise UserError(f"{self.name} at {self.url} does not serve {self.model!r}; it serves {some}. Name another "
-                            f"with {mend}.")  # fmt: skip
+            raise UserError(
+                f"{self.name} at {self.url} does not serve {self.model!r}; it serves {names}. Name another "
+                f"with {setting}."
+            )
         card = cards[self.model]
         parent = cards.get(str(card.get("parent") or ""), {})  # an adapter has the context of its base
         context = card.get("max_model_len") or parent.get("max_model_len")
         return {**card, "max_model_len": context if isinstance(context, int) else None}
 
-    async def count_tokens(self, body: dict[str, Any]) -> int | None:
-        """Tokens of a prompt as vLLM counts them; None from servers that cannot say."""
+    async def count_tokens(self, body: JsonObject) -> int | None:
+        """Return the tokens of a prompt as vLLM counts them; None if the server has no such route."""
         import openai
 
         root = self.url.removesuffix("/v1")
@@ -153,12 +194,16 @@ class Endpoint:
         count = reply.get("count") if isinstance(reply, dict) else None
         return count if isinstance(count, int) else None
 
-    async def ask(self, body: dict[str, Any], on_fault: Callable[[Fault], None] = lambda fault: None) -> Reply:
-        """Ask until an answer comes or the tries are used up. `on_fault` is told of every try that failed.
+    async def ask(self, body: JsonObject, on_fault: Callable[[Fault], None] = lambda fault: None) -> Reply:
+        """Send a request until it succeeds or the tries are used up.
+
+        Args:
+            body: the request without `model`.
+            on_fault: called for every failed try.
 
         Raises:
-            Fault: no answer; the last reason.
-            UserError: asking is of no use for any request: key, model.
+            Fault: the fault of the last try.
+            UserError: no request can succeed: the key is refused, or the model is unknown.
         """
         for number in range(1, self.max_tries + 1):
             try:
@@ -166,34 +211,38 @@ class Endpoint:
             except Fault as fault:
                 self.faults[fault.kind] += 1
                 on_fault(fault)
-                if not fault.again or number == self.max_tries:
+                if not fault.retryable or number == self.max_tries:
                     raise
                 backoff = min(LONGEST_DELAY, self.first_delay * 2 ** (number - 1)) * random.uniform(0.5, 1.0)
                 await asyncio.sleep(max(backoff, min(fault.wait * random.uniform(1.0, 1.1), LONGEST_RETRY_AFTER)))
         raise AssertionError("unreachable: the last try returns or raises")
 
-    async def _try(self, body: dict[str, Any], number: int) -> Reply:
+    async def _try(self, body: JsonObject, number: int) -> Reply:
         started = time.monotonic()
-        given = {"model": self.model, "stream": False, **body}
+        arguments: JsonObject = {"model": self.model, "stream": False, "extra_body": None, **body}
         chat = "messages" in body
         create = self._client.chat.completions.create if chat else self._client.completions.create
-        extra = given.pop("extra_body", None)
-        reply = await self._within_limit(create(**given, extra_body=extra))
+        reply = await self._within_limit(create(**arguments))
         try:
-            return self._read(reply, chat, time.monotonic() - started, number)
+            return self._parse(reply, chat, time.monotonic() - started, number)
         except (AttributeError, TypeError, LookupError, ValueError):  # valid JSON of another shape
             raise Fault("not JSON", "the reply is no completion") from None
 
     async def _within_limit(
-        self, request: Any, missing: type[Exception] | tuple[()] = (), limit: float | None = None
-    ) -> Any:
-        """Await a request; whatever goes wrong, but what the caller expects, becomes a Fault or a UserError."""
+        self, request: Awaitable[T], allowed: type[Exception] | tuple[()] = (), limit: float | None = None
+    ) -> T:
+        """Await a request within the time limit and convert its exceptions.
+
+        Args:
+            allowed: exceptions to raise unchanged; all others become a Fault or a UserError.
+            limit: seconds, if shorter than `time_limit`.
+        """
         import openai
 
         limit = min(self.time_limit, limit or self.time_limit)
         try:
             return await asyncio.wait_for(request, limit)
-        except missing:
+        except allowed:
             raise
         except (TimeoutError, openai.APITimeoutError):
             raise Fault("time-out", f"no whole reply within {limit:g} s") from None
@@ -201,31 +250,37 @@ class Endpoint:
             reason = error.__cause__ or error
             raise Fault("connection", self._message(f"connection lost ({type(reason).__name__})")) from None
         except openai.APIStatusError as error:
-            raise self._of_status(error) from None
+            raise self._status_error(error) from None
         except (openai.APIResponseValidationError, ValueError, RecursionError) as error:
             raise Fault("not JSON", self._message(f"the reply is no JSON ({type(error).__name__})")) from None
 
-    def _of_status(self, error: Any) -> Exception:
+    def _status_error(self, error: "openai.APIStatusError") -> Exception:
         status = error.status_code
-        text = self._message(f"HTTP {status}: {error.message}")[:500]  # cut last, or half a key could stay
+        text = self._message(f"HTTP {status}: {error.message}")[:500]  # redact first, or half a key could remain
         if status in (401, 403):
             return UserError(
                 f"{self.name} at {self.url} refuses the key ({text}). See which key is in force with "
                 "`rlfr-eval settings`."
             )
         if status == 404:
-            return UserError(f"{self.name} at {self.url} does not know {self.model!r} or the path ({text}). "
-                             "One that knows only chat needs --prompt chat, r1 or r1-nothink.")  # fmt: skip
+            return UserError(
+                f"{self.name} at {self.url} does not know {self.model!r} or the path ({text}). "
+                "A server with chat completions only needs --prompt chat, r1 or r1-nothink."
+            )
         if status in (400, 413, 422):
             if any(word in text.lower() for word in CONTEXT_WORDS):
-                return Fault(TOO_LONG, text, again=False)
-            return Fault("refused", text, again=False)
+                return Fault(TOO_LONG, text, retryable=False)
+            return Fault("refused", text, retryable=False)
         if status == 429:
             return Fault("rate limit", text, wait=retry_after(error.response.headers.get("retry-after")))
         return Fault("server error", text, wait=retry_after(error.response.headers.get("retry-after")))
 
-    def _read(self, reply: Any, chat: bool, seconds: float, number: int) -> Reply:
-        """An answer from a reply, or a Fault: a reply that says nothing is no answer."""
+    def _parse(self, reply: "ChatCompletion | Completion", chat: bool, seconds: float, number: int) -> Reply:
+        """Convert a completion.
+
+        Raises:
+            Fault: the completion is empty, incomplete, or from another model.
+        """
         if not hasattr(reply, "choices"):
             raise Fault("not JSON", "the reply is no completion")
         if not reply.choices:
@@ -238,12 +293,12 @@ class Endpoint:
         if isinstance(text, list):  # content in parts
             text = "".join(part["text"] for part in text if part.get("type") == "text")
         if choice.finish_reason in ABORTED:
-            raise Fault("aborted", f"the server broke the answer off ({choice.finish_reason})")
+            raise Fault("aborted", f"the server aborted the answer ({choice.finish_reason})")
         extra = (choice.message.model_extra or {}) if chat else {}
         reasoning = extra.get("reasoning_content") or extra.get("reasoning") or ""
         tokens = reply.usage.completion_tokens if reply.usage else None
         if not text and not reasoning and not tokens:
-            raise Fault("empty", "the reply has no text and says of no token that it was made")
+            raise Fault("empty", "the reply has no text and reports no generated token")
         return Reply(
             text=self._message(str(text or "")),
             reasoning=self._message(reasoning) if isinstance(reasoning, str) else "",
@@ -256,11 +311,12 @@ class Endpoint:
         )
 
     def _message(self, text: str) -> str:
+        """Return text that came from the server with the key masked."""
         return redact(text, [self.api_key])
 
 
 def retry_after(header: str | None) -> float:
-    """Seconds of a Retry-After header, which may also be a date; 0 without one.
+    """Return the seconds of a Retry-After header, which may also be a date; 0 without one.
 
     >>> retry_after("3"), retry_after(None), retry_after("soon")
     (3.0, 0.0, 0.0)

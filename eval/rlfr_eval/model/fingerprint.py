@@ -1,14 +1,14 @@
-"""Tell two checkpoints apart that lie at the same path at different times, without reading all of them."""
+"""Fingerprint of a model folder, which changes with the weights without reading all of them."""
 
 import hashlib
 from pathlib import Path
 
-PIECES, PIECE = 16, 1 << 16  # per weight file: enough that any training step shows
+SAMPLES, SAMPLE_BYTES = 16, 1 << 16  # read per weight file; enough that any training step changes the fingerprint
 SUFFIXES = (".safetensors", ".bin")
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash of the configurations, and of sizes and samples of the weight files, of a model's folder."""
+    """Return a hash of the JSON files and of sizes and samples of the weight files in a model folder."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix == ".json" and path.is_file():
@@ -17,7 +17,7 @@ def fingerprint(folder: Path) -> str:
             size = path.stat().st_size
             digest.update(f"{path.name} {size}".encode())
             with path.open("rb") as stream:
-                for number in range(PIECES):
-                    stream.seek(size * number // PIECES)
-                    digest.update(stream.read(PIECE))
+                for index in range(SAMPLES):
+                    stream.seek(size * index // SAMPLES)
+                    digest.update(stream.read(SAMPLE_BYTES))
     return digest.hexdigest()[:16]

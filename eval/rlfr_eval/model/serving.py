@@ -1,35 +1,37 @@
-"""The model that is measured is always behind a URL: a server that runs, or one that we start for it."""
+"""Provide the URL of the model under evaluation: a running server, or one that is started here."""
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+from rlfr_eval.json_types import JsonObject
 from rlfr_eval.model.fingerprint import fingerprint
-from rlfr_eval.model.server import HOST, Server, fill, free_port, vllm_command
+from rlfr_eval.model.server import HOST, Server, fill_command, free_port, vllm_command
 from rlfr_eval.model.urls import base_url
-from rlfr_eval.progress import Clock
+from rlfr_eval.progress import WaitNotice
 from rlfr_eval.settings import json_object, without_secrets
 from rlfr_vlm.errors import UserError
 
 ADAPTER_FILE = "adapter_config.json"
-VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, as vLLM 0.31 allows them
+VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # allowed values of --max-lora-rank in vLLM 0.31
 
 
 @dataclass(frozen=True)
 class ServingOptions:
-    """How the model is reached.
+    """How the model under evaluation is served.
 
     Attributes:
-        model: path or hub id to serve here; with `url`, the id to ask there.
-        url: a server that runs already.
-        command: starts a server, instead of vLLM.
-        arguments: more options for vLLM.
-        adapter: a LoRA adapter is served `native` (vLLM applies it) or `merged` into a copy of its base.
-        base_model: of an adapter, instead of the one it names.
+        model: path or hub id to serve here; with `url`, the name to request from that server.
+        url: a running server.
+        command: command that starts a server instead of vLLM.
+        arguments: extra arguments for vLLM.
+        port: port of the server that is started; 0 for a free one.
+        adapter: how a LoRA adapter is served: `native` (by vLLM) or `merged` into a copy of its base model.
+        base_model: base model of an adapter, instead of the one that the adapter names.
+        start_limit: seconds until the server must be ready.
     """
 
     model: str = ""
@@ -43,7 +45,7 @@ class ServingOptions:
 
     def __post_init__(self) -> None:
         if not self.model and not self.url:
-            raise UserError("Say what to measure: --model PATH_OR_HUB_ID, or --base-url of a server that runs.")
+            raise UserError("Say what to measure: --model PATH_OR_HUB_ID, or --base-url of a running server.")
         if self.model and not self.url:
             folder = Path(self.model).expanduser()
             looks_local = self.model.startswith((".", "/", "~")) or self.model.count("/") > 1
@@ -53,7 +55,7 @@ class ServingOptions:
                 raise UserError(f"--model {self.model} has no config.json; it is no Hugging Face model folder.")
         if self.command and self.arguments:
             raise UserError(
-                "--server-args are for vLLM; a command of your own (RLFR_EVAL_SERVER_CMD) holds its options."
+                "--server-args are for vLLM; put the arguments of your own command into RLFR_EVAL_SERVER_CMD."
             )
         if self.command and self.is_adapter() and self.adapter == "native":
             raise UserError("A command of your own cannot be told of an adapter. Add --adapter merged.")
@@ -64,20 +66,20 @@ class ServingOptions:
 
     @property
     def name(self) -> str:
-        """What the model is called in requests and results."""
+        """The model's name in requests and results."""
         return Path(self.model).expanduser().resolve().name if self.folder else self.model
 
     @property
     def label(self) -> str:
-        """A folder's name for results. Two experiments may both have a `checkpoint-160`, two servers a `default`."""
+        """Name of the result folder. Includes the parent folder or server, since `checkpoint-160` is ambiguous."""
         if self.folder:
             return "--".join(self.folder.resolve().parts[-2:])
-        where = urlsplit(base_url(self.url)).netloc.replace(":", "-") if self.url else ""
-        return "--".join(part for part in (where, self.name.replace("/", "--")) if part)
+        host = urlsplit(base_url(self.url)).netloc.replace(":", "-") if self.url else ""
+        return "--".join(part for part in (host, self.name.replace("/", "--")) if part)
 
     @property
     def folder(self) -> Path | None:
-        """The model's folder, if it is one on this machine."""
+        """The model's folder if it is on this machine."""
         folder = Path(self.model).expanduser()
         return folder if self.model and not self.url and folder.is_dir() else None
 
@@ -85,42 +87,45 @@ class ServingOptions:
         return self.folder is not None and (self.folder / ADAPTER_FILE).is_file()
 
     def base(self) -> str:
-        """Base model of an adapter.
+        """Return the base model of an adapter.
 
         Raises:
-            UserError: it names none, and none is given.
+            UserError: neither the adapter nor `base_model` names it.
         """
         assert self.folder is not None
-        named = str(read_json(self.folder / ADAPTER_FILE).get("base_model_name_or_path") or "")
-        if not (self.base_model or named):
+        from_config = str(read_json(self.folder / ADAPTER_FILE).get("base_model_name_or_path") or "")
+        if not (self.base_model or from_config):
             raise UserError(f"The adapter {self.model} does not name its base model. Give it with --base-model.")
-        return self.base_model or named
+        return self.base_model or from_config
 
-    def identity(self) -> dict[str, Any]:
-        """What ties answers to this model. A server that runs says for itself what it is."""
-        found: dict[str, Any] = {"name": self.name}
+    def identity(self) -> JsonObject:
+        """Return the identity that ties answers to this model. A running server reports its own."""
+        identity: JsonObject = {"name": self.name}
         if self.folder:
-            found["fingerprint"] = fingerprint(self.folder)
+            identity["fingerprint"] = fingerprint(self.folder)
         if self.is_adapter():
-            found |= {"base_model": self.base(), "adapter": self.adapter}
-        return found | {"served_by": without_secrets(self.command) or ["vllm", *map(without_secrets, self.arguments)]}
+            identity |= {"base_model": self.base(), "adapter": self.adapter}
+        served_by = without_secrets(self.command) or ["vllm", *map(without_secrets, self.arguments)]
+        return identity | {"served_by": served_by}
 
     def context(self) -> int | None:
-        """Positions the model was made for; None when only the server that will serve it can tell."""
-        path = (self.folder or Path("nowhere")) / "config.json"
-        if not path.is_file() or self.command or self.arguments:
+        """Return the context length from config.json; None if only the server can tell."""
+        if self.folder is None or self.command or self.arguments:
+            return None
+        path = self.folder / "config.json"
+        if not path.is_file():
             return None
         config = read_json(path)
-        text = config.get("text_config") or config
-        stretched = any((text.get(name) or {}).get("factor") for name in ("rope_scaling", "rope_parameters"))
-        return None if stretched else text.get("max_position_embeddings")
+        text_config = config.get("text_config") or config
+        scaled = any((text_config.get(name) or {}).get("factor") for name in ("rope_scaling", "rope_parameters"))
+        return None if scaled else text_config.get("max_position_embeddings")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A model's configuration.
+def read_json(path: Path) -> JsonObject:
+    """Read a model's configuration file.
 
     Raises:
-        UserError: it is broken.
+        UserError: the file cannot be read, or is no JSON object.
     """
     try:
         return json_object(path.read_text(encoding="utf-8"), str(path))
@@ -129,8 +134,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @dataclass
-class Served:
-    """Where the model answers, under which name, and the server if it is ours."""
+class ServedModel:
+    """Address and name of a served model, with the server if it was started here."""
 
     url: str
     name: str
@@ -138,49 +143,49 @@ class Served:
 
 
 @contextmanager
-def served(options: ServingOptions, folder: Path) -> Iterator[Served]:
-    """Yield where the model answers; stop on leaving what was started.
+def serve_model(options: ServingOptions, folder: Path) -> Iterator[ServedModel]:
+    """Yield the served model. A server that is started here is stopped on exit.
 
     Args:
-        folder: takes the server's log.
+        folder: folder for the server's log and a merged adapter.
 
     Raises:
-        UserError: no server can be started, or it does not come up; with the end of its log.
+        UserError: no server can be started, or it does not become ready; with the end of its log.
     """
     if options.url:
-        yield Served(base_url(options.url), options.model)
+        yield ServedModel(base_url(options.url), options.model)
         return
     with ExitStack() as stack:
-        model, name, base_name, more = options.model, options.name, options.name, list(options.arguments)
+        model, name, base_name, extra_args = options.model, options.name, options.name, list(options.arguments)
         if options.is_adapter() and options.adapter == "merged":
             folder.mkdir(parents=True, exist_ok=True)
             model = stack.enter_context(tempfile.TemporaryDirectory(prefix=".merged-", dir=folder))
             merge_adapter(options, model)
         elif options.is_adapter():
-            model, base_name, more = options.base(), "base", [*more, *native_adapter(options)]
+            model, base_name, extra_args = options.base(), "base", [*extra_args, *native_adapter(options)]
         port = options.port or free_port()
         environment: dict[str, str] = {}
         if options.command:
-            command = fill(options.command, model=model, name=name, host=HOST, port=str(port))
+            command = fill_command(options.command, model=model, name=name, host=HOST, port=str(port))
         else:
-            command, environment = vllm_command(model, base_name, port, more)
+            command, environment = vllm_command(model, base_name, port, extra_args)
         server = Server(command, f"http://{HOST}:{port}/v1", folder / "server.log", environment, options.start_limit)
         stack.enter_context(server)
-        server.wait_ready(Clock(f"starting a server for {name} (log: {server.log})"))
-        yield Served(server.url, name, server)
+        server.wait_ready(WaitNotice(f"starting a server for {name} (log: {server.log})"))
+        yield ServedModel(server.url, name, server)
 
 
 def native_adapter(options: ServingOptions) -> list[str]:
-    """vLLM's options for an adapter beside its base."""
+    """Return vLLM's arguments for serving an adapter on its base model."""
     assert options.folder is not None
     config = read_json(options.folder / ADAPTER_FILE)
-    rank = config.get("r", VLLM_RANKS[1])
-    allowed = next((size for size in VLLM_RANKS if size >= rank), rank)
-    return ["--enable-lora", "--max-lora-rank", str(allowed), "--lora-modules", f"{options.name}={options.folder}"]
+    rank = config.get("r", VLLM_LORA_RANKS[1])
+    max_rank = next((allowed for allowed in VLLM_LORA_RANKS if allowed >= rank), rank)
+    return ["--enable-lora", "--max-lora-rank", str(max_rank), "--lora-modules", f"{options.name}={options.folder}"]
 
 
 def merge_adapter(options: ServingOptions, folder: str) -> None:
-    """Merge an adapter into a copy of its base in `folder`, in the base's own precision."""
+    """Merge an adapter into a copy of its base model in `folder`, in the base model's precision."""
     from peft import PeftModel
     from transformers import (
         AutoConfig,
@@ -191,11 +196,11 @@ def merge_adapter(options: ServingOptions, folder: str) -> None:
     )
 
     base = options.base()
-    sees = hasattr(AutoConfig.from_pretrained(base), "vision_config")
-    cls = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-    policy = PeftModel.from_pretrained(cls.from_pretrained(base, dtype="auto"), options.model)
+    multimodal = hasattr(AutoConfig.from_pretrained(base), "vision_config")
+    model_class = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
+    policy = PeftModel.from_pretrained(model_class.from_pretrained(base, dtype="auto"), options.model)
     policy.merge_and_unload().save_pretrained(folder)
-    own = (Path(options.model) / "tokenizer_config.json").is_file()  # an adapter may have learned new tokens
-    (AutoProcessor if sees else AutoTokenizer).from_pretrained(base).save_pretrained(folder)
-    if own:
+    (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(base).save_pretrained(folder)
+    # The adapter's tokenizer takes precedence: it may have new tokens.
+    if (Path(options.model) / "tokenizer_config.json").is_file():
         AutoTokenizer.from_pretrained(options.model).save_pretrained(folder)

@@ -1,1 +1,1 @@
-"""Tables, Markdown and pages of evaluation runs."""
+"""Tables, Markdown reports and HTML pages of evaluation runs."""

@@ -1,42 +1,58 @@
-"""The bar chart of an evaluation page: scores of all runs, with their intervals."""
+"""The bar chart of an evaluation page: scores of all runs with their intervals."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from rlfr_eval.json_types import JsonMapping
+from rlfr_eval.report.table import reportable_score
 from rlfr_vlm.page.figures import COLOURS, INKS, plain, recolour
 
 if TYPE_CHECKING:
-    from rlfr_eval.report.page import PagedRun
-
-WIDEST = 40  # benchmarks
-
-
-def score_figure(runs: "Sequence[PagedRun]", ink: str = INKS["light"]) -> Any:
-    """Bars in percent, side by side for several runs; where no score may be quoted, its bounds as a dotted line."""
     from matplotlib.figure import Figure
 
-    from rlfr_eval.report.page import quotable
+MAX_BARS = 40  # benchmarks in the chart
 
-    names = list(dict.fromkeys(name for run in runs for name in run.scores["benchmarks"]))[:WIDEST]
+
+@dataclass(frozen=True)
+class PagedRun:
+    """A run on a page.
+
+    Attributes:
+        name: name of the run on the page.
+        run, scores: contents of run.json and scores.json.
+    """
+
+    name: str
+    run: JsonMapping
+    scores: JsonMapping
+
+
+def score_figure(runs: Sequence[PagedRun], ink: str = INKS["light"]) -> "Figure":
+    """Draw the scores in percent, side by side for several runs; bounds as a dotted line if there is no score."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for run in runs for name in run.scores["benchmarks"]))[:MAX_BARS]
     figure = Figure(figsize=(min(14, 3 + 0.5 * len(names) * (1 + len(runs))), 3.6), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(runs)
-    for number, run in enumerate(runs):
-        colour = COLOURS[number % len(COLOURS)]
-        for place, name in enumerate(names):
-            one = run.scores["benchmarks"].get(name)
-            if one is None or one.get("unscoreable"):
+    for run_index, run in enumerate(runs):
+        colour = COLOURS[run_index % len(COLOURS)]
+        for name_index, name in enumerate(names):
+            score = run.scores["benchmarks"].get(name)
+            if score is None or score.get("unscoreable"):
                 continue
-            at = place + width * (number - (len(runs) - 1) / 2)
-            score = quotable(one)
-            if score is None:
-                axes.plot([at, at], [100 * one["lower"], 100 * one["upper"]], color=colour, linestyle=":", linewidth=2)
+            x = name_index + width * (run_index - (len(runs) - 1) / 2)
+            accuracy = reportable_score(score)
+            if accuracy is None:
+                bounds = [100 * score["lower"], 100 * score["upper"]]
+                axes.plot([x, x], bounds, color=colour, linestyle=":", linewidth=2)
                 continue
-            low, high = one["ci95"]
-            spread = [[100 * max(0.0, score - low)], [100 * max(0.0, high - score)]]
-            axes.bar(at, 100 * score, width * 0.9, color=colour)
-            axes.errorbar(at, 100 * score, yerr=spread, color=ink, capsize=3, linewidth=1)
-        axes.bar(0, 0, color=colour, label=plain(run.name))  # for the legend, whatever was drawn
+            low, high = score["ci95"]
+            error = [[100 * max(0.0, accuracy - low)], [100 * max(0.0, high - accuracy)]]
+            axes.bar(x, 100 * accuracy, width * 0.9, color=colour)
+            axes.errorbar(x, 100 * accuracy, yerr=error, color=ink, capsize=3, linewidth=1)
+        axes.bar(0, 0, color=colour, label=plain(run.name))  # legend entry even if the run has no bar
     axes.set_xticks(range(len(names)), [plain(name) for name in names], rotation=20 if len(names) > 5 else 0)
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_ylabel("score, %")

@@ -1,89 +1,106 @@
-"""Answers as an evaluation page shows them: prompt, images, gold, raw answer, extraction, verdict, judge's reply."""
+"""Collect the answers for an evaluation page: prompt, images, gold, response, extraction, verdict, judge's reply."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from rlfr_eval.json_types import JsonMapping, JsonObject
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.score.verdicts import Chosen, Standing, standings
 from rlfr_vlm.page.thumbnails import PageImages, side_for
 
-LONGEST = 20_000  # characters of one answer; what is beyond is cut, and said so
+MAX_CHARACTERS = 20_000  # of one response on the page; the rest is cut with a note
 
 
 @dataclass
 class Samples:
-    """The answers of all runs of a page.
+    """The answers of all runs on a page.
 
     Attributes:
-        problems: by "benchmark/problem": question, golds, numbers of images.
-        limit: at most so many answers are shown; those of one problem stay together.
-        unknown: runs whose problems could not be read again, and why.
-        otherwise: (run, benchmark, problem) -> what was asked, where it is not the problem's question.
+        limit: maximum number of answers; those of one problem stay together.
+        answers: one entry per answer, for the page's script.
+        problems: "benchmark/problem" -> question, golds, indices of images.
+        unreadable: messages about runs whose problems could not be read again.
+        other_prompts: (run, benchmark, problem) -> prompt, if it differs from the prompt of an earlier run.
+        total: number of answers of all runs.
     """
 
     limit: int
-    answers: list[dict[str, Any]] = field(default_factory=list)
-    problems: dict[str, dict[str, Any]] = field(default_factory=dict)
-    unknown: list[str] = field(default_factory=list)
-    otherwise: dict[tuple[int, str, str], str] = field(default_factory=dict)
+    answers: list[JsonObject] = field(default_factory=list)
+    problems: dict[str, JsonObject] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+    other_prompts: dict[tuple[int, str, str], str] = field(default_factory=dict)
     images: PageImages = field(default_factory=PageImages)
     total: int = 0
 
-    def add_run(self, number: int, store: RunStore, specs: Chosen, wanted: set[tuple[str, str]]) -> None:
-        """Add a run's answers to the wanted (benchmark, problem) pairs.
+    def add_run(self, number: int, store: RunStore, specs: Chosen, selected: set[tuple[str, str]]) -> None:
+        """Add a run's answers to the selected (benchmark, problem) pairs.
 
         Args:
-            specs: benchmarks of the run, whose problems may be empty.
+            number: index of the run on the page.
+            specs: benchmarks of the run; their problems may be empty.
         """
         judges = store.run.get("judges", {})
         standing = standings(store, specs, judges)
-        # of several judges that were asked about an answer, the one in force decided it
-        replies = {(row["id"], row.get("judge")): row for row in store.verdicts
-                   if row.get("by") == "judge" and row.get("id")}  # fmt: skip
+        # If several judges were asked about an answer, the one in force decided it.
+        replies = {
+            (row["id"], row.get("judge")): row for row in store.verdicts if row.get("by") == "judge" and row.get("id")
+        }
         for row in store.answers():
             self.total += 1
-            if (row["benchmark"], row["problem"]) in wanted:
-                self.answers.append(
-                    _answer(
-                        number, row, standing.get(row["id"]), replies.get((row["id"], judges.get(row["benchmark"])))
-                    )
-                )
+            if (row["benchmark"], row["problem"]) in selected:
+                judged = replies.get((row["id"], judges.get(row["benchmark"])))
+                self.answers.append(_answer(number, row, standing.get(row["id"]), judged))
 
-    def add_problems(self, number: int, chosen: Chosen, wanted: set[tuple[str, str]]) -> None:
-        """What a run was asked; where an earlier run was asked otherwise, its answers say so."""
-        found = [(name, benchmark, problem) for name, (benchmark, problems) in chosen.items() for problem in problems
-                 if (name, problem.id) in wanted]  # fmt: skip
-        self.images.side = side_for(sum(len(getattr(problem, "images", ())) for _, _, problem in found))
-        for name, benchmark, problem in found:
+    def add_problems(self, number: int, chosen: Chosen, selected: set[tuple[str, str]]) -> None:
+        """Add a run's problems. A prompt that differs from an earlier run's is stored in `other_prompts`."""
+        entries = [
+            (name, benchmark, problem)
+            for name, (benchmark, problems) in chosen.items()
+            for problem in problems
+            if (name, problem.id) in selected
+        ]
+        self.images.side = side_for(sum(len(getattr(problem, "images", ())) for _, _, problem in entries))
+        for name, benchmark, problem in entries:
             paths = getattr(problem, "images", ())
             images = [self.images.add(path, path) for path in paths]
-            question = benchmark.asked(problem)
+            prompt = benchmark.prompt_text(problem)
             for path in paths:
-                question = question.replace(f"(image: {path})", "<image>")
-            known = self.problems.setdefault(f"{name}/{problem.id}", {
-                "title": problem.question, "question": question, "golds": list(problem.golds),
-                "images": [one for one in images if one is not None], "images_missing": images.count(None),
-            })  # fmt: skip
-            if known["question"] != question:
-                self.otherwise[number, name, problem.id] = question
+                prompt = prompt.replace(f"(image: {path})", "<image>")
+            entry = {
+                "title": problem.question,
+                "question": prompt,
+                "golds": list(problem.golds),
+                "images": [image for image in images if image is not None],
+                "images_missing": images.count(None),
+            }
+            if self.problems.setdefault(f"{name}/{problem.id}", entry)["question"] != prompt:
+                self.other_prompts[number, name, problem.id] = prompt
 
-    def data(self, names: Sequence[str]) -> dict[str, Any]:
-        """For the page's script."""
-        benchmarks = list(dict.fromkeys(one["benchmark"] for one in self.answers))
-        for one in self.answers:
-            one["asked"] = self.otherwise.get((one["run"], one["benchmark"], one["problem"]))
-        return {"runs": list(names), "benchmarks": benchmarks, "answers": self.answers, "problems": self.problems,
-                "images": self.images.uris}  # fmt: skip
+    def data(self, names: Sequence[str]) -> JsonObject:
+        """Return the data for the page's script.
+
+        Args:
+            names: names of the runs.
+        """
+        benchmarks = list(dict.fromkeys(answer["benchmark"] for answer in self.answers))
+        for answer in self.answers:
+            answer["asked"] = self.other_prompts.get((answer["run"], answer["benchmark"], answer["problem"]))
+        return {
+            "runs": list(names),
+            "benchmarks": benchmarks,
+            "answers": self.answers,
+            "problems": self.problems,
+            "images": self.images.uris,
+        }
 
     def shown(self) -> str:
-        """How much of it is on the page, and what could not be read."""
+        """Return how many answers are on the page, and which problems could not be read."""
         part = f"All {self.total:,}" if len(self.answers) == self.total else f"{len(self.answers):,} of {self.total:,}"
-        return " ".join([f"{part} answers.", *self.unknown])
+        return " ".join([f"{part} answers.", *self.unreadable])
 
 
 def wanted_problems(stores: Sequence[RunStore], limit: int) -> set[tuple[str, str]]:
-    """(benchmark, problem) pairs to show: all of them, or as many as the limit allows, spread evenly."""
+    """Return the (benchmark, problem) pairs to show: all, or an even selection within the limit of answers."""
     counts: dict[tuple[str, str], int] = {}
     for store in stores:
         for row in store.answers():
@@ -92,26 +109,38 @@ def wanted_problems(stores: Sequence[RunStore], limit: int) -> set[tuple[str, st
     total = sum(counts.values())
     if total <= limit:
         return set(counts)
-    wanted, room = set(), 0.0
+    selected, room = set(), 0.0
     for key, count in counts.items():
         room += limit / total * count
         if room >= count:
-            wanted.add(key)
+            selected.add(key)
             room -= count
-    return wanted
+    return selected
 
 
-def _answer(
-    number: int, row: Mapping[str, Any], standing: Standing | None, judged: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _answer(number: int, row: JsonMapping, standing: Standing | None, judged: JsonMapping | None) -> JsonObject:
+    """Return the page's entry for an answer.
+
+    Args:
+        number: index of the run on the page.
+        judged: the verdict line of the judge in force, if it was asked.
+    """
     raw = row["raw"] or ""
-    final = "undecided" if standing is None else standing.final.value
+    cut = f"\n[{len(raw) - MAX_CHARACTERS:,} more characters]" if len(raw) > MAX_CHARACTERS else ""
     return {
-        "run": number, "benchmark": row["benchmark"], "problem": row["problem"], "sample": row["sample"],
-        "verdict": final, "reason": "" if standing is None else standing.reason,
+        "run": number,
+        "benchmark": row["benchmark"],
+        "problem": row["problem"],
+        "sample": row["sample"],
+        "verdict": "undecided" if standing is None else standing.final.value,
+        "reason": "" if standing is None else standing.reason,
         "by": "judge" if standing is not None and standing.judged else "rules",
-        "raw": raw[:LONGEST] + (f"\n[{len(raw) - LONGEST:,} more characters]" if len(raw) > LONGEST else ""),
-        "extracted": row["extracted"], "how": row["how"], "finish": row["finish_reason"],
-        "tokens": row["completion_tokens"], "seconds": row["seconds"],
-        "judge": (judged or {}).get("judge"), "reply": (judged or {}).get("reply"),
-    }  # fmt: skip
+        "raw": raw[:MAX_CHARACTERS] + cut,
+        "extracted": row["extracted"],
+        "how": row["how"],
+        "finish": row["finish_reason"],
+        "tokens": row["completion_tokens"],
+        "seconds": row["seconds"],
+        "judge": (judged or {}).get("judge"),
+        "reply": (judged or {}).get("reply"),
+    }

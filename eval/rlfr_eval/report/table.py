@@ -1,123 +1,162 @@
-"""Tables for people: on the terminal and in Markdown."""
+"""Tables of scores for the terminal and for Markdown, and the rules for which scores may be reported.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+`score` is one benchmark's entry of scores.json throughout.
+"""
 
+from collections.abc import Sequence
+
+from rlfr_eval.json_types import JsonMapping, JsonObject
 from rlfr_vlm.errors import printable
 
 HEADER = (
-    "benchmark", "n", "score", "95 % interval", "rules / judge / undecided", "bounds", "rules only", "truncated",
+    "benchmark",
+    "n",
+    "score",
+    "95 % interval",
+    "rules / judge / undecided",
+    "bounds",
+    "rules only",
+    "truncated",
     "no answer",
-)  # fmt: skip
-TRUNCATED_WARNING = 0.01
-LEFT_OUT = "_problems_left_out"
+)
+TRUNCATED_WARNING = 0.01  # share of truncated answers above which a note is printed
+LEFT_OUT = "_problems_left_out"  # suffix of keys in scores.json
 
 
 def percent(share: float | None) -> str:
-    """A share in percent; a dash when there is none."""
+    """Return a share in percent; a dash for None."""
     return "-" if share is None else f"{100 * share:.1f}"
 
 
-def score_rows(scores: Mapping[str, Any], show_undecided: bool = False) -> list[list[str]]:
-    """One row per benchmark. A score without a headline shows only when asked for, and marked."""
+def reportable_score(score: JsonMapping) -> float | None:
+    """Return the accuracy; None if too many answers are undecided or the subset has no score."""
+    accuracy: float | None = score["accuracy"]
+    return accuracy if score["headline"] and not score.get("unscoreable") else None
+
+
+def no_score_reason(score: JsonMapping) -> str:
+    """Return why `reportable_score` is None; "" if it is not."""
+    if score.get("unscoreable"):
+        return str(score["unscoreable"])
+    return "" if score["headline"] else f"{percent(1 - score['coverage'])} % undecided"
+
+
+def reference_rows(score: JsonMapping) -> list[JsonObject]:
+    """Return the published values with this run's difference in points; None without a comparable score."""
+    accuracy = None if score["partial"] else reportable_score(score)
+    return [
+        {**reference, "difference": None if accuracy is None else 100 * accuracy - reference["value"]}
+        for reference in score["reference"]
+    ]
+
+
+def score_rows(scores: JsonMapping, show_undecided: bool = False) -> list[list[str]]:
+    """Return one row per benchmark.
+
+    Args:
+        show_undecided: show scores with too many undecided answers in brackets instead of hiding them.
+    """
     rows = []
-    for name, one in scores["benchmarks"].items():
-        score = percent(one["accuracy"])
-        if one.get("unscoreable"):
-            score = "-"
-        elif not one["headline"]:
-            score = f"({score})" if show_undecided else "undecided"
-        label = name if one["metric"] == "pass@1" else f"{name} ({one['metric']})"
-        if one["partial"]:
-            label += f" PARTIAL {one['problems']}/{one['problems_planned']}"
-        shown = (one["headline"] or show_undecided) and not one.get("unscoreable")
-        rows.append([
+    for name, score in scores["benchmarks"].items():
+        accuracy = percent(score["accuracy"])
+        if score.get("unscoreable"):
+            accuracy = "-"
+        elif not score["headline"]:
+            accuracy = f"({accuracy})" if show_undecided else "undecided"
+        label = name if score["metric"] == "pass@1" else f"{name} ({score['metric']})"
+        if score["partial"]:
+            label += f" PARTIAL {score['problems']}/{score['problems_planned']}"
+        visible = (score["headline"] or show_undecided) and not score.get("unscoreable")
+        row = [
             label,
-            str(one["answered"]) if not one["missing"] else f"{one['answered']}/{one['answers_expected']}",
-            score,
-            _interval(one) if shown else "-",
-            " / ".join(percent(share) for share in _decided_by(one)),
-            "-" if one.get("unscoreable") else f"{percent(one['lower'])} to {percent(one['upper'])}",
-            _rules_only(one),
-            percent(one["truncated"]),
-            percent(one["no_answer_found"]),
-        ])  # fmt: skip
+            str(score["answered"]) if not score["missing"] else f"{score['answered']}/{score['answers_expected']}",
+            accuracy,
+            _interval(score) if visible else "-",
+            " / ".join(percent(share) for share in _decided_by(score)),
+            "-" if score.get("unscoreable") else f"{percent(score['lower'])} to {percent(score['upper'])}",
+            _rules_only(score),
+            percent(score["truncated"]),
+            percent(score["no_answer_found"]),
+        ]
+        rows.append(row)
     return rows
 
 
-def _interval(one: Mapping[str, Any]) -> str:
-    low, high = one["ci95"]
+def _interval(score: JsonMapping) -> str:
+    low, high = score["ci95"]
     return f"[{percent(low)}, {percent(high)}]"
 
 
-def _rules_only(one: Mapping[str, Any]) -> str:
-    """What rules alone say; nothing where the score is not the share of right answers."""
-    if one.get("unscoreable") or "dimensions" in one:
+def _rules_only(score: JsonMapping) -> str:
+    """Return accuracy and coverage by rules alone; a dash if the score is not the share of right answers."""
+    if score.get("unscoreable") or "dimensions" in score:
         return "-"
-    return f"{percent(one['rules_only']['accuracy'])} of {percent(one['rules_only']['coverage'])}"
+    return f"{percent(score['rules_only']['accuracy'])} of {percent(score['rules_only']['coverage'])}"
 
 
-def _decided_by(one: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Shares of the answers that the score is about that rules, a judge and nobody decided."""
-    expected = one.get("problems_scored", one["answers_expected"])
-    judged = one["judged"] / expected if expected else 0.0
-    return one["coverage"] - judged, judged, 1 - one["coverage"]
+def _decided_by(score: JsonMapping) -> tuple[float, float, float]:
+    """Return the shares of scored answers decided by rules, decided by a judge, and undecided."""
+    expected = score.get("problems_scored", score["answers_expected"])
+    judged = score["judged"] / expected if expected else 0.0
+    return score["coverage"] - judged, judged, 1 - score["coverage"]
 
 
-def mean_line(scores: Mapping[str, Any]) -> str:
-    """The mean over benchmarks, as papers report it; nothing while a benchmark has no number or is partial."""
-    ones = list(scores["benchmarks"].values())
-    if len(ones) < 2 or not all(one["headline"] and not one["partial"] for one in ones):
+def mean_line(scores: JsonMapping) -> str:
+    """Return the mean over benchmarks as papers report it; "" if a benchmark is undecided or partial."""
+    entries = list(scores["benchmarks"].values())
+    if len(entries) < 2 or not all(score["headline"] and not score["partial"] for score in entries):
         return ""
-    return f"mean over {len(ones)} benchmarks: {percent(sum(one['accuracy'] for one in ones) / len(ones))}"
+    mean = sum(score["accuracy"] for score in entries) / len(entries)
+    return f"mean over {len(entries)} benchmarks: {percent(mean)}"
 
 
-def notes(scores: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before quoting a number."""
-    found = []
-    for name, one in scores["benchmarks"].items():
-        if one["partial"]:
-            found.append(f"{name}: PARTIAL, {one['problems']} of {one['problems_planned']} problems (--limit).")
-        if one["missing"]:
-            found.append(f"{name}: {one['missing']} answers are missing; run the same command again to get them.")
-        found += [f"{name}: {note}." for note in one.get("notes", ())]
-        if one.get("unscoreable"):
-            found.append(f"{name}: no score: {one['unscoreable']}.")
-        elif not one["headline"]:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in one["undecided_reasons"].items())
-            share = percent(one.get("undecided_share", 1 - one["coverage"]))
-            found.append(
+def notes(scores: JsonMapping) -> list[str]:
+    """Return the notes that a reader needs before quoting a score."""
+    lines = []
+    for name, score in scores["benchmarks"].items():
+        if score["partial"]:
+            lines.append(f"{name}: PARTIAL, {score['problems']} of {score['problems_planned']} problems (--limit).")
+        if score["missing"]:
+            lines.append(f"{name}: {score['missing']} answers are missing; run the same command again to get them.")
+        lines += [f"{name}: {note}." for note in score.get("notes", ())]
+        if score.get("unscoreable"):
+            lines.append(f"{name}: no score: {score['unscoreable']}.")
+        elif not score["headline"]:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in score["undecided_reasons"].items())
+            share = percent(score.get("undecided_share", 1 - score["coverage"]))
+            lines.append(
                 f"{name}: {share} % undecided ({reasons}), more than 1 %: no single number "
                 "stands for it. A judge can decide what rules cannot; --show-undecided prints the number all the same."
             )
-        if one["truncated"] > TRUNCATED_WARNING:
-            found.append(f"{name}: {percent(one['truncated'])} % of the answers were cut off at max_tokens.")
+        if score["truncated"] > TRUNCATED_WARNING:
+            lines.append(f"{name}: {percent(score['truncated'])} % of the answers were cut off at max_tokens.")
     if scores.get("faults"):
         faults = ", ".join(f"{count} {kind}" for kind, count in scores["faults"].items())
-        found.append(f"Requests that failed on the way: {faults} (failures.jsonl).")
+        lines.append(f"Requests that failed on the way: {faults} (failures.jsonl).")
     if scores.get("damaged_lines"):
-        found.append(
+        lines.append(
             f"{scores['damaged_lines']} stored lines were damaged and passed over; their answers were asked again."
         )
     if scores.get("judge_spent"):
-        tokens = sum(one["input_tokens"] + one["output_tokens"] for one in scores["judge_spent"])
-        found.append(f"The judge took {tokens} tokens, {sum(one['usd'] for one in scores['judge_spent']):.4f} USD.")
-    return found
+        tokens = sum(spent["input_tokens"] + spent["output_tokens"] for spent in scores["judge_spent"])
+        usd = sum(spent["usd"] for spent in scores["judge_spent"])
+        lines.append(f"The judge took {tokens} tokens, {usd:.4f} USD.")
+    return lines
 
 
-def over_samples_lines(scores: Mapping[str, Any], show_undecided: bool = False) -> list[str]:
-    """pass@k and maj@k, a line per benchmark that has several samples and may be quoted."""
+def over_samples_lines(scores: JsonMapping, show_undecided: bool = False) -> list[str]:
+    """Return a line with pass@k, maj@k and further metrics per benchmark whose score may be reported."""
     lines = []
-    for name, one in scores["benchmarks"].items():
-        if not (one["headline"] or show_undecided) or one.get("unscoreable"):
+    for name, score in scores["benchmarks"].items():
+        if not (score["headline"] or show_undecided) or score.get("unscoreable"):
             continue
         values = [
-            f"{key} {percent(more['accuracy'])} {_interval(more)} of {more['n']}"
-            for key, more in one.get("metrics", {}).items()
+            f"{key} {percent(metric['accuracy'])} {_interval(metric)} of {metric['n']}"
+            for key, metric in score.get("metrics", {}).items()
         ]
-        for key, value in one.items():
+        for key, value in score.items():
             if key.startswith(("pass@", "maj@")) and not key.endswith(LEFT_OUT):
-                left_out = one.get(f"{key}{LEFT_OUT}", 0)
+                left_out = score.get(f"{key}{LEFT_OUT}", 0)
                 values.append(f"{key} {percent(value)}{f' ({left_out} problems left out)' if left_out else ''}")
         if values:
             lines.append(f"{name}: {', '.join(values)}")
@@ -125,24 +164,24 @@ def over_samples_lines(scores: Mapping[str, Any], show_undecided: bool = False) 
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns under one another."""
+    """Return a plain-text table with aligned columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; cells are escaped."""
+    """Return a Markdown table with escaped cells."""
     cells = [[cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     lines = [f"| {' | '.join(row)} |" for row in cells]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-def summary(run: Mapping[str, Any], scores: Mapping[str, Any], show_undecided: bool = False) -> str:
-    """What a finished command prints."""
-    who = f"{run['model']['name']}, judge: {scores['judge'] or 'none (rules only)'}"
+def summary(run: JsonMapping, scores: JsonMapping, show_undecided: bool = False) -> str:
+    """Return the text that a finished command prints."""
+    title = f"{run['model']['name']}, judge: {scores['judge'] or 'none (rules only)'}"
     parts = [
-        printable(who),
+        printable(title),
         aligned([HEADER, *score_rows(scores, show_undecided)]),
         "score, bounds and shares in percent; bounds: all undecided wrong, all right",
         *filter(None, [mean_line(scores)]),

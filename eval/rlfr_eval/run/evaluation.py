@@ -12,12 +12,12 @@ from rlfr_eval.benchmarks.text import AnyBenchmark, Benchmark
 from rlfr_eval.benchmarks.text_problems import read_problems
 from rlfr_eval.judge.choice import JudgeChoice
 from rlfr_eval.judge.phase import Prompts, check_first, compare_prompts, expected_cost, imagined_cost, judge_undecided
-from rlfr_eval.judge.session import JudgeOptions, prepare
+from rlfr_eval.judge.session import JudgeOptions, check_judge_settings
 from rlfr_eval.model.answering import Answering, Task, tasks
 from rlfr_eval.model.context_length import check_lengths, check_prompts
 from rlfr_eval.model.endpoint import Endpoint
-from rlfr_eval.model.serving import Served, ServingOptions, served
-from rlfr_eval.progress import bar
+from rlfr_eval.model.serving import ServedModel, ServingOptions, serve_model
+from rlfr_eval.progress import answer_bar
 from rlfr_eval.run.folder import RUN_FILE, RunStore
 from rlfr_eval.run.restore import about, configuration, limited, restore, session
 from rlfr_eval.score.scores import score_run
@@ -59,7 +59,7 @@ class Evaluation:
         self._data = self._read()
         check_lengths(self.benchmarks, self.serving.context())
         if self.judge is not None:
-            prepare(self.judge, self.settings, self.judge_options)
+            check_judge_settings(self.judge, self.settings, self.judge_options)
 
     def _read(self) -> dict[str, Any]:
         """Problem sets by benchmark."""
@@ -125,7 +125,7 @@ class Evaluation:
         with RunStore(self.folder) as store:
             everything, planned = self._restore(store)
             total = sum(len(problems) * one.sampling.samples for one, problems in everything.values())
-            with bar(total, "grading") as shown:
+            with answer_bar(total, "grading") as shown:
                 self._grade(store, everything, shown.update)
             score_run(store, everything, {}, planned)  # stands until, and unless, a judge has said more
             report = judge_undecided(
@@ -161,7 +161,7 @@ class Evaluation:
         gone = ""
         for _ in range(2):
             with ExitStack() as stack:
-                place = stack.enter_context(served(self.serving, self.folder))
+                place = stack.enter_context(serve_model(self.serving, self.folder))
                 gone = asyncio.run(self._ask(place))
                 if self.keep_servers and not gone:
                     self._kept.push(stack.pop_all())
@@ -170,10 +170,10 @@ class Evaluation:
                 print(f"the model's server is gone ({gone}). {place.server.log_end()}", file=sys.stderr)
         return gone
 
-    async def _ask(self, place: Served) -> str:
+    async def _ask(self, place: ServedModel) -> str:
         key = "" if place.server else self.settings["RLFR_EVAL_API_KEY"]
         async with Endpoint(place.url, place.name, key, self.time_limit, self.max_tries) as endpoint:
-            card = await endpoint.settle_model("--model")
+            card = await endpoint.resolve_model("--model")
             context = card.get("max_model_len")
             check_lengths(self.benchmarks, context)
             model = self._identity(endpoint, card)
@@ -184,7 +184,7 @@ class Evaluation:
                     return ""
                 await check_prompts(endpoint, self.chosen, context)
                 total = sum(len(problems) * one.sampling.samples for one, problems in self.chosen.values())
-                with bar(total, "answers", total - len(todo)) as shown:
+                with answer_bar(total, "answers", total - len(todo)) as shown:
                     neutral = VLLM_NEUTRAL if card.get("owned_by") == "vllm" else {}
                     return await Answering(
                         endpoint,

@@ -35,7 +35,7 @@ def configuration(
     del sampling["samples"]
     return {
         "data_sha256": data.identity,
-        **benchmark.how_asked(),
+        **benchmark.prompt_config(),
         "sampling": sampling,
         "extra_body": dict(extra_body),
         "omit": list(omit),
@@ -80,10 +80,11 @@ def limited(data: Any, limit: int | None) -> tuple[Any, ...]:
 
 def specs(store: RunStore) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """Benchmarks of a run as they were, without their problems, which need their files."""
+    build_one: Callable[[Mapping[str, Any], str], Any] = partial(build, Benchmark)
     if is_vlm(store):
-        from rlfr_eval.benchmarks.vlm import build_vlm as build_one
-    else:
-        build_one = partial(build, Benchmark)
+        from rlfr_eval.benchmarks.vlm import build_vlm
+
+        build_one = build_vlm
     return {
         name: (build_one(spec, f"{store.folder}/run.json, {name}"), ()) for name, spec in store.run["specs"].items()
     }

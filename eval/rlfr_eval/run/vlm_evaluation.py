@@ -10,14 +10,14 @@ from typing import Any
 from rlfr_eval.benchmarks.vlm import BY_ROW
 from rlfr_eval.benchmarks.vlm_problems import VlmProblemSet, read_vlm_problems
 from rlfr_eval.judge.phase import Prompts
-from rlfr_eval.judge.vlm_known_cases import known_cases
+from rlfr_eval.judge.vlm_known_cases import vlm_known_cases
 from rlfr_eval.run.evaluation import Evaluation
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.run.restore import restore
 from rlfr_eval.score.verdicts import Chosen
 from rlfr_eval.vlmeval.cross_check import cross_check, lines
-from rlfr_eval.vlmeval.own_score import check_place, own_percent
 from rlfr_eval.vlmeval.scoring import Scoring
+from rlfr_eval.vlmeval.upstream_score import check_score_location, upstream_percent
 from rlfr_eval.vlmeval.worker_process import WorkerProcess
 
 
@@ -74,7 +74,7 @@ class VlmEvaluation(Evaluation):
 def judging(scoring: Scoring) -> dict[str, Any]:
     """How a judge decides an answer, and the cases it is checked with."""
     families = [benchmark.family for benchmark, _ in scoring.chosen.values()]
-    return {"decide": scoring.decide(), "cases": known_cases(families, scoring)}
+    return {"decide": scoring.decide(), "cases": vlm_known_cases(families, scoring)}
 
 
 def open_benchmark(
@@ -88,7 +88,7 @@ def open_benchmark(
     version = worker.hello()["ms-vlmeval"]
     data = read_vlm_problems(benchmark, data_dir, worker, check)
     if data.family == BY_ROW:
-        check_place(benchmark.name, benchmark.score)
+        check_score_location(benchmark.name, benchmark.score)
         _try_score(benchmark, data, worker)
         benchmark = dataclasses.replace(benchmark, judge="never")  # nobody here knows how to read what it would say
     told = {
@@ -107,7 +107,7 @@ def _try_score(benchmark: Any, data: VlmProblemSet, worker: WorkerProcess) -> No
         benchmark.name, [{"id": first.id, "prediction": first.golds[0], "given": {}, "compare": "vlmeval"}]
     )[0]
     if "result" in outcome:
-        own_percent(benchmark.name, benchmark.score, outcome["result"])
+        upstream_percent(benchmark.name, benchmark.score, outcome["result"])
 
 
 def restore_vlm(

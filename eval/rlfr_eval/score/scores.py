@@ -98,7 +98,7 @@ def _score(
         **over_samples(final, samples),
         **_lengths(rows),
         "reference": [vars(reference) for reference in benchmark.reference],
-        **benchmark.more_scores(problems, final, by_rules),
+        **benchmark.extra_scores(problems, final, by_rules),
     }
 
 

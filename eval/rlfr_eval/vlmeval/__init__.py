@@ -1,1 +1,1 @@
-"""VLMEvalKit's multimodal benchmarks: its data, prompts and scoring, our client, store, judge and statistics."""
+"""Multimodal benchmarks through VLMEvalKit: its data, prompts and scoring, in a separate process."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from rlfr_eval.benchmarks.vlm import OPEN, VlmBenchmark
 from rlfr_eval.run.folder import RunStore
-from rlfr_eval.vlmeval.own_score import own_percent
 from rlfr_eval.vlmeval.scoring import Scoring
+from rlfr_eval.vlmeval.upstream_score import upstream_percent
 from rlfr_vlm.errors import UserError
 
 
@@ -59,7 +59,7 @@ def _compared(
     if told["failed"]:
         return {"why": f"it fails ({told['failed'][:200]})"}
     try:
-        return {"own": own_percent(benchmark.name, benchmark.score, told["result"], weights), "here": here}
+        return {"own": upstream_percent(benchmark.name, benchmark.score, told["result"], weights), "here": here}
     except UserError as error:
         return {"why": str(error)}
 

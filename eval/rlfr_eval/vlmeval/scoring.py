@@ -1,20 +1,23 @@
 """Verdicts on answers to multimodal benchmarks: VLMEvalKit's rules first, then what a judge replies to its prompts."""
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from rlfr_eval.benchmarks.vlm import OPEN
-from rlfr_eval.judge.client import Decide, Judge, Judgement
+from rlfr_eval.judge.client import Decide, Judge, JudgeResult
 from rlfr_eval.judge.phase import compare_answers, compare_prompts
-from rlfr_eval.judge.vlm_replies import READER, reader
+from rlfr_eval.judge.prompt import vlmeval_messages
+from rlfr_eval.judge.replies import VLM_READER_VERSION, vlm_reader
+from rlfr_eval.model.endpoint import Usage
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.score.verdicts import BATCH, Chosen, grading_key, rule_lines
 from rlfr_eval.score.verdicts import grade_by_rules as grade_open
-from rlfr_eval.vlmeval.own_score import own_percent
-from rlfr_eval.vlmeval.worker.stand_ins import LONGEST_COMPARED
+from rlfr_eval.vlmeval.upstream_score import upstream_percent
+from rlfr_eval.vlmeval.worker.replay_judge import LONGEST_COMPARED
 from rlfr_eval.vlmeval.worker_process import WorkerProcess
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import Item, Reason, Verdict, grade_many, grader_version
@@ -58,7 +61,7 @@ class Scoring:
         Raises:
             UserError: it says something between right and wrong, or the benchmark does not say where its score is.
         """
-        percent = own_percent(name, self.chosen[name][0].score, outcome["result"], {})
+        percent = upstream_percent(name, self.chosen[name][0].score, outcome["result"], {})
         if percent not in (0.0, 100.0):
             raise UserError(
                 f"VLMEvalKit gives {percent:g} % to an answer of {name}; only sets whose answers are right or wrong "
@@ -110,34 +113,43 @@ class Scoring:
         """How a judge decides an answer: it is asked in VLMEvalKit's words, as often as its scoring wants."""
         compare = compare_answers(self.chosen)
 
-        async def decide(judge: Judge, row: dict[str, Any]) -> Judgement:
+        async def decide(judge: Judge, row: dict[str, Any]) -> JudgeResult:
             if self.chosen[row["benchmark"]][0].family == OPEN:
                 return await compare(judge, row)
             return await self.judge_item(judge, row["benchmark"], self.item(row))
 
         return decide
 
-    async def judge_item(self, judge: Judge, name: str, item: dict[str, Any]) -> Judgement:
+    async def judge_item(self, judge: Judge, name: str, item: dict[str, Any]) -> JudgeResult:
         """Ask a judge until VLMEvalKit's scoring has all it needs."""
         replies: list[str] = []
         asked: set[str] = set()
-        inputs = outputs = 0
-        seconds, cached = 0.0, True
+        usage = Usage(cached=True)
         while True:
             outcome = (await asyncio.to_thread(self.outcomes, name, [item]))[0]
             if not _needs(outcome, "judge"):
-                read = {key: item["given"][key] for key in sorted(asked)}
-                return Judgement(Verdict(outcome["verdict"]), outcome.get("reason", ""), SEVERAL.join(replies),
-                                 cached and bool(replies), inputs, outputs, seconds, read, READER)  # fmt: skip
+                values = {key: item["given"][key] for key in sorted(asked)}
+                return JudgeResult(
+                    Verdict(outcome["verdict"]),
+                    outcome.get("reason", ""),
+                    SEVERAL.join(replies),
+                    usage if replies else Usage(),
+                    values,
+                    VLM_READER_VERSION,
+                )
             need = outcome["needs"]
-            said = await judge.ask(_messages(need), reader(need["reads"], need["choices"]))
-            replies.append(said.reply)
-            inputs, outputs, seconds = inputs + said.input_tokens, outputs + said.output_tokens, seconds + said.seconds
-            cached = cached and said.cached
-            if said.value is None:
-                return Judgement(Verdict.UNDECIDED, said.reason, SEVERAL.join(replies), False, inputs, outputs,
-                                 seconds, reader=READER)  # fmt: skip
-            item["given"][need["key"]] = said.value
+            reply = await judge.ask(vlmeval_messages(need), vlm_reader(need["reads"], need["choices"]))
+            replies.append(reply.text)
+            usage = usage + reply.usage
+            if reply.value is None:
+                return JudgeResult(
+                    Verdict.UNDECIDED,
+                    reply.reason,
+                    SEVERAL.join(replies),
+                    dataclasses.replace(usage, cached=False),
+                    reader=VLM_READER_VERSION,
+                )
+            item["given"][need["key"]] = reply.value
             asked.add(need["key"])
 
     def prompts(self, rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -155,15 +167,9 @@ class Scoring:
                 found = zip(items, self.outcomes(name, items), strict=True)
                 asked = [(item, outcome["needs"]) for item, outcome in found if _needs(outcome, "judge")]
                 for item, need in asked:
-                    yield _messages(need)
+                    yield vlmeval_messages(need)
                     item["given"][need["key"]] = ANY_REPLY
                 items = [item for item, _ in asked]
-
-
-def _messages(need: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The conversation that VLMEvalKit's scoring wants to have with a judge."""
-    system = [{"role": "system", "content": need["system"]}] if need["system"] else []
-    return [*system, {"role": "user", "content": need["prompt"]}]
 
 
 def _needs(outcome: Mapping[str, Any], kind: str) -> bool:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rlfr_eval.benchmarks.lockfile import LOCK_FILE
-from rlfr_eval.benchmarks.text import changed, load_benchmark, resolve, shipped, suites
+from rlfr_eval.benchmarks.text import load_benchmark, resolve, shipped, suites, with_overrides
 from rlfr_eval.benchmarks.text_fetch import fetch
 from rlfr_eval.benchmarks.text_presets import BOX, PRESETS, preset
 from rlfr_eval.benchmarks.text_problems import Problem, content_hash, read_problems
@@ -83,10 +83,10 @@ def test_incomplete_and_missing_files(alone):
 def test_sampling_that_makes_no_sense():
     benchmark = shipped()["aime24"]
     with pytest.raises(UserError, match="would all be the same answer"):
-        changed(benchmark, samples=4)
+        with_overrides(benchmark, samples=4)
     with pytest.raises(UserError, match="temperature -1"):
-        changed(benchmark, temperature=-1.0)
-    assert changed(benchmark, samples=4, temperature=1.0).sampling.samples == 4
+        with_overrides(benchmark, temperature=-1.0)
+    assert with_overrides(benchmark, samples=4, temperature=1.0).sampling.samples == 4
 
 
 def test_presets_put_the_question_where_it_belongs():
@@ -120,7 +120,7 @@ def test_hashes_of_presets_pin_their_text():
 
 def test_options_are_listed_under_the_question():
     problem = Problem("1", "Which?", ("B",), ("red", "blue"))
-    assert problem.asked == "Which?\n\nA. red\nB. blue"
+    assert problem.text == "Which?\n\nA. red\nB. blue"
     assert content_hash([problem]) == content_hash([Problem("other id", "Which?", ("B",), ("red", "blue"))])
     assert content_hash([problem]) != content_hash([Problem("1", "Which?", ("A",), ("red", "blue"))])
 
@@ -175,7 +175,7 @@ def test_other_problems_than_the_known_copy_are_refused(toy, alone, run_eval):
 
 def test_names_of_benchmarks_are_names_of_files(toy):
     with pytest.raises(UserError, match=r"Benchmark name 'a/b' must be letters"):
-        changed(resolve([toy()])[0], name="a/b")
+        with_overrides(resolve([toy()])[0], name="a/b")
 
 
 def test_missing_file_gives_the_command_and_wrong_count_is_refused(toy, alone):

@@ -8,8 +8,9 @@ import pytest
 from rlfr_eval.judge.budget import Budget
 from rlfr_eval.judge.cache import VerdictCache
 from rlfr_eval.judge.client import Judge, prediction_of, tokens_at_most
-from rlfr_eval.judge.known_cases import CASES, check_judge
-from rlfr_eval.judge.prompt import JudgeReason, code_of, judge_messages, read_verdict
+from rlfr_eval.judge.known_cases import KNOWN_CASES, check_judge
+from rlfr_eval.judge.prompt import code_of, judge_messages
+from rlfr_eval.judge.replies import JudgeReason, read_verdict
 from rlfr_eval.model.endpoint import Endpoint
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import Verdict
@@ -122,7 +123,7 @@ def good_judge(body, n):
     text = body["messages"][1]["content"]
     parts = re.findall(r"=== (?!END)[^=]* ===\n(.*?)\n=== END", text, re.DOTALL)
     code = text.rsplit("VERDICT ", 1)[1][:6]
-    known = {(case.question, case.answer): case.right for case in CASES}
+    known = {(case.question, case.answer): case.right for case in KNOWN_CASES}
     right = known.get((parts[0], parts[2]), parts[1] == parts[2])
     return f"VERDICT {code}: {'CORRECT' if right else 'INCORRECT'}"
 
@@ -135,8 +136,8 @@ def test_a_judge_from_end_to_end_and_its_cache(serve, tmp_path):
         return [await judge.judge(Q, ["4"], answer) for answer in ("4", "5", "4")]
 
     said = with_judge(server, work, cache=cache)
-    assert [one.verdict for one in said] == [R, W, R] and [one.cached for one in said] == [False, False, True]
-    assert (said[0].input_tokens, said[0].output_tokens) == (11, 7)
+    assert [one.verdict for one in said] == [R, W, R] and [one.usage.cached for one in said] == [False, False, True]
+    assert (said[0].usage.input_tokens, said[0].usage.output_tokens) == (11, 7)
     assert len(server.requests) == 2 and server.requests[0]["temperature"] == 0.0
 
 
@@ -210,7 +211,7 @@ def test_known_cases(serve):
         return "VERDICT " + body["messages"][1]["content"].rsplit("VERDICT ", 1)[1][:6] + ": CORRECT"
 
     result = with_judge(serve(yes), check_judge)
-    assert not result.passed and result.fooled == 2 and result.agreed == sum(case.right for case in CASES)
+    assert not result.passed and result.fooled == 2 and result.agreed == sum(case.right for case in KNOWN_CASES)
     result = with_judge(serve(lambda body, n: "Looks fine to me"), check_judge)
     assert not result.passed and result.undecided == 12
 

@@ -145,7 +145,7 @@ def test_settling_which_model_is_asked(serve):
     async def settle(models, wanted=""):
         server = serve(lambda body, n: "", models=models)
         async with Endpoint(server.url, wanted) as client:
-            return (await client.settle_model("--model")), client.model
+            return (await client.resolve_model("--model")), client.model
 
     both = ({"id": "base", "max_model_len": 10}, {"id": "adapter", "parent": "base"})
     assert asyncio.run(settle(both[:1]))[1] == "base"

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rlfr_eval.model.server import Server, fill, free_port
+from rlfr_eval.model.server import Server, fill_command, free_port
 from rlfr_eval.model.serving import ServingOptions, native_adapter
 from rlfr_vlm.errors import UserError
 
@@ -79,7 +79,7 @@ def lives(pid: int) -> bool:
 
 def test_start_wait_and_stop_leave_nothing(family, tmp_path):
     port = free_port()
-    server = Server(fill(family, port=str(port), name="m"), f"http://127.0.0.1:{port}/v1", tmp_path / "log")
+    server = Server(fill_command(family, port=str(port), name="m"), f"http://127.0.0.1:{port}/v1", tmp_path / "log")
     with server:
         server.wait_ready()
         pids = pids_in(tmp_path / "log")
@@ -106,9 +106,11 @@ def test_a_server_that_never_answers_is_given_up(tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_whatever_ends_us_ends_the_server(family, tmp_path, how):
     code = (
-        "import sys, time; from pathlib import Path; from rlfr_eval.model.server import Server, fill, free_port\n"
+        "import sys, time; from pathlib import Path\n"
+        "from rlfr_eval.model.server import Server, fill_command, free_port\n"
         "port = free_port()\n"
-        f"server = Server(fill({family!r}, port=str(port), name='m'), f'http://127.0.0.1:{{port}}/v1', Path('log'))\n"
+        f"command = fill_command({family!r}, port=str(port), name='m')\n"
+        "server = Server(command, f'http://127.0.0.1:{port}/v1', Path('log'))\n"
         "with server:\n    server.wait_ready(); print('ready', flush=True); time.sleep(60)\n"
     )
     ours = subprocess.Popen(
@@ -122,13 +124,13 @@ def test_whatever_ends_us_ends_the_server(family, tmp_path, how):
     assert all_gone(pids)
 
 
-def test_a_guardian_that_is_killed_takes_the_server_along(family, tmp_path):
+def test_a_supervisor_that_is_killed_takes_the_server_along(family, tmp_path):
     port = free_port()
-    server = Server(fill(family, port=str(port), name="m"), f"http://127.0.0.1:{port}/v1", tmp_path / "log")
+    server = Server(fill_command(family, port=str(port), name="m"), f"http://127.0.0.1:{port}/v1", tmp_path / "log")
     with server:
         server.wait_ready()
         first = pids_in(tmp_path / "log")[0]
-        os.kill(server._guardian.pid, signal.SIGKILL)
+        os.kill(server._supervisor.pid, signal.SIGKILL)
         assert all_gone([first], 5.0)
         for pid in pids_in(tmp_path / "log")[1:]:  # its own children are beyond us then; tidy up
             os.kill(pid, signal.SIGKILL)
@@ -250,4 +252,4 @@ def test_merged_adapter_is_the_base_plus_the_adapter(make_text_policy, processor
 @pytest.mark.parametrize("command", ["serve 'x", 'serve "'])
 def test_commands_with_open_quotes(command):
     with pytest.raises(UserError, match="Cannot read the command"):
-        fill(command)
+        fill_command(command)

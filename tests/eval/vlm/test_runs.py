@@ -208,7 +208,7 @@ def test_a_key_in_a_servers_command_is_not_stored():
 
 def test_the_training_preset_asks_as_the_policy_was_trained(vlm, alone):
     code, _, err = vlm("--preset", "training", "--judge", "none", data=("VisuLogic",))
-    assert code == 2 and "--preset training wants the config.yaml" in err and "--system-prompt" in err
+    assert code == 2 and "--preset training needs the config.yaml" in err and "--system-prompt" in err
     folder = alone / "policy" / "checkpoint-8"
     folder.mkdir(parents=True)
     (folder.parent / "config.yaml").write_text("system_prompt: Think first.\nimage_max_pixels: 50176\n")

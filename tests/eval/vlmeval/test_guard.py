@@ -72,7 +72,7 @@ def in_the_worker(code):
     before = (
         "import sys, types; p = types.ModuleType('rlfr_eval'); "
         f"p.__path__ = [{str(root / 'eval' / 'rlfr_eval')!r}]; sys.modules['rlfr_eval'] = p; "
-        "from rlfr_eval.vlmeval.worker.guard import Refused, forget, import_vlmeval, tried; "
+        "from rlfr_eval.vlmeval.worker.guard import Refused, clear_blocked_attempt, import_vlmeval, blocked_attempt; "
         f"import_vlmeval({str(root / 'rlfr_vlm' / 'compat' / 'torchvision_hook.py')!r})\n"
     )
     done = subprocess.run(
@@ -119,16 +119,16 @@ spec = importlib.util.spec_from_file_location("answer", {str(tmp_path / "answer.
 compiled = {{}}
 {"".join(f"compiled[{source!r}] = lambda: {source}" + chr(10) for source in attempts)}
 for source in compiled:
-    forget()
+    clear_blocked_attempt()
     try:
         attempt(source)
     except Refused:
         pass
-    print(bool(tried()), source)
-forget()
+    print(bool(blocked_attempt()), source)
+clear_blocked_attempt()
 child = multiprocessing.get_context('fork').Process(target=attempt, args=({attempts[0]!r},))
 child.start(); child.join()
-print(bool(tried()), "forked")
+print(bool(blocked_attempt()), "forked")
 """
     told = in_the_worker(code)
     assert told == [f"True {source}" for source in [*attempts, "forked"]]
@@ -139,7 +139,7 @@ def test_what_runs_nothing_goes_on_working():
     """Literals, arithmetic and sympy's numbers have their value, prose its error; libraries make code of their own."""
     code = """
 import ast, collections, dataclasses, importlib, typing, pandas, sympy
-forget()
+clear_blocked_attempt()
 print(eval("[1, 'a']"), eval("1/4 + 2*3"), eval("-0.5"), eval("{'a': None}"))
 for text in ("It has seven", "seven", "x**2 + 1", "nobody(3)*2"):
     try:
@@ -156,7 +156,7 @@ frame = pandas.DataFrame({"a": [1, 2], "b": [3, 4]})
 print(frame.query("a > 1")["b"].iloc[0], frame.groupby("a").sum()["b"].iloc[1])
 importlib.import_module("xml.etree.ElementTree")
 import turtledemo, wsgiref.simple_server
-print(tried() == "")
+print(blocked_attempt() == "")
 """
     assert in_the_worker(code) == [
         "[1, 'a'] 6.25 -0.5 {'a': None}",

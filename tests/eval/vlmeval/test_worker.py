@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlfr_eval.vlmeval.own_score import own_percent
+from rlfr_eval.vlmeval.upstream_score import upstream_percent
 from rlfr_eval.vlmeval.worker_process import WorkerProcess
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import verify_answer
@@ -70,7 +70,7 @@ def test_its_own_evaluation_says_the_same(worker, name):
     assert not told["needs"]
     versions = [sample.columns.get("problem_version", "") for sample in SETS[name]]
     weights = {version: versions.count(version) for version in versions}
-    own = own_percent(name, shipped_vlm()[name].score, told["result"], weights)
+    own = upstream_percent(name, shipped_vlm()[name].score, told["result"], weights)
     right = [sample.right for sample in SETS[name]]
     if name == "WeMath":  # it counts what is missing of its 525 problems as mastered
         assert own == pytest.approx(100 * (525 - 6 + 2.5) / 525, abs=0.01)
@@ -132,7 +132,7 @@ def test_a_data_set_must_be_usable(worker, tmp_path):
         (f"index\tquestion\timage\n0\t?\t{picture}\n", "no column answer"),
         ("index\tquestion\tanswer\timage\n", "has no rows"),
         (f"index\tquestion\tanswer\timage\n0\t?\tB\t{picture}\n0\t?\tB\t{picture}\n", "the index 0 more than once"),
-        (f"index\tquestion\tanswer\timage\n0\t?\tB\t{'x' * 80}\n", "no format that is known"),
+        (f"index\tquestion\tanswer\timage\n0\t?\tB\t{'x' * 80}\n", "no known format"),
         ("index\tquestion\tanswer\timage_path\n0\t?\tB\tnowhere.png\n", "nowhere.png is not there"),
     ]:
         with pytest.raises(UserError, match=message):
@@ -157,7 +157,10 @@ def test_any_other_set_is_scored_row_by_row(worker, tmp_path):
     assert last["ok"]["family"] == "rows"
     right, wrong = worker.score("POPE", [item(0, "Yes, there is."), item(1, "Yes")])
     score = {"column": "acc", "row": "Overall", "unit": "percent"}
-    assert own_percent("POPE", score, right["result"]) == 100 and own_percent("POPE", score, wrong["result"]) == 0
+    assert (
+        upstream_percent("POPE", score, right["result"]) == 100
+        and upstream_percent("POPE", score, wrong["result"]) == 0
+    )
 
 
 def test_an_interpreter_without_vlmevalkit_says_so(tmp_path):

@@ -1,7 +1,7 @@
-"""The process in which VLMEvalKit runs. It asks nobody, and keeps nothing but the rows of the sets that are open.
+"""The process that runs VLMEvalKit. It has no network access and only keeps open data sets in memory.
 
-It is started by path, in VLMEvalKit's own interpreter, and imports nothing of the rest of this project. Requests come
-as JSON lines on standard input, replies go as JSON lines to standard output, in order:
+It is started by path in VLMEvalKit's own interpreter and imports nothing of the rest of this project. Requests are
+JSON lines on standard input, replies are JSON lines on standard output, in order:
 
 {"do": "hello"}                      -> {"ok": {"ms-vlmeval": version, "pandas": version, "numpy": version}}
 {"do": "open", "name", "called", "file", "images", "groups"}
@@ -9,13 +9,18 @@ as JSON lines on standard input, replies go as JSON lines to standard output, in
 {"do": "score", "name", "items": [{"id", "prediction", "given", "compare"}]}
                                      -> {"ok": [outcome, ...]}
 {"do": "evaluate", "name", "predictions", "given"}
-                                     -> {"ok": {"result": its own records, "needs": [...], "failed": text}}
-anything that fails                  -> {"error": text}
+                                     -> {"ok": {"result": VLMEvalKit's table, "needs": [...], "failed": text}}
+a request that fails                 -> {"error": text}
 
-`called` is what the other requests name it by.
+`called` is the data set's name in the other requests.
 
-An outcome is {"verdict", "extracted"}; or {"verdict": "undecided", "reason"}; or {"result": records} of an evaluation
-of that one row; or {"needs": {...}}: VLMEvalKit's scoring wants a judge's reply, or to know whether two answers are
-equal. Whoever asks adds the answer to `given` under the `key` of the need and asks again: scoring is run from the
-start with what is known so far.
+An outcome is one of
+{"verdict", "extracted"}
+{"verdict": "undecided", "reason"}
+{"result": records}                  VLMEvalKit's evaluation of this single row
+{"needs": {"key", "kind", ...}}      scoring needs a judge's reply (kind `judge`) or a comparison of two answers
+                                     (kind `equal`)
+
+After a need, the client adds the value to `given` under the need's `key` and sends the item again. Scoring then runs
+from the start with all values given so far.
 """

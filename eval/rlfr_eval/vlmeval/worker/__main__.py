@@ -1,7 +1,7 @@
 """Start the worker by its path: `PYTHON -I .../worker/__main__.py`.
 
-The interpreter is VLMEvalKit's, where this project is not installed. Its package is made known under its name without
-a search path, so that neither environment's packages can stand in for the other's.
+The interpreter is VLMEvalKit's, where this project is not installed. `rlfr_eval` is registered by its folder instead
+of through `sys.path`, so that packages of one environment are never imported in the other.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Read requests, answer them one after the other, end with standard input."""
+"""Read requests from standard input and answer them one by one until it ends."""
 
 import json
 import logging
@@ -6,85 +6,90 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rlfr_eval.vlmeval.worker.guard import Refused, forget, import_vlmeval, tried
-from rlfr_eval.vlmeval.worker.own_evaluation import own_evaluation, replace_functions
+from rlfr_eval.vlmeval.worker.guard import Refused, blocked_attempt, clear_blocked_attempt, import_vlmeval
+from rlfr_eval.vlmeval.worker.replay_judge import Undecidable
 from rlfr_eval.vlmeval.worker.row_scores import family, score
-from rlfr_eval.vlmeval.worker.stand_ins import Unsure
 from rlfr_eval.vlmeval.worker.tables import Table, Unusable, open_table, rows
+from rlfr_eval.vlmeval.worker.upstream_evaluation import evaluate_upstream, replace_functions
 
+if TYPE_CHECKING:
+    import pandas
+
+Request = dict[str, Any]  # see the package's docstring
 Reply = dict[str, Any]
 
 
 class Worker:
-    """Open data sets, and what can be asked about them."""
+    """The open data sets; one method per request, which yields the replies."""
 
     def __init__(self) -> None:
         replace_functions()
         self.tables: dict[str, Table] = {}
-        self.lines: dict[str, dict[str, int]] = {}
+        self.positions: dict[str, dict[str, int]] = {}  # data set -> row id -> position in the table
 
-    def hello(self, request: dict[str, Any]) -> Iterator[Reply]:
+    def hello(self, request: Request) -> Iterator[Reply]:
         from importlib.metadata import version
 
         names = ("ms-vlmeval", "pandas", "numpy")
         yield {"ok": {name: version(name) for name in names}}
 
-    def open(self, request: dict[str, Any]) -> Iterator[Reply]:
-        name = request["name"]
+    def open(self, request: Request) -> Iterator[Reply]:
+        name, alias = request["name"], request["called"]
         table = open_table(name, Path(request["file"]), Path(request["images"]))
-        found = family(table)
-        in_file = table.rows_in_file
+        table_family = family(table)
         for row in rows(table, request["groups"]):
             yield {"row": row}
-        self.tables[request["called"]] = table
-        self.lines[request["called"]] = {str(index): place for place, index in enumerate(table.frame["index"])}
-        yield {"ok": {"family": found, "rows": len(table.frame), "without_image": in_file - len(table.frame)}}
+        self.tables[alias] = table
+        self.positions[alias] = {str(index): position for position, index in enumerate(table.frame["index"])}
+        count = len(table.frame)
+        yield {"ok": {"family": table_family, "rows": count, "without_image": table.rows_in_file - count}}
 
-    def score(self, request: dict[str, Any]) -> Iterator[Reply]:
+    def score(self, request: Request) -> Iterator[Reply]:
         import pandas
 
-        outcomes = []
+        name, outcomes = request["name"], []
         for item in request["items"]:
-            if "line" in item:  # a known case of a judge's check: no row of any file
-                table, line = item_table(request["name"]), pandas.Series(item["line"])
+            if "line" in item:  # a known case for checking a judge, which is in no table
+                table, row = empty_table(name), pandas.Series(item["line"])
             else:
-                table = self.tables[request["name"]]
-                line = table.frame.iloc[self.lines[request["name"]][item["id"]]]
-            outcomes.append(_guarded(table, line, item))
+                table = self.tables[name]
+                row = table.frame.iloc[self.positions[name][item["id"]]]
+            outcomes.append(_score_guarded(table, row, item))
         yield {"ok": outcomes}
 
-    def evaluate(self, request: dict[str, Any]) -> Iterator[Reply]:
-        yield {"ok": own_evaluation(self.tables[request["name"]], request["predictions"], request["given"])}
+    def evaluate(self, request: Request) -> Iterator[Reply]:
+        yield {"ok": evaluate_upstream(self.tables[request["name"]], request["predictions"], request["given"])}
 
 
-def _guarded(table: Table, line: Any, item: dict[str, Any]) -> Reply:
-    """An outcome; undecided where VLMEvalKit tried what it must not, also where it then went on as if nothing were."""
-    forget()
+def _score_guarded(table: Table, row: "pandas.Series", item: Request) -> Reply:
+    """Score an item; undecided after a blocked attempt, also if VLMEvalKit swallowed the exception."""
+    clear_blocked_attempt()
     try:
-        outcome = score(table, line, item["prediction"], item["given"], item["compare"])
+        outcome = score(table, row, item["prediction"], item["given"], item["compare"])
     except Refused:
         outcome = {}
-    return {"verdict": "undecided", "reason": tried(), "asked": False} if tried() else outcome
+    reason = blocked_attempt()
+    return {"verdict": "undecided", "reason": reason, "asked": False} if reason else outcome
 
 
-def item_table(name: str) -> Table:
-    """A table without rows, of the class that VLMEvalKit has for a name."""
+def empty_table(name: str) -> Table:
+    """Return a table without rows, of VLMEvalKit's class for this name."""
     import vlmeval.dataset as package
 
     cls = next((cls for cls in package.DATASET_CLASSES if name in cls.supported_datasets()), package.CustomMCQDataset)
-    own = type(cls.__name__, (cls,), {"__init__": lambda self: None})
-    return Table(name, own(), Path(), cls is package.CustomMCQDataset, 0)
+    without_init = type(cls.__name__, (cls,), {"__init__": lambda self: None})
+    return Table(name, without_init(), Path(), cls is package.CustomMCQDataset, 0)
 
 
 def answers(worker: Worker, line: str) -> Iterator[Reply]:
-    """Replies to one request; what fails becomes an error."""
+    """Yield the replies to one request line; exceptions become an error reply."""
     try:
         request = json.loads(line)
-        what: Callable[[dict[str, Any]], Iterator[Reply]] = getattr(worker, request["do"])
-        yield from what(request)
-    except (Unusable, Unsure, Refused) as error:
+        handle: Callable[[Request], Iterator[Reply]] = getattr(worker, request["do"])
+        yield from handle(request)
+    except (Unusable, Undecidable, Refused) as error:
         yield {"error": str(error)}
     except Exception as error:
         logging.exception("request failed")
@@ -92,7 +97,7 @@ def answers(worker: Worker, line: str) -> Iterator[Reply]:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve until standard input ends. What anything prints goes to the log, never between the replies."""
+    """Serve until standard input ends. Everything that libraries print goes to the log, not between the replies."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:

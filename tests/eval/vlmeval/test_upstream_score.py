@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlfr_eval.vlmeval.own_score import own_percent
+from rlfr_eval.vlmeval.upstream_score import upstream_percent
 from rlfr_vlm.errors import UserError
 
 PERCENT = {"column": "acc", "row": "Overall", "unit": "percent"}
@@ -10,20 +10,22 @@ PERCENT = {"column": "acc", "row": "Overall", "unit": "percent"}
 
 def test_every_unit_becomes_percent():
     rows = [{"Task&Skill": "Overall", "acc": 62.5}, {"Task&Skill": "algebra", "acc": 10.0}]
-    assert own_percent("MathVista", PERCENT, rows) == 62.5
+    assert upstream_percent("MathVista", PERCENT, rows) == 62.5
     fraction = {"column": "Overall", "row": "validation", "unit": "fraction"}
     assert (
-        own_percent("MMMU", fraction, [{"split": "dev", "Overall": 1.0}, {"split": "validation", "Overall": 0.25}])
+        upstream_percent(
+            "MMMU", fraction, [{"split": "dev", "Overall": 1.0}, {"split": "validation", "Overall": 0.25}]
+        )
         == 25
     )
     text = {"column": "Score (Strict)", "row": "0", "unit": "percent text"}
-    assert own_percent("WeMath", text, [{"Score (Strict)": "99.81%"}]) == 99.81
+    assert upstream_percent("WeMath", text, [{"Score (Strict)": "99.81%"}]) == 99.81
 
 
 def test_mathverse_has_no_overall_row_so_its_rows_are_weighted():
     score = {"column": "Overall", "row": "mean over problem_version, weighted by rows", "unit": "percent"}
     rows = [{"split": "Text Lite", "Overall": 60.0}, {"split": "Vision Only", "Overall": 20.0}]
-    assert own_percent("MathVerse", score, rows, {"Text Lite": 3, "Vision Only": 1}) == pytest.approx(50.0)
+    assert upstream_percent("MathVerse", score, rows, {"Text Lite": 3, "Vision Only": 1}) == pytest.approx(50.0)
 
 
 @pytest.mark.parametrize(
@@ -42,4 +44,4 @@ def test_mathverse_has_no_overall_row_so_its_rows_are_weighted():
 )
 def test_an_unknown_shape_is_an_error(score, rows):
     with pytest.raises(UserError, match="Some"):
-        own_percent("Some", score, rows)
+        upstream_percent("Some", score, rows)

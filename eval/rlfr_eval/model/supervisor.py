@@ -1,8 +1,8 @@
-"""Runs a server and ends it, with everything it started, when the harness ends, however it ends.
+"""Run a server and end it with all its descendants when the harness exits or is killed.
 
-`python -m rlfr_eval.model.guardian COMMAND...`: the harness holds the other end of the guardian's standard input. When
-the harness closes it or dies, the guardian ends the server: first SIGTERM to its process group, then SIGKILL to every
-descendant. On Linux the guardian adopts the server's orphans, and the server dies with the guardian.
+`python -m rlfr_eval.model.supervisor COMMAND...`: the harness holds the write end of the supervisor's standard input.
+When that end closes, the supervisor sends SIGTERM to the server's process group and then SIGKILL to every descendant.
+On Linux the supervisor also adopts the server's orphans, and the kernel kills the server if the supervisor dies.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import threading
 import psutil
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
-GRACE = 10.0  # seconds between asking and killing
+GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 
 
 def _prctl(option: int, value: int) -> None:
@@ -25,30 +25,30 @@ def _prctl(option: int, value: int) -> None:
 
 
 def end_all(server: "subprocess.Popen[bytes]", grace: float = GRACE) -> None:
-    """Ask the server's group to end, then kill what is left of our descendants."""
+    """Send SIGTERM to the server's process group, then SIGKILL to all remaining descendants of this process."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         server.wait(grace)
-    family = psutil.Process().children(recursive=True)
-    for process in family:
+    descendants = psutil.Process().children(recursive=True)
+    for process in descendants:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(family, timeout=5)
+    psutil.wait_procs(descendants, timeout=5)
 
 
 def main(command: list[str]) -> int:
-    """Run the command until it ends or our standard input does; return its exit code."""
+    """Run the command until it ends or standard input closes; return its exit code."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the end of the pipe tells us, and nothing else
+        signal.signal(number, signal.SIG_IGN)  # only the closed pipe ends the supervisor
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
-    def prepare() -> None:
+    def in_child() -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=prepare)
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=in_child)
 
     def watch_parent() -> None:
         while os.read(0, 1024):

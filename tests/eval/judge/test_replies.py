@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlfr_eval.judge.vlm_replies import reader
+from rlfr_eval.judge.replies import vlm_reader
 
 ABCD = {"A": "cat", "B": "dog", "C": "cow", "D": "a hen"}
 
@@ -58,7 +58,7 @@ ABCD = {"A": "cat", "B": "dog", "C": "cow", "D": "a hen"}
     ],
 )
 def test_replies(reads, reply, value):
-    assert reader(reads, ABCD)(reply, "stop").value == value
+    assert vlm_reader(reads, ABCD)(reply, "stop").value == value
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_replies(reads, reply, value):
 )  # fmt: skip
 def test_what_is_not_certain_is_not_read(reads, reply):
     """The first part of a number, a letter that is denied, a word in capitals: each was a verdict once."""
-    assert reader(reads, ABCD)(reply, "stop").value is None
+    assert vlm_reader(reads, ABCD)(reply, "stop").value is None
 
 
 def test_a_label_wants_a_colon_or_is_and_an_answer_may_have_several_parts():
     def read(reply):
-        return reader("answer", {})(reply, "stop").value
+        return vlm_reader("answer", {})(reply, "stop").value
 
     parts = "Domain: (-3, 3]\nRange: (-4, 1]"  # VLMEvalKit's own example 3 of MathVerse
     assert read(parts) == parts and read(f"Extracted Answer: {parts}") == parts
@@ -97,11 +97,11 @@ def test_a_label_wants_a_colon_or_is_and_an_answer_may_have_several_parts():
 def test_a_letter_goes_before_a_text_and_a_text_before_a_letter_in_it():
     swapped, degrees = {"A": "B", "B": "A"}, {"A": "3 C", "B": "5 C", "C": "9 C"}
     for kind in ("option", "letter"):
-        assert reader(kind, swapped)("B", "stop").value == "B"  # as VLMEvalKit takes it
-        assert reader(kind, degrees)("5 C", "stop").value == "B"
+        assert vlm_reader(kind, swapped)("B", "stop").value == "B"  # as VLMEvalKit takes it
+        assert vlm_reader(kind, degrees)("5 C", "stop").value == "B"
 
 
 def test_a_reply_that_was_cut_off_says_nothing():
-    assert reader("binary", {})("1", "length").reason == "judge cut off"
-    assert reader("answer", {})("<think>so it is 14", "stop").value is None
-    assert reader("letter", ABCD)("hm", "stop").reason == "judge gave no verdict"
+    assert vlm_reader("binary", {})("1", "length").reason == "judge cut off"
+    assert vlm_reader("answer", {})("<think>so it is 14", "stop").value is None
+    assert vlm_reader("letter", ABCD)("hm", "stop").reason == "judge gave no verdict"
