@@ -168,6 +168,45 @@ def test_regrade_asks_the_model_nothing(start, serve, run_eval, scores, alone):
     assert run_eval("regrade", "data")[0] == 2 and not (alone / "data" / ".lock").exists()
 
 
+def test_regrade_renews_the_extraction_and_what_the_judge_is_shown(start, serve, run_eval, scores, alone):
+    """A run of an older extractor, whose judge was shown that extractor's answer and called it wrong."""
+    start()
+    samples, verdicts = alone / "run" / "samples.jsonl", alone / "run" / "verdicts.jsonl"
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    old = {row["id"]: row["digest"] for row in rows if row["id"] == "toy/t0/0"}
+    rows = [row | {"extracted": "something older", "how": "phrase"} if row["id"] in old else row for row in rows]
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    server = serve(judge)
+    judged = {"id": "toy/t0/0", "by": "judge", "answer": old["toy/t0/0"], "judge": f"m ({server.url})",
+              "verdict": "wrong", "reason": "", "reply": "VERDICT: INCORRECT"}  # fmt: skip
+    with verdicts.open("a") as stream:
+        stream.write(json.dumps(judged) + "\n")
+    assert run_eval("regrade", "run", "--judge-base-url", server.url)[0] == 0
+    asked = [body["messages"][1]["content"] for body in server.requests if "season" in body["messages"][1]["content"]]
+    assert len(asked) == 4 and not any("something older" in text for text in asked)
+    assert scores(alone / "run")["benchmarks"]["toy"]["right"] == 8  # t0 is right after all
+    assert "the cold season came before" in run_eval("show", "run", "--id", "t0")[1]
+    assert "something older" not in run_eval("show", "run", "--id", "t0")[1]
+    count = len(server.requests)
+    assert run_eval("regrade", "run", "--judge-base-url", server.url)[0] == 0
+    assert len(server.requests) == count + 12  # the known cases; no answer is judged again
+
+
+def test_a_judges_verdict_of_an_older_run_stands_where_the_extraction_is_the_same(
+    start, serve, run_eval, scores, alone
+):
+    server = serve(judge)
+    start("--judge-base-url", server.url)
+    verdicts = alone / "run" / "verdicts.jsonl"
+    rows = [json.loads(line) for line in verdicts.read_text().splitlines()]
+    rows = [{key: value for key, value in row.items() if key not in ("extracted", "how")} for row in rows]
+    verdicts.write_text("".join(json.dumps(row) + "\n" for row in rows))  # as they were written before
+    count = len(server.requests)
+    assert run_eval("regrade", "run", "--judge-base-url", server.url)[0] == 0
+    assert len(server.requests) == count + 12  # the known cases; no answer is judged again
+    assert scores(alone / "run")["benchmarks"]["toy"]["judged"] == 4
+
+
 def test_no_judge_for_benchmarks_that_allow_none(serve, toy, run_eval, scores, alone):
     server = serve(judge)
     name = toy(rows=ROWS, more='judge = "never"')

@@ -24,6 +24,7 @@ def run(options: argparse.Namespace) -> int:
     """Show every sample that the id names."""
     from rlfr_eval.run.folder import RunStore
     from rlfr_eval.run.reopened import reopen
+    from rlfr_eval.score.verdicts import standings, with_extraction
     from rlfr_eval.settings import load_settings
 
     with (
@@ -31,7 +32,12 @@ def run(options: argparse.Namespace) -> int:
         reopen(store, load_settings(), options.data_dir, whole=True) as run,
     ):
         chosen = run.chosen
-        rows = [row for row in store.answers() if options.id in (row["id"], row["problem"])]
+        standing = standings(store, chosen, {})
+        rows = [
+            with_extraction(row, standing.get(row["id"]))
+            for row in store.answers()
+            if options.id in (row["id"], row["problem"])
+        ]
         if not rows:
             known = [row["id"] for row in store.answers()]
             raise UserError(f"No answer has the id {options.id!r}.{nearest(options.id, known)}")

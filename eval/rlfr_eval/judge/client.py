@@ -201,6 +201,7 @@ def verdict_row(row: JsonMapping, identity: str, result: JudgeResult) -> JsonObj
         "id": row["id"],
         "by": "judge",
         "answer": row["digest"],
+        "extracted": row["extracted"],
         "judge": identity,
         "verdict": result.verdict.value,
         "reason": result.reason,

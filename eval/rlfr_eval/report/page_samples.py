@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from rlfr_eval.json_types import JsonMapping, JsonObject
 from rlfr_eval.run.folder import RunStore
-from rlfr_eval.score.verdicts import Chosen, Standing, standings
+from rlfr_eval.score.verdicts import Chosen, Standing, standings, with_extraction
 from rlfr_vlm.page.thumbnails import PageImages, side_for
 
 MAX_CHARACTERS = 20_000  # of one response on the page; the rest is cut with a note
@@ -49,7 +49,8 @@ class Samples:
             self.total += 1
             if (row["benchmark"], row["problem"]) in selected:
                 judged = replies.get((row["id"], judges.get(row["benchmark"])))
-                self.answers.append(_answer(number, row, standing.get(row["id"]), judged))
+                place = standing.get(row["id"])
+                self.answers.append(_answer(number, with_extraction(row, place), place, judged))
 
     def add_problems(self, number: int, chosen: Chosen, selected: set[tuple[str, str]]) -> None:
         """Add a run's problems. A prompt that differs from an earlier run's is stored in `other_prompts`."""

@@ -8,7 +8,7 @@ from typing import Any
 from rlfr_eval.benchmarks.text import AnyBenchmark
 from rlfr_eval.run.folder import SCORES_FILE, RunStore
 from rlfr_eval.score.metrics import HEADLINE_UNDECIDED, accuracy, collect, over_samples
-from rlfr_eval.score.verdicts import Chosen, Standing, standings
+from rlfr_eval.score.verdicts import Chosen, Standing, standings, with_extraction
 from rlfr_vlm.files import write_json
 from rlfr_vlm.grading import grader_version
 
@@ -30,7 +30,7 @@ def score_run(
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
     for row in store.answers():
         if row["benchmark"] in rows:
-            rows[row["benchmark"]].append(_light(row))
+            rows[row["benchmark"]].append(_light(with_extraction(row, standing.get(row["id"]))))
     scores = {
         "judge": named.pop() if len(named) == 1 else "see each benchmark",
         "grader": grader_version(),

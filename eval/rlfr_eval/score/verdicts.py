@@ -1,9 +1,9 @@
 """Verdicts: rules first, by the one grader; then what a judge said of what rules left undecided."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlfr_eval.benchmarks.text import AnyBenchmark, Benchmark
 from rlfr_eval.run.folder import RunStore
@@ -16,6 +16,13 @@ NEEDED = {by: {"id", "answer", "verdict", "reason", more} for by, more in (("rul
 Chosen = Mapping[str, tuple[Any, tuple[Any, ...]]]  # name -> benchmark and its problems, of text or of images
 
 
+class ExtractedAnswer(NamedTuple):
+    """Final answer in a response (None if it has none), and how it was found."""
+
+    answer: str | None
+    how: str
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where a sample stands: by rules alone, and in the end.
@@ -25,12 +32,15 @@ class Standing:
         final: the judge's where rules were undecided and it decided, else the rules'.
         reason: why it is undecided, or why the policy counts it as wrong.
         judged: whether the judge decided it.
+        extracted: answer that the rules' verdict is about; None where they extract none (VLMEvalKit's sets) and in
+            runs whose verdicts were stored without it: the sample's own is valid.
     """
 
     rules: Verdict
     final: Verdict
     reason: str = ""
     judged: bool = False
+    extracted: ExtractedAnswer | None = None
 
 
 def grading_key(benchmark: AnyBenchmark) -> str:
@@ -97,43 +107,63 @@ def _line(row: Mapping[str, Any], benchmark: Benchmark, grade: Grade) -> dict[st
         "verdict": verdict.value,
         "path": grade.path,
         "reason": reason,
+        "extracted": grade.extracted,
+        "how": grade.extraction.how,
     }
 
 
+def with_extraction(row: Mapping[str, Any], standing: Standing | None) -> dict[str, Any]:
+    """An answer with the extraction of the grader in force, which may be newer than the one in samples.jsonl."""
+    if standing is None or standing.extracted is None:
+        return dict(row)
+    return {**row, "extracted": standing.extracted.answer, "how": standing.extracted.how}
+
+
 def standings(store: RunStore, chosen: Chosen, judges: Mapping[str, str | None]) -> dict[str, Standing]:
-    """Sample id -> where it stands. A verdict on another answer, by another grader, judge or reader, does not count.
+    """Sample id -> where it stands.
+
+    A verdict on another answer, by another grader, judge or reader, does not count; nor does a judge's verdict on
+    another extraction than the one in force.
 
     Args:
         judges: benchmark -> identity of the judge whose verdicts count; None or absent: rules alone.
     """
     keys = {name: grading_key(benchmark) for name, (benchmark, _) in chosen.items()}
     readers = {name: benchmark.reader for name, (benchmark, _) in chosen.items()}
-    answers = {row["id"]: (row["digest"], row["benchmark"]) for row in store.answers() if row["benchmark"] in chosen}
-    found: dict[str, Standing] = {}
+    answers = {
+        row["id"]: (row["digest"], row["benchmark"], row["extracted"])
+        for row in store.answers()
+        if row["benchmark"] in chosen
+    }
+    results: dict[str, Standing] = {}
     for row in _lines(store, "rules"):
-        answer, name = answers.get(row["id"], ("", ""))
+        answer, name, _ = answers.get(row["id"], ("", "", None))
         if name and (row["answer"], row["grading"]) == (answer, keys[name]):
             verdict = Verdict(row["verdict"])
-            found[row["id"]] = Standing(verdict, verdict, row["reason"])
+            extracted = ExtractedAnswer(row["extracted"], row["how"]) if "how" in row else None
+            results[row["id"]] = Standing(verdict, verdict, row["reason"], extracted=extracted)
     for row in _lines(store, "judge"):
-        answer, name = answers.get(row["id"], ("", ""))
-        standing = found.get(row["id"])
+        answer, name, stored = answers.get(row["id"], ("", "", None))
+        standing = results.get(row["id"])
         if standing is None or standing.rules is not Verdict.UNDECIDED:
             continue
         if row["answer"] != answer or row["judge"] != judges.get(name) or row.get("reader", "") != readers[name]:
             continue
+        in_force = stored if standing.extracted is None else standing.extracted.answer
+        if row.get("extracted", stored) != in_force:  # older lines lack it: the judge got the sample's own
+            continue
         verdict = Verdict(row["verdict"])
         if verdict is not Verdict.UNDECIDED:
-            found[row["id"]] = Standing(standing.rules, verdict, "", True)
+            results[row["id"]] = replace(standing, final=verdict, reason="", judged=True)
         elif not standing.judged:
-            found[row["id"]] = Standing(standing.rules, verdict, row["reason"])
-    return found
+            results[row["id"]] = replace(standing, final=verdict, reason=row["reason"])
+    return results
 
 
 def undecided_answers(
     store: RunStore, chosen: Chosen, standing: Mapping[str, Standing], ungraded: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Answers that a judge may be asked about.
+    """Answers that a judge may be asked about, with the extraction in force.
 
     Args:
         ungraded: also those that rules have not seen yet.
@@ -148,4 +178,4 @@ def undecided_answers(
         if row["sample"] < wanted.get((row["benchmark"], row["problem"]), 0):
             place = standing.get(row["id"])
             if ungraded if place is None else place.final is Verdict.UNDECIDED:
-                yield row
+                yield with_extraction(row, place)
