@@ -33,6 +33,15 @@ def target_velocity(x_1: Tensor, noise: Tensor) -> Tensor:
     return x_1 - noise
 
 
+def deviation_weight(t: float) -> float:
+    """w(t) = t / (1 - t), the weight of a deviation at time t in [0, 1). Source: RLFR, section on flow rewards.
+
+    >>> deviation_weight(0.0), deviation_weight(0.5), deviation_weight(0.75)
+    (0.0, 1.0, 3.0)
+    """
+    return t / (1 - t)
+
+
 def logit_normal(shape: Sequence[int], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
     """t = sigmoid(z), z ~ N(0, 1): times that dwell in the middle of [0, 1]."""
     return torch.sigmoid(standard_normal(shape, device, generator))
@@ -95,8 +104,8 @@ def layer_deviations(
 ) -> Tensor:
     """Weighted deviation of each token from the flow, per timestep and layer.
 
-    w(t) * mean over D of (v - u)^2 with w(t) = t / (1 - t), each timestep with its own weight (RLFR, section on flow
-    rewards). One draw of noise serves all timesteps.
+    `deviation_weight(t)` * mean over D of (v - u)^2 (RLFR, section on flow rewards). One draw of noise
+    serves all timesteps.
 
     Args:
         timesteps: rewarding timesteps in [0, 1); RLFR uses 0.8.
@@ -131,7 +140,7 @@ def _chunk_deviations(
     for step in timesteps:
         t = torch.tensor(step, device=target.device)
         velocity = field(linear_path(target, noise, t), t, cond, inputs.layer_positions.unsqueeze(-1), image)
-        rows.append(step / (1 - step) * (velocity.float() - velocity_true).square().mean(dim=-1))
+        rows.append(deviation_weight(step) * (velocity.float() - velocity_true).square().mean(dim=-1))
     return torch.stack(rows)
 
 
