@@ -1,4 +1,4 @@
-"""The shape of the project: import direction, sizes of files and functions, what README and the scripts say."""
+"""The shape of the project: import direction, file trees, what the documents and the scripts say."""
 
 import ast
 import re
@@ -6,6 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.tree import BLOCK, TREES, tree
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "rlfr_vlm"
@@ -147,8 +149,10 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "scripts").glob("*.md")),
+    *sorted((ROOT / "rlfr_vlm").rglob("*.md")),
     ROOT / "benchmarks/README.md",
     ROOT / "eval/README.md",
+    ROOT / "tests/README.md",
 ]
 
 
@@ -187,8 +191,13 @@ def test_flags_and_commands_named_in_documents_exist(document):
         assert flag in known | {"config", "resume", "help", "num_processes"} or f"--{flag}" in elsewhere, flag
 
 
-def test_readme_tree_names_every_module():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in [*MODULES, *HARNESS_MODULES]:
-        if path.name != "__init__.py":
-            assert f"{path.name} " in text or f"{path.name}\n" in text, path.name
+@pytest.mark.parametrize(("document", "package"), TREES.items())
+def test_trees_show_every_module_with_its_summary(document, package):
+    """Run `python -m tests.tree --write` when it fails."""
+    shown = BLOCK.search((ROOT / document).read_text(encoding="utf-8"))
+    assert shown is not None and shown[0] == tree(package)
+    assert all(line.split("  ")[-1].strip() for line in shown[0].splitlines())
+
+
+def test_readme_is_short():
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") <= 150

@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/speed/summary.py benchmarks/speed/results/MACHINE.json [--write]
 
-`--write` writes them to README.md and benchmarks/README.md, between the comments that mark the tables.
+`--write` writes them to benchmarks/README.md, between the comments that mark the tables.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from rlfr_vlm.files import write_text
 
 Results = Mapping[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
-GUIDES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+GUIDES = (ROOT / "benchmarks" / "README.md",)
 DISTURBED = 0.2  # share of the CPUs used by other processes above which ratios of times are unreliable
 LINEAR = 1.05  # largest exponent that counts as linear; exponents are fitted to noisy times
 
@@ -202,7 +202,7 @@ def with_blocks(text: str, content: Mapping[str, str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="a results file")
-    parser.add_argument("--write", action="store_true", help="write the tables to README.md and benchmarks/README.md")
+    parser.add_argument("--write", action="store_true", help="write the tables to benchmarks/README.md")
     options = parser.parse_args()
     results = json.loads(options.file.read_text(encoding="utf-8"))
     print(targets_table(results))

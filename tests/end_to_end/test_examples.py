@@ -58,7 +58,7 @@ def test_grade_answers(run):
         "right",
         "right",
         "wrong",
-        "undecided",
+        "wrong",
         "undecided",
     ]
 
