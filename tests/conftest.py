@@ -1,6 +1,8 @@
 """Shared fixtures: tiny real policies, and the reference material that lies beside the project in CI."""
 
+import gc
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,15 +10,28 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.eval.vlm.fixtures import running, small_wemath, worker  # noqa: F401
 from tests.trainer.fixtures import arguments, digits, make_trainer, text_digits  # noqa: F401
 
 hypothesis.settings.register_profile("patient", deadline=None)  # of a shared machine one cannot ask for speed
 hypothesis.settings.load_profile("patient")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Before torch is imported. The policies are too small for threads, and test processes run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+
+
+def pytest_runtest_setup() -> None:
+    """Exclude imported libraries from garbage collection once the trainer is imported.
+
+    transformers collects at the end of every training; over the objects of torch, TRL and vLLM that takes a second.
+    """
+    if "trl.trainer.grpo_trainer" in sys.modules and gc.get_freeze_count() == 0:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +52,7 @@ def processor() -> Any:
     return build_processor(questions * 30 + [row["response"] for row in digit_rows("train", 100, 0)], 290)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_policy(processor: Any) -> Callable[..., Any]:
     """Builds a tiny Qwen2.5-VL with random weights; the same seed gives the same weights."""
     from rlfr_vlm.quickstart.small_policy import PolicySize, build_policy
@@ -55,7 +70,7 @@ def make_policy(processor: Any) -> Callable[..., Any]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_text_policy(processor: Any) -> Callable[..., Any]:
     """Builds a tiny text-only Qwen2 or Llama with random weights for the same tokenizer."""
     import torch

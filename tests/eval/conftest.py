@@ -17,11 +17,8 @@ from tests.eval.vlm.fixtures import (  # noqa: F401
     impatient,
     lmu,
     one_process,
-    running,
-    small_wemath,
     vlm,
     whole_wemath,
-    worker,
 )
 
 JSON_HEADER = b"content-type: application/json\r\n"

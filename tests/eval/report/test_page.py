@@ -3,7 +3,7 @@
 import json
 
 from tests.chromium import chromium
-from tests.eval.test_lm import adds, number_in
+from tests.end_to_end.eval.test_lm import adds, number_in
 from tests.page_data import page_data
 
 HOSTILE = "<script>document.title='pwned'</script>{{7*7}}<img src=x onerror=document.title='pwned'> \u202eabc"

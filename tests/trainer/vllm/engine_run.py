@@ -1,6 +1,6 @@
 """Trains with vLLM in this process and writes what happened, for tests of a real engine.
 
-Run by test_engine.py: `engine_run.py RESULT.json METHODS [settings of rlfr train]`. METHODS is one, or several joined
+Run by test_patches.py: `engine_run.py RESULT.json METHODS [settings of rlfr train]`. METHODS is one, or several joined
 by commas; all use the first one's engine, since starting one takes most of a run's time. An engine whose RESULT is
 named `stale` is never sent anything after the first time.
 """

@@ -16,7 +16,7 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.trainer.vllm.patches import prepare_engine
 from tests.ports import free_port
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "scripts" / "serve_policy.sh"
 
 

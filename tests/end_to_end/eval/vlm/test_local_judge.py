@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.eval.vlm.test_faults import accuracies
+from tests.end_to_end.eval.vlm.test_runs import BY_HAND
 from tests.eval.vlm.sets import SETS
-from tests.eval.vlm.test_faults import accuracies
-from tests.eval.vlm.test_runs import BY_HAND
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 # A server that plays one of the two parts, and notes when it starts, is first asked to answer, and is told to end.
 STAND_IN = """

@@ -235,7 +235,7 @@ def test_the_papers_context_is_not_what_a_server_of_others_has(vlm):
 
 def test_data_of_ones_own(vlm, serve, alone, scores, healthy):
     """Options by VLMEvalKit's rules and judge prompts; open questions by the one grader, and its judge."""
-    from tests.eval.test_judged_runs import judge as common_judge
+    from tests.end_to_end.eval.test_judged_runs import judge as common_judge
 
     picture = base64.b64encode(draw(3)).decode()
     (alone / "mine.tsv").write_text(

@@ -9,8 +9,8 @@ import pytest
 from rlfr_eval.benchmarks.vlm import resolve_vlm
 from rlfr_eval.benchmarks.vlm_presets import vlm_preset
 from rlfr_vlm.errors import UserError
+from tests.end_to_end.eval.vlm.test_strict_judges import POPE, write_pope
 from tests.eval.vlm.sets import draw, policy, text_of
-from tests.eval.vlm.test_strict_judges import POPE, write_pope
 
 PICTURE = base64.b64encode(draw(3)).decode()
 

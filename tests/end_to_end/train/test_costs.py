@@ -1,4 +1,4 @@
-"""What a step costs, in counts (see counting.py); with vLLM they are counted in test_engine.py's run of an engine."""
+"""What a step costs, in counts (see counting.py); with vLLM they are counted in tests/trainer/vllm/test_patches.py."""
 
 import pytest
 

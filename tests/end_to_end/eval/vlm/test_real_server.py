@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import pytest
 
+from tests.end_to_end.eval.vlm.test_faults import finals
+from tests.end_to_end.eval.vlm.test_runs import ROWS
 from tests.eval.vlm.sets import KNOWN, SETS, text_of
-from tests.eval.vlm.test_faults import finals
-from tests.eval.vlm.test_runs import ROWS
 
 # its tokenizer is small, so prompts are long; it has no use for positions, so those beyond its own do no harm
 LONGER = """--max-model-len 4096 --hf-overrides '{"text_config": {"max_position_embeddings": 4096}}'"""

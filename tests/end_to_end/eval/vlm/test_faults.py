@@ -10,8 +10,8 @@ import time
 
 import pytest
 
+from tests.end_to_end.eval.vlm.test_runs import BY_HAND, ROWS, WITH_JUDGE
 from tests.eval.vlm.sets import SETS, judge, policy
-from tests.eval.vlm.test_runs import BY_HAND, ROWS, WITH_JUDGE
 
 CHECKED = 17  # requests that the 16 known cases take: one of MathVerse's takes two
 
