@@ -317,6 +317,7 @@ def test_pixel_limits_reach_the_processor(policy_folder):
     from PIL import Image
 
     from rlfr_vlm.options import RunOptions
+    from rlfr_vlm.policy import load_policy
 
     tokens = []
     for limit in (28 * 28 * 5, 28 * 28 * 17):
