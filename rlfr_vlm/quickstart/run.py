@@ -15,7 +15,7 @@ from rlfr_vlm.data.rows import Row
 from rlfr_vlm.deviation import ResponseDeviation, correctness_auc, response_deviations
 from rlfr_vlm.evaluate import Accuracy, Response, respond
 from rlfr_vlm.flow import FlowSpec, VelocityField
-from rlfr_vlm.options import reward_names
+from rlfr_vlm.options import HeldOutOptions, reward_names
 from rlfr_vlm.quickstart.recipe import QuickstartRecipe
 from rlfr_vlm.quickstart.warm_start import cached_policy
 from rlfr_vlm.rewards import accuracy, build_rewards
@@ -181,7 +181,7 @@ def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRe
         callbacks=[MetricsFile(str(out)), AlertsFile(str(out)), ProgressLine(f"{method}, seed {seed}")],
     )
     use_own_progress(trainer)
-    write_resolved(out, rewards, args)
+    write_resolved(out, HeldOutOptions(), rewards, args)
     data = {"name": "digits", "split": "train", "rows": recipe.rl_rows}
     write_run_record(out, program_arguments(), args, data, policy=folder.name)
     trainer.train()
