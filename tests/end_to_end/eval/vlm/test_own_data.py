@@ -115,7 +115,7 @@ def test_what_can_be_known_beforehand_is_said_beforehand(vlm, serve, alone, lmu,
     assert code == 2 and "POPE: [score] in its TOML file must say column, row and unit" in err
     (alone / "POPE.toml").write_text(POPE.replace("acc", "accc"))
     code, _, err = vlm("--judge", "none", data=("POPE.toml",))
-    assert code == 2 and "POPE: VLMEvalKit's result has no place {'column': 'accc'" in err
+    assert code == 2 and "POPE: VLMEvalKit's result has no value at {'column': 'accc'" in err
     for name, column in (("MathVista_MINI", "question_type"), ("DynaMath", "answer_type"), ("MMMU_DEV_VAL", "split")):
         rows = (lmu / f"{name}.tsv").read_text().replace(f"\t{column}\t", "\tx\t").replace(f"\t{column}\n", "\tx\n")
         (lmu / f"{name}.tsv").write_text(rows)

@@ -293,7 +293,7 @@ def test_preview_and_list_and_dry_run(lmu, run_eval, vlm, alone):
 def test_preview_shows_what_the_training_preset_asks(lmu, run_eval, alone):
     arguments = ("preview", "--data", "VisuLogic", "--data-dir", str(lmu), "-n", "1", "--preset", "training")
     code, _, err = run_eval(*arguments)
-    assert code == 2 and "wants the config.yaml" in err
+    assert code == 2 and "needs the config.yaml" in err
     (alone / "policy").mkdir()
     (alone / "policy" / "config.yaml").write_text("system_prompt: Think first.\n")
     assert "[system]\nThink first." in run_eval(*arguments, "--model", "policy")[1]
