@@ -131,7 +131,7 @@ class RLFRTrainer(ResumableGRPO):
         self.bonus = EntropyBonus.from_options(args)
         if flow is not None and args.uses_flow:
             self.flow = OnlineFlow(*flow, args, self.accelerator, args.seed, self._image_token_id)
-            self.add_callback(FlowStep(self.step_flow))
+            self.add_callback(FlowStep(lambda: self.step_flow()))  # looked up at each step, so that it can be wrapped
         self._guard_vision(args)
         self._checks_next_rollout = args.rollout_check
         if args.use_vllm:

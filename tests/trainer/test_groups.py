@@ -108,7 +108,7 @@ def test_guard_looks_at_the_last_responses_only():
     guard.check(torch.tensor([0.0] * 8 + [NAN] * 2))
     for _ in range(5):
         guard.check(torch.zeros(10))
-    assert len(guard.seen) == 1
+    assert len(guard.counts) == 1
     UndecidedGuard(limit=1.0, window=1).check(torch.tensor([NAN]))  # 1 never stops
 
 
