@@ -59,7 +59,7 @@ def check_image_tokens(batch: Batch, family: ModelFamily, image_token_id: int | 
     Raises:
         UserError: a row has more or fewer; the next forward pass would fail, or use features of another row.
     """
-    if batch.get("num_images") is None or any(batch.get(key) is None for key in family.image_keys):
+    if batch.get("num_images") is None or all(batch.get(key) is None for key in family.image_keys):
         return
     counts = family.image_token_counts(batch, processing_class)
     tokens = (batch["prompt_ids"] == image_token_id).sum(dim=1).tolist()
