@@ -15,7 +15,9 @@ from rlfr_vlm.data.rows import Row
 from rlfr_vlm.evaluate import Response
 from rlfr_vlm.flow import FlowSpec, VelocityField, layer_deviations
 from rlfr_vlm.flow.pairing import FlowInputs, context_lead
+from rlfr_vlm.models import family_of
 from rlfr_vlm.models.latents import Latents, capture_latents, only_first_blocks
+from rlfr_vlm.models.towers import unwrap
 from rlfr_vlm.stats import auc, auc_interval
 
 if TYPE_CHECKING:
@@ -164,7 +166,7 @@ def correctness_auc(deviations: Sequence[ResponseDeviation], responses: Sequence
 
 def _image_mask(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> Tensor | None:
     """Image tokens (B, P) of the batch, or None if the field takes no image context or the policy no images."""
-    image_token = getattr(policy.config, "image_token_id", None)
+    image_token = family_of(policy).image_token_id(unwrap(policy).config)
     return batch.input_ids == image_token if spec.image_context and image_token is not None else None
 
 

@@ -1,6 +1,6 @@
 """Private names of TRL 1.16.0 that this package relies on, each under a public name.
 
-No other module of the training package reads a private name of TRL. tests/trainer/test_trl_seams.py compares what is
+Other modules only override private methods of TRL. tests/trainer/test_trl_seams.py compares what is
 assumed here with the installed TRL: when TRL is updated, read this file and that test.
 
 Letters: B rows of this rank, N rows of all ranks, P prompt tokens, T response tokens.
