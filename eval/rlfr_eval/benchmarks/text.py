@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
 from rlfr_eval.benchmarks.text_presets import Preset, preset
 from rlfr_eval.json_types import JsonMapping, JsonObject
+from rlfr_eval.schema import AnyProblem
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.grading import Extraction, Item, extract_item
 
@@ -29,29 +30,8 @@ ANSWER_TYPES = ("", "option", "text")
 NAME_PATTERN = re.compile(r"[\w.-]+", re.ASCII)
 
 
-class AnyProblem(Protocol):
-    """The members that problems of text and of images share.
-
-    Attributes:
-        text: the question with its options, before the preset's words are added.
-        golds: acceptable answers.
-        options: texts of the options of a multiple-choice question, in order.
-    """
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def question(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def golds(self) -> tuple[str, ...]: ...
-    @property
-    def options(self) -> tuple[str, ...]: ...
-
-
-ProblemT = TypeVar("ProblemT", bound=AnyProblem)
-BenchmarkT = TypeVar("BenchmarkT", bound="AnyBenchmark")
+ProblemT = TypeVar("ProblemT", bound=AnyProblem, contravariant=True)
+BenchmarkT = TypeVar("BenchmarkT", bound="AnyBenchmark[Any]")
 TableT = TypeVar("TableT", bound="DataclassInstance")
 
 
@@ -132,6 +112,10 @@ class AnyBenchmark(ABC, Generic[ProblemT]):
         prompt: name of a preset.
         judge: `never`, or `undecided`: a judge may decide the answers that rules leave undecided.
         answer_type: `option`, `text`, or empty: inferred from the gold answer.
+        tolerance: relative tolerance for numbers.
+        no_answer: verdict on a response without an answer: `wrong` or `undecided`.
+        free_text: whether answers may be words. Rules then give `wrong` only for numbers and options; other answers
+            that differ from the gold are undecided.
     """
 
     name: str
@@ -144,6 +128,9 @@ class AnyBenchmark(ABC, Generic[ProblemT]):
     answer_type: str = ""
     about: str = ""
     reference: tuple[Reference, ...] = ()
+    tolerance: float = 0.0
+    no_answer: str = "wrong"
+    free_text: bool = False
 
     @abstractmethod
     def body(self, problem: ProblemT) -> JsonObject:
@@ -210,19 +197,12 @@ class Benchmark(AnyBenchmark["Problem"]):
 
     Attributes:
         prompt: name of a preset in `text_presets.py`.
-        tolerance: relative tolerance for numbers.
-        free_text: whether answers may be words. Rules then give `wrong` only for numbers and options; other answers
-            that differ from the gold are undecided.
-        no_answer: verdict on a response without an answer: `wrong` or `undecided`.
         system_prompt: system message that replaces the preset's; chat presets only.
         content_sha256: `content_hash` of the problems when the benchmark's file was written.
     """
 
     source: Source
     prompt: str = "qwen-box"
-    tolerance: float = 0.0
-    no_answer: str = "wrong"
-    free_text: bool = False
     content_sha256: str = ""
     system_prompt: str = ""
 

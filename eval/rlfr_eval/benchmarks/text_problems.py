@@ -30,6 +30,11 @@ class Problem:
     options: tuple[str, ...] = ()
 
     @property
+    def images(self) -> tuple[str, ...]:
+        """Text problems have no images."""
+        return ()
+
+    @property
     def text(self) -> str:
         """The question with its options, if it has any."""
         lines = [f"{letter}. {text}" for letter, text in zip(ascii_uppercase, self.options, strict=False)]

@@ -70,8 +70,6 @@ class VlmBenchmark(AnyBenchmark["VlmProblem"]):
     jpeg: bool = False
     official: bool = True
     # for the family OPEN, whose answers the grader and the judge treat as free text
-    tolerance: float = 0.0
-    no_answer: str = "wrong"
     free_text: bool = True
 
     @property

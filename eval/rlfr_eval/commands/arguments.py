@@ -114,9 +114,14 @@ def read_serving(options: argparse.Namespace, settings: Settings, more: str = ""
     if not (given or options.base_url or command):
         arguments = [*fill_command(more), *arguments]
     return ServingOptions(
-        options.model, options.base_url, command, tuple(arguments), options.server_port, options.adapter,
+        options.model,
+        options.base_url,
+        command,
+        tuple(arguments),
+        options.server_port,
+        options.adapter,
         options.base_model,
-    )  # fmt: skip
+    )
 
 
 def add_output_options(given: argparse.ArgumentParser) -> None:

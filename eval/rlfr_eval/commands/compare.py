@@ -4,20 +4,22 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlfr_eval.commands.arguments import eval_parser
 from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
-    from rlfr_eval.score.compare import Difference
+    from rlfr_eval.json_types import JsonObject
+    from rlfr_eval.schema import Sample
+    from rlfr_eval.score.compare import Difference, Means
 
 SUMMARY = "paired differences between runs: the first one against each of the others"
 POOLED = "all together"
-SMALLEST_P = 1e-15  # below, floating point says nothing
-KEYS = ("id", "problem", "sample", "extracted")  # of an answer; its text is not needed
+SMALLEST_P = 1e-15  # smaller p-values are rounding errors
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,121 +39,152 @@ def run(options: argparse.Namespace) -> int:
     for folder in options.run_dir[1:]:
         results[str(folder)] = differences_of(first, load_means(folder))
     if options.json:
-        print(json.dumps({
-            name: [dataclasses.asdict(one) | {"p_holm": adjusted(found).get(one.name)} for one in found]
-            for name, found in results.items()
-        }))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    name: [dataclasses.asdict(one) | {"p_holm": adjusted(found).get(one.name)} for one in found]
+                    for name, found in results.items()
+                }
+            )
+        )
         return 0
     for name, found in results.items():
         print(_text(str(options.run_dir[0]), name, found, options.flips))
     return 0
 
 
-def load_means(folder: Path) -> dict[str, Any]:
-    """Per benchmark: data hash, way of asking, samples, and mean of each problem."""
+@dataclass(frozen=True)
+class BenchmarkMeans:
+    """One benchmark of a run, as it is compared.
+
+    Attributes:
+        means: problem id -> share of right answers among the decided ones.
+        samples: answers per problem.
+        data: hash of the problems.
+        configuration: how the benchmark was asked.
+        by_answers: whether its score is about groups of answers, which cannot be paired.
+        undecided: share of undecided answers.
+    """
+
+    means: "Means"
+    samples: int
+    data: str
+    configuration: "JsonObject"
+    limit: int | None
+    judge: str | None
+    by_answers: bool
+    undecided: float
+
+
+@dataclass(frozen=True)
+class RunMeans:
+    """A run, as it is compared."""
+
+    folder: Path
+    benchmarks: Mapping[str, BenchmarkMeans]
+    compares_prompts: bool
+
+
+def load_means(folder: Path) -> RunMeans:
+    """Read the mean of each problem, and how each benchmark was asked."""
+    from rlfr_eval.kinds.kind import kind_class, recorded_benchmarks
     from rlfr_eval.run.folder import RunStore
-    from rlfr_eval.run.restore import is_vlm, specs
     from rlfr_eval.score.metrics import collect
+    from rlfr_eval.score.scores import read_scores
     from rlfr_eval.score.verdicts import standings
     from rlfr_vlm.grading import Verdict
 
     with RunStore(folder, read_only=True) as store:
         judges = store.run.get("judges", {})
-        standing = standings(store, specs(store), judges)
-        rows: dict[str, list[dict[str, Any]]] = {}
-        for row in store.answers():
-            rows.setdefault(row["benchmark"], []).append({key: row[key] for key in KEYS})
-        scored = read_scores(folder)
-        found = {}
+        standing = standings(store, recorded_benchmarks(store.run, store.folder), judges)
+        answers: dict[str, list[Sample]] = {}
+        for sample in store.answers():
+            place = standing.get(sample.id)
+            renewed = place.apply(sample) if place else sample
+            answers.setdefault(sample.benchmark, []).append(renewed.without_text())
+        scores = (read_scores(folder) or {"benchmarks": {}})["benchmarks"]
+        benchmarks = {}
         for name, spec in store.run["specs"].items():
-            samples = spec["sampling"]["samples"]
-            left_out = set(scored.get(name, {}).get("not_scored", ()))
-            ids = [key for key in dict.fromkeys(row["problem"] for row in rows.get(name, [])) if key not in left_out]
-            final, _ = collect(ids, samples, rows.get(name, []), standing)
-            means = {key: result.mean for key, result in zip(ids, final, strict=True)}
-            made = store.run["benchmarks"][name]
+            samples, answered = spec["sampling"]["samples"], answers.get(name, [])
+            left_out = set(scores.get(name, {}).get("not_scored", ()))
+            ids = [key for key in dict.fromkeys(sample.problem for sample in answered) if key not in left_out]
+            final, _ = collect(ids, samples, answered, standing)
             verdicts = [verdict for result in final for verdict in result.verdicts]
-            found[name] = {
-                "means": means,
-                "samples": samples,
-                "data": made["data_sha256"],
-                "made": made,
-                "limit": store.run["limits"][name],
-                "judge": judges.get(name),
-                "by_answers": spec.get("metric", "accuracy") != "accuracy",
-                "undecided": verdicts.count(Verdict.UNDECIDED) / max(1, len(verdicts)),
-            }
-        return {"benchmarks": found, "folder": folder, "vlm": is_vlm(store)}
-
-
-def read_scores(folder: Path) -> dict[str, Any]:
-    """Scores of a run by benchmark; empty when it was never scored."""
-    from rlfr_eval.run.folder import SCORES_FILE
-
-    try:
-        found: dict[str, Any] = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))["benchmarks"]
-    except (OSError, ValueError, KeyError):
-        return {}
-    return found
+            configuration = store.run["benchmarks"][name]
+            benchmarks[name] = BenchmarkMeans(
+                means={key: result.mean for key, result in zip(ids, final, strict=True)},
+                samples=samples,
+                data=configuration["data_sha256"],
+                configuration=configuration,
+                limit=store.run["limits"][name],
+                judge=judges.get(name),
+                by_answers=spec.get("metric", "accuracy") != "accuracy",
+                undecided=verdicts.count(Verdict.UNDECIDED) / max(1, len(verdicts)),
+            )
+        return RunMeans(folder, benchmarks, kind_class(store.run).compares_prompts)
 
 
 def _note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
-def differences_of(a: dict[str, Any], b: dict[str, Any], note: Callable[[str], None] = _note) -> "list[Difference]":
-    """Benchmark by benchmark and pooled, B minus A; `note` is told what a reader must know.
-
-    Args:
-        a, b: as `load_means` reads them.
+def differences_of(a: RunMeans, b: RunMeans, note: Callable[[str], None] = _note) -> "list[Difference]":
+    """Differences by benchmark and pooled, B minus A; `note` gets the remarks for the reader.
 
     Raises:
         UserError: they cannot be paired.
     """
-    from rlfr_eval.report.table import percent
-    from rlfr_eval.run.folder import differences
     from rlfr_eval.score.compare import compare
-    from rlfr_eval.score.metrics import HEADLINE_UNDECIDED
 
-    shared = [name for name in a["benchmarks"] if name in b["benchmarks"]]
+    shared = [name for name in a.benchmarks if name in b.benchmarks]
     if not shared:
-        raise UserError(f"{a['folder']} and {b['folder']} have no benchmark in common.")
-    found: list[Difference] = []
+        raise UserError(f"{a.folder} and {b.folder} have no benchmark in common.")
+    results: list[Difference] = []
     pooled_a: dict[str, float | None] = {}
     pooled_b: dict[str, float | None] = {}
     single = True
     for name in shared:
-        left, right = a["benchmarks"][name], b["benchmarks"][name]
-        if left["data"] != right["data"]:
-            raise UserError(f"{name} has other problems in {b['folder']} than in {a['folder']}; none can be paired.")
-        presets = [run["benchmarks"][name]["made"]["prompt"]["name"] for run in (a, b)]
-        if a["vlm"] and presets[0] != presets[1]:
-            raise UserError(
-                f"{name} was asked with the preset {presets[0]} in {a['folder']} and with {presets[1]} in "
-                f"{b['folder']}; presets are not compared. Run both with the same one."
-            )
-        for change in differences(left["made"], right["made"]):
-            note(f"{name} was asked differently: {change}")
-        if left["judge"] != right["judge"]:
-            note(f"{name}: the judges differ: {left['judge'] or 'none'} and {right['judge'] or 'none'}")
-        if left["by_answers"]:
-            note(f"{name} is compared by answers; its score is about groups of them, and may move otherwise")
-        for run in (a, b):
-            one, folder = run["benchmarks"][name], run["folder"]
-            if one["limit"] is not None:
-                note(f"{name} is PARTIAL in {folder}: the first {one['limit']} problems")
-            if one["undecided"] > HEADLINE_UNDECIDED:
-                note(f"{name}: {percent(one['undecided'])} % are undecided in {folder}, and left out of the pairs")
-        one_each = left["samples"] == right["samples"] == 1
+        _check_pair(name, a, b, note)
+        left, right = a.benchmarks[name], b.benchmarks[name]
+        one_each = left.samples == right.samples == 1
         single = single and one_each
-        difference = compare(name, left["means"], right["means"], one_each)
+        difference = compare(name, left.means, right.means, one_each)
         if difference is None:
             note(f"{name}: no problem was decided in both runs")
-        found += [difference] if difference else []
-        pooled_a |= {f"{name}/{key}": value for key, value in left["means"].items()}
-        pooled_b |= {f"{name}/{key}": value for key, value in right["means"].items()}
-    together = compare(POOLED, pooled_a, pooled_b, single)
-    return [*found, *([together] if together and len(found) > 1 else [])]
+        else:
+            results.append(difference)
+        pooled_a |= {f"{name}/{key}": value for key, value in left.means.items()}
+        pooled_b |= {f"{name}/{key}": value for key, value in right.means.items()}
+    pooled = compare(POOLED, pooled_a, pooled_b, single)
+    return [*results, *([pooled] if pooled and len(results) > 1 else [])]
+
+
+def _check_pair(name: str, a: RunMeans, b: RunMeans, note: Callable[[str], None]) -> None:
+    """Refuse a benchmark that cannot be paired, and note what else differs."""
+    from rlfr_eval.report.table import percent
+    from rlfr_eval.run.folder import differences
+    from rlfr_eval.score.metrics import HEADLINE_UNDECIDED
+
+    left, right = a.benchmarks[name], b.benchmarks[name]
+    if left.data != right.data:
+        raise UserError(f"{name} has other problems in {b.folder} than in {a.folder}; none can be paired.")
+    presets = [means.configuration["prompt"]["name"] for means in (left, right)]
+    if not a.compares_prompts and presets[0] != presets[1]:
+        raise UserError(
+            f"{name} was asked with the preset {presets[0]} in {a.folder} and with {presets[1]} in "
+            f"{b.folder}; presets are not compared. Run both with the same one."
+        )
+    for change in differences(left.configuration, right.configuration):
+        note(f"{name} was asked differently: {change}")
+    if left.judge != right.judge:
+        note(f"{name}: the judges differ: {left.judge or 'none'} and {right.judge or 'none'}")
+    if left.by_answers:
+        note(f"{name} is compared by answers; its score is about groups of them, and may move otherwise")
+    for run, means in ((a, left), (b, right)):
+        if means.limit is not None:
+            note(f"{name} is PARTIAL in {run.folder}: the first {means.limit} problems")
+        if means.undecided > HEADLINE_UNDECIDED:
+            note(f"{name}: {percent(means.undecided)} % are undecided in {run.folder}, and left out of the pairs")
 
 
 def _p(value: float) -> str:
@@ -174,11 +207,19 @@ def _text(first: str, other: str, found: "Sequence[Difference]", flips: int) -> 
     single = [one for one in found if one.name != POOLED]
     holm = adjusted(found)
     rows = [
-        (one.name, str(one.pairs), f"{100 * one.value:+.1f}", f"[{100 * one.low:+.1f}, {100 * one.high:+.1f}]",
-         _p(one.p), _p(holm[one.name]) if one.name in holm else "",
-         f"+{len(one.won)} -{len(one.lost)}", str(one.left_out), one.test)
+        (
+            one.name,
+            str(one.pairs),
+            f"{100 * one.value:+.1f}",
+            f"[{100 * one.low:+.1f}, {100 * one.high:+.1f}]",
+            _p(one.p),
+            _p(holm[one.name]) if one.name in holm else "",
+            f"+{len(one.won)} -{len(one.lost)}",
+            str(one.left_out),
+            one.test,
+        )
         for one in found
-    ]  # fmt: skip
+    ]
     header = ("benchmark", "pairs", "difference", "95 % interval", "p", "p (Holm)", "flips", "left out", "test")
     lines = [f"{other} minus {first}, in percent", aligned([header, *rows])]
     if len(single) > 1:

@@ -39,8 +39,10 @@ def run(options: argparse.Namespace) -> int:
             known = benchmark.md5 if options.vlm else benchmark.content_sha256
             same = "" if not known or known == entry["content_sha256"] else " (not the copy its file was made with)"
             rows = f"{entry['rows']} rows, " if "rows" in entry else ""
-            print(f"{benchmark.name}: {rows}hash {entry['content_sha256'][:12]}{same}, "
-                  f"licence {entry['licence']}, from {entry['source']} {entry['revision'][:12]}".rstrip())  # fmt: skip
+            print(
+                f"{benchmark.name}: {rows}hash {entry['content_sha256'][:12]}{same}, "
+                f"licence {entry['licence']}, from {entry['source']} {entry['revision'][:12]}".rstrip()
+            )
     if options.json:
         print(json.dumps(entries))
     return EXIT_USER_ERROR if failed else 0

@@ -42,9 +42,18 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("No judge is named. Set LOCAL_LLM, or JUDGE_BASE_URL; see `rlfr-eval settings`.")
     result, identity, concerns = asyncio.run(_check(choice, settings))
     if options.json:
-        print(json.dumps({"judge": identity, "passed": result.passed, "agreed": result.agreed,
-                          "undecided": result.undecided, "fooled": result.fooled,
-                          "median_seconds": result.median_seconds}))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "judge": identity,
+                    "passed": result.passed,
+                    "agreed": result.agreed,
+                    "undecided": result.undecided,
+                    "fooled": result.fooled,
+                    "median_seconds": result.median_seconds,
+                }
+            )
+        )
     else:
         print(f"judge {identity}, named by {choice.named_by}")
         print("\n".join(result.lines()))

@@ -27,17 +27,28 @@ def run(options: argparse.Namespace) -> int:
         return _list_vlm(options.json)
     benchmarks = shipped()
     if options.json:
-        print(json.dumps({
-            "benchmarks": {name: dataclasses.asdict(one) for name, one in benchmarks.items()},
-            "suites": suites(),
-            "prompts": {name: dataclasses.asdict(one) | {"hash": one.digest} for name, one in PRESETS.items()},
-        }))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "benchmarks": {name: dataclasses.asdict(one) for name, one in benchmarks.items()},
+                    "suites": suites(),
+                    "prompts": {name: dataclasses.asdict(one) | {"hash": one.digest} for name, one in PRESETS.items()},
+                }
+            )
+        )
         return 0
     rows = [
-        (name, one.title, str(one.n or "?"), one.prompt, f"T {one.sampling.temperature:g} x {one.sampling.samples}",
-         one.judge, one.licence)
+        (
+            name,
+            one.title,
+            str(one.n or "?"),
+            one.prompt,
+            f"T {one.sampling.temperature:g} x {one.sampling.samples}",
+            one.judge,
+            one.licence,
+        )
         for name, one in benchmarks.items()
-    ]  # fmt: skip
+    ]
     print(aligned([("benchmark", "title", "n", "prompt", "sampling", "judge", "licence"), *rows]))
     print("\nsuites")
     for name, members in suites().items():
@@ -57,10 +68,14 @@ def _list_vlm(as_json: bool) -> int:
 
     benchmarks = shipped_vlm()
     if as_json:
-        print(json.dumps({
-            "benchmarks": {name: dataclasses.asdict(one) for name, one in benchmarks.items()},
-            "presets": {name: dataclasses.asdict(one) for name, one in PRESETS.items()},
-        }))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "benchmarks": {name: dataclasses.asdict(one) for name, one in benchmarks.items()},
+                    "presets": {name: dataclasses.asdict(one) for name, one in PRESETS.items()},
+                }
+            )
+        )
         return 0
     rows = [(name, one.title, str(one.n), one.judge_calls, one.licence) for name, one in benchmarks.items()]
     print(aligned([("benchmark", "title", "n", "judge calls per answer", "licence"), *rows]))

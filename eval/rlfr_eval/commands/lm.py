@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _evaluation(options: argparse.Namespace) -> "Evaluation":
+    from rlfr_eval.kinds.text import TextKind
     from rlfr_eval.run.evaluation import Evaluation
     from rlfr_eval.run.restore import data_folder
 
@@ -70,6 +71,7 @@ def _evaluation(options: argparse.Namespace) -> "Evaluation":
     settings = read_settings(options, {"RLFR_EVAL_DATA": options.data_dir, "RLFR_EVAL_SERVER_CMD": options.server_cmd})
     serving = read_serving(options, settings)
     return Evaluation(
+        kind=TextKind(),
         benchmarks=_benchmarks(options),
         serving=serving,
         settings=settings,

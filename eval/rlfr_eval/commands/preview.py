@@ -3,10 +3,14 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlfr_eval.commands.arguments import eval_parser
 from rlfr_vlm.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from rlfr_eval.benchmarks.vlm import VlmBenchmark
+    from rlfr_eval.benchmarks.vlm_problems import VlmProblem
 
 SUMMARY = "show the final prompts, images and answers of a multimodal benchmark"
 
@@ -33,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from rlfr_eval.benchmarks.vlm import resolve_vlm
     from rlfr_eval.benchmarks.vlm_presets import vlm_preset
     from rlfr_eval.commands.vlm import trained_prompt, vlm_data_folder
-    from rlfr_eval.run.vlm_evaluation import open_benchmark
+    from rlfr_eval.kinds.vlm import open_benchmark
     from rlfr_eval.settings import load_settings
     from rlfr_eval.vlmeval.worker_process import WorkerProcess, interpreter
     from rlfr_vlm.files import cache_root
@@ -45,26 +49,34 @@ def run(options: argparse.Namespace) -> int:
     with WorkerProcess(interpreter(settings), cache_root() / "logs" / "vlmeval.log") as worker:
         for one in benchmarks:
             asked = dataclasses.replace(one, system_prompt=system_prompt)
-            benchmark, data = open_benchmark(asked, data_dir, worker)
-            chosen = [row for row in data.problems if options.id in (None, row.id)][: options.rows]
-            if not chosen:
+            opened = open_benchmark(asked, data_dir, worker)
+            problems = [row for row in opened.data.problems if options.id in (None, row.id)][: options.rows]
+            if not problems:
                 raise UserError(f"{one.name} has no row with the index {options.id!r}.")
-            for problem in chosen:
-                print(_json(benchmark, problem) if options.json else _text(benchmark, problem))
+            for problem in problems:
+                show = _json if options.json else _text
+                print(show(opened.benchmark, problem))
     return 0
 
 
-def _json(benchmark: Any, problem: Any) -> str:
-    return json.dumps({
-        "benchmark": benchmark.name, "id": problem.id, "prompt": benchmark.prompt_text(problem),
-        "golds": problem.golds,
-        "images": [{"file": path, **image_facts(path)} for path in problem.images], "fields": dict(problem.fields),
-    })  # fmt: skip
+def _json(benchmark: "VlmBenchmark", problem: "VlmProblem") -> str:
+    return json.dumps(
+        {
+            "benchmark": benchmark.name,
+            "id": problem.id,
+            "prompt": benchmark.prompt_text(problem),
+            "golds": problem.golds,
+            "images": [{"file": path, **image_facts(path)} for path in problem.images],
+            "fields": dict(problem.fields),
+        }
+    )
 
 
-def _text(benchmark: Any, problem: Any) -> str:
-    lines = [f"=== {benchmark.name} {problem.id}  ({benchmark.prompt}, scored as {benchmark.family})",
-             benchmark.prompt_text(problem)]  # fmt: skip
+def _text(benchmark: "VlmBenchmark", problem: "VlmProblem") -> str:
+    lines = [
+        f"=== {benchmark.name} {problem.id}  ({benchmark.prompt}, scored as {benchmark.family})",
+        benchmark.prompt_text(problem),
+    ]
     for path in problem.images:
         facts = image_facts(path)
         lines.append(f"--- image {path}: {facts['size']}, {facts['mode']}, {facts['bytes']} bytes")
@@ -72,7 +84,7 @@ def _text(benchmark: Any, problem: Any) -> str:
     return printable("\n".join(lines))
 
 
-def image_facts(path: str) -> dict[str, Any]:
+def image_facts(path: str) -> dict[str, str | int]:
     """Size, mode and bytes of an image."""
     from PIL import Image
 

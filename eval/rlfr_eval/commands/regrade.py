@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlfr_eval.commands.arguments import (
     EXIT_INCOMPLETE,
@@ -18,7 +18,8 @@ from rlfr_eval.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from rlfr_eval.score.verdicts import Chosen
+    from rlfr_eval.json_types import JsonObject
+    from rlfr_eval.schema import Selections
 
 SUMMARY = "grade stored answers again, and judge what is undecided"
 
@@ -36,30 +37,32 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Regrade. Returns 3 when answers are missing, or the judge could not say all it was asked."""
     from rlfr_eval.judge.phase import expected_cost, judge_undecided
+    from rlfr_eval.kinds.kind import open_kind
     from rlfr_eval.run.folder import RunStore
-    from rlfr_eval.run.reopened import reopen
+    from rlfr_eval.run.restore import restore
     from rlfr_eval.score.agreement import agreements
     from rlfr_eval.score.scores import score_run
 
     settings = read_settings(options)
     choice = read_judge(options, settings)
-    # read first: a folder that is no run gets no files of ours
-    with RunStore(options.run_dir, read_only=True) as before, reopen(before, settings, options.data_dir) as run:
+    # read-only first: a folder that is not a run must not get files
+    with RunStore(options.run_dir, read_only=True) as before, open_kind(before.run, settings) as kind:
+        selections = restore(before, kind, options.data_dir)
         if options.dry_run:
-            print(expected_cost(before, run.chosen, settings, run.prompts))
+            print(expected_cost(before, selections, settings, kind))
             return 0
         with RunStore(options.run_dir) as store:
-            store.save_run(specs={**store.run["specs"], **specs_of(run.chosen)})
-            run.grade(store)
-            report = judge_undecided(store, run.chosen, choice, settings, judge_options(options), **run.judging)
-            scores = score_run(store, run.chosen, store.run.get("judges", {}), run.planned)
+            store.save_run({"specs": {**store.run["specs"], **specs_of(selections)}})
+            kind.grade(store, selections)
+            report = judge_undecided(store, selections, kind, choice, settings, judge_options(options))
+            scores = score_run(store, selections, store.run.get("judges", {}))
             deliver(options, store.folder, store.run, scores)
             for agreement in agreements(store):
                 print(f"judges {agreement.line()}", file=sys.stderr)
-    missing = any(one["missing"] for one in scores["benchmarks"].values())
+    missing = any(score["missing"] for score in scores["benchmarks"].values())
     return EXIT_INCOMPLETE if report.unfinished or missing else 0
 
 
-def specs_of(chosen: "Chosen") -> dict[str, dict[str, Any]]:
-    """Benchmarks as the record has them; VLMEvalKit may have another version now."""
-    return {name: dataclasses.asdict(benchmark) for name, (benchmark, _) in chosen.items()}
+def specs_of(selections: "Selections") -> "dict[str, JsonObject]":
+    """Benchmarks as run.json has them; VLMEvalKit may have another version now."""
+    return {name: dataclasses.asdict(selection.benchmark) for name, selection in selections.items()}

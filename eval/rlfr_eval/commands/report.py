@@ -1,18 +1,18 @@
 """`rlfr-eval report`: the tables of runs, report.md beside each, and a page of them together."""
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlfr_eval.commands.arguments import add_output_options, deliver, eval_parser
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import distinct_names
 
 if TYPE_CHECKING:
+    from rlfr_eval.json_types import JsonObject
     from rlfr_eval.report.page import Pairing
     from rlfr_eval.report.page_samples import Samples
     from rlfr_eval.run.folder import RunStore
@@ -43,29 +43,27 @@ def run(options: argparse.Namespace) -> int:
     folders = list({folder.resolve(): folder for folder in options.run_dir}.values())  # each once
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore(folder, read_only=True)) for folder in folders]
-        found = [read_scores(folder) for folder in folders]
-        for folder, store, scores in zip(folders, stores, found, strict=True):
+        all_scores = [scores_of(folder) for folder in folders]
+        for folder, store, scores in zip(folders, stores, all_scores, strict=True):
             deliver(options, folder, store.run, scores)
         if not options.no_page:
-            page = _write_page(options, folders, stores, found)
+            page = _write_page(options, folders, stores, all_scores)
             if not options.json:
                 print(f"page: {page}")
     return 0
 
 
-def read_scores(folder: Path) -> dict[str, Any]:
-    """A run's scores.json.
+def scores_of(folder: Path) -> "JsonObject":
+    """scores.json of a run.
 
     Raises:
-        UserError: it is not there, or broken.
+        UserError: it is missing or broken.
     """
     from rlfr_eval.run.folder import SCORES_FILE
+    from rlfr_eval.score.scores import read_scores
 
-    try:
-        scores = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        scores = None
-    if not isinstance(scores, dict) or "benchmarks" not in scores:
+    scores = read_scores(folder)
+    if scores is None:
         raise UserError(
             f"{folder} has no readable {SCORES_FILE}: its run has not ended. Run it again to go on, or "
             f"`rlfr-eval regrade {folder}` to score what is there."
@@ -74,31 +72,31 @@ def read_scores(folder: Path) -> dict[str, Any]:
 
 
 def _write_page(
-    options: argparse.Namespace, folders: Sequence[Path], stores: "Sequence[RunStore]", found: list[dict[str, Any]]
+    options: argparse.Namespace, folders: Sequence[Path], stores: "Sequence[RunStore]", all_scores: "list[JsonObject]"
 ) -> Path:
     from rlfr_eval.report.page import PagedRun, write_page
 
     names = distinct_names(folders)
-    runs = [PagedRun(name, store.run, scores) for name, store, scores in zip(names, stores, found, strict=True)]
+    runs = [PagedRun(name, store.run, scores) for name, store, scores in zip(names, stores, all_scores, strict=True)]
     samples = _samples(options, names, stores)
-    return write_page(runs, _pairings(folders, names), samples, options.out or folders[0],
-                      time.strftime("%Y-%m-%d %H:%M %z"))  # fmt: skip
+    out = options.out or folders[0]
+    return write_page(runs, _pairings(folders, names), samples, out, time.strftime("%Y-%m-%d %H:%M %z"))
 
 
 def _samples(options: argparse.Namespace, names: Sequence[str], stores: "Sequence[RunStore]") -> "Samples":
-    """Answers of all runs; problems whose data are gone are left out, and that is said."""
+    """Answers of all runs; where the data files are missing, the page says so and lacks the problems."""
+    from rlfr_eval.kinds.kind import open_kind, recorded_benchmarks
     from rlfr_eval.report.page_samples import Samples, wanted_problems
-    from rlfr_eval.run.reopened import reopen
-    from rlfr_eval.run.restore import specs
+    from rlfr_eval.run.restore import restore
     from rlfr_eval.settings import load_settings
 
     samples = Samples(options.answers)
     wanted = wanted_problems(stores, options.answers)
     for number, (name, store) in enumerate(zip(names, stores, strict=True)):
-        samples.add_run(number, store, specs(store), wanted)
+        samples.add_run(number, store, recorded_benchmarks(store.run, store.folder), wanted)
         try:
-            with reopen(store, load_settings(), options.data_dir, whole=True) as reopened:
-                samples.add_problems(number, reopened.chosen, wanted)
+            with open_kind(store.run, load_settings()) as kind:
+                samples.add_problems(number, restore(store, kind, options.data_dir, all_problems=True), wanted)
         except UserError as error:
             samples.unreadable.append(f"The problems of {name} could not be read again: {error}")
     return samples
@@ -115,8 +113,8 @@ def _pairings(folders: Sequence[Path], names: Sequence[str]) -> "list[Pairing]":
     for folder, name in zip(folders[1:], names[1:], strict=True):
         notes: list[str] = []
         try:
-            found = differences_of(first, load_means(folder), notes.append)
+            differences = differences_of(first, load_means(folder), notes.append)
         except UserError as error:
-            found, notes = [], [str(error)]
-        pairings.append(Pairing(name, found, adjusted(found), notes))
+            differences, notes = [], [str(error)]
+        pairings.append(Pairing(name, differences, adjusted(differences), notes))
     return pairings

@@ -2,11 +2,16 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlfr_eval.commands.arguments import eval_parser
 from rlfr_vlm.errors import UserError, nearest, printable
+
+if TYPE_CHECKING:
+    from rlfr_eval.benchmarks.text import AnyBenchmark
+    from rlfr_eval.schema import AnyProblem, AnyVerdict, Sample
 
 SUMMARY = "show an answer: prompt, raw text, extraction, verdicts, judge's reply"
 
@@ -22,53 +27,56 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Show every sample that the id names."""
+    from rlfr_eval.kinds.kind import open_kind
     from rlfr_eval.run.folder import RunStore
-    from rlfr_eval.run.reopened import reopen
-    from rlfr_eval.score.verdicts import standings, with_extraction
+    from rlfr_eval.run.restore import restore
+    from rlfr_eval.schema import problems_by_id
+    from rlfr_eval.score.verdicts import standings
     from rlfr_eval.settings import load_settings
 
     with (
         RunStore(options.run_dir, read_only=True) as store,
-        reopen(store, load_settings(), options.data_dir, whole=True) as run,
+        open_kind(store.run, load_settings()) as kind,
     ):
-        chosen = run.chosen
-        standing = standings(store, chosen, {})
-        rows = [
-            with_extraction(row, standing.get(row["id"]))
-            for row in store.answers()
-            if options.id in (row["id"], row["problem"])
-        ]
-        if not rows:
-            known = [row["id"] for row in store.answers()]
-            raise UserError(f"No answer has the id {options.id!r}.{nearest(options.id, known)}")
-        wanted = {row["id"] for row in rows}
-        verdicts = [verdict for verdict in store.verdicts if verdict.get("id") in wanted]
-    for row in rows:
-        benchmark, problems = chosen[row["benchmark"]]
-        problem = next(problem for problem in problems if problem.id == row["problem"])
-        own = [verdict for verdict in verdicts if verdict["id"] == row["id"]]
+        selections = restore(store, kind, options.data_dir, all_problems=True)
+        samples = [sample for sample in store.answers() if options.id in (sample.id, sample.problem)]
+        if not samples:
+            ids = [sample.id for sample in store.answers()]
+            raise UserError(f"No answer has the id {options.id!r}.{nearest(options.id, ids)}")
+        standing = standings(store, selections, store.run.get("judges", {}))
+        wanted = {sample.id for sample in samples}
+        all_verdicts = [verdict for verdict in store.all_verdicts() if verdict.id in wanted]
+    problems = problems_by_id(selections)
+    for sample in samples:
+        benchmark, problem = selections[sample.benchmark].benchmark, problems[sample.benchmark, sample.problem]
+        if place := standing.get(sample.id):
+            sample = place.apply(sample)
+        verdicts = [verdict for verdict in all_verdicts if verdict.id == sample.id]
         if options.json:
-            print(
-                json.dumps(
-                    {**row, "golds": problem.golds, "question": benchmark.prompt_text(problem), "verdicts": own}
-                )
-            )
+            rows = [verdict.write() for verdict in verdicts]
+            question = benchmark.prompt_text(problem)
+            print(json.dumps({**sample.write(), "golds": problem.golds, "question": question, "verdicts": rows}))
         else:
-            print(_text(row, problem, benchmark, own))
+            print(_text(sample, problem, benchmark, verdicts))
     return 0
 
 
-def _text(row: dict[str, Any], problem: Any, benchmark: Any, verdicts: list[dict[str, Any]]) -> str:
+def _text(
+    sample: "Sample", problem: "AnyProblem", benchmark: "AnyBenchmark[Any]", verdicts: "Sequence[AnyVerdict]"
+) -> str:
+    from rlfr_eval.schema import JudgeVerdict
+
+    tokens = f"{sample.completion_tokens} tokens, {sample.seconds} s"
     parts = [
-        f"=== {row['id']}  finish: {row['finish_reason']}, {row['completion_tokens']} tokens, {row['seconds']} s",
+        f"=== {sample.id}  finish: {sample.finish_reason}, {tokens}",
         f"--- prompt ({benchmark.prompt})\n{benchmark.prompt_text(problem)}",
         f"--- gold\n{' | '.join(problem.golds)}",
-        f"--- raw answer\n{row['raw']}",
-        f"--- extracted ({row['how']})\n{row['extracted']}",
+        f"--- raw answer\n{sample.raw}",
+        f"--- extracted ({sample.how})\n{sample.extracted}",
     ]
     for verdict in verdicts:
-        who = verdict.get("judge") or f"rules {verdict['grader']}: {verdict['path']}"
-        parts.append(f"--- {verdict['verdict']} {verdict['reason']} ({who})".replace("  ", " "))
-        if verdict.get("reply"):
-            parts.append(verdict["reply"])
+        who = verdict.judge if isinstance(verdict, JudgeVerdict) else f"rules {verdict.grader}: {verdict.path}"
+        parts.append(f"--- {verdict.verdict.value} {verdict.reason} ({who})".replace("  ", " "))
+        if isinstance(verdict, JudgeVerdict) and verdict.reply:
+            parts.append(verdict.reply)
     return printable("\n".join(parts))

@@ -28,7 +28,8 @@ from rlfr_vlm.errors import UserError
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.training_prompt import TrainingPrompt
     from rlfr_eval.benchmarks.vlm import VlmBenchmark
-    from rlfr_eval.run.vlm_evaluation import VlmEvaluation
+    from rlfr_eval.kinds.vlm import VlmKind
+    from rlfr_eval.run.evaluation import Evaluation
     from rlfr_eval.settings import Settings
 
 SUMMARY = "measure a model on VLMEvalKit's multimodal benchmarks"
@@ -68,18 +69,22 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate. Returns 0 when everything is answered and judged, 3 when another call could do more."""
-    with _evaluation(options) as evaluation:
+    with _evaluation(options) as (evaluation, kind):
         if options.dry_run:
             print(evaluation.plan())
             return 0
         scores, complete = evaluation.run()
+        if options.cross_check:
+            kind.cross_check(evaluation.folder, evaluation.selections, scores)
     deliver(options, evaluation.folder, evaluation.record, scores)
     return 0 if complete else EXIT_INCOMPLETE
 
 
 @contextmanager
-def _evaluation(options: argparse.Namespace) -> "Iterator[VlmEvaluation]":
-    from rlfr_eval.run.vlm_evaluation import VlmEvaluation
+def _evaluation(options: argparse.Namespace) -> "Iterator[tuple[Evaluation, VlmKind]]":
+    """Yield the evaluation and its kind; VLMEvalKit's process runs inside the context."""
+    from rlfr_eval.kinds.vlm import VlmKind
+    from rlfr_eval.run.evaluation import Evaluation
     from rlfr_eval.vlmeval.worker_process import WorkerProcess, interpreter
     from rlfr_vlm.files import cache_root
 
@@ -87,8 +92,11 @@ def _evaluation(options: argparse.Namespace) -> "Iterator[VlmEvaluation]":
     settings = read_settings(options, {"LMUData": options.data_dir, "RLFR_EVAL_SERVER_CMD": options.server_cmd})
     serving = read_serving(options, settings, PAPER_CONTEXT if options.preset == "paper" else "")
     if options.preset == "paper" and (serving.url or serving.command):
-        print("preset paper: the paper's context is 8192, prompt and answer together; this server is not told so, and "
-              "answers may be longer unless it was started with it", file=sys.stderr)  # fmt: skip
+        print(
+            "preset paper: the paper's context is 8192, prompt and answer together; this server is not told so, and "
+            "answers may be longer unless it was started with it",
+            file=sys.stderr,
+        )
     trained = trained_prompt(options)
     folder = Path(options.out or Path("outputs/eval") / f"{serving.label}--vlm-{options.preset}")
     python = interpreter(settings)
@@ -96,7 +104,9 @@ def _evaluation(options: argparse.Namespace) -> "Iterator[VlmEvaluation]":
     benchmarks = _benchmarks(options, trained, data_dir)
     log = (cache_root() / "logs" if options.dry_run else folder) / "vlmeval.log"
     with WorkerProcess(python, log) as worker:
-        yield VlmEvaluation(
+        kind = VlmKind(worker)
+        evaluation = Evaluation(
+            kind=kind,
             benchmarks=benchmarks,
             serving=serving,
             settings=settings,
@@ -111,9 +121,8 @@ def _evaluation(options: argparse.Namespace) -> "Iterator[VlmEvaluation]":
             time_limit=options.time_limit,
             max_tries=options.max_tries,
             keep_servers=options.keep_servers,
-            cross_check=options.cross_check,
-            worker=worker,
         )
+        yield evaluation, kind
 
 
 def vlm_data_folder(settings: "Settings") -> Path:

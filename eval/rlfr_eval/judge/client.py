@@ -13,8 +13,8 @@ from rlfr_eval.judge.replies import JudgeReason, ParsedReply, ReplyReader, read_
 from rlfr_eval.model.answering import MAX_FAILURES_IN_A_ROW
 from rlfr_eval.model.endpoint import TOO_LONG, Endpoint, Fault, Usage
 from rlfr_eval.run.folder import RunStore
+from rlfr_eval.schema import JudgeVerdict, Sample
 from rlfr_vlm.grading import Verdict
-from rlfr_vlm.grading.extract import remove_reasoning
 
 BYTES_PER_TOKEN = 2  # low for text, mathematics and non-Latin scripts, so that token counts are overestimated
 UNBILLED_FAULTS = ("connection", "rate limit", "server error", "refused", TOO_LONG)
@@ -145,7 +145,7 @@ class Judge:
 
     async def judge_rows(
         self,
-        rows: Iterator[JsonObject],
+        samples: Iterator[Sample],
         decide: "Decide",
         store: RunStore,
         on_judged: Callable[[JudgeResult], None] = lambda result: None,
@@ -158,11 +158,11 @@ class Judge:
 
         async def work() -> None:
             nonlocal failures_in_a_row
-            for row in rows:
+            for sample in samples:
                 if self.unavailable:
                     return
-                result = await decide(self, row)
-                store.verdicts.append(verdict_row(row, self.identity, result))
+                result = await decide(self, sample)
+                store.add_verdicts(verdict_of(sample, self.identity, result))
                 on_judged(result)
                 failures_in_a_row = failures_in_a_row + 1 if result.reason.startswith(JudgeReason.FAILED) else 0
                 if failures_in_a_row >= max(MAX_FAILURES_IN_A_ROW, self.concurrency):
@@ -173,7 +173,7 @@ class Judge:
         await gather_or_cancel(work() for _ in range(self.concurrency))
 
 
-Decide = Callable[[Judge, JsonObject], Awaitable[JudgeResult]]  # judges one stored answer
+Decide = Callable[[Judge, Sample], Awaitable[JudgeResult]]  # judges one stored answer
 
 
 def encodable(text: str) -> str:
@@ -186,30 +186,20 @@ def tokens_at_most(messages: Messages) -> int:
     return sum(len(message["content"].encode(errors="replace")) for message in messages) // BYTES_PER_TOKEN
 
 
-def prediction_of(row: JsonMapping) -> str:
-    """Return the part of an answer that the judge receives: the extracted answer, else the visible text."""
-    extracted: str | None = row["extracted"]
-    if extracted:
-        return extracted
-    visible: str = row.get("visible", remove_reasoning(row["raw"])[0])
-    return visible.strip()
-
-
-def verdict_row(row: JsonMapping, identity: str, result: JudgeResult) -> JsonObject:
-    """Return the line of verdicts.jsonl for a judge's verdict."""
-    return {
-        "id": row["id"],
-        "by": "judge",
-        "answer": row["digest"],
-        "extracted": row["extracted"],
-        "judge": identity,
-        "verdict": result.verdict.value,
-        "reason": result.reason,
-        "reply": result.reply,
-        "cached": result.usage.cached,
-        "input_tokens": result.usage.input_tokens,
-        "output_tokens": result.usage.output_tokens,
-        **({"given": dict(result.values)} if result.values else {}),
-        **({"reader": result.reader} if result.reader else {}),
-        "time": round(time.time(), 3),
-    }
+def verdict_of(sample: Sample, identity: str, result: JudgeResult) -> JudgeVerdict:
+    """Return a judge's verdict as it is stored."""
+    return JudgeVerdict(
+        id=sample.id,
+        answer=sample.digest,
+        judge=identity,
+        verdict=result.verdict,
+        reason=result.reason,
+        reply=result.reply,
+        cached=result.usage.cached,
+        input_tokens=result.usage.input_tokens,
+        output_tokens=result.usage.output_tokens,
+        given=result.values,
+        reader=result.reader,
+        extracted=sample.extracted,
+        time=round(time.time(), 3),
+    )

@@ -1,36 +1,46 @@
-"""The judging phase of a run: who is asked, how far the budget goes, what it cost."""
+"""The judging phase of a run: estimate its cost, ask the judge about undecided answers, record what it cost."""
 
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlfr_eval.judge.budget import Budget
 from rlfr_eval.judge.choice import JudgeChoice
-from rlfr_eval.judge.client import Decide, Judge, JudgeResult, prediction_of, tokens_at_most
+from rlfr_eval.judge.client import Decide, Judge, JudgeResult, tokens_at_most
 from rlfr_eval.judge.known_cases import KnownCases
-from rlfr_eval.judge.prompt import judge_messages
 from rlfr_eval.judge.replies import JudgeReason
 from rlfr_eval.judge.session import JudgeOptions, judge_session, local_identity
 from rlfr_eval.progress import answer_bar
 from rlfr_eval.run.folder import RunStore
-from rlfr_eval.score.verdicts import BATCH, Chosen, standings, undecided_answers
+from rlfr_eval.schema import JudgeSpending, Sample, Selections
+from rlfr_eval.score.verdicts import BATCH, standings, undecided_answers
 from rlfr_eval.settings import Settings
 from rlfr_vlm.errors import printable
 
+if TYPE_CHECKING:
+    from rlfr_eval.kinds.kind import Kind
+
 ASSUMED = "?" * 1000  # stands for an answer that is not there yet, where costs are estimated
-# of some answers: the conversations in which a judge would be asked about them
-Prompts = Callable[[list[dict[str, Any]]], Iterator[list[dict[str, Any]]]]
 
 
 @dataclass
 class JudgingReport:
-    """What the phase did. `identity` is the judge's, None when nobody was asked."""
+    """Outcome of the phase.
+
+    Attributes:
+        identity: of the judge; None when no judge was asked.
+        asked: number of answers that were judged.
+        cached: number of verdicts from the cache.
+        outcomes: number of answers by verdict, or by reason where undecided.
+        gone: why the judge was given up; "" when it was not.
+        failure: the first failure.
+    """
 
     identity: str | None = None
     asked: int = 0
@@ -51,12 +61,12 @@ class JudgingReport:
             if reason.startswith((JudgeReason.FAILED, JudgeReason.BUDGET))
         )
 
-    def add(self, judgement: JudgeResult) -> None:
+    def add(self, result: JudgeResult) -> None:
         self.asked += 1
-        if judgement.reason.startswith(JudgeReason.FAILED):
-            self.failure = self.failure or judgement.reply
-        self.cached += judgement.usage.cached
-        self.outcomes[judgement.reason or judgement.verdict.value] += 1
+        if result.reason.startswith(JudgeReason.FAILED):
+            self.failure = self.failure or result.reply
+        self.cached += result.usage.cached
+        self.outcomes[result.reason or result.verdict.value] += 1
 
     def line(self) -> str:
         outcomes = ", ".join(f"{count} {name}" for name, count in self.outcomes.most_common())
@@ -67,86 +77,83 @@ class JudgingReport:
         )
 
 
-def problems_by_id(chosen: Chosen) -> dict[tuple[str, str], Any]:
-    """(benchmark, problem id) -> problem."""
-    return {(name, problem.id): problem for name, (_, problems) in chosen.items() for problem in problems}
-
-
-def expected_cost(store: RunStore, chosen: Chosen, settings: Settings, prompts: Prompts) -> str:
-    """How many answers a judge would be asked about, and what that costs at most, in one line."""
+def expected_cost(store: RunStore, selections: Selections, settings: Settings, kind: "Kind") -> str:
+    """Number of stored answers that a judge would be asked about, and the cost at most, in one line."""
     count = ungraded = requests = inputs = 0
-    standing = standings(store, chosen, {})
-    rows = undecided_answers(store, chosen, standing, ungraded=True)
-    while batch := list(islice(rows, BATCH)):
+    standing = standings(store, selections, {})
+    samples = undecided_answers(store, selections, standing, ungraded=True)
+    while batch := list(islice(samples, BATCH)):
         count += len(batch)
-        ungraded += sum(row["id"] not in standing for row in batch)
-        for messages in prompts(batch):
+        ungraded += sum(sample.id not in standing for sample in batch)
+        for messages in kind.prompts(selections, batch):
             requests += 1
             inputs += tokens_at_most(messages)
-    rest = f" ({ungraded} of them not graded by rules yet)" if ungraded else ""
-    more = f", {requests} requests" if requests != count else ""
-    return f"{count} answers for the judge{rest}{more}; {cost_line(inputs, requests, settings)}"
+    ungraded_part = f" ({ungraded} of them not graded by rules yet)" if ungraded else ""
+    requests_part = f", {requests} requests" if requests != count else ""
+    return f"{count} answers for the judge{ungraded_part}{requests_part}; {cost_line(inputs, requests, settings)}"
 
 
-def imagined_cost(chosen: Chosen, settings: Settings, prompts: Prompts) -> str:
+def imagined_cost(selections: Selections, settings: Settings, kind: "Kind") -> str:
     """The same before there are answers, as if rules could decide none, in one line."""
-    rows = (
-        {"benchmark": name, "problem": problem.id, "raw": ASSUMED, "extracted": ASSUMED}
-        for name, (benchmark, problems) in chosen.items()
-        if benchmark.judge == "undecided"
-        for problem in problems
-        for _ in range(benchmark.sampling.samples)
-    )
+    samples = _imagined_samples(selections)
     count = requests = inputs = 0
-    while batch := list(islice(rows, BATCH)):
+    while batch := list(islice(samples, BATCH)):
         count += len(batch)
-        for messages in prompts(batch):
+        for messages in kind.prompts(selections, batch):
             requests += 1
             inputs += tokens_at_most(messages)
-    more = f" ({requests} requests)" if requests != count else ""
+    requests_part = f" ({requests} requests)" if requests != count else ""
     return (
-        f"{count} answers{more} if rules decided none; with answers of {len(ASSUMED)} characters "
+        f"{count} answers{requests_part} if rules decided none; with answers of {len(ASSUMED)} characters "
         f"{cost_line(inputs, requests, settings)}"
     )
 
 
-def compare_prompts(chosen: Chosen) -> Prompts:
-    """What `compare_answers` asks."""
-    problems = problems_by_id(chosen)
-
-    def prompts(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-        for row in rows:
-            problem = problems[row["benchmark"], row["problem"]]
-            yield judge_messages(problem.question, problem.golds, prediction_of(row))
-
-    return prompts
-
-
-def compare_answers(chosen: Chosen) -> Decide:
-    """Show the judge question, golds and what was extracted of an answer."""
-    problems = problems_by_id(chosen)
-
-    async def decide(judge: Judge, row: dict[str, Any]) -> JudgeResult:
-        problem = problems[row["benchmark"], row["problem"]]
-        return await judge.judge(problem.question, problem.golds, prediction_of(row))
-
-    return decide
+def _imagined_samples(selections: Selections) -> Iterator[Sample]:
+    """An answer of assumed length for each planned sample that a judge may be asked about."""
+    for name, selection in selections.items():
+        if selection.benchmark.judge == "undecided":
+            for problem in selection.problems:
+                for number in range(selection.benchmark.sampling.samples):
+                    sample_id = f"{name}/{problem.id}/{number}"
+                    yield Sample(
+                        sample_id,
+                        name,
+                        problem.id,
+                        number,
+                        "",
+                        ASSUMED,
+                        "",
+                        ASSUMED,
+                        "",
+                        "stop",
+                        None,
+                        None,
+                        0.0,
+                        1,
+                        "",
+                        0,
+                        0.0,
+                    )
 
 
 async def check_first(
     choice: JudgeChoice, settings: Settings, folder: Path, options: JudgeOptions, cases: KnownCases | None = None
 ) -> Budget:
-    """Reach a judge that runs and put the known cases to it, before a model is asked. Returns what is left.
+    """Reach a running judge and check it with the known cases, before the model is asked.
+
+    Returns:
+        The budget with the tokens of the check.
 
     Raises:
-        UserError: it cannot be reached, or is not fit.
+        UserError: the judge cannot be reached, or fails the check.
     """
     async with judge_session(choice, settings, folder, options, cases=cases) as judge:
         return judge.budget
 
 
 def cost_line(input_tokens: int, requests: int, settings: Settings) -> str:
-    """At most so many tokens and dollars."""
+    """The most tokens and dollars that requests can take."""
     outputs = requests * int(settings.number("JUDGE_MAX_TOKENS", 1))
     price = (
         input_tokens * settings.number("JUDGE_PRICE_INPUT") + outputs * settings.number("JUDGE_PRICE_OUTPUT")
@@ -156,37 +163,48 @@ def cost_line(input_tokens: int, requests: int, settings: Settings) -> str:
 
 def judge_undecided(
     store: RunStore,
-    chosen: Chosen,
+    selections: Selections,
+    kind: "Kind",
     choice: JudgeChoice | None,
     settings: Settings,
     options: JudgeOptions,
     *,
     checked: Budget | None = None,
-    decide: Decide | None = None,
-    cases: KnownCases | None = None,
 ) -> JudgingReport:
     """Ask the judge about every answer that rules and this judge have left undecided so far.
 
-    The judge is not even started when there is none. What it cost goes into run.json.
+    The judge is not started when there is none. The cost is added to run.json.
 
     Args:
-        checked: what is left after the known cases were put to it; without it they are put to it now.
-        decide: how a judge decides an answer; by default it is shown question, golds and what was extracted.
-        cases: known cases, instead of the common ones.
+        checked: the budget after the check with known cases; None: check the judge now.
     """
     report = JudgingReport()
+    names = list(selections)
     if choice is None:
-        store.save_run(judges={**store.run.get("judges", {}), **dict.fromkeys(chosen)})
+        store.save_run({"judges": {**store.run.get("judges", {}), **dict.fromkeys(names)}})
         return report
     known = local_identity(choice) if choice.local else None
-    if next(undecided_answers(store, chosen, standings(store, chosen, dict.fromkeys(chosen, known))), None) is None:
+    standing = standings(store, selections, dict.fromkeys(names, known))
+    if next(undecided_answers(store, selections, standing), None) is None:
         return report
-    start = judge_session(choice, settings, store.folder, options, check=checked is None, budget=checked, cases=cases)
-    asyncio.run(_judge(store, chosen, start, report, decide or compare_answers(chosen)))
-    spent = {"judge": report.identity, "input_tokens": report.input_tokens, "output_tokens": report.output_tokens,
-             "usd": report.usd}  # fmt: skip
-    judges = {**store.run.get("judges", {}), **dict.fromkeys(chosen, report.identity)}
-    store.save_run(judges=judges, judge_spent=[*store.run.get("judge_spent", []), spent])
+    session = judge_session(
+        choice,
+        settings,
+        store.folder,
+        options,
+        check=checked is None,
+        budget=checked,
+        cases=kind.known_cases(selections),
+    )
+    asyncio.run(_judge(store, selections, session, report, kind.decide(selections)))
+    spending: JudgeSpending = {
+        "judge": report.identity,
+        "input_tokens": report.input_tokens,
+        "output_tokens": report.output_tokens,
+        "usd": report.usd,
+    }
+    judges = {**store.run.get("judges", {}), **dict.fromkeys(names, report.identity)}
+    store.save_run({"judges": judges, "judge_spent": [*store.run.get("judge_spent", []), spending]})
     print(report.line(), file=sys.stderr)
     if report.gone:
         print(f"the judge is gone: {report.gone}", file=sys.stderr)
@@ -195,23 +213,23 @@ def judge_undecided(
 
 async def _judge(
     store: RunStore,
-    chosen: Chosen,
-    start: AbstractAsyncContextManager[Judge],
+    selections: Selections,
+    session: AbstractAsyncContextManager[Judge],
     report: JudgingReport,
     decide: Decide,
 ) -> None:
-    async with start as judge:
+    async with session as judge:
         report.identity = judge.identity
-        standing = standings(store, chosen, dict.fromkeys(chosen, judge.identity))
-        total = sum(1 for _ in undecided_answers(store, chosen, standing))
-        with answer_bar(total, "judging") as shown:
+        standing = standings(store, selections, dict.fromkeys(selections, judge.identity))
+        total = sum(1 for _ in undecided_answers(store, selections, standing))
+        with answer_bar(total, "judging") as progress:
 
-            def on_judged(judgement: JudgeResult) -> None:
-                report.add(judgement)
-                shown.update()
+            def on_judged(result: JudgeResult) -> None:
+                report.add(result)
+                progress.update()
 
-            rows = undecided_answers(store, chosen, standing)
-            await judge.judge_rows(rows, decide, store, on_judged)
-        budget = judge.budget  # with what the known cases took
+            samples = undecided_answers(store, selections, standing)
+            await judge.judge_rows(samples, decide, store, on_judged)
+        budget = judge.budget  # includes the known cases
         report.input_tokens, report.output_tokens, report.usd = budget.input_tokens, budget.output_tokens, budget.spent
         report.gone = judge.unavailable

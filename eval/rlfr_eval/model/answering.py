@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from rlfr_eval.benchmarks.text import AnyBenchmark, AnyProblem
+from rlfr_eval.benchmarks.text import AnyBenchmark
 from rlfr_eval.json_types import JsonMapping, JsonObject
 from rlfr_eval.model.endpoint import TOO_LONG, Endpoint, Fault, Reply
 from rlfr_eval.run.folder import RunStore
-from rlfr_eval.score.verdicts import Chosen
+from rlfr_eval.schema import AnyProblem, Failure, Sample, Selections
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.provenance import short_hash
 
@@ -23,7 +24,7 @@ MAX_FAILURES_IN_A_ROW = 8
 class Task:
     """One answer to request: sample `number` of a problem."""
 
-    benchmark: AnyBenchmark
+    benchmark: AnyBenchmark[Any]
     problem: AnyProblem
     number: int
 
@@ -32,12 +33,12 @@ class Task:
         return f"{self.benchmark.name}/{self.problem.id}/{self.number}"
 
 
-def tasks(chosen: Chosen) -> Iterator[Task]:
+def tasks(selections: Selections) -> Iterator[Task]:
     """Yield all tasks: sample 0 of every problem, then sample 1, so that an interrupted run covers all equally."""
-    for benchmark, problems in chosen.values():
-        for number in range(benchmark.sampling.samples):
-            for problem in problems:
-                yield Task(benchmark, problem, number)
+    for selection in selections.values():
+        for number in range(selection.benchmark.sampling.samples):
+            for problem in selection.problems:
+                yield Task(selection.benchmark, problem, number)
 
 
 def request_body(task: Task, extra_body: JsonMapping, omit: Sequence[str] = ()) -> JsonObject:
@@ -55,34 +56,33 @@ def request_body(task: Task, extra_body: JsonMapping, omit: Sequence[str] = ()) 
     return {**body, "extra_body": {**extra_body, **top_k} or None}
 
 
-def sample_row(task: Task, reply: Reply, config: str) -> JsonObject:
-    """Return the line of samples.jsonl for an answer. It has `visible` only if reasoning was removed."""
+def sample_of(task: Task, reply: Reply, config: str) -> Sample:
+    """Return the answer as it is stored. It has `visible` only if reasoning was removed."""
     benchmark, problem = task.benchmark, task.problem
     extraction = benchmark.extract(problem, reply.text)
-    row = {
-        "id": task.id,
-        "benchmark": benchmark.name,
-        "problem": problem.id,
-        "sample": task.number,
-        "config": config,
-        "raw": reply.text,
-        "digest": short_hash(reply.text),
-        "extracted": extraction.answer,
-        "how": extraction.how,
-        "finish_reason": reply.finish_reason,
-        "prompt_tokens": reply.prompt_tokens,
-        "completion_tokens": reply.completion_tokens,
-        "seconds": reply.seconds,
-        "tries": reply.tries,
-        "model": reply.model,
-        "seed": benchmark.sampling.seed + task.number,
-        "time": round(time.time(), 3),
-    }
-    if extraction.reasoning != "none":
-        row |= {"reasoning": extraction.reasoning, "visible": extraction.visible}
-    if reply.reasoning:
-        row["server_reasoning"] = reply.reasoning
-    return row
+    has_reasoning = extraction.reasoning != "none"
+    return Sample(
+        id=task.id,
+        benchmark=benchmark.name,
+        problem=problem.id,
+        sample=task.number,
+        config=config,
+        raw=reply.text,
+        digest=short_hash(reply.text),
+        extracted=extraction.answer,
+        how=extraction.how,
+        finish_reason=reply.finish_reason,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+        seconds=reply.seconds,
+        tries=reply.tries,
+        model=reply.model,
+        seed=benchmark.sampling.seed + task.number,
+        time=round(time.time(), 3),
+        reasoning=extraction.reasoning if has_reasoning else "",
+        visible=extraction.visible if has_reasoning else None,
+        server_reasoning=reply.reasoning,
+    )
 
 
 class Answering:
@@ -148,13 +148,11 @@ class Answering:
                 self._count_failure(fault)
                 continue
             self._failures_in_a_row = 0
-            self.store.samples.append(sample_row(task, reply, self._configs[task.benchmark.name]))
+            self.store.add_sample(sample_of(task, reply, self._configs[task.benchmark.name]))
             self.on_answer()
 
     def _store_fault(self, task: Task, fault: Fault) -> None:
-        self.store.failures.append(
-            {"id": task.id, "kind": fault.kind, "text": str(fault), "time": round(time.time(), 3)}
-        )
+        self.store.add_failure(Failure(task.id, fault.kind, str(fault), round(time.time(), 3)))
 
     def _count_failure(self, fault: Fault) -> None:
         self._failures_in_a_row += 1

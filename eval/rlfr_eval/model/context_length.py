@@ -2,17 +2,18 @@
 
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from rlfr_eval.benchmarks.text import AnyBenchmark
 from rlfr_eval.model.answering import Task, request_body
 from rlfr_eval.model.endpoint import Endpoint
-from rlfr_eval.score.verdicts import Chosen
+from rlfr_eval.schema import Selections
 from rlfr_vlm.errors import UserError
 
 PROMPTS_CHECKED = 3  # longest prompts of each benchmark whose tokens are counted
 
 
-def check_lengths(benchmarks: Iterable[AnyBenchmark], context: int | None) -> None:
+def check_lengths(benchmarks: Iterable[AnyBenchmark[Any]], context: int | None) -> None:
     """Refuse benchmarks whose answers could not fit even without a prompt.
 
     Args:
@@ -30,7 +31,7 @@ def check_lengths(benchmarks: Iterable[AnyBenchmark], context: int | None) -> No
             )
 
 
-async def check_prompts(endpoint: Endpoint, chosen: Chosen, context: int | None) -> None:
+async def check_prompts(endpoint: Endpoint, selections: Selections, context: int | None) -> None:
     """Count the tokens of the longest prompts, if the server can count, and refuse those that do not fit.
 
     Raises:
@@ -41,9 +42,10 @@ async def check_prompts(endpoint: Endpoint, chosen: Chosen, context: int | None)
             "the server does not say its context length; a prompt that does not fit will stop the run", file=sys.stderr
         )
         return
-    for benchmark, problems in chosen.values():
+    for selection in selections.values():
+        benchmark = selection.benchmark
         max_tokens = benchmark.sampling.max_tokens
-        by_length = sorted(problems, key=lambda problem: len(problem.text))
+        by_length = sorted(selection.problems, key=lambda problem: len(problem.text))
         for problem in by_length[-PROMPTS_CHECKED:]:
             count = await endpoint.count_tokens(request_body(Task(benchmark, problem, 0), {}))
             if count is not None and count + max_tokens > context:

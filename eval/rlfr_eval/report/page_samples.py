@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rlfr_eval.json_types import JsonMapping, JsonObject
+from rlfr_eval.json_types import JsonObject
 from rlfr_eval.run.folder import RunStore
-from rlfr_eval.score.verdicts import Chosen, Standing, standings, with_extraction
+from rlfr_eval.schema import JudgeVerdict, Sample, Selections
+from rlfr_eval.score.verdicts import Standing, standings
 from rlfr_vlm.page.thumbnails import PageImages, side_for
 
 MAX_CHARACTERS = 20_000  # of one response on the page; the rest is cut with a note
@@ -32,7 +33,7 @@ class Samples:
     images: PageImages = field(default_factory=PageImages)
     total: int = 0
 
-    def add_run(self, number: int, store: RunStore, specs: Chosen, selected: set[tuple[str, str]]) -> None:
+    def add_run(self, number: int, store: RunStore, specs: Selections, selected: set[tuple[str, str]]) -> None:
         """Add a run's answers to the selected (benchmark, problem) pairs.
 
         Args:
@@ -42,27 +43,24 @@ class Samples:
         judges = store.run.get("judges", {})
         standing = standings(store, specs, judges)
         # If several judges were asked about an answer, the one in force decided it.
-        replies = {
-            (row["id"], row.get("judge")): row for row in store.verdicts if row.get("by") == "judge" and row.get("id")
-        }
-        for row in store.answers():
+        replies = {(line.id, line.judge): line for line in store.judge_verdicts()}
+        for sample in store.answers():
             self.total += 1
-            if (row["benchmark"], row["problem"]) in selected:
-                judged = replies.get((row["id"], judges.get(row["benchmark"])))
-                place = standing.get(row["id"])
-                self.answers.append(_answer(number, with_extraction(row, place), place, judged))
+            if (sample.benchmark, sample.problem) in selected:
+                judged = replies.get((sample.id, judges.get(sample.benchmark) or ""))
+                self.answers.append(_answer(number, sample, standing.get(sample.id), judged))
 
-    def add_problems(self, number: int, chosen: Chosen, selected: set[tuple[str, str]]) -> None:
+    def add_problems(self, number: int, selections: Selections, selected: set[tuple[str, str]]) -> None:
         """Add a run's problems. A prompt that differs from an earlier run's is stored in `other_prompts`."""
         entries = [
-            (name, benchmark, problem)
-            for name, (benchmark, problems) in chosen.items()
-            for problem in problems
+            (name, selection.benchmark, problem)
+            for name, selection in selections.items()
+            for problem in selection.problems
             if (name, problem.id) in selected
         ]
-        self.images.side = side_for(sum(len(getattr(problem, "images", ())) for _, _, problem in entries))
+        self.images.side = side_for(sum(len(problem.images) for _, _, problem in entries))
         for name, benchmark, problem in entries:
-            paths = getattr(problem, "images", ())
+            paths = problem.images
             images = [self.images.add(path, path) for path in paths]
             prompt = benchmark.prompt_text(problem)
             for path in paths:
@@ -105,7 +103,7 @@ def wanted_problems(stores: Sequence[RunStore], limit: int) -> set[tuple[str, st
     counts: dict[tuple[str, str], int] = {}
     for store in stores:
         for row in store.answers():
-            key = (row["benchmark"], row["problem"])
+            key = (row.benchmark, row.problem)
             counts[key] = counts.get(key, 0) + 1
     total = sum(counts.values())
     if total <= limit:
@@ -119,29 +117,31 @@ def wanted_problems(stores: Sequence[RunStore], limit: int) -> set[tuple[str, st
     return selected
 
 
-def _answer(number: int, row: JsonMapping, standing: Standing | None, judged: JsonMapping | None) -> JsonObject:
+def _answer(number: int, sample: Sample, standing: Standing | None, judged: JudgeVerdict | None) -> JsonObject:
     """Return the page's entry for an answer.
 
     Args:
         number: index of the run on the page.
-        judged: the verdict line of the judge in force, if it was asked.
+        judged: the verdict of the judge in force, if it was asked.
     """
-    raw = row["raw"] or ""
+    if standing is not None:
+        sample = standing.apply(sample)
+    raw = sample.raw
     cut = f"\n[{len(raw) - MAX_CHARACTERS:,} more characters]" if len(raw) > MAX_CHARACTERS else ""
     return {
         "run": number,
-        "benchmark": row["benchmark"],
-        "problem": row["problem"],
-        "sample": row["sample"],
+        "benchmark": sample.benchmark,
+        "problem": sample.problem,
+        "sample": sample.sample,
         "verdict": "undecided" if standing is None else standing.final.value,
         "reason": "" if standing is None else standing.reason,
         "by": "judge" if standing is not None and standing.judged else "rules",
         "raw": raw[:MAX_CHARACTERS] + cut,
-        "extracted": row["extracted"],
-        "how": row["how"],
-        "finish": row["finish_reason"],
-        "tokens": row["completion_tokens"],
-        "seconds": row["seconds"],
-        "judge": (judged or {}).get("judge"),
-        "reply": (judged or {}).get("reply"),
+        "extracted": sample.extracted,
+        "how": sample.how,
+        "finish": sample.finish_reason,
+        "tokens": sample.completion_tokens,
+        "seconds": sample.seconds,
+        "judge": judged and judged.judge,
+        "reply": judged and judged.reply,
     }

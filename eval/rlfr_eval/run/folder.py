@@ -1,20 +1,32 @@
-"""A run folder: who was asked what and how, every answer, every verdict.
+"""The files of a run folder; their rows are in schema.py.
 
-run.json        what the run is; a folder holds one model and one way to ask each benchmark
+run.json        the model, and how each benchmark is asked; a folder holds one model and one way to ask each benchmark
 samples.jsonl   one line per answer, written when it arrives
 verdicts.jsonl  one line per verdict, by rules or by a judge; later lines of a judge replace earlier ones
-failures.jsonl  one line per request that failed, with the reason; what has no answer yet is asked again
-scores.json     what came out
+failures.jsonl  one line per failed request, with the reason; a sample without an answer is asked for again
+scores.json     the scores
 """
 
 import fcntl
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TypeVar
 
+from rlfr_eval.json_types import JsonObject
 from rlfr_eval.run.lines import Lines
+from rlfr_eval.schema import (
+    AnyVerdict,
+    Failure,
+    JudgeVerdict,
+    RuleVerdict,
+    RunRecord,
+    Sample,
+    Session,
+    read_run_record,
+    read_verdict_line,
+)
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import make_folder, write_json
 from rlfr_vlm.provenance import short_hash
@@ -22,26 +34,31 @@ from rlfr_vlm.provenance import short_hash
 RUN_FILE, SCORES_FILE = "run.json", "scores.json"
 SAMPLES, VERDICTS, FAILURES = "samples.jsonl", "verdicts.jsonl", "failures.jsonl"
 FORMAT = 1
+LineT = TypeVar("LineT")
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two nested settings, as `key: old -> new`.
+def differences(old: JsonObject, new: JsonObject, prefix: str = "") -> list[str]:
+    """Differences between two nested settings, as `key: old -> new`.
 
     >>> differences({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}})
     ['b.c: 2 -> 3']
     """
-    found = []
+    changes = []
     for key in dict.fromkeys([*old, *new]):
         left, right = old.get(key), new.get(key)
         if isinstance(left, dict) and isinstance(right, dict):
-            found += differences(left, right, f"{prefix}{key}.")
+            changes += differences(left, right, f"{prefix}{key}.")
         elif left != right:
-            found.append(f"{prefix}{key}: {left!r} -> {right!r}")
-    return found
+            changes.append(f"{prefix}{key}: {left!r} -> {right!r}")
+    return changes
 
 
 class RunStore:
-    """The run folder, open for one process at a time."""
+    """A run folder. Only one process at a time can open it for writing.
+
+    Attributes:
+        run: run.json; empty before `begin`.
+    """
 
     def __init__(self, folder: Path, read_only: bool = False) -> None:
         self.folder, self.read_only = folder, read_only
@@ -53,7 +70,7 @@ class RunStore:
             make_folder(folder)
             self._take_lock()
         try:
-            self.run: dict[str, Any] = self._read_run()
+            self.run: RunRecord = self._read_run()
         except UserError:
             self._release_lock()
             raise
@@ -71,25 +88,25 @@ class RunStore:
                 f"Another rlfr-eval is writing to {self.folder}. Wait for it, or take another --out."
             ) from None
 
-    def _read_run(self) -> dict[str, Any]:
+    def _read_run(self) -> RunRecord:
         path = self.folder / RUN_FILE
         if not path.exists():
             return {}
         try:
-            run = json.loads(path.read_text(encoding="utf-8"))
+            run = read_run_record(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(
                 f"{path} is broken: {error}. Take another --out; the answers beside it are intact."
             ) from None
-        found = run.get("format") if isinstance(run, dict) else None
-        if found != FORMAT or not {"model", "benchmarks", "specs"} <= set(run):
-            raise UserError(f"{path} has format {found}, or is incomplete; this version reads format {FORMAT}.")
+        version = None if run is None else run.get("format")
+        if run is None or version != FORMAT or not {"model", "benchmarks", "specs"} <= set(run):
+            raise UserError(f"{path} has format {version}, or is incomplete; this version reads format {FORMAT}.")
         return run
 
     def __enter__(self) -> "RunStore":
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:
@@ -104,52 +121,89 @@ class RunStore:
 
     def begin(
         self,
-        model: dict[str, Any],
-        benchmarks: dict[str, dict[str, Any]],
-        about: dict[str, Any],
-        session: dict[str, Any] | None = None,
+        model: JsonObject,
+        benchmarks: dict[str, JsonObject],
+        description: RunRecord,
+        session: Session | None = None,
     ) -> None:
-        """Say what this run is, or check that the folder is the same run.
+        """Write run.json for a new folder, or check that the folder holds the same run.
 
         Args:
-            model: identity of the policy; another one is refused.
-            benchmarks: how each is asked; asked otherwise than before is refused, new ones join.
-            about: for the record; the latest stands, `specs`, `limits` and `data_dirs` join.
-            session: who works on it now; every session stays on record.
+            model: identity of the model; a folder with another one is refused.
+            benchmarks: how each is asked. A benchmark that was asked differently before is refused, a new one joins.
+            description: more keys; `specs`, `limits` and `data_dirs` join those of the folder, others replace them.
+            session: the process that works on the run now; every session is kept.
 
         Raises:
-            UserError: the folder holds answers of another model or configuration; says what differs.
+            UserError: the folder holds answers of another model or configuration; the message says what differs.
         """
-        known, about = self.run.get("benchmarks", {}), dict(about)
-        if self.run and self.run.get("kind", about.get("kind")) != about.get("kind"):
+        earlier = self.run.get("benchmarks", {})
+        if self.run and self.run.get("kind", description.get("kind")) != description.get("kind"):
             raise UserError(f"{self.folder} is a run of `rlfr-eval {self.run['kind']}`. Take another --out.")
         changed = differences(self.run["model"], model, "model.") if self.run else []
-        for name, wanted in benchmarks.items():
-            changed += differences(known[name], wanted, f"{name}.") if name in known else []
+        for name, configuration in benchmarks.items():
+            changed += differences(earlier[name], configuration, f"{name}.") if name in earlier else []
         if changed:
             raise UserError(
                 f"{self.folder} holds answers of another configuration ({'; '.join(changed[:5])}). "
                 "Answers of two configurations are never mixed: take another --out."
             )
-        joined = {key: {**self.run.get(key, {}), **about.pop(key, {})} for key in ("specs", "limits", "data_dirs")}
-        sessions = [*self.run.get("sessions", []), *([session] if session else [])]
-        self.run |= {"format": FORMAT, "model": model, "benchmarks": {**known, **benchmarks}, **joined, **about}
-        self.save_run(sessions=sessions)
+        joined: RunRecord = {
+            "specs": {**self.run.get("specs", {}), **description.get("specs", {})},
+            "limits": {**self.run.get("limits", {}), **description.get("limits", {})},
+            "data_dirs": {**self.run.get("data_dirs", {}), **description.get("data_dirs", {})},
+        }
+        own_keys: RunRecord = {"format": FORMAT, "model": model, "benchmarks": {**earlier, **benchmarks}}
+        self.run = {**self.run, **own_keys, **description, **joined}
+        self.save_run({"sessions": [*self.run.get("sessions", []), *([session] if session else [])]})
 
-    def save_run(self, **more: Any) -> None:
-        """Write run.json, with more keys."""
-        self.run.update(more)
+    def save_run(self, changes: RunRecord) -> None:
+        """Set keys of run.json and write it."""
+        self.run.update(changes)
         write_json(self.folder / RUN_FILE, self.run)
 
     def config_of(self, benchmark: str) -> str:
         """Hash that ties an answer to the way it was asked for."""
         return short_hash([self.run["model"], self.run["benchmarks"][benchmark]])
 
-    def answers(self) -> Iterator[dict[str, Any]]:
-        """Every valid sample line, each sample once: the first answer stands."""
+    def answers(self) -> Iterator[Sample]:
+        """Every valid sample, each id once: the first answer counts."""
         configs = {name: self.config_of(name) for name in self.run.get("benchmarks", {})}
         seen: set[str] = set()
-        for row in self.samples:
-            if row.get("id") not in seen and configs.get(row.get("benchmark", "")) == row.get("config"):
-                seen.add(row["id"])
-                yield row
+        for sample in _read(self.samples, Sample.read):
+            if sample.id not in seen and configs.get(sample.benchmark) == sample.config:
+                seen.add(sample.id)
+                yield sample
+
+    def all_verdicts(self) -> Iterator[AnyVerdict]:
+        """Every complete verdict, in the order in which they were written."""
+        return _read(self.verdicts, read_verdict_line)
+
+    def rule_verdicts(self) -> Iterator[RuleVerdict]:
+        """Every verdict by rules."""
+        return _read(self.verdicts, RuleVerdict.read)
+
+    def judge_verdicts(self) -> Iterator[JudgeVerdict]:
+        """Every verdict by a judge."""
+        return _read(self.verdicts, JudgeVerdict.read)
+
+    def failed_requests(self) -> Iterator[Failure]:
+        """Every request that failed."""
+        return _read(self.failures, Failure.read)
+
+    def add_sample(self, sample: Sample) -> None:
+        """Append an answer."""
+        self.samples.append(sample.write())
+
+    def add_verdicts(self, *verdicts: AnyVerdict) -> None:
+        """Append verdicts."""
+        self.verdicts.append(*(verdict.write() for verdict in verdicts))
+
+    def add_failure(self, failure: Failure) -> None:
+        """Append a failed request."""
+        self.failures.append(failure.write())
+
+
+def _read(lines: Lines, read: Callable[[JsonObject], LineT | None]) -> Iterator[LineT]:
+    """Lines that `read` accepts."""
+    return (line for row in lines if (line := read(row)) is not None)

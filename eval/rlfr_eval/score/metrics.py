@@ -1,20 +1,22 @@
-"""Scores of one benchmark: what was right among what was decided, how sure, and what could still change it.
-
-P problems, k samples of each.
-"""
+"""Scores of one benchmark: accuracy over decided answers, intervals, coverage and bounds, pass@k, maj@k."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
+from rlfr_eval.json_types import JsonObject
+from rlfr_eval.schema import Sample
 from rlfr_eval.score.verdicts import Standing
 from rlfr_vlm.grading import Verdict
 from rlfr_vlm.stats import wilson_interval
 
-HEADLINE_UNDECIDED = 0.01  # a larger share leaves no single number that stands for the benchmark
+if TYPE_CHECKING:
+    import numpy as np
+
+HEADLINE_UNDECIDED = 0.01  # share of undecided answers above which a benchmark gets no single number
 RESAMPLES, BOOTSTRAP_SEED = 10_000, 0
-CHUNK, CHUNK_VALUES = 200, 1_000_000  # resamples, and values, at a time: memory stays small for many problems
+CHUNK, CHUNK_VALUES = 200, 1_000_000  # resamples, and values, computed at a time, to bound memory
 
 
 @dataclass
@@ -61,10 +63,10 @@ def majority(result: ProblemResult) -> float | None:
             groups.setdefault(" ".join(answer.split()), []).append(verdict)
     if not groups:
         return 0.0 if result.decided else None
-    most = max(map(len, groups.values()))
-    scores = [_score(group) for group in groups.values() if len(group) == most]
-    known = [score for score in scores if score is not None]
-    return sum(known) / len(known) if len(known) == len(scores) else None
+    largest = max(map(len, groups.values()))
+    scores = [_score(group) for group in groups.values() if len(group) == largest]
+    decided = [score for score in scores if score is not None]
+    return sum(decided) / len(decided) if len(decided) == len(scores) else None
 
 
 def _score(group: Sequence[Verdict]) -> float | None:
@@ -78,8 +80,8 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(draws[int(0.025 * len(draws))]), float(draws[int(0.975 * len(draws)) - 1])
 
 
-def bootstrap_means(values: Sequence[float]) -> Any:
-    """Sorted means of `RESAMPLES` resamples of the values, as a numpy array."""
+def bootstrap_means(values: Sequence[float]) -> "np.ndarray":
+    """Sorted means of `RESAMPLES` resamples of the values."""
     import numpy as np
 
     data, random = np.asarray(values, dtype=float), np.random.default_rng(BOOTSTRAP_SEED)
@@ -99,13 +101,13 @@ def clustered_error(means: Sequence[float]) -> float | None:
 
 
 def interval(means: Sequence[float], samples: int) -> tuple[float, float]:
-    """Wilson's for one sample of each problem, bootstrap over problems otherwise."""
+    """Wilson interval for one sample per problem, bootstrap over problems otherwise."""
     if samples == 1:
         return wilson_interval(round(sum(means)), len(means))
     return bootstrap_interval(means) if means else (0.0, 1.0)
 
 
-def accuracy(results: Iterable[ProblemResult], samples: int) -> dict[str, Any]:
+def accuracy(results: Iterable[ProblemResult], samples: int) -> JsonObject:
     """avg@k over decided answers with its error, coverage and bounds. Shares, not percent."""
     results = list(results)
     planned = len(results) * samples
@@ -126,37 +128,38 @@ def accuracy(results: Iterable[ProblemResult], samples: int) -> dict[str, Any]:
     }
 
 
-def over_samples(results: Sequence[ProblemResult], samples: int) -> dict[str, Any]:
+def over_samples(results: Sequence[ProblemResult], samples: int) -> JsonObject:
     """pass@k for powers of two up to the number of samples, and maj@k.
 
     Problems with fewer than k decided samples, or an undecided majority, are left out, and counted.
     """
-    found: dict[str, Any] = {}
+    scores: JsonObject = {}
     sizes = sorted({min(2**i, samples) for i in range(1, samples.bit_length() + 1)} - {1})
     for k in sizes:
         enough = [result for result in results if result.decided >= k]
         values = [pass_at_k(result.decided, result.right, k) for result in enough]
-        found[f"pass@{k}"] = sum(values) / len(values) if values else None
+        scores[f"pass@{k}"] = sum(values) / len(values) if values else None
         if len(enough) < len(results):
-            found[f"pass@{k}_problems_left_out"] = len(results) - len(enough)
+            scores[f"pass@{k}_problems_left_out"] = len(results) - len(enough)
     if samples > 1:
         votes = [vote for vote in map(majority, results) if vote is not None]
-        found[f"maj@{samples}"] = sum(votes) / len(votes) if votes else None
+        scores[f"maj@{samples}"] = sum(votes) / len(votes) if votes else None
         if len(votes) < len(results):
-            found[f"maj@{samples}_problems_left_out"] = len(results) - len(votes)
-    return found
+            scores[f"maj@{samples}_problems_left_out"] = len(results) - len(votes)
+    return scores
 
 
 def collect(
-    problem_ids: Sequence[str], samples: int, rows: Iterable[Mapping[str, Any]], standing: Mapping[str, Standing]
+    problem_ids: Sequence[str], samples: int, answers: Iterable[Sample], standing: Mapping[str, Standing]
 ) -> tuple[list[ProblemResult], list[ProblemResult]]:
-    """Results by problem: in the end, and by rules alone. An answer that is missing is undecided in both."""
+    """Results by problem: final ones, and by rules alone. An answer that is missing is undecided in both."""
     final = {name: ProblemResult([Verdict.UNDECIDED] * samples, [""] * samples) for name in problem_ids}
     rules = {name: ProblemResult([Verdict.UNDECIDED] * samples, [""] * samples) for name in problem_ids}
-    for row in rows:
-        place = standing.get(row["id"])
-        if row["problem"] in final and row["sample"] < samples and place is not None:
+    for sample in answers:
+        place = standing.get(sample.id)
+        if sample.problem in final and sample.sample < samples and place is not None:
+            extracted = place.apply(sample).extracted or ""
             for results, verdict in ((final, place.final), (rules, place.rules)):
-                results[row["problem"]].verdicts[row["sample"]] = verdict
-                results[row["problem"]].answers[row["sample"]] = row["extracted"] or ""
+                results[sample.problem].verdicts[sample.sample] = verdict
+                results[sample.problem].answers[sample.sample] = extracted
     return list(final.values()), list(rules.values())

@@ -1,181 +1,208 @@
-"""Verdicts: rules first, by the one grader; then what a judge said of what rules left undecided."""
+"""Verdicts on answers: by rules first, with the grader that training uses; then a judge's on undecided answers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
-from rlfr_eval.benchmarks.text import AnyBenchmark, Benchmark
+from rlfr_eval.benchmarks.text import AnyBenchmark
 from rlfr_eval.run.folder import RunStore
+from rlfr_eval.schema import RuleVerdict, Sample, Selections, problems_by_id
 from rlfr_vlm.grading import Grade, Reason, Verdict, grade_many, grader_version
 from rlfr_vlm.provenance import short_hash
 
-BATCH = 512
-PROVE_WRONG = ("number", "option")  # paths of the grader that hold for free text, too
-NEEDED = {by: {"id", "answer", "verdict", "reason", more} for by, more in (("rules", "grading"), ("judge", "judge"))}
-Chosen = Mapping[str, tuple[Any, tuple[Any, ...]]]  # name -> benchmark and its problems, of text or of images
+BATCH = 512  # answers graded at a time
+PROVE_WRONG = ("number", "option")  # paths of the grader whose "wrong" also holds for free text
 
 
-class ExtractedAnswer(NamedTuple):
-    """Final answer in a response (None if it has none), and how it was found."""
+class RuleReason(Reason):
+    """Why rules left an answer undecided, beside the grader's own reasons."""
 
-    answer: str | None
-    how: str
+    JUDGE = "only a judge can tell"
+    FILTERED = "stopped by a content filter"
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a sample stands: by rules alone, and in the end.
+    """The verdict in force on a sample, and its extraction.
 
     Attributes:
         rules: the rules' verdict.
-        final: the judge's where rules were undecided and it decided, else the rules'.
+        final: the judge's verdict where rules were undecided and it decided, else the rules'.
         reason: why it is undecided, or why the policy counts it as wrong.
         judged: whether the judge decided it.
-        extracted: answer that the rules' verdict is about; None where they extract none (VLMEvalKit's sets) and in
-            runs whose verdicts were stored without it: the sample's own is valid.
+        extracted, how: the grader's extraction; `how` is None where the verdict has none, and the sample's own counts.
     """
 
     rules: Verdict
     final: Verdict
     reason: str = ""
     judged: bool = False
-    extracted: ExtractedAnswer | None = None
+    extracted: str | None = None
+    how: str | None = None
+
+    def apply(self, sample: Sample) -> Sample:
+        """The sample with the extraction in force."""
+        return sample if self.how is None else sample.with_extraction(self.extracted, self.how)
 
 
-def grading_key(benchmark: AnyBenchmark) -> str:
-    """Hash of everything but the answer that decides a verdict of the rules."""
+def grading_key(benchmark: "AnyBenchmark[Any]") -> str:
+    """Hash of the grader and of the settings that decide a verdict of the rules."""
     return short_hash([grader_version(), *benchmark.grading()])
 
 
-def grade_by_rules(store: RunStore, chosen: Chosen, on_graded: Callable[[int], None] = lambda count: None) -> int:
-    """Append the rules' verdict for every answer that has none by this grader and these settings; returns how many."""
-    keys = {name: grading_key(benchmark) for name, (benchmark, _) in chosen.items()}
-    graded = {(row["id"], row["answer"], row["grading"]) for row in rule_lines(store)}
-    problems = {(name, problem.id): problem for name, (_, all_problems) in chosen.items() for problem in all_problems}
-    rows = (
-        row
-        for row in store.answers()
-        if (row["benchmark"], row["problem"]) in problems
-        and (row["id"], row["digest"], keys[row["benchmark"]]) not in graded
+def after_filter(sample: Sample, verdict: Verdict, reason: str) -> tuple[Verdict, str]:
+    """Leave an answer undecided that a content filter stopped before it was right."""
+    if sample.finish_reason == "content_filter" and verdict is not Verdict.RIGHT:
+        return Verdict.UNDECIDED, RuleReason.FILTERED
+    return verdict, reason
+
+
+def grade_by_rules(
+    store: RunStore, selections: Selections, on_graded: Callable[[int], object] = lambda count: None
+) -> int:
+    """Append the grader's verdict and extraction for every answer that has none by this grader and these settings.
+
+    A verdict without an extraction, as older versions wrote it, is written again: the extraction that is stored with
+    the answer may be another grader's.
+
+    Returns:
+        The number of graded answers.
+    """
+    keys = {name: grading_key(selection.benchmark) for name, selection in selections.items()}
+    graded = {(line.id, line.answer, line.grading) for line in store.rule_verdicts() if line.how is not None}
+    problems = problems_by_id(selections)
+    samples = (
+        sample
+        for sample in store.answers()
+        if (sample.benchmark, sample.problem) in problems
+        and (sample.id, sample.digest, keys[sample.benchmark]) not in graded
     )
     count = 0
-    while batch := list(islice(rows, BATCH)):
-        for tolerance in sorted({chosen[row["benchmark"]][0].tolerance for row in batch}):
-            same = [row for row in batch if chosen[row["benchmark"]][0].tolerance == tolerance]
-            grades = grade_many(
-                [
-                    chosen[row["benchmark"]][0].item(problems[row["benchmark"], row["problem"]], row["raw"])
-                    for row in same
-                ],
-                tolerance=tolerance,
-            )
-            store.verdicts.append(
-                *(_line(row, chosen[row["benchmark"]][0], grade) for row, grade in zip(same, grades, strict=True))
+    while batch := list(islice(samples, BATCH)):
+        benchmarks = {sample.benchmark: selections[sample.benchmark].benchmark for sample in batch}
+        for tolerance in sorted({benchmark.tolerance for benchmark in benchmarks.values()}):
+            same = [sample for sample in batch if benchmarks[sample.benchmark].tolerance == tolerance]
+            items = [
+                benchmarks[sample.benchmark].item(problems[sample.benchmark, sample.problem], sample.raw)
+                for sample in same
+            ]
+            grades = grade_many(items, tolerance=tolerance)
+            store.add_verdicts(
+                *(
+                    _verdict(sample, benchmarks[sample.benchmark], keys[sample.benchmark], grade)
+                    for sample, grade in zip(same, grades, strict=True)
+                )
             )
         count += len(batch)
         on_graded(len(batch))
     return count
 
 
-def rule_lines(store: RunStore) -> Iterator[dict[str, Any]]:
-    """Verdicts by rules."""
-    return _lines(store, "rules")
-
-
-def _lines(store: RunStore, by: str) -> Iterator[dict[str, Any]]:
-    """Verdict lines of the rules or of judges; a line that lacks something is passed over."""
-    needed = NEEDED[by]
-    return (row for row in store.verdicts if row.get("by") == by and needed <= row.keys())
-
-
-def _line(row: Mapping[str, Any], benchmark: Benchmark, grade: Grade) -> dict[str, Any]:
+def _verdict(sample: Sample, benchmark: "AnyBenchmark[Any]", key: str, grade: Grade) -> RuleVerdict:
     verdict, reason = grade.verdict, grade.reason
-    if row["finish_reason"] == "content_filter" and verdict is not Verdict.RIGHT:
-        verdict, reason = Verdict.UNDECIDED, "stopped by a content filter"
-    elif reason == Reason.NO_ANSWER and (benchmark.no_answer == "wrong" or row["finish_reason"] == "length"):
+    if reason == Reason.NO_ANSWER and (benchmark.no_answer == "wrong" or sample.finish_reason == "length"):
         # a response that was cut off before it answered has not answered, whatever the policy
         verdict = Verdict.WRONG
     elif benchmark.free_text and verdict is Verdict.WRONG and grade.path not in PROVE_WRONG:
         verdict, reason = Verdict.UNDECIDED, Reason.FREE_TEXT
-    return {
-        "id": row["id"],
-        "by": "rules",
-        "answer": row["digest"],
-        "grading": grading_key(benchmark),
-        "grader": grader_version(),
-        "verdict": verdict.value,
-        "path": grade.path,
-        "reason": reason,
-        "extracted": grade.extracted,
-        "how": grade.extraction.how,
-    }
+    verdict, reason = after_filter(sample, verdict, reason)
+    extraction = grade.extraction
+    return RuleVerdict(
+        sample.id,
+        sample.digest,
+        key,
+        grader_version(),
+        verdict,
+        grade.path,
+        reason,
+        extraction.answer,
+        extraction.how,
+    )
 
 
-def with_extraction(row: Mapping[str, Any], standing: Standing | None) -> dict[str, Any]:
-    """An answer with the extraction of the grader in force, which may be newer than the one in samples.jsonl."""
-    if standing is None or standing.extracted is None:
-        return dict(row)
-    return {**row, "extracted": standing.extracted.answer, "how": standing.extracted.how}
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The answer that verdicts must be about.
+
+    Attributes:
+        digest: hash of the response.
+        stored, in_force: extraction that was stored with the answer, and the one of the grader in force.
+    """
+
+    benchmark: str
+    digest: str
+    stored: str | None
+    in_force: str | None
 
 
-def standings(store: RunStore, chosen: Chosen, judges: Mapping[str, str | None]) -> dict[str, Standing]:
-    """Sample id -> where it stands.
+def standings(store: RunStore, selections: Selections, judges: Mapping[str, str | None]) -> dict[str, Standing]:
+    """Sample id -> its standing.
 
-    A verdict on another answer, by another grader, judge or reader, does not count; nor does a judge's verdict on
-    another extraction than the one in force.
+    A verdict on another answer, or by another grader, judge or reader, does not count; neither does a judge's verdict
+    on another extraction than the one in force.
 
     Args:
         judges: benchmark -> identity of the judge whose verdicts count; None or absent: rules alone.
     """
-    keys = {name: grading_key(benchmark) for name, (benchmark, _) in chosen.items()}
-    readers = {name: benchmark.reader for name, (benchmark, _) in chosen.items()}
-    answers = {
-        row["id"]: (row["digest"], row["benchmark"], row["extracted"])
-        for row in store.answers()
-        if row["benchmark"] in chosen
+    readers = {name: selection.benchmark.reader for name, selection in selections.items()}
+    standing, answers = _standings_by_rules(store, selections)
+    for line in store.judge_verdicts():
+        current, answer = standing.get(line.id), answers.get(line.id)
+        if current is None or answer is None or line.answer != answer.digest:
+            continue
+        if line.judge != judges.get(answer.benchmark) or line.reader != readers[answer.benchmark]:
+            continue
+        if (line.extracted if line.has_extraction else answer.stored) != answer.in_force:
+            continue
+        if line.verdict is not Verdict.UNDECIDED:
+            standing[line.id] = replace(current, final=line.verdict, reason="", judged=True)
+        elif not current.judged:
+            standing[line.id] = replace(current, reason=line.reason)
+    return standing
+
+
+def _standings_by_rules(store: RunStore, selections: Selections) -> tuple[dict[str, Standing], dict[str, _Answer]]:
+    """Standings by rules alone, and the answers that rules left undecided."""
+    keys = {name: grading_key(selection.benchmark) for name, selection in selections.items()}
+    current_keys = set(keys.values())
+    lines = {
+        (line.id, line.answer, line.grading): line for line in store.rule_verdicts() if line.grading in current_keys
     }
-    results: dict[str, Standing] = {}
-    for row in _lines(store, "rules"):
-        answer, name, _ = answers.get(row["id"], ("", "", None))
-        if name and (row["answer"], row["grading"]) == (answer, keys[name]):
-            verdict = Verdict(row["verdict"])
-            extracted = ExtractedAnswer(row["extracted"], row["how"]) if "how" in row else None
-            results[row["id"]] = Standing(verdict, verdict, row["reason"], extracted=extracted)
-    for row in _lines(store, "judge"):
-        answer, name, stored = answers.get(row["id"], ("", "", None))
-        standing = results.get(row["id"])
-        if standing is None or standing.rules is not Verdict.UNDECIDED:
+    standing: dict[str, Standing] = {}
+    undecided: dict[str, _Answer] = {}
+    for sample in store.answers():
+        key = keys.get(sample.benchmark)
+        line = None if key is None else lines.pop((sample.id, sample.digest, key), None)
+        if line is None:
             continue
-        if row["answer"] != answer or row["judge"] != judges.get(name) or row.get("reader", "") != readers[name]:
-            continue
-        in_force = stored if standing.extracted is None else standing.extracted.answer
-        if row.get("extracted", stored) != in_force:  # older lines lack it: the judge got the sample's own
-            continue
-        verdict = Verdict(row["verdict"])
-        if verdict is not Verdict.UNDECIDED:
-            results[row["id"]] = replace(standing, final=verdict, reason="", judged=True)
-        elif not standing.judged:
-            results[row["id"]] = replace(standing, final=verdict, reason=row["reason"])
-    return results
+        place = Standing(line.verdict, line.verdict, line.reason, False, line.extracted, line.how)
+        standing[sample.id] = place
+        if line.verdict is Verdict.UNDECIDED:
+            in_force = place.apply(sample).extracted
+            undecided[sample.id] = _Answer(sample.benchmark, sample.digest, sample.extracted, in_force)
+    return standing, undecided
 
 
 def undecided_answers(
-    store: RunStore, chosen: Chosen, standing: Mapping[str, Standing], ungraded: bool = False
-) -> Iterator[dict[str, Any]]:
+    store: RunStore, selections: Selections, standing: Mapping[str, Standing], ungraded: bool = False
+) -> Iterator[Sample]:
     """Answers that a judge may be asked about, with the extraction in force.
 
     Args:
-        ungraded: also those that rules have not seen yet.
+        ungraded: include answers that rules have not graded yet.
     """
-    wanted = {
-        (name, problem.id): benchmark.sampling.samples
-        for name, (benchmark, problems) in chosen.items()
-        if benchmark.judge == "undecided"
-        for problem in problems
+    samples = {
+        (name, problem.id): selection.benchmark.sampling.samples
+        for name, selection in selections.items()
+        if selection.benchmark.judge == "undecided"
+        for problem in selection.problems
     }
-    for row in store.answers():
-        if row["sample"] < wanted.get((row["benchmark"], row["problem"]), 0):
-            place = standing.get(row["id"])
-            if ungraded if place is None else place.final is Verdict.UNDECIDED:
-                yield with_extraction(row, place)
+    for sample in store.answers():
+        if sample.sample < samples.get((sample.benchmark, sample.problem), 0):
+            place = standing.get(sample.id)
+            if place is None:
+                if ungraded:
+                    yield sample
+            elif place.final is Verdict.UNDECIDED:
+                yield place.apply(sample)

@@ -1,72 +1,83 @@
-"""Scores that are not simply the share of right answers: parts of a set, WeMath's dimensions, worst cases, groups."""
+"""Scores other than the share of right answers: parts of a set, WeMath's dimensions, worst cases, groups."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
+from rlfr_eval.json_types import JsonObject
 from rlfr_eval.score.metrics import HEADLINE_UNDECIDED, ProblemResult, accuracy, bootstrap_interval, interval
 from rlfr_vlm.grading import Verdict
 
-LONGEST_GROUPS = 40  # values of a column; one with more is no grouping
-ONE_STEP = 0.5  # what WeMath gives a problem whose steps are right and whose whole is wrong
+if TYPE_CHECKING:
+    from rlfr_eval.benchmarks.vlm import VlmBenchmark
+    from rlfr_eval.benchmarks.vlm_problems import VlmProblem
+
+LONGEST_GROUPS = 40  # values of a column; a column with more values is not broken down
+ONE_STEP = 0.5  # WeMath's points for a problem whose steps are right and whose whole is wrong
+PartT = TypeVar("PartT")
 
 
 def more_scores(
-    benchmark: Any, problems: Sequence[Any], results: Sequence[ProblemResult], rules: Sequence[ProblemResult]
-) -> dict[str, Any]:
-    """What a benchmark reports beside, or instead of, the share of right answers.
+    benchmark: "VlmBenchmark",
+    problems: Sequence["VlmProblem"],
+    results: Sequence[ProblemResult],
+    rules: Sequence[ProblemResult],
+) -> JsonObject:
+    """Scores beside the share of right answers, or in its place.
 
     Args:
-        benchmark: a VlmBenchmark.
-        results, rules: in the end and by rules alone, in the order of the problems, one sample each.
+        results, rules: final results and results by rules alone, in the order of the problems, one sample each.
     """
-    found: dict[str, Any] = {"notes": list(benchmark.notes)}
+    scores: JsonObject = {"notes": list(benchmark.notes)}
     if not benchmark.official:
-        found["reference"] = []
+        scores["reference"] = []
     reason = unscoreable(benchmark, problems)
     if reason:
         nothing = {"accuracy": None, "ci95": [0.0, 1.0], "standard_error": None, "lower": 0.0, "upper": 1.0}
-        return {**found, **nothing, "headline": False, "unscoreable": reason}
+        return {**scores, **nothing, "headline": False, "unscoreable": reason}
     pairs = list(zip(problems, results, strict=True))
     if benchmark.where:
-        found |= _of_a_part(benchmark.where, pairs, rules)
-    metrics = {}
+        scores |= _of_a_part(benchmark.where, pairs, rules)
+    metrics: dict[str, JsonObject] = {}
     if benchmark.metric == "wemath":
         dimensions = {kind: wemath(pairs, strict=kind == "strict") for kind in ("strict", "loose")}
-        found |= {key: dimensions["strict"][key] for key in ("accuracy", "ci95", "lower", "upper")}
-        found |= {"metric": "strict", "standard_error": None}
-        found["undecided_share"] = 1 - dimensions["strict"]["coverage"]  # of problems, which are several answers each
-        found["headline"] = found["undecided_share"] <= HEADLINE_UNDECIDED
-        found["dimensions"] = {kind: one["dimensions"] for kind, one in dimensions.items()}
+        scores |= {key: dimensions["strict"][key] for key in ("accuracy", "ci95", "lower", "upper")}
+        scores |= {"metric": "strict", "standard_error": None}
+        scores["undecided_share"] = 1 - dimensions["strict"]["coverage"]  # of problems, which are several answers each
+        scores["headline"] = scores["undecided_share"] <= HEADLINE_UNDECIDED
+        scores["dimensions"] = {kind: score["dimensions"] for kind, score in dimensions.items()}
         metrics["loose"] = _shown(dimensions["loose"], dimensions["loose"]["n"])
         metrics["answers right"] = _shown(accuracy(list(results), 1), len(results))
     if benchmark.worst_of:
         metrics["worst case"] = worst_case(pairs, benchmark.worst_of)
     if benchmark.where:
         metrics["all rows"] = _shown(accuracy(list(results), 1), len(results))
-    return {**found, "metrics": metrics, "groups": by_group(benchmark.groups, pairs)}
+    return {**scores, "metrics": metrics, "groups": by_group(benchmark.groups, pairs)}
 
 
 def _of_a_part(
-    where: Mapping[str, str], pairs: Sequence[tuple[Any, ProblemResult]], rules: Sequence[ProblemResult]
-) -> dict[str, Any]:
-    """The score of some rows, and who decided them."""
-    chosen = [(result, by_rules) for (problem, result), by_rules in zip(pairs, rules, strict=True)
-              if _matches(problem, where)]  # fmt: skip
-    found = accuracy([result for result, _ in chosen], 1)
-    alone = accuracy([by_rules for _, by_rules in chosen], 1)
+    where: Mapping[str, str], pairs: Sequence[tuple["VlmProblem", ProblemResult]], rules: Sequence[ProblemResult]
+) -> JsonObject:
+    """The score of the rows that match `where`, and who decided them."""
+    matching = [
+        (result, by_rules)
+        for (problem, result), by_rules in zip(pairs, rules, strict=True)
+        if _matches(problem, where)
+    ]
+    score = accuracy([result for result, _ in matching], 1)
+    alone = accuracy([by_rules for _, by_rules in matching], 1)
     return {
-        **found,
-        "problems_scored": len(chosen),
+        **score,
+        "problems_scored": len(matching),
         "scored": dict(where),
         "not_scored": [problem.id for problem, _ in pairs if not _matches(problem, where)],
-        "headline": found["coverage"] >= 1 - HEADLINE_UNDECIDED and bool(chosen),
-        "judged": alone["undecided"] - found["undecided"],  # a judge decides only what rules leave open
+        "headline": score["coverage"] >= 1 - HEADLINE_UNDECIDED and bool(matching),
+        "judged": alone["undecided"] - score["undecided"],  # a judge decides only what rules leave open
         "rules_only": {key: alone[key] for key in ("accuracy", "ci95", "coverage", "lower", "upper")},
     }
 
 
-def unscoreable(benchmark: Any, problems: Sequence[Any]) -> str:
+def unscoreable(benchmark: "VlmBenchmark", problems: Sequence["VlmProblem"]) -> str:
     """Why this part of a benchmark has no score; "" when it has one."""
     if benchmark.subset == "whole" and benchmark.n and len(problems) < benchmark.n:
         return f"its score is defined for all {benchmark.n} problems; these are {len(problems)}"
@@ -76,32 +87,32 @@ def unscoreable(benchmark: Any, problems: Sequence[Any]) -> str:
             if missing:
                 return f"its score needs problems of every {column}; there is none of {', '.join(missing)}"
     if benchmark.metric == "wemath":
-        broken = [key for key, members in _families([(one, None) for one in problems]).items() if not members]
+        broken = [key for key, members in _families([(problem, None) for problem in problems]).items() if not members]
         if broken:
             return f"WeMath's score needs all parts of a problem; of {broken[0][1]} some are missing"
     return ""
 
 
-def _matches(problem: Any, where: Mapping[str, str]) -> bool:
+def _matches(problem: "VlmProblem", where: Mapping[str, str]) -> bool:
     return all(problem.fields.get(column) == value for column, value in where.items())
 
 
-def _shown(score: Mapping[str, Any], count: int) -> dict[str, Any]:
+def _shown(score: JsonObject, count: int) -> JsonObject:
     return {key: score[key] for key in ("accuracy", "ci95", "lower", "upper")} | {"n": count}
 
 
-def _families(pairs: Sequence[tuple[Any, Any]]) -> dict[tuple[int, str], list[Any]]:
+def _families(pairs: Sequence[tuple["VlmProblem", PartT]]) -> dict[tuple[int, str], list[PartT]]:
     """(steps, ID) -> results of the steps and, last, of the whole problem; empty where a part is missing."""
-    parts: dict[tuple[int, str], dict[str, Any]] = defaultdict(dict)
+    parts: dict[tuple[int, str], dict[str, PartT]] = defaultdict(dict)
     for problem, result in pairs:
         steps, _, part = str(problem.fields.get("key")).partition("steps_")
         if steps in ("2", "3"):
             parts[int(steps), str(problem.fields.get("ID"))][part] = result
-    found = {}
-    for (count, name), have in parts.items():
-        wanted = [*map(str, range(1, count + 1)), "multi"]
-        found[count, name] = [have[part] for part in wanted] if set(wanted) <= set(have) else []
-    return found
+    results = {}
+    for (count, name), members in parts.items():
+        expected = [*map(str, range(1, count + 1)), "multi"]
+        results[count, name] = [members[part] for part in expected] if set(expected) <= set(members) else []
+    return results
 
 
 def wemath_dimension(steps: Sequence[bool], whole: bool, strict: bool) -> str:
@@ -116,7 +127,7 @@ def wemath_dimension(steps: Sequence[bool], whole: bool, strict: bool) -> str:
     return "complete mastery" if mastered else "rote memorization"
 
 
-def wemath(pairs: Sequence[tuple[Any, ProblemResult]], strict: bool) -> dict[str, Any]:
+def wemath(pairs: Sequence[tuple["VlmProblem", ProblemResult]], strict: bool) -> JsonObject:
     """WeMath's score: complete mastery, and half of inadequate generalization, of all multi-step problems.
 
     The bounds take undecided parts for wrong, or for right, which is where the score is least and greatest, because
@@ -156,7 +167,7 @@ def _worth(dimension: str) -> float:
     return {"complete mastery": 1.0, "inadequate generalization": ONE_STEP}.get(dimension, 0.0)
 
 
-def worst_case(pairs: Sequence[tuple[Any, ProblemResult]], column: str) -> dict[str, Any]:
+def worst_case(pairs: Sequence[tuple["VlmProblem", ProblemResult]], column: str) -> JsonObject:
     """Share of questions all of whose variants are right; one wrong variant decides a question."""
     variants: dict[str, list[Verdict]] = defaultdict(list)
     for problem, result in pairs:
@@ -174,16 +185,16 @@ def worst_case(pairs: Sequence[tuple[Any, ProblemResult]], column: str) -> dict[
     }
 
 
-def by_group(columns: Sequence[str], pairs: Sequence[tuple[Any, ProblemResult]]) -> dict[str, dict[str, Any]]:
+def by_group(columns: Sequence[str], pairs: Sequence[tuple["VlmProblem", ProblemResult]]) -> dict[str, JsonObject]:
     """Column -> value -> score. A column with too many values is left out."""
-    found: dict[str, dict[str, Any]] = {}
+    scores: dict[str, JsonObject] = {}
     for column in columns:
         members: dict[str, list[ProblemResult]] = defaultdict(list)
         for problem, result in pairs:
             if (value := problem.fields.get(column)) is not None:
                 members[value].append(result)
         if len(members) <= LONGEST_GROUPS:
-            found[column] = {
+            scores[column] = {
                 value: _shown(accuracy(results, 1), len(results)) for value, results in sorted(members.items())
             }
-    return found
+    return scores

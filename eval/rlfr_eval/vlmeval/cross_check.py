@@ -1,75 +1,93 @@
-"""Have VLMEvalKit evaluate the stored answers itself, and see whether its number is ours."""
+"""Have VLMEvalKit evaluate the stored answers itself, and compare its score with ours."""
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlfr_eval.benchmarks.vlm import OPEN, VlmBenchmark
+from rlfr_eval.json_types import JsonObject
 from rlfr_eval.run.folder import RunStore
-from rlfr_eval.vlmeval.scoring import Scoring
+from rlfr_eval.schema import Selection
 from rlfr_eval.vlmeval.upstream_score import upstream_percent
+from rlfr_eval.vlmeval.worker_process import WorkerProcess
 from rlfr_vlm.errors import UserError
 
+if TYPE_CHECKING:
+    from rlfr_eval.benchmarks.vlm_problems import VlmProblem
 
-def cross_check(store: RunStore, scoring: Scoring, scores: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Benchmark -> `own`: VLMEvalKit's score in percent, `here`: ours, or `why` there is none to compare.
+VlmSelections = Mapping[str, "Selection[VlmBenchmark, VlmProblem]"]
+TOLERANCE = 0.01  # percent
 
-    It gets the judge's replies as they were read here. What it would ask beyond them makes its number useless: it
+
+def cross_check_run(folder: Path, worker: WorkerProcess, selections: VlmSelections, scores: JsonObject) -> None:
+    """Compare, keep the result in run.json and print a line per benchmark."""
+    with RunStore(folder) as store:
+        results = cross_check(store, worker, selections, scores)
+        store.save_run({"cross_check": results})
+    print("\n".join(lines(results)), file=sys.stderr)
+
+
+def cross_check(
+    store: RunStore, worker: WorkerProcess, selections: VlmSelections, scores: JsonObject
+) -> dict[str, JsonObject]:
+    """Benchmark -> `own`: VLMEvalKit's score in percent, and `here`: ours; or `why` there is none to compare.
+
+    VLMEvalKit gets the judge's replies as they were read here. If it would ask for more, its score is useless: it
     takes a missing reply for a wrong answer.
     """
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, JsonObject] = {}
     predictions: dict[str, dict[str, str]] = {}
-    for row in store.answers():
-        predictions.setdefault(row["benchmark"], {})[row["problem"]] = row["raw"]
-    judged = [row for row in store.verdicts if row.get("given")]
-    for name, (benchmark, problems) in scoring.chosen.items():
-        one = scores["benchmarks"][name]
-        if why := _nothing_to_compare(benchmark, one):
-            found[name] = {"why": why}
+    for sample in store.answers():
+        predictions.setdefault(sample.benchmark, {})[sample.problem] = sample.raw
+    judged = [line for line in store.judge_verdicts() if line.given]
+    for name, selection in selections.items():
+        benchmark, score = selection.benchmark, scores["benchmarks"][name]
+        if why := _nothing_to_compare(benchmark, score):
+            results[name] = {"why": why}
             continue
         given = {
             key: value
-            for row in judged
-            if row["judge"] == one["judge"]
-            and row["id"].startswith(f"{name}/")
-            and row.get("reader") == benchmark.reader
-            for key, value in row["given"].items()
+            for line in judged
+            if line.judge == score["judge"] and line.id.startswith(f"{name}/") and line.reader == benchmark.reader
+            for key, value in line.given.items()
         }
-        weights = Counter(str(value) for problem in problems for value in problem.fields.values())
-        told = scoring.worker.evaluate(name, predictions[name], given)
-        found[name] = _compared(benchmark, told, weights, 100 * one["accuracy"])
-    return found
+        weights = Counter(str(value) for problem in selection.problems for value in problem.fields.values())
+        evaluation = worker.evaluate(name, predictions[name], given)
+        results[name] = _compared(benchmark, evaluation, weights, 100 * score["accuracy"])
+    return results
 
 
-def _nothing_to_compare(benchmark: VlmBenchmark, one: Mapping[str, Any]) -> str:
+def _nothing_to_compare(benchmark: VlmBenchmark, score: JsonObject) -> str:
     if benchmark.family == OPEN:
         return "it has no evaluation for it"
-    if one.get("unscoreable"):
-        return f"there is no score here, because {one['unscoreable']}"
-    if one["partial"] or one["missing"] or one["undecided"]:
+    if score.get("unscoreable"):
+        return f"there is no score here, because {score['unscoreable']}"
+    if score["partial"] or score["missing"] or score["undecided"]:
         return "not all is decided"
     return "" if benchmark.score else "no [score] says where its number stands"
 
 
-def _compared(
-    benchmark: VlmBenchmark, told: Mapping[str, Any], weights: Mapping[str, int], here: float
-) -> dict[str, Any]:
-    if told["needs"]:
-        return {"why": f"it would ask the judge {len(told['needs'])} more things"}
-    if told["failed"]:
-        return {"why": f"it fails ({told['failed'][:200]})"}
+def _compared(benchmark: VlmBenchmark, evaluation: JsonObject, weights: Mapping[str, int], here: float) -> JsonObject:
+    if evaluation["needs"]:
+        return {"why": f"it would ask the judge {len(evaluation['needs'])} more things"}
+    if evaluation["failed"]:
+        return {"why": f"it fails ({evaluation['failed'][:200]})"}
     try:
-        return {"own": upstream_percent(benchmark.name, benchmark.score, told["result"], weights), "here": here}
+        return {"own": upstream_percent(benchmark.name, benchmark.score, evaluation["result"], weights), "here": here}
     except UserError as error:
         return {"why": str(error)}
 
 
-def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def lines(results: Mapping[str, JsonObject]) -> list[str]:
     """A line per benchmark."""
-    return [
-        f"{name}: VLMEvalKit's own evaluation "
-        + (f"cannot be compared: {one['why']}" if "why" in one
-           else f"says {one['own']:.2f}, here it is {one['here']:.2f}"
-                + ("" if abs(one["own"] - one["here"]) < 0.01 else " (see quirks in `rlfr-eval list --vlm`)"))
-        for name, one in found.items()
-    ]  # fmt: skip
+    return [f"{name}: VLMEvalKit's own evaluation {_comparison(result)}" for name, result in results.items()]
+
+
+def _comparison(result: JsonObject) -> str:
+    if "why" in result:
+        return f"cannot be compared: {result['why']}"
+    text = f"says {result['own']:.2f}, here it is {result['here']:.2f}"
+    same = abs(result["own"] - result["here"]) < TOLERANCE
+    return text if same else f"{text} (see quirks in `rlfr-eval list --vlm`)"

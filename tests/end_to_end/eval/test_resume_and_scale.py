@@ -69,32 +69,34 @@ def test_ctrl_c_keeps_what_was_answered(serve, make_reaction, toy, alone):
 SCALE = """
 import json, sys, time
 from pathlib import Path
-from rlfr_eval.model.answering import sample_row, tasks
+from rlfr_eval.model.answering import sample_of, tasks
 from rlfr_eval.benchmarks.text import load_benchmark, with_overrides
 from rlfr_eval.model.endpoint import Reply
 from rlfr_eval.benchmarks.text_problems import read_problems
-from rlfr_eval.run.restore import about, configuration
+from rlfr_eval.run.restore import configuration, describe
+from rlfr_eval.schema import Selection
 from rlfr_eval.score.scores import score_run
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.score.verdicts import grade_by_rules
 
 benchmark, data_dir, folder = load_benchmark(Path(sys.argv[1])), Path("data"), Path(sys.argv[2])
 data = read_problems(benchmark, data_dir)
-chosen = {"toy": (benchmark, data.problems)}
+selections = {"toy": Selection(benchmark, data.problems, len(data.problems))}
 filler = "step by step. " * 100
 started = time.process_time()  # a shared machine may stall; the work does not grow by that
 with RunStore(folder) as store:
-    store.begin({"name": "m"}, {"toy": configuration(benchmark, data, {})}, about([benchmark], data_dir, None))
+    description = describe([benchmark], data_dir, None, "lm")
+    store.begin({"name": "m"}, {"toy": configuration(benchmark, data, {})}, description)
     config = store.config_of("toy")
-    for task in tasks(chosen):
+    for task in tasks(selections):
         i = int(task.problem.id[1:])
         reply = Reply(f"{filler}\\\\boxed{{{2 * i if i % 2 else -1}}}", "", "stop", 10, 400, 0.1, "m", 1)
-        store.samples.append(sample_row(task, reply, config))
+        store.add_sample(sample_of(task, reply, config))
 with RunStore(folder) as store:  # as a resumed run does it
-    done = {row["id"] for row in store.answers()}
-    assert not [task for task in tasks(chosen) if task.id not in done]
-    grade_by_rules(store, chosen)
-    scores = score_run(store, chosen, {}, {"toy": len(data.problems)})
+    done = {sample.id for sample in store.answers()}
+    assert not [task for task in tasks(selections) if task.id not in done]
+    grade_by_rules(store, selections)
+    scores = score_run(store, selections, {})
 one = scores["benchmarks"]["toy"]
 # not ru_maxrss, which begins with the size of the process that forked this one
 megabytes = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024

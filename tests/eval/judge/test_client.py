@@ -7,11 +7,12 @@ import pytest
 
 from rlfr_eval.judge.budget import Budget
 from rlfr_eval.judge.cache import VerdictCache
-from rlfr_eval.judge.client import Judge, prediction_of, tokens_at_most
+from rlfr_eval.judge.client import Judge, tokens_at_most
 from rlfr_eval.judge.known_cases import KNOWN_CASES, check_judge
 from rlfr_eval.judge.prompt import code_of, judge_messages
 from rlfr_eval.judge.replies import JudgeReason, read_verdict
 from rlfr_eval.model.endpoint import Endpoint
+from rlfr_eval.schema import Sample
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import Verdict
 
@@ -217,6 +218,11 @@ def test_known_cases(serve):
 
 
 def test_what_the_judge_sees():
-    assert prediction_of({"raw": "so \\boxed{7}", "extracted": "7"}) == "7"
-    assert prediction_of({"raw": "<think>a</think> seven ", "extracted": None}) == "seven"
-    assert prediction_of({"raw": "x", "extracted": None, "visible": "y"}) == "y"
+    def prediction(raw, extracted, visible=None):
+        return Sample(
+            "b/p/0", "b", "p", 0, "c", raw, "d", extracted, "", "stop", 1, 1, 0.1, 1, "m", 0, 0.0, visible=visible
+        ).prediction
+
+    assert prediction("so \\boxed{7}", "7") == "7"
+    assert prediction("<think>a</think> seven ", None) == "seven"
+    assert prediction("x", None, "y") == "y"

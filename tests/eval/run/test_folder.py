@@ -6,6 +6,7 @@ import pytest
 
 from rlfr_eval.run.folder import RunStore, differences
 from rlfr_eval.run.lines import TAIL, Lines
+from rlfr_eval.schema import Sample
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.provenance import short_hash
 
@@ -14,9 +15,12 @@ CONFIG = {"prompt": {"name": "chat"}, "sampling": {"temperature": 0.0}}
 ABOUT = {"specs": {"b": {}}, "limits": {"b": None}}
 
 
-def row(sample_id, store=None, **more):
+def row(sample_id, store=None, raw=""):
     config = store.config_of("b") if store else "x"
-    return {"id": sample_id, "benchmark": "b", "config": config, **more}
+    _, problem, number = sample_id.split("/")
+    return Sample(
+        sample_id, "b", problem, int(number), config, raw, "d", None, "none", "stop", 1, 1, 0.1, 1, "m", 0, 0.0
+    ).write()
 
 
 def test_a_torn_last_line_is_cut_off_and_nothing_else(tmp_path):
@@ -59,7 +63,7 @@ def test_answers_of_another_configuration_do_not_count_and_the_first_answer_stan
     with RunStore(tmp_path) as store:
         store.begin(MODEL, {"b": CONFIG}, ABOUT)
         store.samples.append(row("b/1/0", store, raw="first"), row("b/1/0", store, raw="second"), row("b/2/0"))
-        assert [answer["raw"] for answer in store.answers()] == ["first"]
+        assert [answer.raw for answer in store.answers()] == ["first"]
 
 
 def test_mixing_is_refused_with_what_differs(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlfr_eval.schema import Sample
 from rlfr_eval.score.compare import bootstrap_p, compare, holm, mcnemar
 from rlfr_eval.score.metrics import (
     ProblemResult,
@@ -24,6 +25,13 @@ from rlfr_eval.score.verdicts import Standing
 from rlfr_vlm.grading import Verdict
 
 R, W, U = Verdict.RIGHT, Verdict.WRONG, Verdict.UNDECIDED
+
+
+def answer(sample_id, problem, number, extracted, time=0.0):
+    """A sample that took four seconds."""
+    return Sample(
+        sample_id, "b", problem, number, "c", "", "d", extracted, "boxed", "stop", 1, 1, 4.0, 1, "m", 0, time
+    )
 
 
 def test_accuracy_counts_three_states():
@@ -101,9 +109,9 @@ def test_bootstrap_takes_few_resamples_at_a_time_for_many_problems(monkeypatch):
 
 def test_collect_leaves_missing_answers_undecided():
     rows = [
-        {"id": "a", "problem": "1", "sample": 0, "extracted": "7"},
-        {"id": "b", "problem": "1", "sample": 1, "extracted": None},
-        {"id": "c", "problem": "9", "sample": 0, "extracted": "1"},  # of no problem asked for
+        answer("a", "1", 0, "7"),
+        answer("b", "1", 1, None),
+        answer("c", "9", 0, "1"),  # of no problem asked for
     ]
     standing = {"a": Standing(U, R, judged=True), "b": Standing(W, W)}
     final, rules = collect(["1", "2"], 2, rows, standing)
@@ -142,6 +150,6 @@ def test_speed_leaves_pauses_between_sessions_out():
     from rlfr_eval.score.scores import _active_seconds
 
     # answers at 10, 11, 12 s and, a day later, two more; the longest took 4 s, so gaps up to 64 s belong to the work
-    rows = [{"time": time, "seconds": 4.0} for time in (10.0, 11.0, 12.0, 86412.0, 86475.0)]
+    rows = [answer("a", "1", 0, None, time) for time in (10.0, 11.0, 12.0, 86412.0, 86475.0)]
     assert _active_seconds(rows) == 4.0 + 1 + 1 + 63
     assert _active_seconds([]) == 0.0

@@ -1,0 +1,1 @@
+"""Kinds of evaluation: text benchmarks, and VLMEvalKit's multimodal benchmarks."""
