@@ -11,7 +11,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from rlfr_vlm.config_file import RESOLVED_FILE
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.files import write_json
+from rlfr_vlm.files import JsonObject, write_json
 from rlfr_vlm.grading.version import grader_version
 
 MARK_FILE = "complete.json"
@@ -54,7 +53,7 @@ class CompleteCheckpoints(Trainer):
     _staging: Path | None = None
     _limit: int | None = None
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+    def train(self, *args: object, **kwargs: object) -> TrainOutput:
         """Train with transformers' own rotation of checkpoints disabled; `prune` does it."""
         self._limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
@@ -214,9 +213,9 @@ def check_complete(folder: Path) -> None:
         raise UserError(f"The checkpoint {folder} is not complete: {problem}. Name another, or use --resume auto.")
 
 
-def read_mark(folder: Path) -> dict[str, Any]:
+def read_mark(folder: Path) -> JsonObject:
     """Read a checkpoint's mark: package versions, number of ranks, fingerprint of every file."""
-    mark: dict[str, Any] = json.loads((folder / MARK_FILE).read_text(encoding="utf-8"))
+    mark: JsonObject = json.loads((folder / MARK_FILE).read_text(encoding="utf-8"))
     return mark
 
 

@@ -6,30 +6,35 @@ is written beside the results.
 
 import argparse
 import dataclasses
+import logging
 import os
 import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import yaml
 
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.files import write_text
+from rlfr_vlm.options import FORMER_SETTINGS
 from rlfr_vlm.redaction import PLACEHOLDER, is_secret
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Settings = dict[str, Any]  # setting -> plain value, as in YAML
+logger = logging.getLogger(__name__)
+
+Settings: TypeAlias = dict[str, Any]  # setting -> plain value, as in YAML
+Configs: TypeAlias = tuple[Any, ...]  # one object of each dataclass, in the order of the classes
 RESOLVED_FILE = "config.yaml"
 SCALARS = (int, float, bool, str, types.NoneType)
 # Settings that may differ when a run is resumed.
 NOT_COMPARED = ("output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "report_to", "local_rank")
 
 
-def parse_config(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any, ...]:
+def parse_config(classes: Sequence[type], arguments: Sequence[str]) -> Configs:
     """Build one object of each dataclass from `--config FILE` and `--name value` arguments.
 
     Raises:
@@ -38,7 +43,7 @@ def parse_config(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any
     return parse_config_subset(classes, (), arguments)
 
 
-def parse_config_subset(classes: Sequence[type], ignored: Sequence[type], arguments: Sequence[str]) -> tuple[Any, ...]:
+def parse_config_subset(classes: Sequence[type], ignored: Sequence[type], arguments: Sequence[str]) -> Configs:
     """Do as `parse_config`, for commands that need only a part of a training configuration.
 
     Keys of the YAML file that only the dataclasses `ignored` have are skipped; unknown keys still fail.
@@ -52,7 +57,7 @@ def parse_config_subset(classes: Sequence[type], ignored: Sequence[type], argume
     path, rest = take_option(arguments, "--config")
     names = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}
     ignored_names = {f.name for cls in ignored for f in dataclasses.fields(cls)} - names
-    values = {str(name): value for name, value in _read_yaml(path).items()} if path else {}
+    values = _without_former_settings(_read_yaml(path), path) if path else {}
     for name in values:
         if name not in names | ignored_names:
             raise UserError(f"Unknown key {name!r} in {path}.{nearest(name, names | ignored_names)}")
@@ -95,6 +100,14 @@ def _read_yaml(path: str) -> Settings:
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold `key: value` lines.")
     return values
+
+
+def _without_former_settings(values: Settings, path: str) -> Settings:
+    """Drop settings that earlier versions had, so that their `config.yaml` still opens; other values are reported."""
+    for name, constant in FORMER_SETTINGS.items():
+        if name in values and values[name] != constant:
+            logger.warning("%s: %s in %s is ignored; it is always %g now.", name, values[name], path, constant)
+    return {str(name): value for name, value in values.items() if name not in FORMER_SETTINGS}
 
 
 def _check_type(name: str, value: object, annotation: Any, path: str | None) -> None:
@@ -140,7 +153,7 @@ def write_resolved(directory: str | Path, *configs: "DataclassInstance") -> None
     write_text(Path(directory) / RESOLVED_FILE, yaml.safe_dump(merged, sort_keys=True, allow_unicode=True))
 
 
-def _plain(name: str, value: Any) -> Any:
+def _plain(name: str, value: object) -> object:
     if is_secret(name) and isinstance(value, str):
         return PLACEHOLDER
     if isinstance(value, dict):

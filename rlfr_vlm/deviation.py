@@ -5,7 +5,7 @@ Letters: S timesteps, L hooked layers, B responses of a batch, P sequence length
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor
@@ -23,7 +23,14 @@ from rlfr_vlm.stats import auc, auc_interval
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-AucRow = dict[str, Any]  # keys: auc, ci95, n_wrong, n_right
+
+class AucRow(TypedDict):
+    """Area under the ROC curve, its 95 % interval [low, high], and the numbers of wrong and right responses."""
+
+    auc: float | None
+    ci95: list[float] | None
+    n_wrong: int
+    n_right: int
 
 
 @dataclass
@@ -129,17 +136,32 @@ def response_deviations(
         inputs = _pair(latents, batch, spec)
         deviations = layer_deviations(field, inputs, timesteps, generator=generator).cpu()
         norms = _root_mean_squares(latents, batch) if with_norms else None
-        for index, response in enumerate(responses[i] for i in indices):
-            length = len(response.ids)
-            results.append(
-                ResponseDeviation(
-                    deviations[:, :, index, :length],
-                    inputs.mask[index, :length].cpu(),
-                    None if entropies is None else entropies[index, :length].cpu(),
-                    None if norms is None else norms[:, index, :length],
-                )
-            )
+        lengths = [len(responses[i].ids) for i in indices]
+        results += _split_rows(lengths, deviations, inputs.mask, entropies, norms)
     return results
+
+
+def _split_rows(
+    lengths: Sequence[int], deviations: Tensor, mask: Tensor, entropies: Tensor | None, norms: Tensor | None
+) -> list[ResponseDeviation]:
+    """Split the measurements of a batch into one `ResponseDeviation` per response, without padding, on the CPU.
+
+    Args:
+        lengths: number of tokens of each response.
+        deviations: (S, L, B, T).
+        mask: (B, T).
+        entropies: (B, T), or None.
+        norms: (L, B, T), or None.
+    """
+    return [
+        ResponseDeviation(
+            deviations[:, :, row, :length],
+            mask[row, :length].cpu(),
+            None if entropies is None else entropies[row, :length].cpu(),
+            None if norms is None else norms[:, row, :length],
+        )
+        for row, length in enumerate(lengths)
+    ]
 
 
 def correctness_auc(deviations: Sequence[ResponseDeviation], responses: Sequence[Response]) -> dict[str, AucRow]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from rlfr_vlm.data.encode import encode_prompts, tokenizer_of
 from rlfr_vlm.data.rows import Row
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.models.vision import vision_token_ids
 from rlfr_vlm.stats import wilson_interval
 
@@ -53,7 +54,7 @@ class Accuracy:
         """Share of right responses, or None if none was decided."""
         return self.right / self.n if self.n else None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         interval = list(wilson_interval(self.right, self.n))
         return {"acc": self.value, "n": self.n, "ci95": interval, "undecided": self.undecided}
 

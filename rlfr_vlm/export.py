@@ -2,10 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.files import replace_directory
+from rlfr_vlm.files import JsonObject, replace_directory
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -17,7 +17,7 @@ GENERATION_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def export(checkpoint: Path, to: Path, card: str, *, base: str | None = None, dtype: str = "auto") -> dict[str, Any]:
+def export(checkpoint: Path, to: Path, card: str, *, base: str | None = None, dtype: str = "auto") -> JsonObject:
     """Write the folder atomically.
 
     Args:
@@ -105,7 +105,7 @@ def _has_tokenizer(folder: Path) -> bool:
     return (folder / "tokenizer_config.json").is_file()
 
 
-def _read_json_object(path: Path) -> dict[str, Any]:
+def _read_json_object(path: Path) -> JsonObject:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -7,8 +7,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from rlfr_vlm.errors import UserError
+
+JsonObject: TypeAlias = dict[str, Any]
 
 
 def write_text(path: Path, text: str) -> None:

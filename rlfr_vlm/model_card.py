@@ -3,11 +3,11 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-Settings = Mapping[str, Any]
+from rlfr_vlm.config_file import Settings
+
 # Settings listed on the card, in this order; the checkpoint has the full configuration.
 SHOWN_SETTINGS = (
     "method", "learning_rate", "lr_scheduler_type", "num_generations", "generation_batch_size",

@@ -1,4 +1,4 @@
-"""Our own settings as plain dataclasses. Free of torch, so that `--help` needs only these.
+"""Settings of this package as plain dataclasses. The module does not import torch, so that `--help` is fast.
 
 `RLFRConfig` (rlfr_vlm/trainer/rlfr_config.py) joins `FlowOptions` with every field of TRL's `GRPOConfig`.
 """
@@ -6,7 +6,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from rlfr_vlm.errors import UserError
 
@@ -16,6 +16,23 @@ ACCEPT_METRICS = ("correct", "entropy")
 LONG_PROMPT_RULES = ("drop", "downscale", "stop")
 GROUP_FILTERS = ("none", "mixed", "spread")
 ROLLOUTS = ("hf", "vllm-colocate", "vllm-server")
+# Settings of earlier versions that are constants now, with the constants' values. Files that have them still open.
+FORMER_SETTINGS: dict[str, float] = {
+    "image_min_side": 2,
+    "image_max_ratio": 200.0,
+    "group_min_spread": 1e-4,
+    "spread_record_from": 6,
+    "spread_filter_from": 11,
+}
+
+
+class ShapingArguments(TypedDict):
+    """Keyword arguments of `rlfr_vlm.shaping.flow_rewards`."""
+
+    coef: float
+    threshold: float
+    top_k: int
+    two_sided: bool
 
 
 @dataclass
@@ -27,8 +44,8 @@ class ModelOptions:
     dtype: str = field(
         default="float32",
         metadata={
-            "help": "Weights' type: float32, bfloat16, float16 or auto (as stored). Training wants float32, with bf16 "
-            "for speed: a bfloat16 weight rounds updates of RL's small learning rates away."
+            "help": "Weights' type: float32, bfloat16, float16 or auto (as stored). Train with float32, and bf16 for "
+            "speed: a bfloat16 weight rounds updates of RL's small learning rates away."
         },
     )
     attn_implementation: str | None = field(
@@ -60,7 +77,7 @@ class DataOptions:
     )
     dataset_format: str = field(
         default="auto",
-        metadata={"help": "Whose rows: auto, plain, mm_eureka, rlpr, sharegpt, geometry3k or math_suites."},
+        metadata={"help": "Format of the rows: auto, plain, mm_eureka, rlpr, sharegpt, geometry3k or math_suites."},
     )
     dataset_columns: list[str] = field(
         default_factory=list, metadata={"help": "Pairs such as prompt=question, where columns have other names."}
@@ -75,8 +92,7 @@ class DataOptions:
     image_max_pixels: int | None = field(
         default=None, metadata={"help": "Images are shrunk to at most this many pixels; else the processor's own."}
     )
-    image_min_side: int = field(default=2, metadata={"help": "Images with a shorter side are bad."})
-    image_max_ratio: float = field(default=200.0, metadata={"help": "Images with a larger ratio of sides are bad."})
+
     image_pixel_ceiling: int = field(
         default=64_000_000, metadata={"help": "Images with more pixels are bad; they are not even decoded."}
     )
@@ -120,7 +136,7 @@ class TrainOptions:
 
 @dataclass
 class RolloutOptions:
-    """Who generates. TRL's --vllm_gpu_memory_utilization, --vllm_max_model_length and their like apply as well."""
+    """The engine that generates. TRL's settings of vLLM, such as --vllm_gpu_memory_utilization, apply as well."""
 
     rollout: str = field(
         default="hf",
@@ -132,8 +148,8 @@ class RolloutOptions:
     rollout_check: bool = field(
         default=True,
         metadata={
-            "help": "Compare each rollout's prompts and log-probs, and the first image tokens, with vLLM's, and see "
-            "that it follows the policy's first change."
+            "help": "Compare each rollout's prompts and log-probs, and the first image tokens, with vLLM's, and check "
+            "that vLLM receives the policy's first change."
         },
     )
     rollout_gap_limit: float = field(
@@ -144,7 +160,7 @@ class RolloutOptions:
 
 @dataclass
 class RecordOptions:
-    """What a run writes about its rollouts."""
+    """The rollout log of a run."""
 
     rollout_log_groups: int = field(
         default=8, metadata={"help": "Groups of each rollout that a process writes to rollouts/; 0 writes none."}
@@ -196,8 +212,8 @@ class HeldOutOptions:
         default=None, metadata={"help": "Held-out rows, read as the training rows are; unset: dataset_name."}
     )
     eval_dataset_split: str = field(default="test", metadata={"help": "Their split."})
-    eval_rows: int = field(default=256, metadata={"help": "A fixed subset of so many of them is used."})
-    watch: bool = field(default=True, metadata={"help": "Say in plain words when a run goes wrong."})
+    eval_rows: int = field(default=256, metadata={"help": "Number of held-out rows, a fixed subset, that are used."})
+    watch: bool = field(default=True, metadata={"help": "Print and record alerts about known training problems."})
 
 
 @dataclass
@@ -214,7 +230,7 @@ class ReferencePassOptions:
 
 @dataclass
 class GroupOptions:
-    """Which groups of responses to the same prompt teach the policy."""
+    """Selection of the groups of responses that train the policy."""
 
     group_filter: str | None = field(
         default=None,
@@ -224,20 +240,18 @@ class GroupOptions:
         },
     )
     refill_rounds: int = field(
-        default=0, metadata={"help": "Replace dropped groups by new prompts, in at most so many further rounds."}
+        default=0,
+        metadata={"help": "Further rounds, at most, in which new prompts replace dropped groups."},
     )
-    group_min_spread: float = field(
-        default=1e-4, metadata={"help": "Groups whose reward's standard deviation is smaller are flat: no advantage."}
-    )
+
     spread_beta: float = field(default=0.5, metadata={"help": "spread: drop below beta times the running mean."})
     spread_decay: float = field(default=0.99, metadata={"help": "spread: decay of the running mean."})
-    spread_record_from: int = field(default=6, metadata={"help": "spread: the first rollout that is recorded."})
-    spread_filter_from: int = field(default=11, metadata={"help": "spread: the first rollout that is filtered."})
+
     undecided_limit: float = field(
         default=0.2, metadata={"help": "Stop when a larger share of the last rollouts is undecided; 1 never stops."}
     )
     undecided_window: int = field(
-        default=200, metadata={"help": "How many of the last responses that share is taken over."}
+        default=200, metadata={"help": "Number of the last responses over which that share is computed."}
     )
 
 
@@ -262,7 +276,7 @@ class FlowOptions:
         default=15, metadata={"help": "At most this many tokens a response are rewarded; 0 is no limit."}
     )
     flow_gamma: float = field(default=1.0, metadata={"help": "Discount of the return-to-go."})
-    flow_update: bool = field(default=True, metadata={"help": "Go on fitting the field on accepted responses."})
+    flow_update: bool = field(default=True, metadata={"help": "Keep fitting the field on accepted responses."})
     flow_accept: str = field(
         default="correct", metadata={"help": "Accepted for the update: correct responses, or tokens of high entropy."}
     )
@@ -278,8 +292,8 @@ class FlowOptions:
     flow_max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clip of the update."})
     flow_noise_repeats: int = field(default=1, metadata={"help": "Noise copies of each token in the update."})
 
-    def shaping(self) -> dict[str, Any]:
-        """The keyword arguments of `rlfr_vlm.shaping.flow_rewards`."""
+    def shaping(self) -> ShapingArguments:
+        """Return the keyword arguments of `rlfr_vlm.shaping.flow_rewards`."""
         return {
             "coef": self.flow_coef,
             "threshold": self.flow_threshold,
@@ -321,7 +335,7 @@ class RunOptions(DataOptions, ModelOptions):
 
 @dataclass
 class ScriptArguments(HeldOutOptions, RewardOptions, RunOptions):
-    """What `rlfr train` reads beside `RLFRConfig`: policy, data, rewards by name, held-out rows, alerts."""
+    """Settings of `rlfr train` besides `RLFRConfig`: policy, data, rewards by name, held-out rows, alerts."""
 
     def __post_init__(self) -> None:
         check_ranges(self, SCRIPT_RANGES)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from rlfr_vlm.flow.path import UPDATE_TOKENS
 from rlfr_vlm.models.towers import find_language_tower, unwrap
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedModel
     from trl import GRPOConfig
 
 FLOAT32, BFLOAT16 = 4, 2
@@ -181,7 +181,7 @@ def _head_bytes(policy: nn.Module, settings: MemorySettings) -> float:
     config = find_language_tower(policy).config
     tokens = min(settings.rows * settings.positions, TOKEN_CHUNK_SIZE)
     tile = tokens * min(config.vocab_size, LOGPROB_CHUNK_COLUMNS) * FLOAT32 * HEAD_TENSORS
-    head: Any = unwrap(policy).get_output_embeddings()  # type: ignore[operator]
+    head = unwrap(policy).get_output_embeddings()  # type: ignore[operator]
     return float(tile + head.weight.requires_grad * config.vocab_size * config.hidden_size * FLOAT32)
 
 
@@ -240,7 +240,7 @@ def _mask(config: "PreTrainedConfig", settings: MemorySettings, dtype: torch.dty
 
 
 @contextmanager
-def _copy_on_meta(tower: nn.Module, dtype: torch.dtype) -> Iterator[Any]:
+def _copy_on_meta(tower: nn.Module, dtype: torch.dtype) -> Iterator["PreTrainedModel"]:
     """Yield a copy of the tower on the meta device; frozen weights stay frozen, and checkpointing is off.
 
     Under an adapter a weight has another name and counts as trained: autograd saves its layer's input for the adapter.

@@ -61,7 +61,7 @@ def load_policy(
         raise UserError("model_name_or_path is not set. Give a local folder or a hub id.")
     if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UserError(f"No model at {name}. Give an existing folder or a hub id.")
-    kwargs: dict[str, Any] = {"dtype": options.dtype}
+    kwargs = {"dtype": options.dtype}
     if options.attn_implementation:
         kwargs["attn_implementation"] = options.attn_implementation
     return load_model_and_processor(
@@ -71,8 +71,8 @@ def load_policy(
 
 def load_model_and_processor(
     name: str, options: DataOptions, *, revision: str | None = None, trust_remote_code: bool = False, **kwargs: Any
-) -> tuple[Any, Any]:
-    """A model and its processor (or tokenizer) by folder or hub id.
+) -> "tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase]":
+    """Load a model and its processor (or tokenizer) by folder or hub id.
 
     Args:
         options: pixel limits of the processor.
@@ -83,7 +83,7 @@ def load_model_and_processor(
     """
     from trl.trainer.utils import create_model_from_path
 
-    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    source = {"revision": revision, "trust_remote_code": trust_remote_code}
     processing_class = load_processor(name, options, **source)
     try:
         policy = create_model_from_path(name, **source, **{"device_map": None, **kwargs})

@@ -1,4 +1,4 @@
-"""What a result was made with: package versions, git commit, hashes of configurations."""
+"""The provenance of a result: package versions, git commit, hashes of configurations."""
 
 import hashlib
 import importlib.metadata

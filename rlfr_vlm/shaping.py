@@ -105,8 +105,8 @@ def shape_advantages(outcome: Tensor, rewards: Tensor, completion_mask: Tensor, 
 def entropy_bonus(advantages: Tensor, entropies: Tensor, *, alpha: float, kappa: float) -> Tensor:
     """Entropy-advantage shaping (arXiv 2506.14758): A_k + min(alpha * H_k, |A_k| / kappa), (B, T).
 
-    H is detached, so it weighs the policy's gradient but adds none of its own. The bonus never flips a sign, and a
-    token without advantage stays without.
+    H is detached, so it scales the policy's gradient and has no gradient itself. The bonus never flips a sign, and a
+    token without advantage gets none.
 
     Args:
         advantages: (B,) or (B, T).
@@ -130,9 +130,9 @@ def group_spread(rewards: Tensor, group_size: int) -> Tensor:
     [1.4142135381698608, 0.0]
     """
     groups = rewards.view(-1, group_size)
-    known = ~groups.isnan()
-    count = known.sum(dim=1)
+    decided = ~groups.isnan()
+    count = decided.sum(dim=1)
     values = groups.nan_to_num()
     mean = values.sum(dim=1) / count.clamp(min=1)
-    squares = torch.where(known, (values - mean.unsqueeze(1)) ** 2, 0.0).sum(dim=1)
+    squares = torch.where(decided, (values - mean.unsqueeze(1)) ** 2, 0.0).sum(dim=1)
     return torch.where(count > 1, squares / (count - 1).clamp(min=1), 0.0).sqrt()

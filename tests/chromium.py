@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 SCREENSHOTS = Path(__file__).resolve().parent.parent / "outputs" / "screenshots"
 VIEWS = {"wide": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (390, 844, "light")}
@@ -21,7 +24,7 @@ VIEWS = {"wide": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (39
 class Opened:
     """A page, and what went on behind it."""
 
-    page: Any
+    page: "Page"
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
@@ -52,7 +55,7 @@ class Opened:
 class Chromium:
     """A running browser."""
 
-    def __init__(self, browser: Any) -> None:
+    def __init__(self, browser: "Browser") -> None:
         self.browser = browser
 
     def open(self, path: Path, view: str = "wide") -> Opened:

@@ -82,3 +82,25 @@ def test_settings_that_differ_from_what_was_written_are_named(tmp_path):
     assert differences(tmp_path, RunOptions()) == []
     write_resolved(tmp_path, RunOptions(dataset_name="a", dtype="float32"))
     assert differences(tmp_path, RunOptions(dataset_name="b", dtype="float32")) == ["dataset_name: a -> b"]
+
+
+def test_files_with_settings_of_earlier_versions_still_open(tmp_path, caplog):
+    _, args = parse(tmp_path, "spread_record_from: 6\nspread_filter_from: 20\nimage_max_ratio: 200.0\nflow_coef: 0.02")
+    assert args.flow_coef == 0.02
+    assert [record.getMessage() for record in caplog.records if record.name == "rlfr_vlm.config_file"] == [
+        f"spread_filter_from: 20 in {tmp_path / 'c.yaml'} is ignored; it is always 11 now."
+    ]
+
+
+def test_former_settings_have_the_values_of_their_constants():
+    from rlfr_vlm.data.images import MAX_RATIO, MIN_SIDE
+    from rlfr_vlm.options import FORMER_SETTINGS
+    from rlfr_vlm.trainer.groups import FILTER_FROM, FLAT_SPREAD, RECORD_FROM
+
+    assert FORMER_SETTINGS == {
+        "image_min_side": MIN_SIDE,
+        "image_max_ratio": MAX_RATIO,
+        "group_min_spread": FLAT_SPREAD,
+        "spread_record_from": RECORD_FROM,
+        "spread_filter_from": FILTER_FROM,
+    }

@@ -9,17 +9,17 @@ float32.
 
 import argparse
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from measuring import Patience, add_options, alternate, matmul_peak, spread, table, write_results
 
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.flow import FlowSpec, build_field, token_flow_losses
 
 LAYERS = (0.25, 0.5, 0.75)
 
 
-def measure(width: int, options: argparse.Namespace, patience: Patience) -> dict[str, Any]:
+def measure(width: int, options: argparse.Namespace, patience: Patience) -> JsonObject:
     """Measure a field of one width; returns its entry in the results file."""
     gpu = torch.cuda.is_available()
     device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)

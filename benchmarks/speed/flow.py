@@ -8,9 +8,8 @@ positions and scores them layer by layer. Ours keeps only response positions and
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from measuring import (
@@ -25,6 +24,7 @@ from measuring import (
     write_results,
 )
 
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.flow import (
     FlowSpec,
     VelocityField,
@@ -34,7 +34,6 @@ from rlfr_vlm.flow import (
     velocity_deviation,
 )
 
-Result = dict[str, Any]  # JSON object
 LAYERS = (0.25, 0.5, 0.75)
 BLOCKS = 36  # decoder blocks of the policy
 PROMPTS, RESPONSES = (0, 256, 1024), (128, 512, 2048)
@@ -93,7 +92,7 @@ def update(field: VelocityField, spec: FlowSpec, rows: torch.Tensor, response: i
 
 def measure_shape(
     prompt: int, response: int, options: argparse.Namespace, device: str, peak: float, patience: Patience
-) -> Result:
+) -> JsonObject:
     """Measure both scorers and the update for rows of one shape."""
     field, spec = new_field(options.width, options.depth, device)
     rows = torch.randn(len(LAYERS), options.rows, prompt + response, options.width, device=device)
@@ -117,7 +116,7 @@ def measure_shape(
     }
 
 
-def measure_growth(options: argparse.Namespace, device: str, patience: Patience) -> dict[str, Result]:
+def measure_growth(options: argparse.Namespace, device: str, patience: Patience) -> dict[str, JsonObject]:
     """Measure scoring time as one quantity grows and fit the exponent of each quantity."""
     works: dict[str, Callable[[], object]] = {}
     for quantity, values in GROWTH.items():
@@ -128,7 +127,7 @@ def measure_growth(options: argparse.Namespace, device: str, patience: Patience)
             rows = torch.randn(size["layers"], size["samples"], size["response tokens"], options.width, device=device)
             works[f"{quantity} {value}"] = partial(score_response, field, spec, rows, size["response tokens"])
     seconds = alternate(works, options.rounds, patience)
-    growth: dict[str, Result] = {}
+    growth: dict[str, JsonObject] = {}
     for quantity, values in GROWTH.items():
         best = [min(seconds[f"{quantity} {value}"]) for value in values]
         growth[quantity] = {"values": values, "seconds": best, "exponent": exponent(values, best)}
@@ -146,7 +145,7 @@ def exponent(values: Sequence[float], seconds: Sequence[float]) -> float:
     return sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / sum((a - x_mean) ** 2 for a in x)
 
 
-def measure(options: argparse.Namespace, patience: Patience) -> Result:
+def measure(options: argparse.Namespace, patience: Patience) -> JsonObject:
     """Measure all shapes and growths; returns this script's entry in the results file."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     peak = matmul_peak(torch.float32, max(options.width, 1024))
@@ -171,7 +170,7 @@ def measure(options: argparse.Namespace, patience: Patience) -> Result:
 HEAD = ("prompt", "response", "ours, ms", "whole rows, ms", "times faster", "memory", "update, ms", "of matmul peak")
 
 
-def report(result: Mapping[str, Any]) -> str:
+def report(result: JsonObject) -> str:
     """Format the table of a result and the lines below it."""
     exponents = ", ".join(f"({quantity})^{growth['exponent']:.2f}" for quantity, growth in result["growth"].items())
     return (
@@ -182,7 +181,7 @@ def report(result: Mapping[str, Any]) -> str:
     )
 
 
-def _row(shape: Mapping[str, Any]) -> list[object]:
+def _row(shape: JsonObject) -> list[object]:
     ours, whole_rows, update_ms = (
         f"{1e3 * shape['seconds'][name]['median']:.1f}" for name in ("ours", "whole rows", "update")
     )

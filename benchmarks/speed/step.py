@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from measuring import Patience, add_options, now, same_round_ratio, spread, table, write_results
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -21,6 +21,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 if TYPE_CHECKING:
     from trl import GRPOTrainer
     from workloads import Workload
+
+    from rlfr_vlm.files import JsonObject
 
 KINDS = ("trl", "rlvr", "rlfr", "rlfr, no update")
 PARTS = ("generate", "old log-probs", "flow score", "loss", "flow update", "other")
@@ -121,7 +123,7 @@ def train(trainer: "GRPOTrainer", updates: int) -> dict[str, float]:
     return {"total": total, **parts, "other": total - sum(parts.values())}
 
 
-def measure(work: "Workload", rounds: int, updates: int, patience: Patience) -> dict[str, Any]:
+def measure(work: "Workload", rounds: int, updates: int, patience: Patience) -> "JsonObject":
     """Measure the seconds per update of each kind in each round, and the medians of the parts.
 
     The first round is dropped.
@@ -163,7 +165,7 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def report(result: Mapping[str, Any]) -> str:
+def report(result: "JsonObject") -> str:
     """Format the tables of a result."""
     seconds, parts = result["seconds_per_update"], result["parts"]
     rows = []

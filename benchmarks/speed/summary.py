@@ -11,16 +11,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import flow
 import report
 import step
 from measuring import same_round_ratio, spread, table
 
-from rlfr_vlm.files import write_text
+from rlfr_vlm.files import JsonObject, write_text
 
-Results = Mapping[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = (ROOT / "benchmarks" / "README.md",)
 DISTURBED = 0.2  # share of the CPUs used by other processes above which ratios of times are unreliable
@@ -58,7 +56,7 @@ def at_least(what: str, limit: float, value: float, script: str, form: str = "{:
     return Line(what, f"≥ {form.format(limit)}{unit}", form.format(value) + unit, value >= limit, script)
 
 
-def step_lines(result: Results) -> Iterator[Line]:
+def step_lines(result: JsonObject) -> Iterator[Line]:
     seconds = result["seconds_per_update"]
     ratio, best = result["over_trl"]["rlfr"], min(seconds["rlfr"]) / min(seconds["trl"])
     measured = f"{ratio:.2f} (of minima {best:.2f})"
@@ -70,11 +68,11 @@ def step_lines(result: Results) -> Iterator[Line]:
     yield Line("our RLVR over TRL's GRPO, whole step, small policy", "≤ 1.00 + noise", measured, low <= 1, "step")
 
 
-def large_step_lines(result: Results) -> Iterator[Line]:
+def large_step_lines(result: JsonObject) -> Iterator[Line]:
     yield at_most("RLFR over TRL's GRPO, whole step, 7B, GPU", 1.05, result["over_trl"]["rlfr"], "step_7b")
 
 
-def flow_lines(result: Results) -> Iterator[Line]:
+def flow_lines(result: JsonObject) -> Iterator[Line]:
     shape = next((shape for shape in result["shapes"] if (shape["prompt"], shape["response"]) == (1024, 512)), None)
     if shape is not None:
         where = "scoring, prompt 1,024, response 512, over whole rows"
@@ -85,7 +83,7 @@ def flow_lines(result: Results) -> Iterator[Line]:
         yield Line(f"cost of scoring grows with ({quantity})^x", "1", f"{exponent:.2f}", exponent <= LINEAR, "flow")
 
 
-def fit_lines(fit: Results) -> Iterator[Line]:
+def fit_lines(fit: JsonObject) -> Iterator[Line]:
     for field in fit["fields"]:
         gpu = field["dtype"] == "bfloat16"
         if field["width"] == (3584 if gpu else 2048):
@@ -93,18 +91,18 @@ def fit_lines(fit: Results) -> Iterator[Line]:
             yield at_least(what, 0.6 if gpu else 0.5, field["share_of_matmul_peak"], "fit", "{:.0%}")
 
 
-def help_lines(times: Results) -> Iterator[Line]:
+def help_lines(times: JsonObject) -> Iterator[Line]:
     slowest = max(seconds["median"] for name, seconds in times.items() if name.endswith("--help"))
     yield at_most("slowest `--help`", 0.3, slowest, "import_time", unit=" s", sure=slowest <= 0.3)
 
 
-def quickstart_lines(quickstart: Results) -> Iterator[Line]:
+def quickstart_lines(quickstart: JsonObject) -> Iterator[Line]:
     for name, limit in (("empty cache", 5.0), ("cached", 3.5)):
         minutes = quickstart[name] / 60
         yield at_most(f"quick start, {name}", limit, minutes, "quickstart", "{:.1f}", " min", sure=minutes <= limit)
 
 
-def report_lines(result: Results) -> Iterator[Line]:
+def report_lines(result: JsonObject) -> Iterator[Line]:
     page = f"page of {result['responses']:,} responses of {result['tokens']} tokens"
     for key, what, form, unit in (
         ("page_mb", "size", "{:.0f}", " MB"), ("build_seconds", "to build", "{:.0f}", " s"),
@@ -115,7 +113,7 @@ def report_lines(result: Results) -> Iterator[Line]:
             yield at_most(f"{page}: {what}", limit, result[key], "report", form, unit, sure=result[key] <= limit)
 
 
-TARGETS: dict[str, Callable[[Results], Iterator[Line]]] = {
+TARGETS: dict[str, Callable[[JsonObject], Iterator[Line]]] = {
     "step": step_lines,
     "step_7b": large_step_lines,
     "flow": flow_lines,
@@ -133,7 +131,7 @@ NOT_RUN = (
 )
 
 
-def targets_table(results: Results) -> str:
+def targets_table(results: JsonObject) -> str:
     """Table of targets."""
     lines = [line for script, read in TARGETS.items() if script in results for line in read(results[script])]
     measured = {line.what for line in lines}
@@ -145,7 +143,7 @@ def targets_table(results: Results) -> str:
     return table(("", "target", "measured", "met", "load before, others' share"), rows)
 
 
-def verdict(results: Results, line: Line) -> str:
+def verdict(results: JsonObject, line: Line) -> str:
     """Whether the target is met: yes, no, or unsure on a disturbed machine."""
     if line.met is None:
         return ""
@@ -154,13 +152,13 @@ def verdict(results: Results, line: Line) -> str:
     return "yes" if line.met else "**no**"
 
 
-def machine_load(results: Results, script: str) -> str:
+def machine_load(results: JsonObject, script: str) -> str:
     """Load average before the script, and the largest share of the CPUs that other processes used during it."""
     noise = results["noise"][script]
     return f"{noise['load_before']:.1f}" + (f", {noise['others']:.0%}" if "others" in noise else "")
 
 
-def other_table(results: Results) -> str:
+def other_table(results: JsonObject) -> str:
     """Table of measurements without a target."""
     fit, grading, times = results["fit"]["fields"][0], results["grading"], results["import_time"]
     rows = [
@@ -180,7 +178,7 @@ def other_table(results: Results) -> str:
     )
 
 
-def blocks(results: Results, file: str) -> dict[str, str]:
+def blocks(results: JsonObject, file: str) -> dict[str, str]:
     """Text of each marked block of the guides: name -> text."""
     machine = results["machine"]
     load = {script: f"load before and others' share: {machine_load(results, script)}" for script in ("step", "flow")}

@@ -6,7 +6,7 @@ prompt and response lengths, but random weights, images and prompts. Responses a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,7 +35,7 @@ class Workload:
     processor: "ProcessorMixin"
     rows: "Dataset"
     reward: Callable[..., list[float | None]]
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
     depth: int
 
 
@@ -117,7 +117,7 @@ def large(name: str, shape: Shape, device: str) -> Workload:
     """Random weights of a given shape; 16 responses per update, two updates per rollout."""
     processor = build_processor(shape)
     config = build_config(shape, processor.tokenizer)
-    arguments: dict[str, Any] = {
+    arguments: dict[str, object] = {
         "num_generations": 8,
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 4,
@@ -159,7 +159,7 @@ def build_processor(shape: Shape) -> "ProcessorMixin":
 
     from rlfr_vlm.quickstart.small_policy import build_processor
 
-    processor: Any = build_processor(["What is in the picture?"], 290)
+    processor = build_processor(["What is in the picture?"], 290)
     pixels = (shape.image * PATCH) ** 2
     processor.image_processor = Qwen2VLImageProcessor(min_pixels=pixels, max_pixels=pixels)
     return processor
@@ -237,7 +237,7 @@ def build_rows(shape: Shape, processor: "ProcessorMixin", count: int) -> "Datase
     prompts = ["<image>" + "".join(map(str, random.integers(0, 10, text_tokens))) for _ in range(count)]
     images = [Image.fromarray(random.integers(0, 255, (side, side, 3), dtype=np.uint8)) for _ in range(count)]
 
-    def read_rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+    def read_rows(batch: dict[str, list[int]]) -> dict[str, list[object]]:
         indices = batch["index"]
         return {
             "prompt": [build_messages(prompts[index], 1) for index in indices],

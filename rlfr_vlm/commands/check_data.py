@@ -40,7 +40,7 @@ def help_text() -> str:
         "Check a data set. Exit code 0: usable; 1: too many rows dropped; 2: it cannot be read at all.",
         CheckOptions,
         DataOptions,
-        inherited="A training configuration can be given as --config; its other keys are passed over.",
+        inherited="A training configuration can be given as --config; its other keys are ignored.",
     )
 
 

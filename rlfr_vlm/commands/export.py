@@ -3,12 +3,10 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from rlfr_vlm.command_line import options_parser
 from rlfr_vlm.errors import UserError
-
-JsonObject = dict[str, Any]
+from rlfr_vlm.files import JsonObject
 
 SUMMARY = "write a checkpoint as a plain Hugging Face folder with a model card"
 

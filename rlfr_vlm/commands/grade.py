@@ -5,14 +5,12 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rlfr_vlm.command_line import options_parser
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.grading import Grade, Item, Verdict, extract, gold_list, grade_many, shared_pool
 from rlfr_vlm.grading.verdict import Pair
-
-Row = dict[str, Any]  # one graded answer, as `--json` prints it
 
 SUMMARY = "grade an answer, or a file of answers: right, wrong or undecided, and why"
 RESPONSE_KEYS, GOLD_KEYS = ("response", "prediction", "completion"), ("gold", "answer")
@@ -111,7 +109,7 @@ def _plain_verdicts(items: Sequence[Item], grades: Sequence[Grade]) -> list[str]
     return [decision.verdict.value for decision in shared_pool().compare(pairs)]
 
 
-def _row(item: Item, grade: Grade, plain: str | None) -> Row:
+def _row(item: Item, grade: Grade, plain: str | None) -> JsonObject:
     row = {
         "verdict": grade.verdict.value,
         "gold": item.gold,
@@ -124,7 +122,7 @@ def _row(item: Item, grade: Grade, plain: str | None) -> Row:
     return row if plain is None else row | {"math_verify": plain}
 
 
-def _text(row: Row) -> str:
+def _text(row: JsonObject) -> str:
     """Render one row as text; `repr` escapes control characters of a response."""
     reason = f" ({row['reason']})" if row["reason"] else ""
     lines = [
@@ -138,19 +136,19 @@ def _text(row: Row) -> str:
     return "\n".join(lines)
 
 
-def _print_summary(rows: list[Row], show: int) -> None:
+def _print_summary(rows: list[JsonObject], show: int) -> None:
     counts = Counter(row["verdict"] for row in rows)
     reasons = Counter(row["reason"] for row in rows if row["reason"])
     print(f"{len(rows)} rows: " + ", ".join(f"{counts[verdict.value]} {verdict.value}" for verdict in Verdict))
     for reason, count in reasons.most_common():
         print(f"  undecided, {reason}: {count}")
     print("decided by: " + ", ".join(f"{path} {n}" for path, n in Counter(row["path"] for row in rows).most_common()))
-    chosen = [row for row in rows if row["verdict"] != "right"]
+    selected = [row for row in rows if row["verdict"] != "right"]
     if rows and "math_verify" in rows[0]:
-        chosen = [row for row in rows if row["math_verify"] != row["verdict"]]
-        print(f"math-verify alone disagrees on {len(chosen)}:")
-    for row in chosen[:show]:
+        selected = [row for row in rows if row["math_verify"] != row["verdict"]]
+        print(f"math-verify alone disagrees on {len(selected)}:")
+    for row in selected[:show]:
         other = f", math-verify {row['math_verify']}" if "math_verify" in row else ""
         print(f"  {row['verdict']}{other}: gold {row['gold']!r}, extracted {row['extracted']!r} [{row['path']}]")
-    if len(chosen) > show:
-        print(f"  ... and {len(chosen) - show} more (--show)")
+    if len(selected) > show:
+        print(f"  ... and {len(selected) - show} more (--show)")

@@ -10,9 +10,13 @@ from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.options import DataOptions, FlowOptions
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from rlfr_vlm.data.encode import ProcessingClass
     from rlfr_vlm.data.load import Rows
     from rlfr_vlm.data.rows import Row
     from rlfr_vlm.deviation import AucRow
+    from rlfr_vlm.flow import FlowSpec, VelocityField
     from rlfr_vlm.report.inspection import Inspection
 
 SUMMARY = "colour a policy's tokens by their deviation from a flow field; AUC of wrong against right"
@@ -155,6 +159,31 @@ def evenly_spread_rows(rows: "Rows", n: int) -> list["Row"]:
     return [dataset[math.floor(index * len(dataset) / count)] for index in range(count)]
 
 
+def _load_policy_and_field(
+    name: str, flow_path: str, options: InspectOptions, data: DataOptions
+) -> "tuple[PreTrainedModel, ProcessingClass, VelocityField, FlowSpec]":
+    """Load a policy and its field in evaluation mode on the device of the options, with vision tokens banned.
+
+    Raises:
+        UserError: one of them cannot be loaded, or the field does not fit the policy.
+    """
+    import dataclasses
+
+    from rlfr_vlm.flow import check_fits_policy, load_field
+    from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
+    from rlfr_vlm.models.vision import ban_tokens, vision_token_ids
+    from rlfr_vlm.options import RunOptions
+    from rlfr_vlm.policy import load_policy
+
+    velocity_field, spec = load_field(flow_path)
+    run_options = RunOptions(**dataclasses.asdict(data), model_name_or_path=name, dtype=options.dtype)
+    policy, processing_class = load_policy(run_options)
+    check_fits_policy(spec, find_language_tower(policy).config, name, find_vision_tower(policy) is not None)
+    ban_tokens(policy, vision_token_ids(policy, processing_class))
+    device = device_of(options.device)
+    return policy.to(device).eval(), processing_class, velocity_field.to(device).eval(), spec
+
+
 def _inspect(
     name: str,
     flow_path: str,
@@ -164,27 +193,13 @@ def _inspect(
     flow: FlowOptions,
 ) -> "Inspection":
     """Sample responses of one policy and measure their deviations from its field."""
-    import dataclasses
-
     from rlfr_vlm.data.encode import tokenizer_of
     from rlfr_vlm.deviation import response_deviations
     from rlfr_vlm.evaluate import respond
-    from rlfr_vlm.flow import check_fits_policy, load_field
-    from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
-    from rlfr_vlm.models.vision import ban_tokens, vision_token_ids
-    from rlfr_vlm.options import RunOptions
-    from rlfr_vlm.policy import load_policy
     from rlfr_vlm.report.inspection import Inspection
     from rlfr_vlm.rewards import accuracy
 
-    network, spec = load_field(flow_path)
-    run_options = RunOptions(**dataclasses.asdict(data), model_name_or_path=name, dtype=options.dtype)
-    policy, processing_class = load_policy(run_options)
-    check_fits_policy(spec, find_language_tower(policy).config, name, find_vision_tower(policy) is not None)
-    ban_tokens(policy, vision_token_ids(policy, processing_class))
-    device = device_of(options.device)
-    policy.to(device).eval()
-    network.to(device).eval()
+    policy, processing_class, velocity_field, spec = _load_policy_and_field(name, flow_path, options, data)
     repeated = [row for row in rows for _ in range(max(1, options.samples))]
     print(f"{name}: {len(repeated)} responses to {len(rows)} prompts")
     responses = respond(
@@ -204,7 +219,7 @@ def _inspect(
         processing_class,
         repeated,
         responses,
-        network,
+        velocity_field,
         spec,
         timesteps=timesteps,
         seed=options.seed,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import DataOptions
@@ -15,6 +15,8 @@ from rlfr_vlm.options import DataOptions
 if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+    from rlfr_vlm.data.rows import Row
 
 SUMMARY = "show the exact prompt string, its token count and thumbnails for a few rows"
 THUMBNAIL = 256  # pixels of the longer side, on the page
@@ -36,10 +38,10 @@ def help_text() -> str:
 
     return describe_options(
         "rlfr preview --model_name_or_path POLICY --dataset_name NAME [--config FILE.yaml] [--rows N] [--html FILE]",
-        "Show rows as the policy will see them: training data or a benchmark's.",
+        "Show the prompts of rows as the policy gets them: training data or a benchmark's.",
         PreviewOptions,
         DataOptions,
-        inherited="A training configuration can be given as --config; its other keys are passed over.",
+        inherited="A training configuration can be given as --config; its other keys are ignored.",
     )
 
 
@@ -78,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def exact_prompt(processing_class: "ProcessorMixin | PreTrainedTokenizerBase", row: dict[str, Any]) -> tuple[str, int]:
+def exact_prompt(processing_class: "ProcessorMixin | PreTrainedTokenizerBase", row: "Row") -> tuple[str, int]:
     """Return the prompt before image placeholders are expanded, and its number of tokens."""
     from rlfr_vlm.data.encode import encode_prompts, render_prompt
 
@@ -86,7 +88,7 @@ def exact_prompt(processing_class: "ProcessorMixin | PreTrainedTokenizerBase", r
     return render_prompt(processing_class, row["prompt"]), tokens
 
 
-def _for_terminal(number: int, row: dict[str, Any], text: str, tokens: int) -> str:
+def _for_terminal(number: int, row: "Row", text: str, tokens: int) -> str:
     """Render a row for the terminal. Control characters in the data are escaped."""
     safe = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
     sizes = ", ".join(f"{image.width} x {image.height}" for image in row["images"]) or "none"
@@ -123,7 +125,7 @@ img {{ image-rendering: pixelated; margin-right: 1rem }}</style>
 """
 
 
-def _card(number: int, row: dict[str, Any], text: str, tokens: int) -> str:
+def _card(number: int, row: "Row", text: str, tokens: int) -> str:
     images = "".join(f'<img alt="image {i}" src="{_data_url(image)}">' for i, image in enumerate(row["images"]))
     answer = html.escape(repr(row.get("answer")))
     return f"<h2>Row {number}</h2><p>{tokens} tokens, answer {answer}</p>{images}<pre>{html.escape(text)}</pre>"

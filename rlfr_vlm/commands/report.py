@@ -8,7 +8,7 @@ from rlfr_vlm.command_line import options_parser
 from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
-    from rlfr_vlm.report.read_run import JsonObject
+    from rlfr_vlm.files import JsonObject
 
 SUMMARY = "write a page about a run: curves, rollouts, coloured tokens, comparison of runs"
 RESPONSES = 2000  # maximum number of responses on a page

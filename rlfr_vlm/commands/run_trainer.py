@@ -2,23 +2,30 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from rlfr_vlm.errors import EXIT_INTERRUPTED, UserError
 from rlfr_vlm.options import RunOptions
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import TrainingArguments
 
+    from rlfr_vlm.checkpoint import CompleteCheckpoints
+    from rlfr_vlm.data.encode import ProcessingClass
     from rlfr_vlm.data.load import Rows
+
+OptionsT = TypeVar("OptionsT", bound=RunOptions)
+ArgumentsT = TypeVar("ArgumentsT", bound="TrainingArguments")
+TrainerT = TypeVar("TrainerT", bound="CompleteCheckpoints")
 
 
 def run_trainer(
     arguments: Sequence[str],
-    classes: tuple[type, type],
-    build: Callable[[Any, Any], Any],
-    finish: Callable[[Any], None],
-    instead: Callable[[Any, str | None], None] | None = None,
+    classes: tuple[type[OptionsT], type[ArgumentsT]],
+    build: Callable[[OptionsT, ArgumentsT], TrainerT],
+    finish: Callable[[TrainerT], None],
+    instead: Callable[[TrainerT, str | None], None] | None = None,
 ) -> int:
     """Parse, build the trainer, write the configuration, train, finish.
 
@@ -32,23 +39,14 @@ def run_trainer(
     Returns:
         The exit code.
     """
-    from rlfr_vlm.checkpoint import is_first_process
-    from rlfr_vlm.config_file import differences, parse_config, take_option, write_resolved
+    from rlfr_vlm.config_file import parse_config, take_option
     from rlfr_vlm.library_output import silence_libraries
     from rlfr_vlm.trainer.records.callbacks import StopOnInterrupt, use_own_progress
-    from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_record
 
     silence_libraries()
     resume, rest = take_option(arguments, "--resume")
     options, args = parse_config(classes, rest)
-    if resume is None and instead is None:
-        refuse_other_run(Path(args.output_dir))
-    checkpoint = find_checkpoint(resume, args.output_dir)
-    if checkpoint is not None and instead is None:
-        refuse_to_continue(Path(checkpoint), Path(args.output_dir), args.world_size)
-    if checkpoint is not None and is_first_process():
-        for line in differences(checkpoint, options, args):
-            print(f"other than when the checkpoint was written: {line}")
+    checkpoint = _checked_checkpoint(resume, options, args, trains=instead is None)
     trainer = build(options, args)
     use_own_progress(trainer)
     interrupt = StopOnInterrupt()
@@ -57,21 +55,7 @@ def run_trainer(
         instead(trainer, checkpoint)
         return 0
     if trainer.accelerator.is_main_process:
-        write_resolved(args.output_dir, options, args)
-        data = {
-            "name": options.dataset_name,
-            "split": options.dataset_split,
-            "rows": len(trainer.train_dataset),
-            "fingerprint": trainer.train_dataset._fingerprint,
-        }
-        write_run_record(
-            Path(args.output_dir),
-            program_arguments(),
-            args,
-            data,
-            resumed=checkpoint is not None,
-            policy=options.model_name_or_path,
-        )
+        _write_records(options, args, trainer.train_dataset, resumed=checkpoint is not None)
     trainer.train(resume_from_checkpoint=checkpoint)
     if interrupt.interrupted:
         print(f"stopped; a checkpoint is in {args.output_dir}; go on with `--resume auto`")
@@ -80,7 +64,57 @@ def run_trainer(
     return 0
 
 
-def training_dataset(rows: "Rows", options: RunOptions, processing_class: Any) -> "Dataset":
+def _checked_checkpoint(
+    resume: str | None, options: RunOptions, args: "TrainingArguments", *, trains: bool
+) -> str | None:
+    """Return the checkpoint to resume from, or None; print the settings that differ from the checkpoint's.
+
+    Args:
+        resume: value of --resume.
+        trains: whether the command trains, and so writes to the output folder.
+
+    Raises:
+        UserError: the checkpoint cannot be used, or training would mix two runs in one folder.
+    """
+    from rlfr_vlm.checkpoint import is_first_process
+    from rlfr_vlm.config_file import differences
+
+    if resume is None and trains:
+        refuse_other_run(Path(args.output_dir))
+    checkpoint = find_checkpoint(resume, args.output_dir)
+    if checkpoint is None:
+        return None
+    if trains:
+        refuse_to_continue(Path(checkpoint), Path(args.output_dir), args.world_size)
+    if is_first_process():
+        for line in differences(checkpoint, options, args):
+            print(f"other than when the checkpoint was written: {line}")
+    return checkpoint
+
+
+def _write_records(options: RunOptions, args: "TrainingArguments", dataset: "Dataset", *, resumed: bool) -> None:
+    """Write `config.yaml` and `run.json` to the output folder."""
+    from rlfr_vlm.config_file import write_resolved
+    from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_record
+
+    write_resolved(args.output_dir, options, args)
+    data = {
+        "name": options.dataset_name,
+        "split": options.dataset_split,
+        "rows": len(dataset),
+        "fingerprint": dataset._fingerprint,
+    }
+    write_run_record(
+        Path(args.output_dir),
+        program_arguments(),
+        args,
+        data,
+        resumed=resumed,
+        policy=options.model_name_or_path,
+    )
+
+
+def training_dataset(rows: "Rows", options: RunOptions, processing_class: "ProcessingClass") -> "Dataset":
     """Return the rows as a data set; prompts that are too long are handled as `long_prompts` says."""
     from rlfr_vlm.data.encode import is_text_only
     from rlfr_vlm.data.lengths import plan_lengths
@@ -122,21 +156,21 @@ def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
 
     if resume is None:
         return None
-    say = print if is_first_process() else lambda _: None
+    report = print if is_first_process() else lambda _: None
     if resume == "auto":
-        found = newest_complete(Path(output_dir))
-        if found is None and checkpoints(Path(output_dir)):
+        checkpoint = newest_complete(Path(output_dir))
+        if checkpoint is None and checkpoints(Path(output_dir)):
             raise UserError(f"No checkpoint in {output_dir} is complete. Name another --output_dir to start anew.")
-        say(f"resuming from {found}" if found else f"no checkpoint in {output_dir}: starting anew")
+        report(f"resuming from {checkpoint}" if checkpoint else f"no checkpoint in {output_dir}: starting anew")
     else:
-        found = Path(resume)
-        check_complete(found)
-    if found is not None and (grader := read_mark(found)["grader"]) != grader_version():
-        say(
+        checkpoint = Path(resume)
+        check_complete(checkpoint)
+    if checkpoint is not None and (grader := read_mark(checkpoint)["grader"]) != grader_version():
+        report(
             f"the checkpoint's rewards are of grader {grader}, this program's of {grader_version()}: answers may be "
             "judged otherwise from here on"
         )
-    return None if found is None else str(found)
+    return None if checkpoint is None else str(checkpoint)
 
 
 def refuse_to_continue(checkpoint: Path, output_dir: Path, processes: int) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlfr_vlm.commands.run_trainer import run_trainer, training_dataset
 from rlfr_vlm.errors import UserError
@@ -12,6 +12,7 @@ from rlfr_vlm.options import ScriptArguments, reward_names
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from rlfr_vlm.data.encode import ProcessingClass
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
@@ -109,28 +110,34 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig") -> "RLFRTrainer"
 
     refuse_data_parallel(args)
     options.rewards = reward_names(options, args.method)
-    settings: dict[str, Any] = {
-        "args": args,
-        "flow": find_flow(None, args) if args.uses_flow else None,
-        "reward_funcs": build_rewards(options.rewards, options, args.max_completion_length or 0),
-        "callbacks": [MetricsFile(args.output_dir), ProgressLine(args.method)]
-        + ([AlertsFile(args.output_dir)] if options.watch else []),
-    }
+    flow = find_flow(None, args) if args.uses_flow else None
+    rewards = build_rewards(options.rewards, options, args.max_completion_length or 0)
+    callbacks = [MetricsFile(args.output_dir), ProgressLine(args.method)]
+    if options.watch:
+        callbacks.append(AlertsFile(args.output_dir))
     # Read before the policy: a wrong data set name then fails before a large policy is loaded.
     rows = read_rows(options, ("prompt", "answer"), args.seed)
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
-    settings["peft_config"] = lora_config(policy, options)
-    dataset = training_dataset(rows, options, processing_class)
-    settings["train_dataset"] = dataset
-    if args.eval_strategy != "no":
-        settings["eval_dataset"] = held_out_rows(options, args, processing_class)
+    peft_config = lora_config(policy, options)
+    train_dataset = training_dataset(rows, options, processing_class)
+    eval_dataset = held_out_rows(options, args, processing_class) if args.eval_strategy != "no" else None
     try:
-        return RLFRTrainer(policy, processing_class=processing_class, **settings)
+        return RLFRTrainer(
+            policy,
+            rewards,
+            args,
+            train_dataset,
+            eval_dataset,
+            processing_class,
+            flow=flow,
+            callbacks=callbacks,
+            peft_config=peft_config,
+        )
     except ValueError as error:  # TRL and transformers refuse settings with ValueError
         raise UserError(str(error)) from None
 
 
-def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class: Any) -> "Dataset":
+def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class: "ProcessingClass") -> "Dataset":
     """Return a fixed subset of the held-out rows, built like the training rows.
 
     Raises:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 DATA_URL = re.compile(r"^data:image/[\w.+-]+;base64,", re.IGNORECASE)
 BASE64_LENGTH = 200  # characters; a longer text that consists of base64 characters is an image, not a path
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
+MIN_SIDE = 2  # pixels; an image with a side of one pixel is a placeholder or damaged
+MAX_RATIO = 200.0  # ratio of the sides; Qwen's processor rejects larger ones
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,13 @@ class ImageRules:
     Attributes:
         media_root: folder that paths are relative to and must stay inside; None is the working directory.
         min_side: smallest accepted side in pixels.
-        max_ratio: largest accepted ratio of the sides; Qwen's processor rejects more than 200.
+        max_ratio: largest accepted ratio of the sides.
         max_pixels: largest accepted number of pixels, checked before decoding, as a small file can be a huge image.
     """
 
     media_root: Path | None = None
-    min_side: int = 2
-    max_ratio: float = 200.0
+    min_side: int = MIN_SIDE
+    max_ratio: float = MAX_RATIO
     max_pixels: int = 64_000_000
 
 
@@ -145,11 +147,11 @@ def _checked_size(image: "Image", rules: ImageRules, name: str) -> tuple[int, in
     if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # EXIF orientations that rotate by 90 degrees
         width, height = height, width
     if min(width, height) < rules.min_side:
-        raise BadRow("image too small", f"{name} is {width} x {height}, below image_min_side {rules.min_side}")
+        raise BadRow("image too small", f"{name} is {width} x {height}, below {rules.min_side} pixels a side")
     if width * height > rules.max_pixels:
         raise BadRow("image too large", f"{name} is {width} x {height}, above image_pixel_ceiling {rules.max_pixels}")
     if max(width, height) > rules.max_ratio * min(width, height):
-        raise BadRow("image ratio", f"{name} is {width} x {height}, above image_max_ratio {rules.max_ratio:g}")
+        raise BadRow("image ratio", f"{name} is {width} x {height}, above the ratio {rules.max_ratio:g}")
     return width, height
 
 

@@ -137,7 +137,7 @@ def _check_text(row: Row) -> None:
 def image_rules(options: DataOptions, media_root: Path | None) -> ImageRules:
     """Return the limits on images in the options."""
     root = Path(options.media_root) if options.media_root else media_root
-    return ImageRules(root, options.image_min_side, options.image_max_ratio, options.image_pixel_ceiling)
+    return ImageRules(root, max_pixels=options.image_pixel_ceiling)
 
 
 def shrunk_size(size: tuple[int, int], pixels: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The flow field of RLFR: network, path and loss, token pairing, storage. Knows torch and nothing of TRL."""
+"""The flow field of RLFR: network, path and loss, token pairing, storage. Depends on torch, not on TRL."""
 
 from rlfr_vlm.flow.field import VelocityField
 from rlfr_vlm.flow.pairing import CONTEXT_MODES, ContextMode, FlowInputs, context_lead, pair_tokens

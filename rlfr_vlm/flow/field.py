@@ -1,14 +1,14 @@
-"""The velocity network of RLFR: a DiT-style residual MLP with adaLN-zero, applied to each token on its own.
+"""The velocity network of RLFR: a DiT-style residual MLP with adaLN-zero, applied to each token separately.
 
-One network serves all hooked layers of the policy; it is told the layer as `layer index / number of layers`. The
-names of its weights are those of the released RLFR files, so such a file loads after its prefix is stripped.
+One network serves all hooked layers of the policy; it takes the layer as `layer index / number of layers`. Its
+weights have the names of the released RLFR files, so such a file loads after its prefix is stripped.
 
 Letters: D hidden width of the policy, N number of residual blocks, F = 256 sinusoidal features, ... any leading axes.
 Source: RLFR (arXiv 2510.10201), method section; DiT (arXiv 2212.09748) for adaLN-zero.
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,18 +32,18 @@ class ScalarEmbedding(nn.Module):
         )
 
     def forward(self, value: Tensor) -> Tensor:
-        """(...) -> (..., D). The cost is that of `value`'s own shape: pass a scalar to embed it once."""
+        """Embed `value` (...) as (..., D). A scalar is embedded once, and broadcast by the caller."""
         angles = value.float().unsqueeze(-1) * self.freqs
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x * (1 + scale) + shift."""
+    """Return x * (1 + scale) + shift."""
     return torch.addcmul(x + shift, x, scale)
 
 
 class ResidualBlock(nn.Module):
-    """x + gate * MLP(modulate(RMSNorm(x), shift, scale)), with shift, scale and gate made from the condition."""
+    """Computes x + gate * MLP(modulate(RMSNorm(x), shift, scale)); the condition gives shift, scale and gate."""
 
     def __init__(self, hidden_size: int, eps: float) -> None:
         super().__init__()
@@ -52,13 +52,18 @@ class ResidualBlock(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 3 * hidden_size))
 
     def forward(self, x: Tensor, activated: Tensor) -> Tensor:
-        """`activated` is SiLU(y), which the network computes once for all blocks."""
+        """Return the block's output (..., D).
+
+        Args:
+            x: (..., D).
+            activated: (..., D) SiLU of the condition y; the network computes it once for all blocks.
+        """
         shift, scale, gate = self.adaLN_modulation[1](activated).chunk(3, dim=-1)
         return torch.addcmul(x, gate, self.mlp(_modulate(self.in_ln(x), shift, scale)))
 
 
 class FinalLayer(nn.Module):
-    """Linear(modulate(RMSNorm(x), shift, scale)); starts at zero, so an untrained field predicts no velocity."""
+    """Computes Linear(modulate(RMSNorm(x), shift, scale)). Its weights start at zero: a new field predicts 0."""
 
     def __init__(self, hidden_size: int, eps: float) -> None:
         super().__init__()
@@ -72,14 +77,16 @@ class FinalLayer(nn.Module):
 
 
 class VelocityField(nn.Module):
-    """Velocity v(x_t, t, condition, layer) of a token's latent. (5N+7)D^2 + (6N+522)D parameters, float32.
+    """Predicts the velocity v(x_t, t, condition, layer) of a token's latent.
+
+    It has (5N+7)D^2 + (6N+522)D parameters in float32.
 
     Args:
         hidden_size: D, the policy's hidden width.
         depth: N, the number of residual blocks (4 for 1.5B and 3B policies, 6 for 7B and 8B in RLFR).
         eps: RMSNorm epsilon; RLFR takes the policy's `rms_norm_eps`.
         image_context: also condition on the mean latent of the sample's image tokens, through a projection that
-            starts at zero, so that a field fitted without it loads unchanged and behaves the same.
+            starts at zero, so that a field fitted without it loads and gives the same velocities.
     """
 
     def __init__(self, hidden_size: int, depth: int, eps: float = 1e-6, image_context: bool = False) -> None:
@@ -90,22 +97,25 @@ class VelocityField(nn.Module):
         self.layer_embed = ScalarEmbedding(hidden_size)
         self.cond_embed = nn.Linear(hidden_size, hidden_size)
         self.image_embed = nn.Linear(hidden_size, hidden_size, bias=False) if image_context else None
-        self.res_blocks: Any = nn.ModuleList(ResidualBlock(hidden_size, eps) for _ in range(depth))
+        blocks = [ResidualBlock(hidden_size, eps) for _ in range(depth)]
+        self.res_blocks = nn.ModuleList(blocks)
         self.final_layer = FinalLayer(hidden_size, eps)
-        self._initialise()
+        self._initialise(blocks)
 
-    def _initialise(self) -> None:
+    def _initialise(self, blocks: Sequence[ResidualBlock]) -> None:
+        """Draw Xavier weights, then set to zero the layers that make each block, and the output, start at zero."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        zeroed: list[Any] = [block.adaLN_modulation[1] for block in self.res_blocks]
-        zeroed += [self.final_layer.adaLN_modulation[1], self.final_layer.linear]
+        zeroed: list[nn.Module] = [block.adaLN_modulation for block in blocks]
+        zeroed += [self.final_layer.adaLN_modulation, self.final_layer.linear]
         if self.image_embed is not None:
             zeroed.append(self.image_embed)
-        for linear in zeroed:
-            nn.init.zeros_(linear.weight)
+        for module in zeroed:
+            for parameter in module.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor, layer: Tensor, image_cond: Tensor | None = None) -> Tensor:
         """Predict the velocity.
@@ -118,7 +128,7 @@ class VelocityField(nn.Module):
             image_cond: (..., D) or broadcastable, only with `image_context`.
 
         Returns:
-            (..., D) velocities, in the dtype the network ran in.
+            (..., D) velocities, in the dtype of the forward pass.
         """
         y = self.layer_embed(layer) + self.cond_embed(cond) + self.time_embed(t)
         if self.image_embed is not None and image_cond is not None:

@@ -21,12 +21,12 @@ CONTEXT_MODES: tuple[str, ...] = get_args(ContextMode)
 
 @dataclass
 class FlowInputs:
-    """What the field is evaluated on.
+    """Inputs of the field for a batch of responses.
 
     Attributes:
         target: (L, B, T, D) latents of the response tokens, detached.
         cond: (L, B, T, D) latents that condition them.
-        mask: (B, T) bool, True where a real response token has a partner.
+        mask: (B, T) bool, True at response tokens (no padding) that have a conditioning token.
         layer_positions: (L,) layer index / number of layers.
         image: (L, B, D) mean latent over the sample's image tokens, or None.
     """
@@ -38,15 +38,18 @@ class FlowInputs:
     image: Tensor | None = None
 
     def chunks(self, size: int) -> Iterator["FlowInputs"]:
-        """The same inputs with at most `size` kept tokens each, in row-major order; nothing is copied."""
-        places = self.mask.flatten().nonzero().flatten()
-        for own in places.split(size) if len(places) else ():
+        """Yield the same inputs with masks of at most `size` tokens, in row-major order. Latents are not copied."""
+        positions = self.mask.flatten().nonzero().flatten()
+        for chunk in positions.split(size) if len(positions) else ():
             mask = torch.zeros_like(self.mask).flatten()
-            mask[own] = True
+            mask[chunk] = True
             yield replace(self, mask=mask.view_as(self.mask))
 
     def packed(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Target (L, M, D), condition (L, M, D) and image (L, M, D) or None of the kept tokens: float32 constants."""
+        """Return target (L, M, D), condition (L, M, D) and image (L, M, D) or None of the tokens of the mask.
+
+        They are float32 and detached.
+        """
         image = None
         if self.image is not None:
             rows = self.mask.nonzero()[:, 0]
@@ -55,7 +58,7 @@ class FlowInputs:
 
 
 def context_lead(mode: ContextMode, shift: int) -> int:
-    """How many positions before the first response token must be captured."""
+    """Return the number of positions before the first response token that must be captured."""
     return shift if mode == "token_post" else 0
 
 
@@ -69,14 +72,14 @@ def pair_tokens(
         valid: (B, S) bool, False at padding.
         num_response: T.
         mode: how tokens are paired.
-        shift: distance to the partner, at least 1 (ignored by identity).
+        shift: distance to the conditioning token, at least 1 (ignored by identity).
 
     Returns:
-        target (L, B, T, D), condition (L, B, T, D), mask (B, T): True where both ends are real tokens.
+        target (L, B, T, D), condition (L, B, T, D), mask (B, T): True where neither token is padding.
     """
     lead = context_lead(mode, shift)
     missing = num_response + lead - hidden.shape[2]
-    if missing > 0:  # a prompt shorter than the shift: those tokens have no partner
+    if missing > 0:  # the prompt is shorter than the shift, so the first tokens have no conditioning token
         hidden, valid = F.pad(hidden, (0, 0, missing, 0)), F.pad(valid, (missing, 0))
     target, target_valid = hidden[:, :, lead:], valid[:, lead:]
     if mode == "identity":

@@ -1,7 +1,7 @@
-"""Flow matching on latents: the path, the loss, and how far a latent deviates from the flow. Pure functions.
+"""Flow matching on latents: the path, the loss, and the deviation of a latent from the flow. Pure functions.
 
 Letters: L hooked layers, B samples, T response tokens, D hidden width, R noise repeats, M = number of tokens kept by
-the mask. Only those M tokens are ever evaluated: prompt, image and padding tokens cost nothing.
+the mask. The field is evaluated at those M tokens only, not at prompt, image and padding tokens.
 Source: RLFR (arXiv 2510.10201); flow matching (arXiv 2210.02747).
 """
 
@@ -13,14 +13,14 @@ from torch import Tensor
 from rlfr_vlm.flow.pairing import FlowInputs
 
 Field = Callable[..., Tensor]
-# Tokens that are scored together: enough for a matrix product, few enough that memory and caches hold them.
+# Tokens, of all layers, that are scored together: enough for an efficient matrix product, few enough for the caches.
 SCORE_TOKENS = 256
-# Tokens of one backward pass of an online update: while the policy's own graph lives, the field's must not be large.
+# Tokens of one backward pass of an online update: the field's graph is in memory together with the policy's.
 UPDATE_TOKENS = 1024
 
 
 def linear_path(x_1: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """x_t = t * x_1 + (1 - t) * noise; t = 1 is data. `t` must broadcast against `x_1`.
+    """Return x_t = t * x_1 + (1 - t) * noise; t = 1 is data. `t` must broadcast against `x_1`.
 
     >>> linear_path(torch.tensor(4.0), torch.tensor(2.0), torch.tensor(0.25)).item()
     2.5
@@ -29,12 +29,12 @@ def linear_path(x_1: Tensor, noise: Tensor, t: Tensor) -> Tensor:
 
 
 def target_velocity(x_1: Tensor, noise: Tensor) -> Tensor:
-    """u = x_1 - noise, the constant velocity of the linear path."""
+    """Return u = x_1 - noise, the constant velocity of the linear path."""
     return x_1 - noise
 
 
 def deviation_weight(t: float) -> float:
-    """w(t) = t / (1 - t), the weight of a deviation at time t in [0, 1). Source: RLFR, section on flow rewards.
+    """Return w(t) = t / (1 - t), the weight of a deviation at time t in [0, 1). Source: RLFR, flow rewards.
 
     >>> deviation_weight(0.0), deviation_weight(0.5), deviation_weight(0.75)
     (0.0, 1.0, 3.0)
@@ -43,12 +43,12 @@ def deviation_weight(t: float) -> float:
 
 
 def logit_normal(shape: Sequence[int], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
-    """t = sigmoid(z), z ~ N(0, 1): times that dwell in the middle of [0, 1]."""
+    """Draw t = sigmoid(z) with z ~ N(0, 1): times in [0, 1], most of them near the middle."""
     return torch.sigmoid(standard_normal(shape, device, generator))
 
 
 def standard_normal(shape: Sequence[int], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
-    """Normal noise drawn on the generator's own device, so that a CPU generator reproduces a run on any device."""
+    """Draw normal noise on the generator's device, so that a CPU generator gives the same noise on any device."""
     source = generator.device if generator is not None else device
     return torch.randn(*shape, device=source, generator=generator, dtype=torch.float32).to(device)
 
@@ -62,12 +62,12 @@ def token_flow_losses(
     noise: Tensor | None = None,
     t: Tensor | None = None,
 ) -> Tensor:
-    """Flow-matching loss of each kept token: mean over D of (v(x_t, t, cond, layer) - u)^2.
+    """Return the flow-matching loss of each kept token: the mean over D of (v(x_t, t, cond, layer) - u)^2.
 
     Args:
         field: the velocity network.
         inputs: target and condition latents; both are treated as constants.
-        noise_repeats: R, copies of each token, each with its own noise and time.
+        noise_repeats: R, copies of each token with different noise and times.
         generator: source of noise and times, for reproducibility.
         noise: (R, L, M, D), instead of drawing.
         t: (R, L, M) in [0, 1], instead of drawing logit-normal times.
@@ -85,9 +85,12 @@ def token_flow_losses(
 
 
 def flow_matching_loss(field: Field, inputs: FlowInputs, **draw: object) -> Tensor:
-    """Loss (L,) of each layer: the mean of `token_flow_losses` over tokens and repeats; 0 where no token is kept.
+    """Return the loss (L,) of each layer: the mean of `token_flow_losses` over tokens and repeats.
 
-    Accepts the keyword arguments of `token_flow_losses`. The training loss is the mean over layers.
+    It is 0 if no token is kept. The training loss is its mean over layers.
+
+    Args:
+        draw: keyword arguments of `token_flow_losses`.
     """
     losses = token_flow_losses(field, inputs, **draw)  # type: ignore[arg-type]
     return losses.sum(dim=(0, 2)) / max(losses.shape[0] * losses.shape[2], 1)
@@ -102,15 +105,15 @@ def layer_deviations(
     noise: Tensor | None = None,
     tokens_at_once: int = SCORE_TOKENS,
 ) -> Tensor:
-    """Weighted deviation of each token from the flow, per timestep and layer.
+    """Return the weighted deviation of each token from the flow, per timestep and layer.
 
-    `deviation_weight(t)` * mean over D of (v - u)^2 (RLFR, section on flow rewards). One draw of noise
-    serves all timesteps.
+    It is `deviation_weight(t)` * mean over D of (v - u)^2 (RLFR, section on flow rewards). All timesteps use the same
+    noise.
 
     Args:
         timesteps: rewarding timesteps in [0, 1); RLFR uses 0.8.
         noise: (L, M, D), instead of drawing.
-        tokens_at_once: of all layers; memory is that of so many, whatever the number of tokens.
+        tokens_at_once: tokens of one evaluation of the field, in all layers; bounds the memory.
 
     Returns:
         (number of timesteps, L, B, T) float32, 0 at tokens outside `inputs.mask`.
@@ -119,9 +122,9 @@ def layer_deviations(
         raise ValueError(f"timesteps must lie in [0, 1), got {list(timesteps)}")
     shape = (len(timesteps), inputs.target.shape[0], *inputs.mask.shape)
     deviations = inputs.target.new_zeros(shape, dtype=torch.float32)
-    for number, part in enumerate(inputs.chunks(tokens_at_once)):
-        own = None if noise is None else noise[:, number * tokens_at_once :][:, :tokens_at_once]
-        deviations[:, :, part.mask] = _chunk_deviations(field, part, timesteps, generator, own)
+    for number, chunk in enumerate(inputs.chunks(tokens_at_once)):
+        chunk_noise = None if noise is None else noise[:, number * tokens_at_once :][:, :tokens_at_once]
+        deviations[:, :, chunk.mask] = _chunk_deviations(field, chunk, timesteps, generator, chunk_noise)
     return deviations
 
 
@@ -132,7 +135,7 @@ def _chunk_deviations(
     generator: torch.Generator | None,
     noise: Tensor | None,
 ) -> Tensor:
-    """(number of timesteps, L, M) of the M kept tokens."""
+    """Return the deviations (number of timesteps, L, M) of the M kept tokens."""
     target, cond, image = inputs.packed()
     noise = standard_normal(target.shape, target.device, generator) if noise is None else noise
     velocity_true = target_velocity(target, noise)
@@ -153,5 +156,5 @@ def velocity_deviation(
     generator: torch.Generator | None = None,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Score (B, T) of each token: the mean of `layer_deviations` over layers and timesteps."""
+    """Return the score (B, T) of each token: the mean of `layer_deviations` over layers and timesteps."""
     return layer_deviations(field, inputs, timesteps, generator=generator, noise=noise).mean(dim=(0, 1))

@@ -1,15 +1,16 @@
-"""What a field was fitted on, stored beside its weights, and whether it fits a policy."""
+"""The specification of a field, stored beside its weights, and checks that a field fits a policy."""
 
 import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.flow.pairing import CONTEXT_MODES, ContextMode, FlowInputs, pair_tokens
 from rlfr_vlm.provenance import short_hash
 
@@ -17,7 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_layers(percentiles: Sequence[float], num_layers: int) -> tuple[int, ...]:
-    """Decoder blocks, counted from 1, at the given shares of the depth: round(p * num_layers), at least 1.
+    """Return the decoder blocks, counted from 1, at shares p of the depth: round(p * num_layers), at least 1.
+
+    Raises:
+        UserError: a share is outside (0, 1], there is none, or two of them give the same block.
 
     >>> resolve_layers((0.25, 0.5, 0.75), 36)
     (9, 18, 27)
@@ -36,10 +40,26 @@ def resolve_layers(percentiles: Sequence[float], num_layers: int) -> tuple[int, 
     return indices
 
 
-def policy_config_hash(text_config: Any) -> str:
-    """Short hash of the sizes that define the language tower, equal for every checkpoint of one architecture."""
-    names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-             "intermediate_size", "vocab_size", "rms_norm_eps", "tie_word_embeddings")  # fmt: skip
+class TextConfig(Protocol):
+    """Sizes of a policy's language tower, as transformers' text configurations have them."""
+
+    hidden_size: int
+    num_hidden_layers: int
+
+
+def policy_config_hash(text_config: TextConfig) -> str:
+    """Return a short hash of the language tower's sizes, which is equal for all checkpoints of one architecture."""
+    names = (
+        "model_type",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "intermediate_size",
+        "vocab_size",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+    )
     sizes = {name: getattr(text_config, name, None) for name in names}
     return short_hash(sizes)
 
@@ -53,13 +73,13 @@ class FlowSpec:
         depth: number of residual blocks.
         num_layers: decoder blocks of the policy.
         layer_percentiles: shares of the depth at which latents are taken.
-        layer_indices: the blocks they resolve to, counted from 1.
-        context_mode, shift: how tokens are paired (see `rlfr_vlm.flow.pairing`).
+        layer_indices: decoder blocks at those shares, counted from 1.
+        context_mode, shift: pairing of the tokens (see `rlfr_vlm.flow.pairing`).
         image_context: whether the field also takes the mean latent of the image tokens.
         eps: RMSNorm epsilon.
-        policy_name, policy_config_hash: the policy the latents came from.
-        data, steps, final_loss: what it was fitted on, for how long, and the held-out loss reached.
-        latent_mean, latent_std: per-layer statistics, when latents are normalised before the field sees them.
+        policy_name, policy_config_hash: the policy that gave the latents.
+        data, steps, final_loss: description of the expert data, training steps, and the final held-out loss.
+        latent_mean, latent_std: per-layer statistics with which latents are normalised; None without normalisation.
     """
 
     hidden_size: int
@@ -83,16 +103,23 @@ class FlowSpec:
         if self.context_mode not in CONTEXT_MODES:
             raise UserError(f"Unknown context mode {self.context_mode!r}; choose one of {', '.join(CONTEXT_MODES)}.")
         if self.shift < 1:
-            raise UserError(f"shift is {self.shift}; a token's partner is at least 1 away. Set shift to 1 or more.")
+            raise UserError(
+                f"shift is {self.shift}; the conditioning token is at least 1 away. Set shift to 1 or more."
+            )
         for name in ("layer_percentiles", "layer_indices", "latent_mean", "latent_std"):
             value = getattr(self, name)
             setattr(self, name, None if value is None else tuple(value))
 
     @classmethod
     def for_policy(
-        cls, text_config: Any, policy_name: str, depth: int, percentiles: Sequence[float], **others: Any
+        cls, text_config: TextConfig, policy_name: str, depth: int, percentiles: Sequence[float], **fields: Any
     ) -> "FlowSpec":
-        """The spec of a new field for a policy with this text config."""
+        """Return the spec of a new field for a policy with this text config.
+
+        Args:
+            percentiles: shares of the depth at which latents are taken.
+            fields: further attributes of the spec.
+        """
         return cls(
             hidden_size=text_config.hidden_size,
             depth=depth,
@@ -102,24 +129,24 @@ class FlowSpec:
             eps=getattr(text_config, "rms_norm_eps", 1e-6),
             policy_name=policy_name,
             policy_config_hash=policy_config_hash(text_config),
-            **others,
+            **fields,
         )
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "FlowSpec":
-        known = {f.name for f in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
+    def from_dict(cls, values: JsonObject) -> "FlowSpec":
+        names = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - names):
             raise UserError(f"The flow spec has unknown entries: {', '.join(unknown)}. It may need a newer rlfr-vlm.")
         try:
             return cls(**values)
         except TypeError as error:
             raise UserError(f"The flow spec is incomplete: {error}.") from None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return dataclasses.asdict(self)
 
     def inputs(self, hidden: Tensor, valid: Tensor, num_response: int, image: Tensor | None = None) -> FlowInputs:
-        """Normalise captured latents if the field wants it, and pair them.
+        """Pair captured latents, after normalising them if the spec has statistics.
 
         Args:
             hidden: (L, B, S, D) captured latents (see `rlfr_vlm.models.latents`).
@@ -141,16 +168,16 @@ class FlowSpec:
         return (latents.float() - mean) / std
 
 
-def check_fits_policy(spec: FlowSpec, text_config: Any, policy_name: str, has_vision: bool = True) -> None:
+def check_fits_policy(spec: FlowSpec, text_config: TextConfig, policy_name: str, has_vision: bool = True) -> None:
     """Refuse a field that cannot have been fitted on this policy.
 
     Args:
-        has_vision: whether the policy takes images; a field with image context needs that.
+        has_vision: whether the policy takes images, as a field with image context needs.
 
     Raises:
-        UserError: naming the field's side and the policy's side of each difference.
+        UserError: names the values of the field and of the policy that differ.
     """
-    sides = [
+    pairs = [
         ("hidden width", spec.hidden_size, text_config.hidden_size),
         ("number of layers", spec.num_layers, text_config.num_hidden_layers),
         (
@@ -159,7 +186,7 @@ def check_fits_policy(spec: FlowSpec, text_config: Any, policy_name: str, has_vi
             list(resolve_layers(spec.layer_percentiles, text_config.num_hidden_layers)),
         ),
     ]
-    differences = [f"{what}: field {ours}, policy {theirs}" for what, ours, theirs in sides if ours != theirs]
+    differences = [f"{name}: field {field}, policy {policy}" for name, field, policy in pairs if field != policy]
     if differences:
         raise UserError(
             f"The flow field was fitted on {spec.policy_name or 'another policy'} and does not fit {policy_name}: "
@@ -172,12 +199,18 @@ def check_fits_policy(spec: FlowSpec, text_config: Any, policy_name: str, has_vi
     if spec.policy_config_hash and spec.policy_config_hash != policy_config_hash(text_config):
         logger.warning(
             "The flow field was fitted on %s, whose architecture differs from %s in something besides width and "
-            "depth; its deviations may mean little here.", spec.policy_name, policy_name,
-        )  # fmt: skip
+            "depth; its deviations may mean little here.",
+            spec.policy_name,
+            policy_name,
+        )
 
 
 def check_context(spec: FlowSpec, mode: str, shift: int) -> None:
-    """Refuse to score with another pairing than the field was fitted with (RLFR's release does just that)."""
+    """Refuse to score with a pairing that the field was not fitted with, as RLFR's release does without notice.
+
+    Raises:
+        UserError: mode or shift differ.
+    """
     if (spec.context_mode, spec.shift) != (mode, shift):
         raise UserError(
             f"The flow field was fitted with context {spec.context_mode} (shift {spec.shift}), the configuration asks "
@@ -186,13 +219,22 @@ def check_context(spec: FlowSpec, mode: str, shift: int) -> None:
         )
 
 
-def check_same_field(ours: FlowSpec, saved: FlowSpec, where: str) -> None:
-    """Refuse to continue a field from a checkpoint of another one."""
+def check_same_field(current: FlowSpec, saved: FlowSpec, where: str) -> None:
+    """Refuse to continue a field from the checkpoint of a different field.
+
+    Args:
+        current: spec of the run's field.
+        saved: spec in the checkpoint.
+        where: name of the checkpoint, for the message.
+
+    Raises:
+        UserError: names the values that differ.
+    """
     names = ("hidden_size", "depth", "num_layers", "layer_indices", "context_mode", "shift", "image_context")
     differences = [
-        f"{name}: here {getattr(ours, name)}, checkpoint {getattr(saved, name)}"
+        f"{name}: here {getattr(current, name)}, checkpoint {getattr(saved, name)}"
         for name in names
-        if getattr(ours, name) != getattr(saved, name)
+        if getattr(current, name) != getattr(saved, name)
     ]
     if differences:
         raise UserError(

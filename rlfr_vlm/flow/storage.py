@@ -17,20 +17,20 @@ from rlfr_vlm.flow.spec import FlowSpec
 
 WEIGHTS_FILE = "flow.safetensors"
 SPEC_FILE = "flow.json"
-FIELD_FOLDER = "flow"  # where fitting, training and checkpoints put the field inside their own folder
+FIELD_FOLDER = "flow"  # folder of the field inside an output folder or a checkpoint
 RELEASED_FILE = "flow_model.bin"
 RELEASED_PREFIX = "model."
-# Constants that the release stores among the weights; ours are computed.
+# Constants that the release stores among the weights; this package computes them.
 RELEASED_CONSTANTS = ("time_embed.freqs", "layer_embed.freqs")
 
 
 def build_field(spec: FlowSpec) -> VelocityField:
-    """A new, untrained field for `spec`."""
+    """Build a new, untrained field for `spec`."""
     return VelocityField(spec.hidden_size, spec.depth, eps=spec.eps, image_context=spec.image_context)
 
 
 def save_field(directory: str | Path, field: VelocityField, spec: FlowSpec) -> None:
-    """Write weights and spec into `directory`, replacing what is there in one step."""
+    """Write weights and spec into `directory`; a field that is there is replaced atomically."""
     from safetensors.torch import save_file
 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in field.state_dict().items()}
@@ -40,10 +40,14 @@ def save_field(directory: str | Path, field: VelocityField, spec: FlowSpec) -> N
 
 
 def load_field(path: str | Path, spec: FlowSpec | None = None) -> tuple[VelocityField, FlowSpec]:
-    """Load a field: its folder, an output folder or checkpoint that has one, or a weights file and its `spec`.
+    """Load a field and its spec.
+
+    Args:
+        path: folder of the field, an output folder or checkpoint that has one, or a weights file.
+        spec: needed for a weights file; None reads the spec beside the weights.
 
     Raises:
-        UserError: nothing is there, the spec is missing, or weights and spec disagree. Never ignored.
+        UserError: nothing is there, the spec is missing, or weights and spec disagree.
     """
     path = Path(path)
     if not path.exists():
@@ -86,13 +90,13 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"Cannot read the flow weights {path}: {reason}") from None
     names = [name.removeprefix(RELEASED_PREFIX) for name in weights]
-    return {name: weight for name, weight in zip(names, weights.values(), strict=True)
-            if name not in RELEASED_CONSTANTS}  # fmt: skip
+    named = zip(names, weights.values(), strict=True)
+    return {name: weight for name, weight in named if name not in RELEASED_CONSTANTS}
 
 
 def _load_weights(field: VelocityField, weights: dict[str, Tensor], path: Path, spec: FlowSpec) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in field.state_dict().items()}
-    # A field without image context may be continued with it: the new projection starts at zero.
+    # A field fitted without image context can be continued with it: the new projection starts at zero.
     optional = {"image_embed.weight"} if spec.image_context else set()
     problems = [f"missing {name}" for name in expected if name not in weights and name not in optional]
     problems += [f"unexpected {name}" for name in weights if name not in expected]

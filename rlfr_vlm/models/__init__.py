@@ -1,11 +1,16 @@
 """Model families, and which of them a policy or a processor belongs to."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.models.family import ModelFamily
 from rlfr_vlm.models.qwen_vl import QwenVLFamily
 from rlfr_vlm.models.text import TextFamily
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rlfr_vlm.data.encode import ProcessingClass
 
 TEXT = TextFamily()
 FAMILIES: tuple[ModelFamily, ...] = (TEXT, QwenVLFamily())
@@ -14,7 +19,7 @@ VISION_TOKENS = tuple(dict.fromkeys(token for family in FAMILIES for token in fa
 __all__ = ["FAMILIES", "TEXT", "VISION_TOKENS", "ModelFamily", "family_of", "family_of_processor"]
 
 
-def family_of(model: Any) -> ModelFamily:
+def family_of(model: "nn.Module") -> ModelFamily:
     """The family of a policy, however it is wrapped.
 
     Raises:
@@ -34,7 +39,7 @@ def family_of(model: Any) -> ModelFamily:
     )
 
 
-def family_of_processor(processing_class: Any) -> ModelFamily:
+def family_of_processor(processing_class: "ProcessingClass") -> ModelFamily:
     """The family of a processor; a plain tokenizer belongs to the text-only policies.
 
     Raises:

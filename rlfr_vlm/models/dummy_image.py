@@ -6,12 +6,17 @@ other ranks waiting for ever. With a trained tower, a rank without a gradient ma
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor, nn
 
 from rlfr_vlm.models import family_of
 from rlfr_vlm.models.towers import find_vision_tower, unwrap
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ForwardArguments: TypeAlias = dict[str, Any]  # keyword arguments of a model's forward method
 
 
 @contextmanager
@@ -26,13 +31,15 @@ def without_missing_images(policy: nn.Module, dummy: bool) -> Iterator[None]:
             embedding, where it runs for real images too, so that all ranks gather weights in the same order.
     """
     family, tower = family_of(policy), find_vision_tower(policy)
-    model: Any = unwrap(policy)
+    model: PreTrainedModel = unwrap(policy)
     if tower is None:
         yield
         return
     is_text_only = False
 
-    def drop_empty_images(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def drop_empty_images(
+        _module: nn.Module, args: tuple[Tensor, ...], kwargs: ForwardArguments
+    ) -> tuple[tuple[Tensor, ...], ForwardArguments]:
         nonlocal is_text_only
         pixels, cache = kwargs.get(family.image_keys[0]), kwargs.get("past_key_values")
         is_decoding = cache is not None and cache.get_seq_length() > 0  # the images were encoded with the prompt
@@ -41,7 +48,7 @@ def without_missing_images(policy: nn.Module, dummy: bool) -> Iterator[None]:
             kwargs = {**kwargs, **dict.fromkeys(family.image_keys)}
         return args, kwargs
 
-    def add_dummy_features(_module: nn.Module, _args: Any, embeddings: Tensor) -> Tensor | None:
+    def add_dummy_features(_module: nn.Module, _args: tuple[Tensor, ...], embeddings: Tensor) -> Tensor | None:
         if not (is_text_only and dummy):
             return None
         features = family.dummy_image_features(tower, embeddings)

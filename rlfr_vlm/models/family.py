@@ -5,14 +5,16 @@ this file shows how to add one.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+    from rlfr_vlm.data.encode import ProcessingClass
 
 
 class ImageGrid(Protocol):
@@ -54,7 +56,7 @@ class ModelFamily:
     vision_tokens: ClassVar[tuple[str, ...]] = ()
     image_keys: ClassVar[tuple[str, ...]] = ()
 
-    def image_token_id(self, config: Any) -> int | None:
+    def image_token_id(self, config: "PreTrainedConfig") -> int | None:
         """Token id that stands in `input_ids` for each image feature; None for a text-only policy."""
         return None
 
@@ -79,11 +81,11 @@ class ModelFamily:
             )
         return ids
 
-    def image_grid(self, processing_class: Any) -> ImageGrid | None:
+    def image_grid(self, processing_class: "ProcessingClass") -> ImageGrid | None:
         """Image-token arithmetic of a processor; None for a text-only policy."""
         return None
 
-    def image_token_counts(self, batch: Mapping[str, Any], processing_class: Any) -> list[int]:
+    def image_token_counts(self, batch: Mapping[str, "Tensor"], processing_class: "ProcessingClass") -> list[int]:
         """Number of image tokens of each image of a batch, in order.
 
         Args:

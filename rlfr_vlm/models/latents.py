@@ -1,8 +1,8 @@
 """Capture the latents of a policy's language tower: the raw outputs of chosen decoder blocks at chosen positions.
 
-Hooks exist only inside `capture_latents`; they slice and copy within the forward pass, so prompt, image and padding
-positions are never stored. Close the context before backward: under gradient checkpointing the blocks run again
-there, and a hook left on would fire again.
+Hooks exist only inside `capture_latents`. They slice and copy within the forward pass, so that prompt, image and
+padding positions are not stored. Close the context before the backward pass: gradient checkpointing runs the blocks
+again there, and the hooks would record them twice.
 
 Letters: L captured layers, B samples, P sequence length, S captured positions (the last S), D hidden width.
 """
@@ -32,7 +32,7 @@ class Latents:
 
 
 class _Recorder:
-    """Collects one row chunk at a time and hands it on when the last hooked block has run."""
+    """Collects the latents of one chunk of rows, and passes them to `consume` after the last hooked block."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class _Recorder:
         # Blocks of older transformers releases return a tuple.
         hidden = (output[0] if isinstance(output, tuple) else output).detach()
         chunk = slice(self.start, self.start + hidden.shape[0])
-        wanted = slice(None) if self.rows is None else self.rows[chunk].to(hidden.device)
+        selected = slice(None) if self.rows is None else self.rows[chunk].to(hidden.device)
         # Copy, or the slice would keep the whole (B, P, D) tensor alive.
-        self.hidden.append(hidden[:, -self.last :][wanted].clone())
+        self.hidden.append(hidden[:, -self.last :][selected].clone())
         if self.image_mask is not None:
-            self.image.append(image_mean(hidden, self.image_mask[chunk].to(hidden.device))[wanted])
+            self.image.append(image_mean(hidden, self.image_mask[chunk].to(hidden.device))[selected])
         if len(self.hidden) == self.num_layers:
             latents = Latents(torch.stack(self.hidden), torch.stack(self.image) if self.image else None)
             first, self.start = self.start, chunk.stop
@@ -68,7 +68,7 @@ class _Recorder:
 
 
 def image_mean(hidden: Tensor, image_mask: Tensor) -> Tensor:
-    """Mean latent (B, D) of `hidden` (B, P, D) over the True positions of `image_mask` (B, P); 0 for text rows."""
+    """Return the mean (B, D) of `hidden` (B, P, D) over the True positions of `image_mask` (B, P); 0 without any."""
     weights = image_mask.to(hidden.dtype)
     return torch.einsum("bp,bpd->bd", weights, hidden) / weights.sum(dim=1, keepdim=True).clamp(min=1)
 
@@ -83,21 +83,21 @@ def capture_latents(
     image_mask: Tensor | None = None,
     consume: Callable[[int, Latents], None] | None = None,
 ) -> Iterator[list[Latents]]:
-    """Capture the outputs of decoder blocks during the forward passes run inside the block.
+    """Capture the outputs of decoder blocks during forward passes inside the context.
 
-    The forward passes may go through one batch in several chunks of rows, in order.
+    A batch may be passed in several chunks of rows, in order.
 
     Args:
         model: the policy, wrapped or not.
         layers: blocks, counted from 1, in increasing order.
-        last: S, how many of the last positions to keep.
+        last: S, the number of last positions to keep.
         rows: (B,) bool, keep only these rows of the batch.
-        image_mask: (B, P) bool, True at image tokens; asks for their mean latent as well.
-        consume: called with (index of the chunk's first row, latents) instead of storing, so that memory stays that
-            of one chunk.
+        image_mask: (B, P) bool, True at image tokens; their mean latent is captured as well.
+        consume: called with (index of the chunk's first row, latents) instead of storing, so that only one chunk is
+            in memory.
 
     Yields:
-        The list that fills with one `Latents` per forward pass (empty with `consume`).
+        A list to which each forward pass appends one `Latents` (empty with `consume`).
     """
     stored: list[Latents] = []
     blocks = find_language_tower(model).layers
@@ -116,8 +116,8 @@ def capture_latents(
 def only_first_blocks(model: nn.Module, depth: int) -> Iterator[nn.Module]:
     """Yield the policy's backbone (no LM head), whose language tower stops after block `depth`.
 
-    A forward pass inside the block costs nothing beyond the deepest hooked layer. Its final output is meaningless;
-    only captured latents are.
+    A forward pass inside the context ends at the deepest hooked block. Use the captured latents only: the output of
+    the backbone has no meaning.
     """
     tower = find_language_tower(model)
     blocks = tower.layers

@@ -7,7 +7,7 @@ width (`image_grid_thw`, (images, 3)).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.models.family import ModelFamily
@@ -15,6 +15,9 @@ from rlfr_vlm.models.family import ModelFamily
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
+    from transformers import PreTrainedConfig
+
+    from rlfr_vlm.data.encode import ProcessingClass
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,10 @@ class QwenVLFamily(ModelFamily):
     vision_tokens = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
     image_keys = ("pixel_values", "image_grid_thw")
 
-    def image_token_id(self, config: Any) -> int | None:
+    def image_token_id(self, config: "PreTrainedConfig") -> int | None:
         return int(config.image_token_id)
 
-    def image_grid(self, processing_class: Any) -> SmartResizeGrid:
+    def image_grid(self, processing_class: "ProcessingClass") -> SmartResizeGrid:
         processor = processing_class.image_processor
         size = getattr(processor, "size", None) or {}
         if "longest_edge" not in size:
@@ -79,7 +82,7 @@ class QwenVLFamily(ModelFamily):
             )
         return SmartResizeGrid(processor.patch_size, processor.merge_size, size["shortest_edge"], size["longest_edge"])
 
-    def image_token_counts(self, batch: Mapping[str, Any], processing_class: Any) -> list[int]:
+    def image_token_counts(self, batch: Mapping[str, "Tensor"], processing_class: "ProcessingClass") -> list[int]:
         merge = processing_class.image_processor.merge_size
         return (batch["image_grid_thw"].prod(dim=1) // merge**2).tolist()
 
@@ -106,7 +109,7 @@ class QwenVLFamily(ModelFamily):
         }
 
 
-def smallest_image(config: Any, like: "Tensor") -> tuple["Tensor", "Tensor"]:
+def smallest_image(config: "PreTrainedConfig", like: "Tensor") -> tuple["Tensor", "Tensor"]:
     """Patches (merge * merge, values of a patch) and grid (1, 3) of a black image that becomes one image token.
 
     Args:

@@ -6,18 +6,23 @@ log-probs. Within a rollout the same image object gives the same features, so th
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from torch import Tensor
 from transformers import BatchFeature
 
 from rlfr_vlm.models import ModelFamily, family_of_processor
 
-Features = dict[str, Tensor]
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
+
+    from rlfr_vlm.data.encode import ProcessingClass
+
+ImageCache: TypeAlias = dict[int, tuple[object, dict[str, Tensor]]]  # id of an image -> the image and its features
 
 
 @contextmanager
-def images_processed_once(processing_class: Any) -> Iterator[None]:
+def images_processed_once(processing_class: "ProcessingClass") -> Iterator[None]:
     """Cache the image processor's output per image object while the context is open.
 
     Processors of families that cannot split a batch of images (`ModelFamily.split_images`) are left as they are.
@@ -28,9 +33,9 @@ def images_processed_once(processing_class: Any) -> Iterator[None]:
         return
     processor = processing_class.image_processor
     original_class = type(processor)
-    cache: dict[int, tuple[Any, Features]] = {}
+    cache: ImageCache = {}
 
-    def call(self: Any, images: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def call(self: "BaseImageProcessor", images: object = None, *args: object, **kwargs: object) -> BatchFeature:
         flat = _flatten(images)
         returns_torch = kwargs.get("return_tensors") in (None, "pt")  # Qwen's returns torch tensors for both
         if args or kwargs.get("videos") is not None or not returns_torch or not flat:
@@ -46,7 +51,7 @@ def images_processed_once(processing_class: Any) -> Iterator[None]:
         processor.__class__ = original_class
 
 
-def _flatten(images: Any) -> list[Any]:
+def _flatten(images: object) -> list[object]:
     """Images of a batch in order, from None, one image, or nested lists as TRL and transformers pass them."""
     if images is None:
         return []
@@ -57,17 +62,17 @@ def _flatten(images: Any) -> list[Any]:
 
 def _assemble(
     family: ModelFamily,
-    images: list[Any],
-    cache: dict[int, tuple[Any, Features]],
-    process: Callable[[list[Any]], BatchFeature],
+    images: list[object],
+    cache: ImageCache,
+    process: Callable[[list[object]], BatchFeature],
 ) -> BatchFeature:
-    """What `process` would return for all images, calling it only for images that are not in the cache."""
+    """Return the result of `process` for all images, calling it only for images that are not in the cache."""
     new = list({id(image): image for image in images if id(image) not in cache}.values())
     if new:
         features = process(new)
         split = family.split_images(features)
         if split is None:
             return process(images)
-        for image, own_features in zip(new, split, strict=True):
-            cache[id(image)] = (image, own_features)  # a reference keeps the image's id from being used again
+        for image, image_features in zip(new, split, strict=True):
+            cache[id(image)] = (image, image_features)  # a reference keeps the image's id from being used again
     return BatchFeature(data=family.join_images([cache[id(image)][1] for image in images]))

@@ -1,12 +1,15 @@
 """Find the language tower and the vision tower of a policy, however it is wrapped."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.models import family_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass
@@ -14,7 +17,7 @@ class LanguageTower:
     """The module whose `layers` are the decoder blocks, and the config that describes it."""
 
     module: nn.Module
-    config: Any
+    config: "PreTrainedConfig"
     name: str
 
     @property

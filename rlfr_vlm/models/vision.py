@@ -1,6 +1,6 @@
 """Freeze the vision tower, and make it impossible to sample vision tokens."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -9,6 +9,9 @@ from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.models import family_of
 from rlfr_vlm.models.towers import find_vision_tower, unwrap
+
+if TYPE_CHECKING:
+    from rlfr_vlm.data.encode import ProcessingClass
 
 # exp(BANNED_LOGIT) is exactly 0 in every float type, and 0 * BANNED_LOGIT stays 0 where 0 * -inf would be NaN.
 BANNED_LOGIT = -1e4
@@ -23,7 +26,7 @@ def freeze_vision_tower(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in tower.parameters())
 
 
-def vision_token_ids(model: nn.Module, processing_class: Any) -> list[int]:
+def vision_token_ids(model: nn.Module, processing_class: "ProcessingClass") -> list[int]:
     """Ids of the vision tokens that a policy must not sample; none for a text-only policy.
 
     Raises:
@@ -35,10 +38,10 @@ def vision_token_ids(model: nn.Module, processing_class: Any) -> list[int]:
 def ban_tokens(model: nn.Module, token_ids: list[int]) -> None:
     """Give the LM head a constant bias that makes `token_ids` impossible.
 
-    A policy samples an image placeholder sooner or later, and the next forward pass dies because image tokens and
+    A policy samples an image placeholder sooner or later, and the next forward pass fails because image tokens and
     image features differ in number. The bias acts wherever the head does: in generation, in log-probs and in
-    entropies, so sampling and training see one distribution. It is a buffer outside the state dict: checkpoints and
-    weight syncs do not know it.
+    entropies, so that sampling and training use one distribution. It is a buffer outside the state dict: checkpoints
+    and weight syncs do not contain it.
     """
     head = unwrap(model).get_output_embeddings()  # type: ignore[operator]
     if not token_ids or "bias" in dict(head.named_buffers()):  # nothing to ban, or banned already
@@ -55,13 +58,13 @@ def ban_tokens(model: nn.Module, token_ids: list[int]) -> None:
 
 
 def mark_ban_as_whole(model: nn.Module) -> None:
-    """Tell TRL, which gathers the head's weight and bias from all processes, that the ban is whole on each.
+    """Mark the bias of the ban as not sharded, because TRL gathers the head's weight and bias from all processes.
 
-    It looks for DeepSpeed's mark under ZeRO-3 and asks for `full_tensor` under FSDP2 (read in TRL 1.16.0,
-    `maybe_gather_lm_head_ctx` and `_fused_forward`). Call it when the model has its place.
+    TRL reads DeepSpeed's `ds_status` under ZeRO-3 and calls `full_tensor` under FSDP2 (read in TRL 1.16.0,
+    `maybe_gather_lm_head_ctx` and `_fused_forward`). Call this function when the model is on its device and sharded.
     """
-    head: Any = unwrap(model).get_output_embeddings()  # type: ignore[operator]
-    bias: Any = dict(head.named_buffers()).get("bias")
+    head = unwrap(model).get_output_embeddings()  # type: ignore[operator]
+    bias = dict(head.named_buffers()).get("bias")
     if bias is None:
         return
     bias.data = bias.data.to(head.weight.dtype)  # DeepSpeed casts parameters and leaves buffers

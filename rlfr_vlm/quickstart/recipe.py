@@ -1,8 +1,8 @@
 """Settings of the quick start. Importing this module does not import torch."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from rlfr_vlm.config_file import Settings
 from rlfr_vlm.options import RewardOptions
 from rlfr_vlm.quickstart.warm_start import WarmStartRecipe
 
@@ -40,7 +40,7 @@ class QuickstartRecipe:
             eval_rows=128,
         )
 
-    def fit_arguments(self, output_dir: str, seed: int) -> dict[str, Any]:
+    def fit_arguments(self, output_dir: str, seed: int) -> Settings:
         """Arguments of `FlowFitConfig`."""
         return {
             "output_dir": output_dir,
@@ -56,7 +56,7 @@ class QuickstartRecipe:
             "use_cpu": True,
         }
 
-    def rl_arguments(self, output_dir: str, method: str, seed: int) -> dict[str, Any]:
+    def rl_arguments(self, output_dir: str, method: str, seed: int) -> Settings:
         """Keyword arguments for `RLFRConfig`, equal for all methods except for settings of the method itself."""
         samples = self.rl_prompts * self.rl_generations
         return {

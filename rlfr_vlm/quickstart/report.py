@@ -2,10 +2,10 @@
 
 import platform
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from rlfr_vlm.evaluate import Accuracy
-from rlfr_vlm.files import write_json, write_text
+from rlfr_vlm.files import JsonObject, write_json, write_text
 from rlfr_vlm.provenance import package_versions
 from rlfr_vlm.quickstart.figures import draw_figures
 from rlfr_vlm.quickstart.run import QuickstartResult
@@ -72,7 +72,7 @@ def _flow_lines(result: QuickstartResult) -> list[str]:
         f"{held['eval_zero_predictor_loss']:.3f}."
     ]
     for statistic, values in result.auc.items():
-        if values["auc"] is None:
+        if values["auc"] is None or values["ci95"] is None:
             lines.append(
                 f"AUC of {statistic} deviation: undefined, the base policy's answers are all right or all wrong."
             )
@@ -123,7 +123,7 @@ def _time_lines(result: QuickstartResult) -> list[str]:
     return [f"Time: {stages}{cached}. Peak memory {result.peak_rss_mb:.0f} MB."]
 
 
-def summary(result: QuickstartResult) -> dict[str, Any]:
+def summary(result: QuickstartResult) -> JsonObject:
     """Content of `summary.json`. `runs` has the results of the first seed, `seeds` those of all."""
     first = result.seeds[0]
     runs = {"base": _to_dict(result.base)} | {m: _to_dict(result.trained[first][m]) for m in result.methods}
@@ -150,5 +150,5 @@ def summary(result: QuickstartResult) -> dict[str, Any]:
     }
 
 
-def _to_dict(scores: dict[str, Accuracy]) -> dict[str, Any]:
+def _to_dict(scores: dict[str, Accuracy]) -> JsonObject:
     return {mode: score.to_dict() for mode, score in scores.items()}

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlfr_vlm.config_file import write_resolved
 from rlfr_vlm.data.load import load_rows
 from rlfr_vlm.data.rows import Row
-from rlfr_vlm.deviation import ResponseDeviation, correctness_auc, response_deviations
+from rlfr_vlm.deviation import AucRow, ResponseDeviation, correctness_auc, response_deviations
 from rlfr_vlm.evaluate import Accuracy, Response, respond
 from rlfr_vlm.flow import FlowSpec, VelocityField
 from rlfr_vlm.options import HeldOutOptions, reward_names
@@ -50,7 +50,7 @@ class QuickstartResult:
     trained: dict[int, dict[str, dict[str, Accuracy]]] = field(default_factory=dict)
     history: dict[int, dict[str, list[LoggedStep]]] = field(default_factory=dict)
     held_out: dict[str, float] = field(default_factory=dict)
-    auc: dict[str, dict[str, Any]] = field(default_factory=dict)
+    auc: dict[str, AucRow] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     responses: list[Response] = field(default_factory=list)
     deviations: list[ResponseDeviation] = field(default_factory=list)

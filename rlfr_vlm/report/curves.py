@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rlfr_vlm.report.read_run import JsonObject, Run, names_of
+from rlfr_vlm.files import JsonObject
+from rlfr_vlm.report.read_run import Run, names_of
 
 
 @dataclass(frozen=True)

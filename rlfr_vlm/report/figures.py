@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlfr_vlm.files import write_bytes
+from rlfr_vlm.files import JsonObject, write_bytes
 from rlfr_vlm.page.figures import COLOURS, INKS, encoded, plain, recolour
-from rlfr_vlm.report.read_run import JsonObject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.report.curves import metric_by_step
-from rlfr_vlm.report.read_run import SEEDS_AND_PLACES, JsonObject, Run
+from rlfr_vlm.report.read_run import SEEDS_AND_PLACES, Run
 
 # Settings that are shown as facts or derived from other settings.
 SHOWN_ELSEWHERE = SEEDS_AND_PLACES | {

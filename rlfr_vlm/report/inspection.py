@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.deviation import ResponseDeviation
 from rlfr_vlm.evaluate import Accuracy, Response
-from rlfr_vlm.files import write_bytes, write_json, write_text
+from rlfr_vlm.files import JsonObject, write_bytes, write_json, write_text
 from rlfr_vlm.flow import FlowSpec
 from rlfr_vlm.options import FlowOptions
 from rlfr_vlm.page.figures import encoded, for_both_schemes
 from rlfr_vlm.page.html import render
 from rlfr_vlm.report.figures import deviation_map, quantile_figure, timestep_figure
-from rlfr_vlm.report.read_run import JsonObject, Run
+from rlfr_vlm.report.read_run import Run
 from rlfr_vlm.report.rollouts import RolloutPage, describe_runs
 from rlfr_vlm.report.run_report import SCRIPTS, page_footer, quantile_plot
 from rlfr_vlm.report.separation import ALL_LAYERS, auc_table, norm_table, timestep_table

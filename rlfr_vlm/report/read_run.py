@@ -4,15 +4,13 @@ import json
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import yaml
 
 from rlfr_vlm.errors import UserError, nearest
-from rlfr_vlm.files import distinct_names
+from rlfr_vlm.files import JsonObject, distinct_names
 from rlfr_vlm.trainer.records.alerts import Alert, read_alerts
 
-JsonObject: TypeAlias = dict[str, Any]
 # Names used by the trainer, repeated here so that reading a run does not import it.
 METRICS_FILE, RUN_FILE, CONFIG_FILE = "metrics.jsonl", "run.json", "config.yaml"
 ROLLOUTS = "rollouts/rank*.jsonl"

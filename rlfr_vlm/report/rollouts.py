@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.page.thumbnails import PageImages
-from rlfr_vlm.report.read_run import JsonObject, Run, names_of
+from rlfr_vlm.report.read_run import Run, names_of
 from rlfr_vlm.report.token_text import TokenDecoder, token_class, token_classes
 from rlfr_vlm.trainer.records.rollout_log import unpack_array
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlfr_vlm import __version__
-from rlfr_vlm.files import write_bytes, write_text
+from rlfr_vlm.files import JsonObject, write_bytes, write_text
 from rlfr_vlm.page.figures import encoded, for_both_schemes
 from rlfr_vlm.page.html import render
 from rlfr_vlm.report.curves import charts_of
 from rlfr_vlm.report.figures import quantile_figure, save_curves
 from rlfr_vlm.report.group_choice import choose_groups, total_responses
 from rlfr_vlm.report.header import Verdict, facts_of, settings_of, verdict_of
-from rlfr_vlm.report.read_run import JsonObject, Run, names_of
+from rlfr_vlm.report.read_run import Run, names_of
 from rlfr_vlm.report.rollouts import RolloutPage, describe_runs
 from rlfr_vlm.report.token_text import TokenDecoder, load_tokenizer
 

@@ -9,10 +9,18 @@ import torch
 
 from rlfr_vlm.deviation import AucRow, ResponseDeviation, correctness_auc
 from rlfr_vlm.evaluate import Response
-from rlfr_vlm.report.read_run import JsonObject
+from rlfr_vlm.files import JsonObject
 
-ALL_LAYERS = "all"
+ALL_LAYERS = "all"  # value of `layer` for the mean over layers
 NORM_QUANTILES = (0.05, 0.5, 0.95)
+
+
+class AucTableRow(AucRow):
+    """An `AucRow` with the timestep, the layer and the statistic (`mean` or `max`) that it is measured for."""
+
+    timestep: float
+    layer: int | str
+    statistic: str
 
 
 def auc_table(
@@ -20,24 +28,25 @@ def auc_table(
     responses: Sequence[Response],
     layers: Sequence[int],
     timesteps: Sequence[float],
-) -> list[AucRow]:
+) -> list[AucTableRow]:
     """Rows of `correctness_auc` for each timestep and layer, and for the mean over layers.
 
     The interval is None if the AUC is 0 or 1, or if one side has a single response: it has no width there.
     """
-    table: list[AucRow] = []
+    table: list[AucTableRow] = []
+    choices: list[tuple[int | None, int | str]] = [*enumerate(layers), (None, ALL_LAYERS)]
     for timestep_index, timestep in enumerate(timesteps):
-        for layer_index, layer in [*enumerate(layers), (None, ALL_LAYERS)]:
+        for layer_index, layer in choices:
             selected = [deviation.select(timestep_index, layer_index) for deviation in deviations]
             for statistic, row in correctness_auc(selected, responses).items():
                 has_width = row["auc"] is not None and 0 < row["auc"] < 1 and min(row["n_wrong"], row["n_right"]) > 1
                 interval = row["ci95"] if has_width else None
-                table.append({"timestep": timestep, "layer": layer, "statistic": statistic} | row | {"ci95": interval})
+                table.append({"timestep": timestep, "layer": layer, "statistic": statistic, **row, "ci95": interval})
     return table
 
 
 def timestep_table(
-    deviations: Sequence[ResponseDeviation], timesteps: Sequence[float], table: Sequence[AucRow]
+    deviations: Sequence[ResponseDeviation], timesteps: Sequence[float], table: Sequence[AucTableRow]
 ) -> list[JsonObject]:
     """Per timestep: weight, loss of the field, mean and spread of deviations, and AUC of the mean over layers.
 

@@ -14,17 +14,26 @@ import importlib.util
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from rlfr_vlm.errors import UserError, nearest
 
 Rewards: TypeAlias = list[float | None]
 RewardFunction: TypeAlias = Callable[..., Any]  # returns Rewards, or an awaitable of Rewards if it is async
 CustomFunction: TypeAlias = Callable[..., Any]  # its return value is validated by `wrap`
+RewardArguments: TypeAlias = dict[str, Any]  # the keyword arguments that TRL passes
 TokenValues: TypeAlias = list[list[float] | None]
+
+
+@runtime_checkable
+class Array(Protocol):
+    """A tensor or an array."""
+
+    def tolist(self) -> object: ...
+    def __iter__(self) -> Iterator[object]: ...
 
 
 def is_import_path(name: str) -> bool:
@@ -73,7 +82,7 @@ def wrap(function: CustomFunction, name: str | None = None) -> RewardFunction:
     label: str = name or str(getattr(function, "__name__", "custom"))
     reward: Any  # a function with the attribute token_values
 
-    def scalars(values: object, kwargs: dict[str, Any]) -> Rewards:
+    def scalars(values: object, kwargs: RewardArguments) -> Rewards:
         checked = _check_count(values, kwargs["completion_ids"], label)
         reward.token_values = [_token_values(value) for value in checked]
         for value, ids in zip(reward.token_values, kwargs["completion_ids"], strict=True):
@@ -88,13 +97,13 @@ def wrap(function: CustomFunction, name: str | None = None) -> RewardFunction:
 
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
 
-        async def reward_async(**kwargs: Any) -> Rewards:
+        async def reward_async(**kwargs: object) -> Rewards:
             return scalars(await function(**_with_step(kwargs)), kwargs)
 
         reward = reward_async
     else:
 
-        def reward_sync(**kwargs: Any) -> Rewards:
+        def reward_sync(**kwargs: object) -> Rewards:
             return scalars(function(**_with_step(kwargs)), kwargs)
 
         reward = reward_sync
@@ -103,12 +112,12 @@ def wrap(function: CustomFunction, name: str | None = None) -> RewardFunction:
     return reward
 
 
-def _with_step(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _with_step(kwargs: RewardArguments) -> RewardArguments:
     return {"step": getattr(kwargs.get("trainer_state"), "global_step", None), **kwargs}
 
 
-def _check_count(values: Any, completion_ids: Sequence[Sequence[int]], label: str) -> list[object]:
-    checked = list(values) if isinstance(values, Sequence) or hasattr(values, "tolist") else None
+def _check_count(values: object, completion_ids: Sequence[Sequence[int]], label: str) -> list[object]:
+    checked = list(values) if isinstance(values, Sequence | Array) else None
     if checked is None or len(checked) != len(completion_ids):
         returned = f"{len(checked)} values" if checked is not None else type(values).__name__
         raise UserError(
@@ -117,9 +126,9 @@ def _check_count(values: Any, completion_ids: Sequence[Sequence[int]], label: st
     return checked
 
 
-def _token_values(value: Any) -> list[float] | None:
+def _token_values(value: object) -> list[float] | None:
     """Return the per-token values that a function gave for a response; None if it gave something else."""
-    if hasattr(value, "tolist"):
+    if isinstance(value, Array):
         value = value.tolist()
     return [float(part) for part in value] if isinstance(value, list | tuple) else None
 

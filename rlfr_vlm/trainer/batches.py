@@ -16,7 +16,7 @@ from rlfr_vlm.trainer.trl_seams import FLAT_IMAGE_KEYS, PROMPT_KEYS, SEQUENCE_KE
 
 
 def select_rows(batch: Batch, rows: Sequence[int]) -> Batch:
-    """The given rows, images included."""
+    """Return the rows with these indices, images included."""
     split = split_pixel_values_by_grid(batch)
     selected: Batch = {}
     for key, value in split.items():
@@ -36,7 +36,7 @@ def join_batches(batches: Sequence[Batch], pad_token_id: int) -> Batch:
     widest = max(p for p, _ in sizes), max(t for _, t in sizes)
     joined: Batch = {}
     for key in {key: None for split in splits for key in split}:
-        values: list[Any] = [split.get(key) for split in splits]
+        values: list[Any] = [split.get(key) for split in splits]  # tensors or lists, of the same type in all batches
         if isinstance(values[0], list):
             joined[key] = [row for value in values for row in value or []]
         elif isinstance(values[0], Tensor) and values[0].ndim > 0:
@@ -70,7 +70,7 @@ def _with_image_keys(split: Batch, batches: Sequence[Batch]) -> Batch:
 
 
 def _widen(key: str, value: Tensor, size: tuple[int, int], widest: tuple[int, int], fill: int) -> Tensor:
-    """Pad a tensor of rows from its own prompt and response widths to the widest."""
+    """Pad a tensor of rows from the prompt and response widths `size` to the widths `widest`."""
     left, right = widest[0] - size[0], widest[1] - size[1]
     if value.ndim < 2:
         return value

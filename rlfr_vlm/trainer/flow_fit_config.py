@@ -18,7 +18,7 @@ class FlowFitConfig(FitOptions, ResumableArguments, TrainingArguments):
     warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up, as a share of all steps when below 1."})
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW weight decay."})
     num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the expert data."})
-    logging_steps: float = field(default=10, metadata={"help": "Log every so many updates."})
+    logging_steps: float = field(default=10, metadata={"help": "Updates between two logs."})
     # None stands first as in transformers, whose parser depends on the order.
     report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where metrics go."})  # noqa: RUF036
     remove_unused_columns: bool = field(default=False, metadata={"help": "The trainer's collator encodes rows."})

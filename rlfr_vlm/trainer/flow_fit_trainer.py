@@ -9,13 +9,14 @@ Letters: L hooked layers, B samples, T response tokens, M response tokens that h
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlfr_vlm.checkpoint import CompleteCheckpoints
-from rlfr_vlm.data.encode import encode_examples
+from rlfr_vlm.data.encode import Encoded, encode_examples
+from rlfr_vlm.data.rows import Row
 from rlfr_vlm.deviation import flow_inputs_of
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow.pairing import FlowInputs
@@ -28,9 +29,19 @@ from rlfr_vlm.trainer.setup import load_model, prepare_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedModel
+
+    from rlfr_vlm.data.encode import ProcessingClass
 
 TIME_BUCKETS = 5  # of t in [0, 1], in the held-out report
 STATISTICS_ROWS = 256  # rows that a layer's mean and standard deviation are taken over
+
+
+class Collated(TypedDict):
+    """One micro-batch: its encoded rows, None if all were too long, and the number of rows left out as too long."""
+
+    batch: Encoded | None
+    left_out: int
 
 
 def empty_inputs(spec: FlowSpec, device: torch.device) -> FlowInputs:
@@ -51,7 +62,7 @@ class FlowFitTrainer(CompleteCheckpoints):
         eval_dataset: held-out rows; None holds out the last `eval_fraction` of the training rows.
         processing_class: processor or tokenizer; None loads the one of the model.
         spec: of the field; None makes it from `args`. Its `steps` and `final_loss` are filled in.
-        others: further arguments of transformers' `Trainer`, such as `callbacks`.
+        kwargs: further arguments of transformers' `Trainer`, such as `callbacks`.
 
     Raises:
         UserError: the model cannot be loaded, image context is asked of a text-only policy, or no rows are left for
@@ -60,14 +71,14 @@ class FlowFitTrainer(CompleteCheckpoints):
 
     def __init__(
         self,
-        model: Any,
+        model: "PreTrainedModel | str",
         args: FlowFitConfig | None = None,
         train_dataset: "Dataset | None" = None,
         eval_dataset: "Dataset | None" = None,
-        processing_class: Any = None,
+        processing_class: "ProcessingClass | None" = None,
         *,
         spec: FlowSpec | None = None,
-        **others: Any,
+        **kwargs: object,
     ) -> None:
         if isinstance(model, str):
             model, processing_class = load_model(model, processing_class)
@@ -87,23 +98,22 @@ class FlowFitTrainer(CompleteCheckpoints):
             data_collator=self._collate,
             train_dataset=train_dataset,
             eval_dataset=prepare_dataset(eval_dataset, processing_class),
-            **others,
+            **kwargs,
         )
         self.policy.to(args.device)
         if args.flow_normalise:
             self.measure_statistics()
 
-    def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Encode rows. Returns the number of left-out rows too, because this may run in a worker process."""
+    def _collate(self, rows: list[Row]) -> Collated:
+        """Encode rows. The number of left-out rows is returned, because this may run in a worker process."""
         batch = encode_examples(self.encoder, rows)
         limit = self.args.max_length
         if batch.input_ids.shape[1] <= limit:
             return {"batch": batch, "left_out": 0}
         # Padding may make the batch too long; only rows that are too long themselves are left out.
-        kept = [
-            row for row, length in zip(rows, batch.attention_mask.sum(dim=1).tolist(), strict=True) if length <= limit
-        ]
-        return {"batch": encode_examples(self.encoder, kept) if kept else None, "left_out": len(rows) - len(kept)}
+        lengths = batch.attention_mask.sum(dim=1).tolist()
+        short = [row for row, length in zip(rows, lengths, strict=True) if length <= limit]
+        return {"batch": encode_examples(self.encoder, short) if short else None, "left_out": len(rows) - len(short)}
 
     def measure_statistics(self) -> None:
         """Put each layer's mean and standard deviation, over tokens and channels of its raw latents, into the spec."""
@@ -127,8 +137,12 @@ class FlowFitTrainer(CompleteCheckpoints):
         return int(self.accelerator.reduce(torch.tensor(self.left_out, device=self.args.device), reduction="sum"))
 
     def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+        self,
+        model: nn.Module,
+        inputs: Collated,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
         """Mean flow-matching loss over tokens, noise repeats and layers."""
         batch = inputs["batch"]
         self.left_out += inputs["left_out"]
@@ -141,7 +155,7 @@ class FlowFitTrainer(CompleteCheckpoints):
         return losses.sum() / max(losses.numel(), 1)
 
     @torch.no_grad()
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def evaluate(self, *args: object, **kwargs: object) -> dict[str, float]:
         """Held-out loss: overall, per layer, per bucket of t, and of the zero predictor. Same noise every time."""
         self.model.eval()
         generator = torch.Generator(device=self.args.device).manual_seed(self.args.seed)
@@ -176,7 +190,7 @@ class FlowFitTrainer(CompleteCheckpoints):
             sums[row].scatter_add_(1, bucket, values[0].cpu().double())
         return sums
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         self.spec.steps = self.state.global_step
         save_field(
             Path(output_dir or self.args.output_dir) / FIELD_FOLDER,
@@ -184,7 +198,7 @@ class FlowFitTrainer(CompleteCheckpoints):
             self.spec,
         )
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         field, spec = load_field(Path(resume_from_checkpoint) / FIELD_FOLDER)
         check_same_field(self.spec, spec, resume_from_checkpoint)
         self.accelerator.unwrap_model(model or self.model).load_state_dict(field.state_dict())
@@ -192,7 +206,7 @@ class FlowFitTrainer(CompleteCheckpoints):
         self.spec.latent_mean, self.spec.latent_std = spec.latent_mean, spec.latent_std
 
 
-def spec_for(policy: Any, args: FlowFitConfig, policy_name: str = "", data: str = "") -> FlowSpec:
+def spec_for(policy: "PreTrainedModel", args: FlowFitConfig, policy_name: str = "", data: str = "") -> FlowSpec:
     """The spec of a new field for a policy.
 
     Args:

@@ -1,23 +1,28 @@
-"""Which groups of responses to the same prompt teach the policy, and where new prompts come from.
+"""Select the groups of responses that train the policy, and draw new prompts for dropped groups.
 
-A group is judged on its verifiable outcome, or on the spread of its reward before any shaping; dense rewards never
-keep a group alive. Letters: N responses of all processes, B of this one, G = N / group size.
+A group is judged on its verifiable outcome, or on the spread of its reward before any shaping; dense rewards do not
+count. Letters: N responses of all processes, B of this one, G = N / group size.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.options import GroupOptions
 from rlfr_vlm.shaping import group_spread
 
+# Standard deviation of a group's rewards; below it the rewards differ by rounding only.
+FLAT_SPREAD = 1e-4
+# The first rollouts that RLPR's spread filter records, and filters: early spreads are not typical of the run.
+RECORD_FROM, FILTER_FROM = 6, 11
+
 
 def group_kinds(outcome: Tensor, group_size: int, threshold: float) -> dict[str, Tensor]:
-    """(G,) masks of groups whose decided responses are all right, all wrong, or mixed; `undecided` has none decided.
+    """Return (G,) masks of groups by their decided responses: all right, all wrong, mixed, or `undecided` (none).
 
     Args:
         outcome: (N,), NaN where undecided.
@@ -42,13 +47,17 @@ class SpreadFilter:
 
     beta: float
     decay: float
-    record_from: int
-    filter_from: int
+    record_from: int = RECORD_FROM
+    filter_from: int = FILTER_FROM
     rollouts: int = 0
     mean: float | None = None
 
     def keep(self, spread: Tensor, record: bool = True) -> Tensor:
-        """(G,) mask of the groups that stay, after the spreads (G,) of one rollout were recorded."""
+        """Record the spreads (G,) of one rollout, and return the mask (G,) of the groups that are kept.
+
+        Args:
+            record: count this as a rollout; a refill is none.
+        """
         self.rollouts += record
         if record and self.rollouts >= self.record_from:
             now = spread.mean().item()
@@ -60,14 +69,14 @@ class SpreadFilter:
 
 @dataclass
 class PromptStream:
-    """New prompts for dropped groups: a shuffled walk over the data set that remembers where it is."""
+    """New prompts for dropped groups: the rows of the data set in a shuffled order, continued at `position`."""
 
     size: int
     seed: int
     position: int = 0
 
     def take(self, count: int) -> list[int]:
-        """The next `count` row numbers; each pass over the data has its own order."""
+        """Return the next `count` row numbers; each pass over the data has a different order."""
         taken = []
         for _ in range(count):
             generator = torch.Generator().manual_seed(self.seed + self.position // self.size)
@@ -80,11 +89,11 @@ class PromptStream:
 
 @dataclass
 class UndecidedGuard:
-    """Stops a run whose answers the grader cannot decide: its rewards would teach the wrong thing, or nothing.
+    """Stops a run if the grader cannot decide too many of its answers.
 
     Attributes:
         limit: largest share of undecided responses.
-        window: responses that the share is taken over, at least.
+        window: smallest number of responses over which the share is computed.
         counts: undecided and total responses of each rollout in the window.
     """
 
@@ -133,16 +142,14 @@ class GroupSelector:
         self.options = options
         self.group_size = group_size
         self.threshold = threshold
-        self.spread = SpreadFilter(
-            options.spread_beta, options.spread_decay, options.spread_record_from, options.spread_filter_from
-        )
+        self.spread = SpreadFilter(options.spread_beta, options.spread_decay)
         self.stream = PromptStream(dataset_size, seed + 1)
 
     def judge(self, outcome: Tensor, total: Tensor, record: bool = True) -> tuple[Tensor, Tensor, dict[str, float]]:
-        """Which responses the filter keeps, which belong to flat groups, and the shares of each kind of group.
+        """Find the responses that the filter keeps and those of flat groups, and measure the kinds of groups.
 
-        A flat group's outcome advantage would be rounding noise over rounding noise, so it gets none; token rewards
-        still count there. A group that the filter drops gets no advantage of any kind.
+        In a flat group the outcome advantage would be the quotient of two rounding errors, so it gets none; token
+        rewards still count there. A group that the filter drops gets no advantage of any kind.
 
         Args:
             outcome: (N,) outcome reward of all processes, NaN where undecided.
@@ -159,7 +166,7 @@ class GroupSelector:
             keep = kinds["mixed"]
         elif self.options.group_filter == "spread":
             keep = self.spread.keep(spread, record)
-        flat = spread < self.options.group_min_spread
+        flat = spread < FLAT_SPREAD
         metrics = {f"groups/all_{kind}": kinds[kind].float().mean().item() for kind in ("right", "wrong")}
         metrics |= {"groups/mixed": kinds["mixed"].float().mean().item(), "groups/spread": spread.mean().item()}
         metrics |= {"groups/kept": keep.float().mean().item(), "groups/flat": flat.float().mean().item()}
@@ -168,16 +175,16 @@ class GroupSelector:
         return keep.repeat_interleave(self.group_size), flat.repeat_interleave(self.group_size), metrics
 
     def new_prompts(self, count: int, process: int, processes: int) -> Sequence[int]:
-        """Row numbers of `count` new prompts for this process; all processes must ask for the same number."""
+        """Return the row numbers of `count` new prompts for this process; `count` is equal on all processes."""
         taken = self.stream.take(count * processes)
         return taken[process * count : (process + 1) * count]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> JsonObject:
         return {
             "spread": {"rollouts": self.spread.rollouts, "mean": self.spread.mean},
             "position": self.stream.position,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: JsonObject) -> None:
         self.spread.rollouts, self.spread.mean = state["spread"]["rollouts"], state["spread"]["mean"]
         self.stream.position = state["position"]

@@ -9,17 +9,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 
+from rlfr_vlm.data.rows import Row
 from rlfr_vlm.stats import wilson_interval
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
 
+GradeRows: TypeAlias = Callable[[Sequence[Row]], Tensor]
 MODES = ("greedy", "sampled")
 
 
@@ -44,7 +46,7 @@ class VerdictCounts:
 
 def evaluate_held_out(
     dataset: "Dataset",
-    grade_rows: Callable[[Sequence[dict[str, Any]]], Tensor],
+    grade_rows: GradeRows,
     decoding: Callable[[bool], AbstractContextManager[None]],
     *,
     accelerator: "Accelerator",
@@ -94,7 +96,7 @@ def describe_evaluation(metrics: Mapping[str, float], prefix: str = "eval") -> s
 
 def _count_verdicts(
     dataset: "Dataset",
-    grade_rows: Callable[[Sequence[dict[str, Any]]], Tensor],
+    grade_rows: GradeRows,
     accelerator: "Accelerator",
     batch_size: int,
     threshold: float,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +16,16 @@ def run_latent_pass(
     model: nn.Module,
     batch: Batch,
     deepest: int,
-    logprob_pass: Callable[..., Any],
+    logprob_pass: Callable[..., object],
     *,
     batch_size: int,
-    checkpointing_kwargs: dict[str, Any] | None,
+    checkpointing_kwargs: dict[str, object] | None,
     whole_model: bool,
 ) -> None:
     """Run a rollout through TRL's log-prob pass with a model that ends at block `deepest` and has no LM head.
 
-    TRL's own batching slices the images; whoever watches the pass takes the latents.
+    TRL slices the images for each chunk of rows. The latents are captured by the hooks that are registered during
+    the call.
 
     Args:
         model: the policy.
@@ -41,7 +41,7 @@ def run_latent_pass(
         backbone = only_first_blocks(model, deepest)
     with torch.no_grad(), disable_gradient_checkpointing(model, checkpointing_kwargs), backbone as part:
 
-        def shortened(labels: Tensor, fused_lm_head: bool, **model_inputs: Any) -> FusedCausalLMOutput:
+        def shortened(labels: Tensor, fused_lm_head: bool, **model_inputs: object) -> FusedCausalLMOutput:
             part(**model_inputs, use_cache=False)
             return FusedCausalLMOutput(log_probs=torch.zeros_like(labels[:, 1:], dtype=torch.float32))
 

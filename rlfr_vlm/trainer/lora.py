@@ -1,6 +1,6 @@
 """LoRA adapters of the language tower."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -8,8 +8,11 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.models.towers import find_language_tower, unwrap
 from rlfr_vlm.options import ModelOptions
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
-def lora_config(policy: nn.Module, options: ModelOptions) -> Any:
+
+def lora_config(policy: nn.Module, options: ModelOptions) -> "LoraConfig | None":
     """PEFT's configuration of the adapter in the options, or None without one.
 
     Targets are full module names, so that the vision tower and the LM head never get an adapter: flow latents and

@@ -10,14 +10,14 @@ from rlfr_vlm.trainer.trl_seams import PROMPT_KEYS, SEQUENCE_KEYS, Batch
 
 
 def pack_by_length(batches: Sequence[Batch], per_update: int, pad_token_id: int) -> list[Batch]:
-    """The same rows in as many micro-batches, sorted by length within each update.
+    """Return the same rows in the same number of micro-batches, sorted by length within each update.
 
     An update has the same rows as before, so losses that are means over rows (grpo) or over all tokens of an update
     (dapo) change only by rounding.
 
     Args:
         batches: micro-batches of a rollout, in order; equally many rows in each.
-        per_update: how many micro-batches make one update.
+        per_update: number of micro-batches of one update.
     """
     packed: list[Batch] = []
     for first in range(0, len(batches), per_update):

@@ -1,8 +1,7 @@
-"""What one log-prob pass is watched for: deviations of a rollout, or latents and entropies of the loss.
+"""Objects that watch one log-prob pass: for the deviations of a rollout, or for latents and entropies of the loss.
 
-The trainer has one slot for a pass. Whoever is about to cause a log-prob pass puts an object with `watching` and
-`finished` into the slot; the next log-prob pass takes it out. Passes that nobody put anything in for (the reference
-policy, RLPR's probabilities) are not watched.
+The trainer has one slot for such an object. The code that causes a log-prob pass puts the object into the slot, and
+the next log-prob pass takes it out. Other passes (the reference policy, RLPR's probabilities) are not watched.
 
 Letters: L hooked layers, B rows, P sequence length, S captured positions, T response tokens.
 """
@@ -27,19 +26,19 @@ if TYPE_CHECKING:
 
 
 class LogProbPass(Protocol):
-    """What the trainer does around one log-prob pass."""
+    """Object that the trainer calls around one log-prob pass."""
 
     def watching(
         self, model: nn.Module, input_ids: Tensor, attention_mask: Tensor, num_response: int
     ) -> "AbstractContextManager[None]":
-        """Context of the pass; input_ids and attention_mask are (B, P), num_response is T."""
+        """Return the context in which the pass runs; input_ids and attention_mask are (B, P), num_response is T."""
 
     def finished(self, logps: Tensor, entropies: Tensor | None) -> None:
         """Take the result of the pass: log-probs and entropies, (B, T)."""
 
 
 class UnwatchedPass:
-    """A pass that nobody watches."""
+    """Watches nothing."""
 
     @contextmanager
     def watching(
@@ -54,9 +53,9 @@ class UnwatchedPass:
 
 @dataclass
 class ScorePass:
-    """The pass of a rollout: keeps the log-probs, and scores response tokens with the flow field.
+    """Watches the pass of a rollout: keeps the log-probs, and scores response tokens with the flow field.
 
-    Each chunk of rows is scored as soon as its latents exist, so that memory stays that of one chunk.
+    Each chunk of rows is scored as soon as its latents exist, so that only one chunk's latents are in memory.
 
     Attributes:
         flow: the field; None without flow rewards.
@@ -102,9 +101,9 @@ class ScorePass:
 
 @dataclass
 class LossPass:
-    """The pass of the policy loss: captures latents to fit the field on, takes entropies, adds the entropy bonus.
+    """Watches the pass of the policy loss: captures latents for the field's update, and adds the entropy bonus.
 
-    TRL's loss reads the advantages after this pass (read in 1.16.0, under a contract test), so the bonus is put into
+    TRL's loss reads the advantages after this pass (read in 1.16.0, under a contract test), so the bonus is added to
     the batch here.
 
     Attributes:
@@ -129,7 +128,7 @@ class LossPass:
     def watching(
         self, model: nn.Module, input_ids: Tensor, attention_mask: Tensor, num_response: int
     ) -> Iterator[None]:
-        """Capture latents of the wanted rows while the pass runs."""
+        """Capture latents of `rows` while the pass runs."""
         if self.flow is None or self.rows is None or not self.rows.any():
             yield
             return

@@ -1,10 +1,11 @@
 """Dynamic sampling: replace the groups of a rollout that teach nothing with groups of new prompts."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
+from rlfr_vlm.data.rows import Row
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.trainer.batches import join_batches, select_rows
 from rlfr_vlm.trainer.groups import GroupSelector
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def refill_groups(
     batch: Batch,
-    roll_out: Callable[[list[dict[str, Any]]], Batch],
+    roll_out: Callable[[list[Row]], Batch],
     *,
     rounds: int,
     selector: GroupSelector,
@@ -25,10 +26,10 @@ def refill_groups(
     accelerator: "Accelerator",
     pad_token_id: int,
 ) -> tuple[Batch, dict[str, float]]:
-    """Roll out new prompts until all groups may teach, or the rounds are used up.
+    """Roll out new prompts until no group is dropped, or for at most `rounds` rounds.
 
-    All ranks do the same number of rollouts of the same size. A group that cannot be replaced stays, without
-    advantage.
+    All ranks do the same number of rollouts of the same size. A dropped group that cannot be replaced stays in the
+    batch, without advantage.
 
     Args:
         batch: the first rollout, with `keep` (B,).
@@ -69,12 +70,18 @@ def refill_groups(
 
 
 def _groups(batch: Batch, size: int, *, keep: bool) -> list[int]:
-    """Numbers of the groups that are kept, or dropped."""
-    return [number for number, kept in enumerate(batch["keep"][::size].tolist()) if bool(kept) is keep]
+    """Return the numbers of the groups that are kept, or of those that are dropped."""
+    return [number for number, is_kept in enumerate(batch["keep"][::size].tolist()) if bool(is_kept) is keep]
 
 
 def _replace(batch: Batch, fresh: Batch, dropped: list[int], good: list[int], size: int, pad_token_id: int) -> Batch:
-    """Put the good groups of a fresh rollout where groups were dropped."""
+    """Replace dropped groups of a batch by kept groups of a new rollout.
+
+    Args:
+        fresh: the new rollout.
+        dropped, good: numbers of the dropped groups of `batch` and of the kept groups of `fresh`.
+        size: responses of a group.
+    """
     pairs = dict(zip(dropped, good, strict=False))
     if not pairs:
         return batch

@@ -1,8 +1,8 @@
-"""Save and restore what TRL's checkpoints lack: all weights, flow field, group state, order of prompts, the log."""
+"""Save and restore state that TRL's checkpoints lack: all weights, flow field, groups, order of prompts, the log."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,6 +16,11 @@ from rlfr_vlm.trainer.records.rollout_log import RolloutLog
 from rlfr_vlm.trainer.signals.flow import OnlineFlow
 from rlfr_vlm.trainer.trl_seams import GRPOSeams
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
+    from trl.trainer.utils import RepeatSampler
+
 GROUPS_FILE = "groups.json"
 
 
@@ -24,8 +29,8 @@ class ResumableGRPO(CompleteCheckpoints, GRPOSeams):
 
     Attributes:
         flow: the field, or None.
-        selector: decides which groups teach.
-        undecided_guard: stops a run of undecided answers.
+        selector: selects the groups that train the policy.
+        undecided_guard: stops the run if too many answers are undecided.
         rollout_log: writes rollouts, or None.
     """
 
@@ -42,11 +47,11 @@ class ResumableGRPO(CompleteCheckpoints, GRPOSeams):
             state = self.selector.state_dict() | {"undecided": self.undecided_guard.state_dict()}
             write_json(folder / GROUPS_FILE, state)
 
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        self._sampler = super()._get_train_sampler(*args, **kwargs)
+    def _get_train_sampler(self, dataset: "Dataset | None" = None) -> "RepeatSampler":
+        self._sampler = super()._get_train_sampler(dataset)
         return self._sampler
 
-    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+    def _init_training_state(self, *args: object, **kwargs: object) -> tuple[int, int]:
         """Bring the order of prompts to the epoch of the resumed run."""
         epochs, steps = super()._init_training_state(*args, **kwargs)
         if self.rollout_log is not None:
@@ -58,7 +63,7 @@ class ResumableGRPO(CompleteCheckpoints, GRPOSeams):
         """Load the policy of a checkpoint, without optimiser and state."""
         self._load_from_checkpoint(checkpoint)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if is_plain(self.model, self.accelerator):
             load_policy_weights(self.model, resume_from_checkpoint)
         else:
@@ -95,25 +100,25 @@ def load_policy_weights(policy: PreTrainedModel, checkpoint: str | Path) -> None
         raise UserError(f"{checkpoint} does not hold this policy's weights: {reason}") from None
 
 
-def is_zero3(accelerator: Any) -> bool:
+def is_zero3(accelerator: "Accelerator") -> bool:
     """Whether DeepSpeed keeps only a shard of each weight on a rank."""
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     return plugin is not None and plugin.zero_stage == 3
 
 
-def is_sharded(accelerator: Any) -> bool:
+def is_sharded(accelerator: "Accelerator") -> bool:
     """Whether a rank holds only a shard of each weight: under ZeRO-3 or FSDP."""
     return is_zero3(accelerator) or getattr(accelerator.state, "fsdp_plugin", None) is not None
 
 
-def is_plain(model: nn.Module, accelerator: Any) -> bool:
+def is_plain(model: nn.Module, accelerator: "Accelerator") -> bool:
     """Whether `model` is a transformers model without adapter, and neither DeepSpeed nor FSDP manages it."""
     managed = getattr(accelerator.state, "deepspeed_plugin", None) is not None or is_sharded(accelerator)
     return isinstance(model, PreTrainedModel) and not managed
 
 
-def skip_epochs(sampler: Any, epochs: int) -> None:
-    """Let TRL's `RepeatSampler` draw the orders of the epochs that are done.
+def skip_epochs(sampler: "RepeatSampler", epochs: int) -> None:
+    """Let TRL's `RepeatSampler` draw the orders of the finished epochs.
 
     The sampler draws an order from its own generator at each epoch, and restarts with the first order when a run is
     resumed: a run resumed in its second epoch would get the prompts in the first epoch's order (seen in TRL 1.16.0).

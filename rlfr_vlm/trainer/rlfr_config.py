@@ -31,8 +31,6 @@ RANGES = (
     ("undecided_window", 1, math.inf),
     ("spread_decay", 0, 1),
     ("spread_beta", 0, math.inf),
-    ("spread_record_from", 1, math.inf),
-    ("spread_filter_from", 1, math.inf),
     ("rlpr_max_tokens", 0, math.inf),
     ("rlpr_batch_size", 0, math.inf),
     ("flow_accept_threshold", -math.inf, math.inf),
@@ -53,7 +51,7 @@ class RLFRConfig(
     ResumableArguments,
     GRPOConfig,
 ):
-    """Settings of `RLFRTrainer`. Everything TRL offers is inherited; below is what RLFR's recipes set otherwise."""
+    """Settings of `RLFRTrainer`. Those of TRL are inherited; the fields below have RLFR's values as defaults."""
 
     learning_rate: float = field(default=1e-6, metadata={"help": "Initial learning rate of the policy."})
     adam_beta2: float = field(default=0.95, metadata={"help": "AdamW's second beta."})
@@ -65,7 +63,7 @@ class RLFRConfig(
     log_multimodal: bool = field(
         default=False, metadata={"help": "TRL's own log of images; it sends all of them to one process every rollout."}
     )
-    logging_steps: float = field(default=1, metadata={"help": "Log every so many updates."})
+    logging_steps: float = field(default=1, metadata={"help": "Updates between two logs."})
 
     def __post_init__(self) -> None:
         parts = method_parts(self.method)
@@ -114,7 +112,7 @@ def method_parts(method: str) -> set[str]:
 
 
 def _check_switches(config: RLFRConfig, parts: set[str]) -> None:
-    """A method whose own weight is 0 would run as another one under its name."""
+    """Refuse a method whose weight is 0: it would run as rlvr under another name."""
     for part, name in (("rlfr", "flow_coef"), ("entropy", "entropy_alpha")):
         if part in parts and getattr(config, name) == 0.0:
             raise UserError(f"method is {config.method!r} but {name} is 0. Set {name} above 0, or method: rlvr.")
@@ -130,13 +128,12 @@ def _check_groups(config: RLFRConfig) -> None:
         raise UserError(f"group_filter is {config.group_filter!r}; choose one of {', '.join(GROUP_FILTERS)}.")
     if config.refill_rounds < 0:
         raise UserError(f"refill_rounds is {config.refill_rounds}; it is a number of rounds, 0 or more.")
-    if config.group_min_spread < 0:
-        raise UserError(f"group_min_spread is {config.group_min_spread}; a standard deviation is 0 or more.")
+
     check_ranges(config, RANGES)
 
 
 def _check_rollout(config: RLFRConfig) -> None:
-    """One setting says who generates; TRL's own pair follows it."""
+    """Set TRL's `use_vllm` and `vllm_mode` from `rollout`, or `rollout` from them."""
     if config.use_vllm and config.rollout == "hf":
         config.rollout = f"vllm-{config.vllm_mode}"
     if config.sync_ref_model:
@@ -153,7 +150,7 @@ def _check_rollout(config: RLFRConfig) -> None:
 
 
 def _check_shaping(config: RLFRConfig) -> None:
-    """Token advantages do not go with everything TRL offers."""
+    """Refuse settings of TRL that need one advantage per response, and invalid values of the shaping."""
     if config.entropy_alpha < 0 or config.entropy_kappa <= 0:
         raise UserError(
             f"entropy_alpha is {config.entropy_alpha} and entropy_kappa {config.entropy_kappa}; alpha must be 0 or "
@@ -179,9 +176,9 @@ def _check_shaping(config: RLFRConfig) -> None:
         )
 
 
-def _check_flow(config: RLFRConfig, wanted: bool) -> None:
-    """Refuse values that cannot work. Each message names the value, the reason and the way out."""
-    if not wanted or config.flow_coef == 0.0:
+def _check_flow(config: RLFRConfig, uses_flow: bool) -> None:
+    """Refuse invalid settings of the flow reward."""
+    if not uses_flow or config.flow_coef == 0.0:
         return
     if config.flow_coef < 0:
         raise UserError(f"flow_coef is {config.flow_coef}; it is the weight of a reward. Set it to 0 or more.")

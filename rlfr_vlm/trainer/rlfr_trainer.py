@@ -5,8 +5,8 @@
 2. The deviation becomes a token reward and its return-to-go is added to the outcome advantage: (B,) becomes (B, T).
 3. During the update, the field is fitted further to the latents of accepted responses, on detached tensors.
 4. With `entropy` in the method, each token's advantage grows with the entropy of the current policy, at every update.
-5. Rewards may be per token (a user's own), use the policy's probabilities (RLPR), or leave an answer undecided, which
-   is then masked from the advantage. Groups that teach nothing are dropped and refilled.
+5. Rewards may be per token (a user's function), use the policy's probabilities (RLPR), or leave an answer undecided,
+   which is then masked from the advantage. Groups without a training signal are dropped and refilled.
 6. The policy cannot sample vision tokens, and its vision tower is frozen, unless `freeze_vision` and
    `ban_vision_tokens` are false.
 
@@ -19,13 +19,14 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlfr_vlm.checkpoint import SaveBetweenRollouts
+from rlfr_vlm.data.rows import Row
 from rlfr_vlm.flow.storage import FIELD_FOLDER, save_field
 from rlfr_vlm.models import ModelFamily, family_of
 from rlfr_vlm.models.dummy_image import without_missing_images
@@ -33,7 +34,7 @@ from rlfr_vlm.models.shared_images import images_processed_once
 from rlfr_vlm.models.towers import unwrap
 from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
 from rlfr_vlm.rewards import ReferenceProbability, build_rewards
-from rlfr_vlm.rewards.completion import completion_text
+from rlfr_vlm.rewards.completion import Completion, Prompt, completion_text
 from rlfr_vlm.rewards.repetition import is_repetitive
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.held_out import evaluate_held_out
@@ -53,12 +54,22 @@ from rlfr_vlm.trainer.signals.entropy import EntropyBonus
 from rlfr_vlm.trainer.signals.flow import Flow, OnlineFlow, check_flow, find_flow
 from rlfr_vlm.trainer.signals.reference_probability import PolicyProbabilities
 from rlfr_vlm.trainer.signals.token_rewards import add_reward_columns, sum_token_rewards
-from rlfr_vlm.trainer.trl_seams import Batch, drop_undecided_notices, response_mask, with_empty_image_lists
+from rlfr_vlm.trainer.trl_seams import (
+    Batch,
+    Generated,
+    drop_undecided_notices,
+    response_mask,
+    with_empty_image_lists,
+)
 from rlfr_vlm.trainer.vllm.parity_checks import check_image_tokens, gap_metrics, gap_rows, refuse_gap
 from rlfr_vlm.trainer.vllm.patches import patch_engine, prepare_engine
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedModel, TrainerControl
+    from transformers.trainer_utils import TrainOutput
+
+    from rlfr_vlm.data.encode import ProcessingClass
 
 
 class RLFRTrainer(ResumableGRPO):
@@ -70,7 +81,7 @@ class RLFRTrainer(ResumableGRPO):
     (entropy bonus, update of the field), `log` (seconds of each part), `evaluate` (accuracy alone) and `save_model`
     (the field beside the policy). resume.py adds what a resumed run needs. Everything else is inherited.
 
-    With method rlvr the losses are TRL's, bit for bit, except for groups flatter than `group_min_spread`. For a
+    With method rlvr the losses are TRL's, bit for bit, except for groups flatter than `groups.FLAT_SPREAD`. For a
     vision-language policy this holds if TRL's policy gets the same frozen tower and ban, or if `freeze_vision` and
     `ban_vision_tokens` are false here.
 
@@ -83,7 +94,7 @@ class RLFRTrainer(ResumableGRPO):
             policies, images; further columns reach the reward functions.
         processing_class: processor or tokenizer; None loads the one of the model.
         flow: the field and its spec; None loads them from `args.flow_path`.
-        others: further arguments of `GRPOTrainer`, such as `callbacks` and `peft_config`.
+        kwargs: further arguments of `GRPOTrainer`, such as `callbacks` and `peft_config`.
 
     Raises:
         UserError: a setting, the model, the rewards or the field cannot be used; the message says what to do.
@@ -93,23 +104,23 @@ class RLFRTrainer(ResumableGRPO):
 
     def __init__(
         self,
-        model: Any,
+        model: "PreTrainedModel | str",
         reward_funcs: Rewards | None = None,
         args: RLFRConfig | None = None,
         train_dataset: "Dataset | None" = None,
         eval_dataset: "Dataset | None" = None,
-        processing_class: Any = None,
+        processing_class: "ProcessingClass | None" = None,
         *,
         flow: Flow | None = None,
-        **others: Any,
+        **kwargs: object,
     ) -> None:
         drop_undecided_notices()
         args = arguments_for(model) if args is None else args
         if args.uses_flow:
             flow = find_flow(flow, args)
         if isinstance(model, str):
-            kwargs = {"trust_remote_code": args.trust_remote_code} | dict(args.model_init_kwargs or {})
-            model, processing_class = load_model(model, processing_class, **kwargs)
+            init_kwargs = {"trust_remote_code": args.trust_remote_code} | dict(args.model_init_kwargs or {})
+            model, processing_class = load_model(model, processing_class, **init_kwargs)
         family_of(model)
         if args.uses_flow and flow is not None:
             check_flow(flow, args, model)
@@ -126,7 +137,7 @@ class RLFRTrainer(ResumableGRPO):
             train_dataset=prepare_dataset(train_dataset, processing_class),
             eval_dataset=prepare_dataset(eval_dataset, processing_class),
             processing_class=processing_class,
-            **others,
+            **kwargs,
         )
         self.bonus = EntropyBonus.from_options(args)
         if flow is not None and args.uses_flow:
@@ -193,7 +204,7 @@ class RLFRTrainer(ResumableGRPO):
             if self.is_deepspeed_enabled or self.is_fsdp_enabled:
                 self.add_callback(MarkBan())
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, *args: object, **kwargs: object) -> "TrainOutput":
         """Train; before that, while the policy is the initial one, compute its reference probabilities."""
         rewards = [reward for reward in self.reward_funcs if isinstance(reward, ReferenceProbability)]
         if self.probabilities is not None and any(reward.options.rlpr_debias for reward in rewards):
@@ -210,7 +221,7 @@ class RLFRTrainer(ResumableGRPO):
 
     # --- rollout ----------------------------------------------------------------------------------------------------
 
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
+    def _prepare_inputs(self, generation_batch: list[Row]) -> Batch:
         """After a rollout, put rows of like length into the same micro-batch."""
         inputs = super()._prepare_inputs(generation_batch)
         if self.starts_rollout and self.model.training:
@@ -222,7 +233,7 @@ class RLFRTrainer(ResumableGRPO):
             self.log_values({"padding": self.mean_over_ranks(padding_share(self.buffered_batches))})
         return inputs
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
+    def _generate_and_score_completions(self, inputs: list[Row]) -> Batch:
         with self._times.timed("rollout"), images_processed_once(self.processing_class):
             batch = self.roll_out(inputs)
             if not self.args.refill_rounds:
@@ -240,7 +251,7 @@ class RLFRTrainer(ResumableGRPO):
             self.log_values(metrics)
             return batch
 
-    def roll_out(self, inputs: list[dict[str, Any]], record: bool = True) -> Batch:
+    def roll_out(self, inputs: list[Row], record: bool = True) -> Batch:
         """Generate, score and shape one rollout.
 
         Args:
@@ -279,7 +290,7 @@ class RLFRTrainer(ResumableGRPO):
             )
 
     def _shape(self, rollout: Rollout, batch: Batch, record: bool) -> Batch:
-        """Turn the rewards of a rollout into advantages, and note the rollout."""
+        """Turn the rewards of a rollout into advantages, and log the rollout."""
         rows, args = len(batch["advantages"]), self.args
         keep, flat, metrics = self.selector.judge(rollout.outcome, rollout.totals, record)
         self.log_values(metrics)
@@ -325,7 +336,7 @@ class RLFRTrainer(ResumableGRPO):
         return batch
 
     def _log_rollout(self, log: RolloutLog, rollout: Rollout, batch: Batch, numbers: dict[str, Tensor]) -> Tensor:
-        """Note the rollout; returns (B,) marks of the noted rows."""
+        """Log the rollout; returns (B,) marks of the logged rows."""
         local = rollout.local(rollout.rewards, len(batch["advantages"]))
         rewards = {name: local[:, column].tolist() for column, name in enumerate(self.reward_func_names)}
         layers = () if self.flow is None else self.flow.spec.layer_indices
@@ -345,13 +356,19 @@ class RLFRTrainer(ResumableGRPO):
             if self.args.rollout_check:
                 refuse_gap(metrics, self.args.rollout_gap_limit)
 
-    def _generate(self, prompts: list[Any]) -> Any:
+    def _generate(self, prompts: list[Prompt]) -> Generated:
         # Under ZeRO-3 TRL gathers the weights for generation; under FSDP they stay sharded block by block.
         guard = self._image_guard() if self.is_fsdp_enabled and not self.use_vllm else nullcontext()
         with self._times.timed("generate"), guard:
             return with_empty_image_lists(super()._generate(prompts))
 
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+    def _calculate_rewards(
+        self,
+        inputs: list[Row],
+        prompts: list[Prompt],
+        completions: list[Completion],
+        completion_ids_list: list[list[int]],
+    ) -> Tensor:
         rollout = self._rollout  # None in an evaluation
         logps = None if rollout is None else rollout.score.logps
         rows = add_reward_columns(inputs, completion_ids_list, self.end_token_ids, logps)
@@ -374,8 +391,14 @@ class RLFRTrainer(ResumableGRPO):
         return without_missing_images(self.model, dummy=self.accelerator.num_processes > 1 and needs_all_ranks)
 
     def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
-    ) -> Any:
+        self,
+        model: nn.Module,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        *args: object,
+        **kwargs: object,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         watched, self._pass = self._pass, UnwatchedPass()
         with self._image_guard(), watched.watching(self.model, input_ids, attention_mask, logits_to_keep):
             result = super()._get_per_token_logps_and_entropies(
@@ -386,8 +409,8 @@ class RLFRTrainer(ResumableGRPO):
 
     # --- update -----------------------------------------------------------------------------------------------------
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Time what is neither rollout nor field update: the policy's loss and its backward pass."""
+    def training_step(self, *args: object, **kwargs: object) -> Tensor:
+        """Run TRL's step, and time the policy's loss and backward pass, without rollout and update of the field."""
         seconds = self._times.seconds
         before = seconds["rollout"] + seconds["flow_update"]
         with self._times.timed("loss"):
@@ -396,7 +419,7 @@ class RLFRTrainer(ResumableGRPO):
         self._micro_batches += 1
         return loss
 
-    def _compute_loss(self, model: Any, inputs: Batch) -> Tensor:
+    def _compute_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
         batch = dict(inputs)  # the bonus belongs to this update; the advantages of the rollout stay
         training = self.model.training
         flow = self.flow if self.flow is not None and self.args.flow_update and training else None
@@ -447,7 +470,10 @@ class RLFRTrainer(ResumableGRPO):
     # --- evaluation and saving --------------------------------------------------------------------------------------
 
     def evaluate(
-        self, eval_dataset: "Dataset | None" = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+        self,
+        eval_dataset: "Dataset | None" = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Greedy and sampled accuracy on held-out rows (see held_out.py), logged and given to the callbacks."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -468,10 +494,10 @@ class RLFRTrainer(ResumableGRPO):
                 self.log(dict(metrics))  # in evaluation mode: training metrics wait for the log of their own step
         finally:
             self.model.train(training)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def grade_rows(self, rows: Sequence[dict[str, Any]]) -> Tensor:
+    def grade_rows(self, rows: Sequence[Row]) -> Tensor:
         """Generate one response to each row, and grade it.
 
         The grade is the run's first reward; for the reference probability, which grades nothing, it is `accuracy`.

@@ -6,13 +6,15 @@ Undecided responses are masked here and nowhere else: `mask_undecided` (rewards)
 Letters: N rows of all ranks, B rows of this rank, F reward functions, T response tokens.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from rlfr_vlm.data.rows import Row
+from rlfr_vlm.options import ShapingArguments
+from rlfr_vlm.rewards.completion import Completion
 from rlfr_vlm.shaping import flow_rewards, shape_advantages
 from rlfr_vlm.trainer.passes import ScorePass
 
@@ -33,16 +35,14 @@ class Rollout:
 
     score: ScorePass
     rank: int
-    rows: Sequence[dict[str, Any]] = ()
-    responses: Sequence[Any] = ()
+    rows: Sequence[Row] = ()
+    responses: Sequence[Completion] = ()
     rewards: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     outcome: Tensor = field(default_factory=lambda: torch.zeros(0))
     totals: Tensor = field(default_factory=lambda: torch.zeros(0))
 
-    def record(
-        self, rows: Sequence[dict[str, Any]], responses: Sequence[Any], rewards: Tensor, weights: Tensor
-    ) -> None:
-        """Keep what the reward functions got and gave.
+    def record(self, rows: Sequence[Row], responses: Sequence[Completion], rewards: Tensor, weights: Tensor) -> None:
+        """Store the arguments and the results of the reward functions.
 
         Args:
             rewards: (N, F), NaN where a function gave None.
@@ -53,7 +53,7 @@ class Rollout:
         self.totals = total_rewards(mask_undecided(rewards), weights)
 
     def local(self, values: Tensor, num_rows: int) -> Tensor:
-        """The part of this rank of values (N, ...) of all ranks.
+        """Return this rank's part (B, ...) of the values (N, ...) of all ranks.
 
         Args:
             num_rows: B.
@@ -70,7 +70,7 @@ class Shaped:
 
 
 def mask_undecided(rewards: Tensor) -> Tensor:
-    """Rewards (N, F) with NaN in every column of a row whose outcome (first column) is undecided.
+    """Return the rewards (N, F) with NaN in every column of a row whose outcome (first column) is undecided.
 
     Without this, a format reward alone would rank an undecided response within its group.
     """
@@ -93,7 +93,7 @@ def shape(
     token_rewards: Tensor | None = None,
     deviation: Tensor | None = None,
     deviation_mask: Tensor | None = None,
-    shaping: Mapping[str, Any] | None = None,
+    shaping: ShapingArguments | None = None,
     gamma: float = 1.0,
 ) -> Shaped:
     """Advantages of a rollout, from the outcome advantages of GRPO and the rewards of its tokens.
@@ -108,7 +108,7 @@ def shape(
         token_rewards: (B, T) of the user's own reward functions.
         deviation: (B, T) from the flow field.
         deviation_mask: (B, T) bool, tokens that have a deviation.
-        shaping: keyword arguments of `flow_rewards`.
+        shaping: keyword arguments of `flow_rewards`; needed with a deviation.
         gamma: discount of the return-to-go.
     """
     decided = ~outcome.isnan().unsqueeze(1)
@@ -116,7 +116,8 @@ def shape(
     rewards = None if token_rewards is None else token_rewards * response_mask * decided
     flow = None
     if deviation is not None and deviation_mask is not None:
-        flow = flow_rewards(deviation, deviation_mask & decided, **(shaping or {}))
+        assert shaping is not None
+        flow = flow_rewards(deviation, deviation_mask & decided, **shaping)
         rewards = flow if rewards is None else flow + rewards
     if rewards is not None:
         advantages = shape_advantages(advantages, rewards, completion_mask, gamma)

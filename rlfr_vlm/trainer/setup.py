@@ -1,4 +1,4 @@
-"""Turn what a user gives a trainer into what it needs: settings, a loaded model, rows with images opened."""
+"""Prepare the arguments of a trainer: default settings, loaded model, rows with opened images, reward functions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,18 +14,22 @@ from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedModel
 
+    from rlfr_vlm.data.encode import ProcessingClass
 
 Rewards = str | RewardFunction | Sequence[str | RewardFunction]
 
 
-def arguments_for(model: Any) -> RLFRConfig:
+def arguments_for(model: "PreTrainedModel | str") -> RLFRConfig:
     """Default settings for a model, named after it as TRL does."""
     name = model if isinstance(model, str) else getattr(model, "name_or_path", "") or type(model).__name__
     return RLFRConfig(f"{Path(name).name}-RLFR")
 
 
-def load_model(name: str, processing_class: Any, **kwargs: Any) -> tuple[Any, Any]:
+def load_model(
+    name: str, processing_class: "ProcessingClass | None", **kwargs: Any
+) -> "tuple[PreTrainedModel, ProcessingClass]":
     """Load a policy by its hub id or folder; returns it and its processor.
 
     Args:
@@ -40,7 +44,7 @@ def load_model(name: str, processing_class: Any, **kwargs: Any) -> tuple[Any, An
     return model, processor if processing_class is None else processing_class
 
 
-def prepare_dataset(dataset: "Dataset | None", processing_class: Any) -> "Dataset | None":
+def prepare_dataset(dataset: "Dataset | None", processing_class: "ProcessingClass | None") -> "Dataset | None":
     """Rows of a Hugging Face dataset as messages with images opened.
 
     Datasets of `load_rows`, streaming datasets and dictionaries of datasets are returned unchanged.

@@ -9,14 +9,22 @@ Letters: B rows of this rank, N rows of all ranks, P prompt tokens, T response t
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from trl import GRPOTrainer
 from trl.trainer import utils as trl_utils
 
-Batch = dict[str, Any]
+from rlfr_vlm.rewards.completion import Completion, Prompt
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
+    from trl.generation.vllm_generation import VLLMGeneration
+
+Batch: TypeAlias = dict[str, Any]
+ImageInputs: TypeAlias = Mapping[str, Tensor | list[int]]  # keyword arguments of the log-prob pass, LOGPROB_IMAGE_KEYS
+Generated: TypeAlias = tuple[Any, ...]  # returned by `GRPOTrainer._generate`
 
 # Vocabulary columns of the logits that TRL computes at a time in its fused log-prob pass.
 LOGPROB_CHUNK_COLUMNS: int = trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE
@@ -52,7 +60,7 @@ class GRPOSeams(GRPOTrainer):
     """`GRPOTrainer` with public names for the private ones that subclasses and their helpers use."""
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The tokenizer, also where the processing class is a processor."""
         return self._tokenizer
 
@@ -90,7 +98,7 @@ class GRPOSeams(GRPOTrainer):
 
     def replace_buffered_batches(self, batches: Sequence[Batch]) -> Batch:
         """Use other micro-batches for the rest of the rollout; returns the current one."""
-        self._buffered_inputs: Any = list(batches)
+        self._buffered_inputs: list[Batch] = list(batches)
         return batches[self._step % self.args.steps_per_generation]
 
     def log_values(self, values: Mapping[str, float]) -> None:
@@ -107,20 +115,20 @@ class GRPOSeams(GRPOTrainer):
         """Mean of a number over the ranks."""
         return self.accelerator.gather(torch.tensor([value], device=self.accelerator.device)).mean().item()
 
-    def generate(self, prompts: list[Any]) -> tuple[list[list[int]], list[Any]]:
+    def generate(self, prompts: list[Prompt]) -> tuple[list[list[int]], list[Completion]]:
         """Generate one response to each prompt; returns token ids and responses as reward functions take them."""
         result = self._generate(prompts)
         return result[_COMPLETION_IDS], result[_COMPLETIONS]
 
     def response_logps(
-        self, input_ids: Tensor, attention_mask: Tensor, num_response: int, batch_size: int, images: Mapping[str, Any]
+        self, input_ids: Tensor, attention_mask: Tensor, num_response: int, batch_size: int, images: ImageInputs
     ) -> Tensor:
         """(B, T) log-probs of the last `num_response` tokens under the policy.
 
         Args:
             input_ids, attention_mask: (B, P + T).
             batch_size: rows of one forward pass.
-            images: batch keys of the images.
+            images: keyword arguments of the pass that hold the images.
         """
         logps, _, _ = self._get_per_token_logps_and_entropies(
             self.model, input_ids, attention_mask, num_response, batch_size=batch_size, **images
@@ -129,9 +137,9 @@ class GRPOSeams(GRPOTrainer):
 
     @contextmanager
     def one_response_per_prompt(self) -> Iterator[None]:
-        """Evaluate with one response per prompt: in server mode TRL deduplicates prompts by that number."""
-        number: Any = self.num_generations_eval
-        self.num_generations_eval: Any = 1
+        """Evaluate with one response per prompt. In server mode TRL deduplicates prompts by `num_generations`."""
+        number: int = self.num_generations_eval
+        self.num_generations_eval: int = 1
         try:
             yield
         finally:
@@ -155,7 +163,7 @@ class GRPOSeams(GRPOTrainer):
             return
         config = self.generation_config
         if greedy:
-            self.generation_config: Any = type(config)(**(config.to_diff_dict() | {"do_sample": False}))
+            self.generation_config: GenerationConfig = type(config)(**(config.to_diff_dict() | {"do_sample": False}))
         cuda = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices=cuda):
@@ -175,12 +183,12 @@ class _WithoutUndecidedNotices(logging.Filter):
 def drop_undecided_notices() -> None:
     """Silence TRL's warning about undecided responses; this package counts them as `outcome/undecided`."""
     logger = logging.getLogger("trl.trainer.grpo_trainer")
-    if not any(isinstance(known, _WithoutUndecidedNotices) for known in logger.filters):
+    if not any(isinstance(existing, _WithoutUndecidedNotices) for existing in logger.filters):
         logger.addFilter(_WithoutUndecidedNotices())
 
 
-def with_empty_image_lists(generated: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What `_generate` returned, with an empty list instead of None for each row without images.
+def with_empty_image_lists(generated: Generated) -> Generated:
+    """Replace None by an empty list for each row without images, in what `_generate` returned.
 
     TRL 1.16.0 passes None for rows without images; the processor then fails if other rows have images.
     """
@@ -193,26 +201,28 @@ def with_empty_image_lists(generated: tuple[Any, ...]) -> tuple[Any, ...]:
 WeightStream = Callable[[], Iterator[tuple[str, Tensor]]]
 
 
-def engine_stream(generation: Any) -> WeightStream:
+def engine_stream(generation: "VLLMGeneration") -> WeightStream:
     """Function that yields the names and weights that a `VLLMGeneration` sends to vLLM."""
     return generation._iter_named_params
 
 
-def replace_engine_stream(generation: Any, stream: WeightStream) -> None:
+def replace_engine_stream(generation: "VLLMGeneration", stream: WeightStream) -> None:
     """Let a `VLLMGeneration` send what `stream()` yields."""
     generation._iter_named_params = stream
 
 
-def is_fsdp_engine(generation: Any) -> bool:
+def is_fsdp_engine(generation: "VLLMGeneration") -> bool:
     """Whether a `VLLMGeneration` takes its weights from an FSDP policy."""
     return generation._dist.is_fsdp
 
 
-def gathered_parameters(generation: Any, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
+def gathered_parameters(
+    generation: "VLLMGeneration", parameters: list[nn.Parameter]
+) -> AbstractContextManager[object]:
     """Gather sharded parameters while the context is open."""
     return generation._dist.gather_params(parameters)
 
 
-def engine_name(generation: Any, name: str) -> str:
-    """The name under which vLLM knows a parameter."""
+def engine_name(generation: "VLLMGeneration", name: str) -> str:
+    """Return vLLM's name of a parameter."""
     return generation._fix_param_name_to_vllm(name, extra_prefixes=["modules_to_save.default."])

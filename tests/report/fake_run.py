@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import yaml
 
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.trainer.records.rollout_log import pack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 LAYERS = [1, 3]
 CONFIG = {
@@ -27,10 +31,10 @@ CONFIG = {
 
 def response(
     ids: list[int], right: bool | None, flow: list[float] | None = None, deviations: list[float] | None = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """One logged response; the second layer has twice the deviations of the first; entropies are 0, 0.25, 0.5 ..."""
     first_layer = deviations or [1.0 + index for index in range(len(ids))]
-    line: dict[str, Any] = {
+    line: JsonObject = {
         "text": "",
         "token_ids": ids,
         "finish": "stop",
@@ -49,9 +53,7 @@ def response(
     return line
 
 
-def group(
-    step: int, row: int, responses: list[dict[str, Any]], question: str = "2+3?", **extra: Any
-) -> dict[str, Any]:
+def group(step: int, row: int, responses: list[JsonObject], question: str = "2+3?", **extra: object) -> JsonObject:
     """One line of the rollout log."""
     return {
         "step": step,
@@ -68,7 +70,11 @@ def group(
 
 
 def write_run(
-    folder: Path, groups: list[dict[str, Any]], accuracies: list[float], tokenizer: Any = None, **config: Any
+    folder: Path,
+    groups: list[JsonObject],
+    accuracies: list[float],
+    tokenizer: "PreTrainedTokenizerBase | ProcessorMixin | None" = None,
+    **config: object,
 ) -> Path:
     """Write a run folder; `accuracies` are the values of steps 1, 2, ..."""
     (folder / "rollouts").mkdir(parents=True)

@@ -52,7 +52,7 @@ def test_floor_on_the_spread():
 
 def test_spread_filter_records_from_six_and_filters_from_eleven():
     """Rollouts 6 to 10 record a mean spread of 1; at 11 the mean becomes 0.99 * 1 + 0.01 * 0.5 = 0.995."""
-    spread_filter = SpreadFilter(beta=0.5, decay=0.99, record_from=6, filter_from=11)
+    spread_filter = SpreadFilter(beta=0.5, decay=0.99)
     for rollout in range(1, 11):
         assert spread_filter.keep(torch.tensor([100.0, 0.0] if rollout < 6 else [2.0, 0.0])).all()
         assert spread_filter.mean == (None if rollout < 6 else pytest.approx(1.0))
@@ -87,10 +87,11 @@ def test_processes_get_different_prompts():
 
 
 def test_state_goes_on():
-    before = selector(group_filter="spread", spread_record_from=1, spread_filter_from=2)
+    before = selector(group_filter="spread")
+    before.spread.record_from = 1
     before.judge(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0]))
     before.new_prompts(3, 0, 1)
-    after = selector(group_filter="spread", spread_record_from=1, spread_filter_from=2)
+    after = selector(group_filter="spread")
     after.load_state_dict(before.state_dict())
     assert after.new_prompts(4, 0, 1) == before.new_prompts(4, 0, 1)
     assert (after.spread.rollouts, after.spread.mean) == (1, pytest.approx(0.5**0.5))

@@ -17,16 +17,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlfr_vlm.data.rows import Row
-from rlfr_vlm.files import write_text
+from rlfr_vlm.data.rows import Messages, Row
+from rlfr_vlm.files import JsonObject, write_text
 from rlfr_vlm.page.thumbnails import save_thumbnail
-from rlfr_vlm.rewards.completion import completion_text
+from rlfr_vlm.rewards.completion import Completion, completion_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 FOLDER = "rollouts"
 UNLOGGED = -1  # mark of a row that is not logged
 FLOAT16_MAX = 65504
-Group = dict[str, Any]  # one line of the log
-Completion = str | list[dict[str, Any]]  # text, or TRL's list of one assistant message
+Group = JsonObject  # one line of the log
 
 
 def pack(values: Sequence[float] | Tensor | np.ndarray) -> str:
@@ -263,7 +262,7 @@ def _group_bounds(inputs: Sequence[Row], size: int) -> list[tuple[int, int]]:
     return bounds
 
 
-def flat_messages(prompt: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def flat_messages(prompt: Messages) -> list[dict[str, str]]:
     """Flatten message contents to text, with `<image>` in place of each image."""
     flat = []
     for message in prompt:

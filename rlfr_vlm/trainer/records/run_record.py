@@ -7,12 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from rlfr_vlm import __version__
-from rlfr_vlm.files import write_json
+from rlfr_vlm.files import JsonObject, write_json
 from rlfr_vlm.grading.version import grader_version
 from rlfr_vlm.provenance import git_commit, package_versions
 from rlfr_vlm.redaction import redact_command
@@ -64,7 +64,7 @@ def write_run_record(
     )
 
 
-def earlier_starts(path: Path) -> list[dict[str, Any]]:
+def earlier_starts(path: Path) -> list[JsonObject]:
     """Read the starts of a run from its record, the latest last; empty if there is no readable record."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

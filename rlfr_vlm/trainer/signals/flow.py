@@ -1,7 +1,7 @@
 """Score rollouts with the flow field, and fit the field to accepted responses during reinforcement learning.
 
-The field is no part of the policy module, so that vLLM's weight sync and checkpoints of the policy exclude it. It has
-an optimiser and a random generator of its own, so that neither the policy's gradients nor its sampling depend on it.
+The field is not part of the policy module, so that vLLM's weight sync and checkpoints of the policy exclude it. Its
+optimiser and its random generator are separate, so that the policy's gradients and sampling do not depend on it.
 
 Letters: L hooked layers, B samples, S captured positions, T response tokens, D hidden width.
 """
@@ -48,7 +48,7 @@ class OnlineFlow:
         field, spec: the fitted field.
         options: flow options of the run.
         accelerator: of the trainer; gives device, autocast and reductions.
-        seed: of the noise; each rank draws its own.
+        seed: of the noise; each rank draws different noise.
         image_token_id: token id of image positions, for a field with image context.
     """
 
@@ -83,7 +83,7 @@ class OnlineFlow:
         *,
         rows: Tensor | None = None,
         consume: Callable[[int, Latents], None],
-    ) -> AbstractContextManager[Any]:
+    ) -> AbstractContextManager[object]:
         """Capture the latents that the field needs from the log-prob pass inside the context.
 
         Args:
@@ -184,7 +184,7 @@ class OnlineFlow:
     def _generator_file(self) -> str:
         return GENERATOR_FILE.format(rank=self.accelerator.process_index)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def _autocast(self) -> AbstractContextManager[object]:
         return self.accelerator.autocast()
 
     def _reduced_gradients(self) -> Tensor:
@@ -204,10 +204,10 @@ Flow = tuple[VelocityField, FlowSpec]
 
 
 def find_flow(flow: Flow | None, options: FlowOptions) -> Flow:
-    """The field and its spec: those given, or those in the folder `flow_path`.
+    """Return the field and its spec: `flow`, or if it is None the field in the folder `flow_path`.
 
     Raises:
-        UserError: neither is there, or the folder holds no field.
+        UserError: both are missing, or the folder holds no field.
     """
     if flow is None and options.flow_path:
         flow = load_field(options.flow_path)
@@ -231,11 +231,11 @@ def check_flow(flow: Flow, options: FlowOptions, policy: torch.nn.Module) -> Non
     check_fits_policy(flow[1], find_language_tower(policy).config, name, has_vision=has_vision)
 
 
-def sharded_adamw(field: torch.nn.Module, **settings: Any) -> torch.optim.Optimizer:
+def sharded_adamw(field: torch.nn.Module, *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
     """AdamW whose two moments per parameter are sharded over the ranks; each rank steps and broadcasts its share."""
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        return ZeroRedundancyOptimizer(field.parameters(), torch.optim.AdamW, **settings)
-    return torch.optim.AdamW(field.parameters(), **settings)
+        return ZeroRedundancyOptimizer(field.parameters(), torch.optim.AdamW, lr=lr, weight_decay=weight_decay)
+    return torch.optim.AdamW(field.parameters(), lr=lr, weight_decay=weight_decay)
 
 
 def _load(path: Path) -> Any:

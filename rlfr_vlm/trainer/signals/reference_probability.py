@@ -9,24 +9,35 @@ Letters: B rows, T tokens of the longest spliced response.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import DistributedType
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rlfr_vlm.data.encode import Encoded, append_responses, encode_prompts, render_prompt, tokenizer_of
+from rlfr_vlm.data.encode import (
+    Encoded,
+    TemplateArguments,
+    append_responses,
+    encode_prompts,
+    render_prompt,
+    tokenizer_of,
+)
+from rlfr_vlm.data.rows import Row
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import cache_root
 from rlfr_vlm.rewards.reference_probability import Spliced, overlapping, unreasoned
+from rlfr_vlm.trainer.trl_seams import ImageInputs
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
+    from transformers import PreTrainedModel
 
+    from rlfr_vlm.data.encode import ProcessingClass
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 CACHE_FOLDER = "reference_probability"
@@ -59,16 +70,16 @@ class PolicyProbabilities:
     def __init__(
         self,
         policy: Callable[[], nn.Module],
-        logps: Callable[[Tensor, Tensor, int, int, Mapping[str, Any]], Tensor],
-        processing_class: Any,
+        logps: Callable[[Tensor, Tensor, int, int, ImageInputs], Tensor],
+        processing_class: "ProcessingClass",
         args: "RLFRConfig",
         accelerator: "Accelerator",
-        template_kwargs: dict[str, Any],
+        template_kwargs: TemplateArguments,
         mode: str,
     ) -> None:
         tokenizer = tokenizer_of(processing_class)
         if not tokenizer.is_fast:
-            raise UserError("The reward reference_probability needs a fast tokenizer, which tells where tokens stand.")
+            raise UserError("The reward reference_probability needs a fast tokenizer, for the offsets of tokens.")
         self.policy, self.logps = policy, logps
         self.processing_class, self.tokenizer = processing_class, tokenizer
         self.args, self.accelerator, self.template_kwargs, self.mode = args, accelerator, template_kwargs, mode
@@ -76,27 +87,25 @@ class PolicyProbabilities:
         self._baseline: dict[str, float] = {}
         self._fingerprint = ""
 
-    def current(self, rows: Sequence[dict[str, Any]], texts: Sequence[Spliced | None]) -> list[float]:
+    def current(self, rows: Sequence[Row], texts: Sequence[Spliced | None]) -> list[float]:
         """Mean probability of each reference under the current policy; 0 where the text is missing or too long."""
         tokens = [self._tokenize(text or EMPTY) for text in texts]
         prompts = encode_prompts(self.processing_class, rows, self.template_kwargs)
         lengths = prompts.attention_mask.sum(dim=1).tolist()
         for row, (ids, _) in enumerate(tokens):
             if texts[row] is None or lengths[row] + len(ids) > self.limit:
-                tokens[row] = (
-                    [ids[-1]],
-                    [False],
-                )  # by the row's length without padding, whatever else is in the batch
+                # the row's length without padding, so that the value does not depend on the other rows of the batch
+                tokens[row] = ([ids[-1]], [False])
         return self._probabilities(rows, prompts, tokens)
 
-    def baseline(self, rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[float]:
+    def baseline(self, rows: Sequence[Row], references: Sequence[str]) -> list[float]:
         """Mean probability of each reference right after its prompt, under the initial policy.
 
         Raises:
             UserError: a row was not among those seen by `prepare`.
         """
         if not self._fingerprint:
-            raise UserError("The initial policy's reference probabilities are computed by train(); nothing was, yet.")
+            raise UserError("The initial policy's reference probabilities are computed by train(); call it first.")
         keys = self._keys(rows, references)
         if missing := [key for key in keys if key not in self._baseline]:
             raise UserError(
@@ -110,8 +119,9 @@ class PolicyProbabilities:
         accelerator = self.accelerator
         if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
             raise UserError(
-                f"rlpr_debias is not supported with {accelerator.distributed_type.value} yet: the initial policy is "
-                "asked before its weights are sharded. Set rlpr_debias: false, or train with plain data parallelism."
+                f"rlpr_debias is not supported with {accelerator.distributed_type.value} yet: the initial policy's "
+                "probabilities are computed before its weights are sharded. Set rlpr_debias: false, or train with "
+                "plain data parallelism."
             )
         self._fingerprint = self._fingerprint or self._setting_fingerprint()
         folder = cache_root() / CACHE_FOLDER
@@ -133,12 +143,16 @@ class PolicyProbabilities:
         """Hash of the policy and of the settings that a probability depends on, besides the row."""
         processor = getattr(self.processing_class, "image_processor", None)
         settings = [
-            self.args.temperature, self.args.ban_vision_tokens, self.limit, self.mode,
-            getattr(processor, "size", None), sorted(self.template_kwargs.items()),
-        ]  # fmt: skip
+            self.args.temperature,
+            self.args.ban_vision_tokens,
+            self.limit,
+            self.mode,
+            getattr(processor, "size", None),
+            sorted(self.template_kwargs.items()),
+        ]
         return f"{policy_fingerprint(self.policy())}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
 
-    def _extend(self, path: Path, rows: Sequence[dict[str, Any]], references: Sequence[str]) -> None:
+    def _extend(self, path: Path, rows: Sequence[Row], references: Sequence[str]) -> None:
         keys = self._keys(rows, references)
         accelerator = self.accelerator
         missing = torch.tensor([sum(key not in self._baseline for key in keys)], device=accelerator.device)
@@ -160,7 +174,7 @@ class PolicyProbabilities:
 
     @torch.no_grad()
     def _probabilities(
-        self, rows: Sequence[dict[str, Any]], prompts: Encoded, tokens: Sequence[tuple[list[int], list[bool]]]
+        self, rows: Sequence[Row], prompts: Encoded, tokens: Sequence[tuple[list[int], list[bool]]]
     ) -> list[float]:
         pad = self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
         batch = append_responses(prompts, [ids for ids, _ in tokens], pad).to(self.accelerator.device)
@@ -168,7 +182,7 @@ class PolicyProbabilities:
         is_reference = torch.zeros(len(rows), length, dtype=torch.bool)
         for row, (_, mask) in enumerate(tokens):
             is_reference[row, : len(mask)] = torch.tensor(mask)
-        images: dict[str, Any] = dict(batch.extra)
+        images: dict[str, Tensor | list[int]] = dict(batch.extra)
         if "image_grid_thw" in images:
             images["num_images"] = [len(row.get("images") or []) for row in rows]
         policy = self.policy()
@@ -179,7 +193,7 @@ class PolicyProbabilities:
         policy.train(training)
         return mean_over(logps.float().exp().cpu(), is_reference).tolist()
 
-    def _keys(self, rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[str]:
+    def _keys(self, rows: Sequence[Row], references: Sequence[str]) -> list[str]:
         images: dict[int, bytes] = {}  # hash of each image object: the rows of a group share their images
         keys = []
         for row, reference in zip(rows, references, strict=True):
@@ -198,7 +212,7 @@ class PolicyProbabilities:
         return keys
 
 
-def reference_of(row: dict[str, Any]) -> str:
+def reference_of(row: Row) -> str:
     """The reference answer of a row, as the reward takes it."""
     from rlfr_vlm.grading import gold_list
 
@@ -214,12 +228,12 @@ def policy_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _context_length(model: Any) -> int:
+def _context_length(model: "PreTrainedModel") -> int:
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", 0)) or 1 << 30
 
 
 def _read_cache(folder: Path, fingerprint: str) -> dict[str, float]:
-    """Values of all ranks' files; a line cut off by a kill is left out, and computed again."""
+    """Read the files of all ranks. A truncated line is skipped, and its value is computed again."""
     values: dict[str, float] = {}
     for path in sorted(folder.glob(f"{fingerprint}-*.jsonl")):
         values |= dict(_lines(path))

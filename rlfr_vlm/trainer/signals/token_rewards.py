@@ -1,18 +1,19 @@
-"""Token rewards of the user's own reward functions, and what reward functions get as arguments.
+"""Token rewards of a user's reward functions, and columns that reward functions get besides the row's.
 
 Letters: B rows, T response tokens.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from rlfr_vlm.data.rows import Row
+
 
 def add_reward_columns(
-    rows: Sequence[dict[str, Any]], completion_ids: Sequence[list[int]], end_ids: Collection[int], logps: Tensor | None
-) -> list[dict[str, Any]]:
+    rows: Sequence[Row], completion_ids: Sequence[list[int]], end_ids: Collection[int], logps: Tensor | None
+) -> list[Row]:
     """Add the columns `truncated` (no end token was sampled) and `per_token_logps` (None without a log-prob pass).
 
     Args:
@@ -21,15 +22,15 @@ def add_reward_columns(
         end_ids: end and padding tokens.
         logps: (B, T) of the policy that sampled, if computed.
     """
-    row_logps: list[Any] = [None] * len(rows) if logps is None else logps.tolist()
+    row_logps: list[list[float] | None] = [None] * len(rows) if logps is None else logps.tolist()
     return [
         {**row, "truncated": not ids or ids[-1] not in end_ids, "per_token_logps": values and values[: len(ids)]}
         for row, ids, values in zip(rows, completion_ids, row_logps, strict=True)
     ]
 
 
-def sum_token_rewards(rewards: Iterable[Any], weights: Tensor, like: Tensor) -> Tensor | None:
-    """(B, T) weighted sum of the token values of reward functions in their last call; None if none gave any.
+def sum_token_rewards(rewards: Iterable[object], weights: Tensor, like: Tensor) -> Tensor | None:
+    """Return the weighted sum (B, T) of the token values of the last call of each function; None without any.
 
     Args:
         rewards: reward functions; those wrapped by `rlfr_vlm.rewards.wrap` have `token_values`.

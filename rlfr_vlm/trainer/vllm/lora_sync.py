@@ -1,4 +1,4 @@
-"""Merge LoRA adapters into the weights that vLLM gets, without touching the base weights.
+"""Merge LoRA adapters into the weights that vLLM gets, without changing the base weights.
 
 PEFT merges an adapter by adding to the base weights and unmerges by subtracting. In bfloat16 each such pair leaves a
 rounding error, and after many syncs the saved adapter is not the trained model any more (TRL #6688). Here the sum is
@@ -6,18 +6,22 @@ a new tensor.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from rlfr_vlm.trainer.trl_seams import engine_name, gathered_parameters
 
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
+    from trl.generation.vllm_generation import VLLMGeneration
 
-def merged_parameters(generation: Any) -> Iterator[tuple[str, Tensor]]:
-    """The weights that a `VLLMGeneration` sends, under the same names, with the adapters added.
 
-    The policy does not change. Read in TRL 1.16.0 and PEFT 0.21; the names are under a contract test.
+def merged_parameters(generation: "VLLMGeneration") -> Iterator[tuple[str, Tensor]]:
+    """Yield the names and weights that a `VLLMGeneration` sends, with the adapters added.
+
+    The policy does not change. Read in TRL 1.16.0 and PEFT 0.21; a contract test checks the names.
     """
     model = generation.model
     bases = {id(module.get_base_layer().weight): module for module in model.modules() if is_adapted(module)}
@@ -34,8 +38,8 @@ def is_adapted(module: nn.Module) -> bool:
     return hasattr(module, "get_delta_weight") and hasattr(module, "get_base_layer")
 
 
-def with_adapters(weight: Tensor, module: Any) -> Tensor:
-    """The weight plus what the module's active adapters add to it, in a new tensor of the weight's type."""
+def with_adapters(weight: Tensor, module: "LoraLayer | None") -> Tensor:
+    """Return the weight plus the changes of the module's active adapters, in a new tensor of the weight's type."""
     if module is None:
         return weight
     total = weight.float()

@@ -1,10 +1,10 @@
-"""Check that trainer and vLLM agree: on prompts, image tokens and log-probs.
+"""Check that trainer and vLLM agree on prompts, image tokens and log-probs.
 
 Letters: B responses, T response tokens.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.models import ModelFamily
 from rlfr_vlm.trainer.trl_seams import Batch, response_mask
+
+if TYPE_CHECKING:
+    from rlfr_vlm.data.encode import ProcessingClass
 
 
 def single_placeholders(token_ids: list[int], image_token_id: int) -> list[int]:
@@ -34,20 +37,23 @@ def refuse_other_prompts(trainer_prompts: Sequence[Sequence[int]], vllm_prompts:
     """Stop if vLLM got other prompts than the trainer will compute log-probs for.
 
     Raises:
-        UserError: which prompt differs, and from where on.
+        UserError: names the first prompt that differs, and its first token that differs.
     """
-    for number, (ours, vllms) in enumerate(zip(trainer_prompts, vllm_prompts, strict=True)):
-        if list(ours) == list(vllms):
+    for number, (trainer_ids, vllm_ids) in enumerate(zip(trainer_prompts, vllm_prompts, strict=True)):
+        if list(trainer_ids) == list(vllm_ids):
             continue
-        differing = (i for i, (a, b) in enumerate(zip(ours, vllms, strict=False)) if a != b)
-        first = next(differing, min(len(ours), len(vllms)))
+        differing = (i for i, (a, b) in enumerate(zip(trainer_ids, vllm_ids, strict=False)) if a != b)
+        first = next(differing, min(len(trainer_ids), len(vllm_ids)))
         raise UserError(
-            f"Prompt {number} has {len(ours)} tokens in the trainer and {len(vllms)} in vLLM, and differs from token "
-            f"{first} on: they would see different prompts. Set rollout: hf, and report this with the policy's name."
+            f"Prompt {number} has {len(trainer_ids)} tokens in the trainer and {len(vllm_ids)} in vLLM, and differs "
+            f"from token {first} on: they would see different prompts. Set rollout: hf, and report this with the "
+            "policy's name."
         )
 
 
-def check_image_tokens(batch: Batch, family: ModelFamily, image_token_id: int | None, processing_class: Any) -> None:
+def check_image_tokens(
+    batch: Batch, family: ModelFamily, image_token_id: int | None, processing_class: "ProcessingClass"
+) -> None:
     """Check that each row has as many image tokens as its images need.
 
     Args:
@@ -87,10 +93,10 @@ def logp_gaps(vllm_logps: Tensor, trainer_logps: Tensor, mask: Tensor) -> Tensor
     Args:
         vllm_logps, trainer_logps, mask: (B, T). Tokens that vLLM could not score (NaN) do not count.
     """
-    known = mask.bool() & ~vllm_logps.isnan()
-    difference = torch.where(known, trainer_logps - vllm_logps, 0.0)
+    scored = mask.bool() & ~vllm_logps.isnan()
+    difference = torch.where(scored, trainer_logps - vllm_logps, 0.0)
     return torch.stack(
-        [difference.abs().sum(1), known.sum(1), difference.abs().amax(1), difference.sum(1)], dim=1
+        [difference.abs().sum(1), scored.sum(1), difference.abs().amax(1), difference.sum(1)], dim=1
     ).float()
 
 

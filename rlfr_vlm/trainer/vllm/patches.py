@@ -1,11 +1,11 @@
 """Patch TRL's vLLM generation where colocate and server mode differ from the policy.
 
 1. vLLM bans the vision tokens that the policy bans.
-2. On a CPU, weights go through vLLM's own reloading: its CPU build repacks weights, and TRL's way finds none.
+2. On a CPU, weights are loaded by vLLM's `reload_weights`: its CPU build repacks weights, which TRL cannot load into.
 3. If the vision tower trains, vLLM's cached image features are dropped with each new policy.
-4. Colocated vLLM gets prompts with one placeholder per image, so that it does not expand them twice.
-5. Images are sent at the trainer's size: vLLM does not know the trainer's pixel limits.
-6. Prompts must be equal on both sides, and vLLM must receive the policy's first change.
+4. Colocated vLLM gets prompts with one placeholder per image, because it expands placeholders itself.
+5. Images are sent at the trainer's size, because vLLM has other pixel limits.
+6. Checks stop the run if prompts differ, or if vLLM does not receive the policy's first change.
 7. LoRA adapters are merged into new tensors, so that no sync changes the base weights.
 
 Private names of TRL 1.16.0 are in trl_seams.py; those of vLLM 0.31.0 are tested by tests/trainer/vllm/test_patches.py.
@@ -15,7 +15,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import nn
@@ -29,6 +29,14 @@ from rlfr_vlm.trainer.trl_seams import engine_stream, is_fsdp_engine, replace_en
 from rlfr_vlm.trainer.vllm.follow_check import FollowCheck
 from rlfr_vlm.trainer.vllm.lora_sync import merged_parameters
 from rlfr_vlm.trainer.vllm.parity_checks import refuse_other_prompts, single_placeholders
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    from rlfr_vlm.data.encode import ProcessingClass
+
+Generate: TypeAlias = Callable[..., tuple[list[list[int]], ...]]  # `VLLMGeneration.generate`; the prompts come first
 
 # On a CPU vLLM needs these variables: in-process engine, KV cache size in GB.
 CPU_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
@@ -54,15 +62,22 @@ def prepare_engine(mode: str, freeze_vision: bool) -> None:
         if not freeze_vision:
             raise UserError(
                 "freeze_vision is false and rollout vllm-server: a server keeps features of images that the trained "
-                "vision tower would see otherwise, and cannot be told to drop them. Set rollout: vllm-colocate, or "
-                "freeze_vision: true."
+                "vision tower would encode differently, and has no call that drops them. Set rollout: vllm-colocate, "
+                "or freeze_vision: true."
             )
     elif not torch.cuda.is_available():
         for name, value in CPU_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
 
 
-def patch_engine(generation: Any, policy: nn.Module, processing_class: Any, *, ban: bool, check: bool) -> None:
+def patch_engine(
+    generation: "VLLMGeneration",
+    policy: nn.Module,
+    processing_class: "ProcessingClass",
+    *,
+    ban: bool,
+    check: bool,
+) -> None:
     """Make TRL's `VLLMGeneration` agree with the policy.
 
     Args:
@@ -84,7 +99,7 @@ def patch_engine(generation: Any, policy: nn.Module, processing_class: Any, *, b
         if is_fsdp_engine(generation):
             raise UserError(
                 "LoRA with vLLM under FSDP is not supported: TRL merges adapters into the sharded base weights there "
-                "and wears them. Use zero2 or ddp, or set rollout: hf."
+                "and rounds them at each sync. Use zero2 or ddp, or set rollout: hf."
             )
         replace_engine_stream(generation, partial(merged_parameters, generation))
     is_colocated = generation.mode == "colocate"
@@ -98,7 +113,7 @@ def patch_engine(generation: Any, policy: nn.Module, processing_class: Any, *, b
     generation.generate = _with_own_prompts(generation.generate, image_token_id, grid, check)
 
 
-def _synchronising(generation: Any, sync: Callable[[], None], drop_features: bool) -> Callable[[], None]:
+def _synchronising(generation: "VLLMGeneration", sync: Callable[[], None], drop_features: bool) -> Callable[[], None]:
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
     from vllm.platforms import current_platform
@@ -123,10 +138,10 @@ def _synchronising(generation: Any, sync: Callable[[], None], drop_features: boo
     return synchronise
 
 
-def _with_own_prompts(
-    generate: Callable[..., Any], image_token_id: int | None, grid: ImageGrid | None, check: bool
-) -> Callable[..., Any]:
-    def generate_checked(prompts: list[list[int]], images: list[Any] | None, *args: Any, **kwargs: Any) -> Any:
+def _with_own_prompts(generate: Generate, image_token_id: int | None, grid: ImageGrid | None, check: bool) -> Generate:
+    def generate_checked(
+        prompts: list[list[int]], images: "list[list[Image] | None] | None", *args: object, **kwargs: object
+    ) -> tuple[list[list[int]], ...]:
         vllm_prompts = prompts
         if images is not None:
             if image_token_id is not None:
