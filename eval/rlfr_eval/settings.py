@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from rlfr_vlm.redaction import redact_text
 
 UNSET_WORDS = frozenset(["", "none", "no_api"])  # values that mean "unset" in the released scripts
 PREFIXES = ("JUDGE_", "RLFR_EVAL_")  # unknown names with these prefixes are errors
+MASK = "(secret)"
 SHORTEST_SECRET = 4  # characters; shorter keys are placeholders, and replacing them would damage words
 
 
@@ -70,20 +71,22 @@ class Value:
 
 
 def without_secrets(text: str) -> str:
-    """Return the text with passwords in addresses and keys in commands masked, for display and storage."""
-    return redact_text(text, "(secret)")
+    """Return a command, an address or JSON with its secrets masked, for display and storage."""
+    return redact_text(text, MASK)
 
 
 class Settings:
     """All settings with their values and origins.
 
     Attributes:
-        overridden: values that a flag overrides.
+        values: the values in force.
+        by_origin: every value of a setting, the one in force first.
         env_file: the `.env` file that was read, if any.
     """
 
-    def __init__(self, values: Mapping[str, Value], overridden: Mapping[str, Value], env_file: Path | None) -> None:
-        self.values, self.overridden, self.env_file = dict(values), dict(overridden), env_file
+    def __init__(self, by_origin: Mapping[str, Sequence[Value]], env_file: Path | None) -> None:
+        self.by_origin, self.env_file = dict(by_origin), env_file
+        self.values = {name: values[0] for name, values in by_origin.items()}
 
     def __getitem__(self, name: str) -> str:
         """Return the value; "" if it is unset or one of `UNSET_WORDS`."""
@@ -133,17 +136,13 @@ def load_settings(
     environment = os.environ if environment is None else environment
     path = find_env_file(start or Path.cwd())
     file_values = _read_env_file(path) if path else {}
-    values, overridden = {}, {}
+    sources = (("command line", flags), ("environment", environment), (".env", file_values))
+    by_origin = {}
     for name, setting in SETTINGS.items():
-        if name in environment:
-            values[name] = Value(name, environment[name], "environment")
-        elif name in file_values:
-            values[name] = Value(name, file_values[name], ".env")
-        else:
-            values[name] = Value(name, setting.default, "default")
-        if (flag := flags.get(name)) is not None:
-            overridden[name], values[name] = values[name], Value(name, flag, "command line")
-    return Settings(values, overridden, path)
+        texts = ((origin, source.get(name)) for origin, source in sources)
+        values = [Value(name, text, origin) for origin, text in texts if text is not None]
+        by_origin[name] = [*values, Value(name, setting.default, "default")]
+    return Settings(by_origin, path)
 
 
 def find_env_file(start: Path) -> Path | None:
@@ -178,7 +177,7 @@ def json_object(text: str, name: str) -> JsonObject:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise UserError(f"{name} is {text!r}; it must be a JSON object.")
+        raise UserError(f"{name} is {without_secrets(text)!r}; it must be a JSON object.")
     return value
 
 
@@ -190,5 +189,5 @@ def redact(text: str, secrets: list[str]) -> str:
     """Return `text` with all occurrences of the secrets masked."""
     for secret in secrets:
         if len(secret) >= SHORTEST_SECRET:
-            text = text.replace(secret, "(secret)")
+            text = text.replace(secret, MASK)
     return text

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,4 +164,7 @@ def judge_options(options: argparse.Namespace) -> "JudgeOptions":
 
 def read_judge(options: argparse.Namespace, settings: Settings) -> JudgeChoice | None:
     """The judge in force."""
-    return choose_judge(settings, none=options.judge == "none")
+    choice = choose_judge(settings, none=options.judge == "none")
+    if choice is not None and choice.note:
+        print(f"note: {choice.note}", file=sys.stderr)
+    return choice

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from rlfr_eval.model.urls import base_url
-from rlfr_eval.settings import Settings
+from rlfr_eval.settings import UNSET_WORDS, Settings, Value
 from rlfr_vlm.errors import UserError
 
 MODEL_NAMES = ("JUDGE_MODEL", "USED_MODEL")
@@ -21,6 +21,7 @@ class JudgeChoice:
         url: address of the running server; "" for a local judge.
         model: model to request; "" for the only one that the server serves.
         named_by: the setting that names the judge, with its origin.
+        note: why no key is sent, if the only key belongs to another server; "" otherwise.
     """
 
     local: str = ""
@@ -28,6 +29,7 @@ class JudgeChoice:
     model: str = ""
     api_key: str = field(default="", repr=False)
     named_by: str = ""
+    note: str = ""
 
 
 def choose_judge(settings: Settings, none: bool = False) -> JudgeChoice | None:
@@ -44,8 +46,8 @@ def choose_judge(settings: Settings, none: bool = False) -> JudgeChoice | None:
     model_setting = _model_setting(settings)
     server_settings = _server_settings(settings)
     if not server_settings:
-        key = settings["JUDGE_API_KEY"] or settings["OPENAI_API_KEY"]
-        if model_setting and key:
+        key, _ = _key(settings, model_setting, OPENAI) if model_setting else ("", "")
+        if key:
             return JudgeChoice("", OPENAI, settings[model_setting], key, _source(settings, model_setting))
         if settings["JUDGE_MODEL"]:
             raise UserError(
@@ -69,7 +71,8 @@ def choose_judge(settings: Settings, none: bool = False) -> JudgeChoice | None:
         return JudgeChoice(local=settings[winner], model=settings["JUDGE_MODEL"], named_by=source)
     url = base_url(settings[winner], winner)
     model = settings[model_setting] if model_setting else ""
-    return JudgeChoice("", url, model, _key(settings, winner, url), source)
+    key, note = _key(settings, winner, url)
+    return JudgeChoice("", url, model, key, source, note)
 
 
 def _judge_disabled(settings: Settings) -> bool:
@@ -94,19 +97,61 @@ def _model_setting(settings: Settings) -> str:
     return names[0] if names else ""
 
 
-def _key(settings: Settings, name: str, url: str) -> str:
-    """Return the key for a server. A server named by JUDGE_BASE_URL gets OPENAI_API_KEY only if it is OpenAI's."""
-    shared = name != "JUDGE_BASE_URL" or url == OPENAI
-    key = "JUDGE_API_KEY" if settings["JUDGE_API_KEY"] else "OPENAI_API_KEY" if shared else ""
-    if not key or not settings[key]:
-        return ""
-    if settings.origin(name) == PRECEDENCE[0] != settings.origin(key):
-        # A key of the same origin as another server's address was meant for that server.
-        addresses = [settings.overridden.get(url_name, settings.values[url_name]) for url_name in URL_NAMES]
-        same_origin = [value for value in addresses if value.text and value.origin == settings.origin(key)]
-        if same_origin and all(base_url(value.text, value.name) != url for value in same_origin):
-            return ""
-    return settings[key]
+def _key(settings: Settings, name: str, url: str) -> tuple[str, str]:
+    """Return the key for a server, and why there is none although a key is set.
+
+    A key belongs to the addresses of its own origin; if that has none, to the server in use. OPENAI_API_KEY is for
+    OpenAI's server and those named by `API_URL`, `OPENAI_API_BASE` or `CLIENT_IP`.
+
+    Args:
+        name: setting that names the server or, for OpenAI's, the model.
+        url: the server in use.
+
+    Raises:
+        UserError: the only key stands beside another server, and the server was not named on the command line.
+    """
+    names = ["JUDGE_API_KEY"] + (["OPENAI_API_KEY"] if name != "JUDGE_BASE_URL" or url == OPENAI else [])
+    candidates = [
+        value
+        for key_name in names
+        if settings[key_name]  # an unset word overrides the values below it
+        for value in settings.by_origin[key_name]
+        if value.text.strip().lower() not in UNSET_WORDS
+    ]
+    for value in candidates:
+        if not _other_servers(settings, value.origin, url):
+            return value.text.strip(), ""
+    if not candidates:
+        return "", ""
+    key = candidates[0]
+    beside = _other_servers(settings, key.origin, url)[0]
+    message = (
+        f"{key.name} ({key.origin}) stands beside {beside.name} ({beside.origin}), which names another server than "
+        f"{_source(settings, name)}; a key is sent only to the server it stands beside"
+    )
+    if settings.origin(name) == PRECEDENCE[0]:
+        return "", f"{message}, so none is sent to {url}"
+    raise UserError(
+        f"{message}. Set the key where {name} is set, or unset the one of the two servers that you do not mean."
+    )
+
+
+def _other_servers(settings: Settings, origin: str, url: str) -> list[Value]:
+    """Return the addresses of an origin if all of them are other servers than `url`; empty otherwise."""
+    addresses = [
+        value
+        for name in URL_NAMES
+        for value in settings.by_origin[name]
+        if value.origin == origin and value.text.strip().lower() not in UNSET_WORDS
+    ]
+    return [] if any(_is_address(value, url) for value in addresses) else addresses
+
+
+def _is_address(value: Value, url: str) -> bool:
+    try:
+        return base_url(value.text, value.name) == url
+    except UserError:
+        return False
 
 
 def _server_settings(settings: Settings) -> list[str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from rlfr_eval.settings import without_secrets
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.provenance import installed_version
 
@@ -44,7 +45,7 @@ def fill_command(command: str, **values: str) -> list[str]:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise UserError(f"Cannot read the command {command!r}: {error}.") from None
+        raise UserError(f"Cannot read the command {without_secrets(command)!r}: {error}.") from None
     for name, value in values.items():
         words = [word.replace(f"{{{name}}}", value) for word in words]
     return words

@@ -12,8 +12,9 @@ from rlfr_eval.model.fingerprint import fingerprint
 from rlfr_eval.model.server import HOST, Server, fill_command, free_port, vllm_command
 from rlfr_eval.model.urls import base_url
 from rlfr_eval.progress import WaitNotice
-from rlfr_eval.settings import json_object, without_secrets
+from rlfr_eval.settings import MASK, json_object, without_secrets
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.redaction import is_secret, redact_command
 
 ADAPTER_FILE = "adapter_config.json"
 VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # allowed values of --max-lora-rank in vLLM 0.31
@@ -59,7 +60,7 @@ class ServingOptions:
             )
         if self.command and self.is_adapter() and self.adapter == "native":
             raise UserError("A command of your own cannot be told of an adapter. Add --adapter merged.")
-        if any(word.split("=")[0] == "--api-key" for word in self.arguments):
+        if any(word.startswith("-") and is_secret(word.split("=")[0]) for word in self.arguments):
             raise UserError(
                 "A key has no place on a command line; the server that is started listens to this machine only."
             )
@@ -105,7 +106,7 @@ class ServingOptions:
             identity["fingerprint"] = fingerprint(self.folder)
         if self.is_adapter():
             identity |= {"base_model": self.base(), "adapter": self.adapter}
-        served_by = without_secrets(self.command) or ["vllm", *map(without_secrets, self.arguments)]
+        served_by = without_secrets(self.command) or ["vllm", *redact_command(self.arguments, MASK)]
         return identity | {"served_by": served_by}
 
     def context(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from urllib.parse import urlsplit, urlunsplit
 
+from rlfr_eval.settings import without_secrets
 from rlfr_vlm.errors import UserError
 
 ENDINGS = ("/chat/completions", "/completions", "/models")
@@ -22,7 +23,7 @@ def base_url(text: str, name: str = "--base-url") -> str:
     """
     text = text.strip()
     invalid = UserError(
-        f"{name} is {text[:200]!r}, which is no address of a server. Give one like http://127.0.0.1:8000/v1."
+        f"{name} is {without_secrets(text)[:200]!r}, which is no address of a server. Give one like http://127.0.0.1:8000/v1."
     )
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")

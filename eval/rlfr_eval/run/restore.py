@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rlfr_eval.json_types import JsonObject
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.schema import AnyProblemSet, AnySelection, RunRecord, Selections, Session
-from rlfr_eval.settings import without_secrets
+from rlfr_eval.settings import MASK
 from rlfr_vlm import __version__
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import cache_root
 from rlfr_vlm.provenance import git_commit, package_versions
+from rlfr_vlm.redaction import redact_command, redact_json
 
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.text import AnyBenchmark
@@ -39,7 +40,7 @@ def configuration(
         "data_sha256": data.identity,
         **benchmark.prompt_config(),
         "sampling": sampling,
-        "extra_body": dict(extra_body),
+        "extra_body": redact_json(extra_body, MASK),
         "omit": list(omit),
     }
 
@@ -58,7 +59,7 @@ def describe(benchmarks: "Iterable[AnyBenchmark[Any]]", data_dir: Path, limit: i
 def session() -> Session:
     """This process: its command, start and versions. A run that is resumed has several."""
     return {
-        "command": ["rlfr-eval", *map(without_secrets, sys.argv[1:])],
+        "command": ["rlfr-eval", *redact_command(sys.argv[1:], MASK)],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": versions(),
         "commit": _commit(),
