@@ -22,6 +22,7 @@ from rlfr_vlm.grading.extract import remove_reasoning
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.text import AnyBenchmark
 
+MAX_TOKENS = 10**9  # of one request; a larger count is no count
 SAMPLE_KEYS = frozenset(
     [
         "id",
@@ -45,6 +46,15 @@ SAMPLE_KEYS = frozenset(
 )
 RULE_KEYS = frozenset(["id", "answer", "grading", "verdict", "reason"])
 JUDGE_KEYS = frozenset(["id", "answer", "judge", "verdict", "reason"])
+
+
+def token_count(value: object) -> int | None:
+    """Return a server's count of tokens; None if the value is no plausible count.
+
+    >>> token_count(7), token_count(-1), token_count(True), token_count("7"), token_count(10**400)
+    (7, None, None, None, None)
+    """
+    return value if type(value) is int and 0 <= value < MAX_TOKENS else None
 
 
 class AnyProblem(Protocol):
@@ -158,8 +168,9 @@ class Sample:
         """The sample of a JSON line; None when keys are missing."""
         if not row.keys() >= SAMPLE_KEYS:
             return None
+        tokens = {key: token_count(row[key]) for key in ("prompt_tokens", "completion_tokens")}
         return cls(
-            **{key: row[key] for key in SAMPLE_KEYS},
+            **{**{key: row[key] for key in SAMPLE_KEYS}, **tokens},
             reasoning=row.get("reasoning", ""),
             visible=row.get("visible"),
             server_reasoning=row.get("server_reasoning", ""),
@@ -180,6 +191,11 @@ class Sample:
         if self.extracted:
             return self.extracted
         return (remove_reasoning(self.raw)[0] if self.visible is None else self.visible).strip()
+
+    @property
+    def only_reasoning(self) -> bool:
+        """Whether the server put the whole response into its reasoning, although it was not cut off."""
+        return not self.raw.strip() and bool(self.server_reasoning.strip()) and self.finish_reason != "length"
 
     def with_extraction(self, extracted: str | None, how: str) -> "Sample":
         """The same sample with another extraction, and with reasoning removed by today's rules."""
@@ -213,6 +229,11 @@ class RuleVerdict:
     reason: str
     extracted: str | None = None
     how: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Answer and grader that the verdict belongs to."""
+        return self.id, self.answer, self.grading
 
     @classmethod
     def read(cls, row: JsonObject) -> "RuleVerdict | None":

@@ -14,13 +14,14 @@ OLD = Path(__file__).parent / "old_runs"
 
 @pytest.fixture
 def old_run(alone, monkeypatch):
-    """Copies a folder; rules count as those of the grader that graded it."""
+    """Copies a folder; verdicts count as those of the grader and of the reader of replies that decided then."""
 
     def copy(kind):
         shutil.copytree(OLD / kind, alone / "run")
         shutil.copytree(OLD / kind / "data", alone / "data")
         grader = json.loads((alone / "run" / "scores.json").read_text())["grader"]
         monkeypatch.setattr("rlfr_eval.score.verdicts.grader_version", lambda: grader)
+        monkeypatch.setattr("rlfr_eval.benchmarks.vlm.VLM_READER_VERSION", "2")
         return alone / "run"
 
     return copy

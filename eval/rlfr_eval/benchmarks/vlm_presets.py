@@ -3,7 +3,8 @@
 `official` is VLMEvalKit's own prompt. `paper` follows the evaluation of the RLFR paper: its fork of VLMEvalKit puts
 chain-of-thought instructions around the question, text before image, and samples with temperature 0.01 and top_k 1.
 Its instructions for MathVision, LogicVista and multiple choice are those of InternVL's VLMEvalKit prompts; those for
-MathVista and MathVerse are only described, and are composed here from the public prompts of that family.
+MathVista and MathVerse are only described, and are composed here from the public prompts of that family. WeMath and
+DynaMath are asked in VLMEvalKit's own words, since its rules read no other form.
 `training` uses the prompt of `rlfr train`: its system prompt, images first, question and options unchanged.
 """
 
@@ -67,7 +68,9 @@ PAPER: Mapping[str, Instructions] = {
     "LogicVista": Instructions(after=FREE),
     "VisuLogic": Instructions(after=f"{DIRECTLY}\n{CHOICE}"),
     "WeMath": Instructions(),
+    "Dynamath": Instructions(),  # VLMEvalKit reads the JSON that its own prompt asks for, and no box
 }
+UPSTREAM_WORDS = ("WeMath", "Dynamath")  # asked in VLMEvalKit's words
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class VlmPreset:
         if family not in PAPER and len(images) > 1:
             # keep the images interleaved with the text
             return [*problem.parts, {"text": "\n" + instructions.after}]
-        if family == "WeMath":  # in VLMEvalKit's words
+        if family in UPSTREAM_WORDS:
             question = problem.text
         else:
             question = problem.question if family in PAPER else problem.question_with_options

@@ -71,9 +71,11 @@ def _text(
         f"=== {sample.id}  finish: {sample.finish_reason}, {tokens}",
         f"--- prompt ({benchmark.prompt})\n{benchmark.prompt_text(problem)}",
         f"--- gold\n{' | '.join(problem.golds)}",
-        f"--- raw answer\n{sample.raw}",
+        f"--- raw answer\n{sample.raw or '(empty)'}",
         f"--- extracted ({sample.how})\n{sample.extracted}",
     ]
+    if sample.only_reasoning:
+        parts.insert(4, f"--- the server's reasoning, which is all it returned\n{sample.server_reasoning}")
     for verdict in verdicts:
         who = verdict.judge if isinstance(verdict, JudgeVerdict) else f"rules {verdict.grader}: {verdict.path}"
         parts.append(f"--- {verdict.verdict.value} {verdict.reason} ({who})".replace("  ", " "))

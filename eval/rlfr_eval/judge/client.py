@@ -108,7 +108,8 @@ class Judge:
         if self.cache is not None and (cached := self.cache.get(key)):
             # Parse again with the current parser. The cache holds no reply that was cut off.
             parsed = read(cached[1], "stop")
-            return JudgeReply(parsed.value, parsed.reason, cached[1], Usage(cached=True))
+            if parsed.value is not None:  # an earlier parser may have accepted a reply without an answer
+                return JudgeReply(parsed.value, parsed.reason, cached[1], Usage(cached=True))
         estimate = (tokens_at_most(messages), self.max_tokens)
         if not self.budget.reserve(*estimate):
             return JudgeReply(None, JudgeReason.BUDGET, "")
@@ -139,6 +140,8 @@ class Judge:
             inputs, outputs = zip(*reservations, strict=True)
             self.budget.settle((sum(inputs), sum(outputs)), billed)
         parsed = read(reply.text, reply.finish_reason)
+        if parsed.value is None and reply.reasoning and not reply.text.strip():
+            parsed = ParsedReply(None, JudgeReason.ONLY_REASONING)
         if self.cache is not None and parsed.value is not None:
             self.cache.put(key, self.identity, parsed.value, reply.text)
         return JudgeReply(parsed.value, parsed.reason, reply.text, Usage(*billed, reply.seconds))

@@ -36,13 +36,20 @@ def judge_messages(question: str, golds: Sequence[str], prediction: str) -> Mess
         _marked("QUESTION", code, question),
         _marked("REFERENCE ANSWER", code, reference),
         _marked("STUDENT'S ANSWER", code, prediction),
+        *verdict_instructions(code),
+    ]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "\n".join(lines)}]
+
+
+def verdict_instructions(code: str) -> list[str]:
+    """Return the lines of the prompt that ask for a verdict; `replies.py` recognises a judge that repeats them."""
+    return [
         "Compare the student's answer with the reference answer in a few words. Then end with one line, either",
         f"VERDICT {code}: CORRECT",
         "or",
         f"VERDICT {code}: INCORRECT",
         f"(or VERDICT {code}: UNSURE, if it cannot be told).",
     ]
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "\n".join(lines)}]
 
 
 def vlmeval_messages(need: JsonMapping) -> Messages:

@@ -9,18 +9,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from rlfr_eval.judge.prompt import code_of
+from rlfr_eval.judge.prompt import code_of, verdict_instructions
 from rlfr_vlm.grading import Reason, Verdict
 from rlfr_vlm.grading.extract import DISCARDED, remove_reasoning
 from rlfr_vlm.grading.verdict import Decision
 
 VERDICTS = {"CORRECT": Verdict.RIGHT, "INCORRECT": Verdict.WRONG, "UNSURE": Verdict.UNDECIDED}
 # Increase it whenever a reply is parsed differently: verdicts of another version are then judged again.
-VLM_READER_VERSION = "2"
+VLM_READER_VERSION = "3"
 NO_OPTION = "Z"  # VLMEvalKit's letter for "none of the options"
 NO_ANSWER = frozenset(
     [
-        "",
         "none",
         "n/a",
         "na",
@@ -45,6 +44,19 @@ LABEL = re.compile(
 PART = re.compile(r"\W*[^\W\d_][\w ]{0,30}[:=]\s*\S")  # one line of a multi-line answer: `Domain: (-3, 3]`
 # A number that is not part of another number or of `2.5cm`, `1,000km`, `3,4`.
 NUMBER = re.compile(r"(?<![\w.,])[-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)(?:[eE][-+]?\d+)?(?![.,]?\w|\s*%)")
+REFUSAL = re.compile(
+    r"\bsorry\b|\bapologi[sz]e\b|\bas an? (?:ai|assistant|(?:large )?language model)\b|"
+    r"\b(?:can(?:not|['’]?t)|could(?: not|n['’]?t)|unable to|not able to|won['’]?t|will not)\s+(?:\w+\s+)?"
+    r"(?:help|assist|comply|answer|provide|process|extract|fulfil|respond|discuss|judge|evaluate|compare|find)|"
+    r"\bplease provide\b|\b(?:could|can) you\b|\bhelp you\b",
+    re.IGNORECASE,
+)
+ERROR = re.compile(
+    r"<\s*/?\s*(?:!doctype|html|head|body|title|h\d|div|script)\b|[\"']error[\"']\s*:|failed to obtain answer|"
+    r"\b(?:bad gateway|service unavailable|internal server error|too many requests|traceback)\b",
+    re.IGNORECASE,
+)
+CONTENT = re.compile(r"[^\W_]|[∅∞]")  # an answer has a letter, a digit, or one of these symbols
 NEGATION = re.compile(r"\b(?:reject|dismiss|avoid|except|never|none|against)\w*\b", re.IGNORECASE)
 MINUS_WORD = re.compile(r"\b(?:minus|negative)\b", re.IGNORECASE)
 LETTER = re.compile(r"(?<![A-Za-z'])([A-Z])(?![A-Za-z'])")
@@ -56,6 +68,11 @@ class JudgeReason(Reason):
 
     UNSURE = "judge unsure"
     NONSENSE = "judge gave no verdict"
+    ECHO = "judge repeated its instructions"
+    REFUSED = "judge refused, or replied with an error"
+    EMPTY = "judge's reply is empty"
+    ONLY_REASONING = "judge replied only in its reasoning"
+    FILTERED = "judge stopped by a content filter"
     CUT_OFF = "judge cut off"
     FAILED = "judge failed"
     BUDGET = "judge budget used up"
@@ -72,17 +89,25 @@ ReplyReader = Callable[[str, str], ParsedReply]  # (reply, finish reason) -> par
 
 
 def read_verdict(reply: str, finish_reason: str, question: str, golds: Sequence[str], prediction: str) -> Decision:
-    """Return the last verdict in a reply to `judge_messages`; undecided if no verdict carries the right code."""
-    visible = _visible(reply, finish_reason)
-    if visible is None:
-        return Decision(Verdict.UNDECIDED, "judge", JudgeReason.CUT_OFF)
+    """Return the verdict in a reply to `judge_messages`.
+
+    It is undecided if no line is a verdict with the right code, if several contradict each other, or if the reply
+    repeats the lines of the prompt that list the possible verdicts.
+    """
+    visible, reason = _visible(reply, finish_reason)
+    if reason:
+        return Decision(Verdict.UNDECIDED, "judge", reason)
     code = code_of(question, golds, prediction)
     # The verdict needs a line of its own. re.ASCII keeps look-alike letters from matching.
     line = rf"^\W*VERDICT\W+{code}\W*[:=]\W*(CORRECT|INCORRECT|UNSURE)\W*$"
-    words = re.findall(line, visible, re.IGNORECASE | re.ASCII | re.MULTILINE)
+    verdict_line = re.compile(line, re.IGNORECASE | re.ASCII | re.MULTILINE)
+    words = {word.upper() for word in verdict_line.findall(visible)}
     if not words:
         return Decision(Verdict.UNDECIDED, "judge", JudgeReason.NONSENSE)
-    verdict = VERDICTS[words[-1].upper()]
+    instructions = {_words(text) for text in verdict_instructions(code) if not verdict_line.match(text)}
+    if len(words) > 1 or not instructions.isdisjoint(map(_words, visible.splitlines())):
+        return Decision(Verdict.UNDECIDED, "judge", JudgeReason.ECHO)
+    verdict = VERDICTS[words.pop()]
     return Decision(verdict, "judge", JudgeReason.UNSURE if verdict is Verdict.UNDECIDED else "")
 
 
@@ -95,19 +120,43 @@ def vlm_reader(kind: str, choices: Mapping[str, str]) -> ReplyReader:
     """
 
     def read(reply: str, finish_reason: str) -> ParsedReply:
-        visible = _visible(reply, finish_reason)
-        if visible is None:
-            return ParsedReply(None, JudgeReason.CUT_OFF)
+        visible, reason = _visible(reply, finish_reason)
+        if reason:
+            return ParsedReply(None, reason)
+        if _is_refusal(visible):
+            return ParsedReply(None, JudgeReason.REFUSED)
         value = VLM_READERS[kind](visible.strip(), choices)
         return ParsedReply(value, "" if value is not None else JudgeReason.NONSENSE)
 
     return read
 
 
-def _visible(reply: str, finish_reason: str) -> str | None:
-    """Return the reply without its reasoning; None if it was cut off."""
+def _visible(reply: str, finish_reason: str) -> tuple[str, str]:
+    """Return the reply without its reasoning, and why it decides nothing; "" if it may decide."""
     visible, reasoning = remove_reasoning(reply)
-    return None if finish_reason == "length" or reasoning == "unclosed" else visible
+    if finish_reason == "content_filter":
+        return visible, JudgeReason.FILTERED
+    if finish_reason == "length" or reasoning == "unclosed":
+        return visible, JudgeReason.CUT_OFF
+    return visible, "" if visible.strip() else JudgeReason.EMPTY
+
+
+def _words(line: str) -> str:
+    """Return the words of a line in lower case, without marks of lists, quotes or bold text."""
+    return " ".join(re.findall(r"\w+", line)).lower()
+
+
+def _is_refusal(text: str) -> bool:
+    """Return whether a reply is a refusal, an error page, or talk around an answer that is missing.
+
+    >>> _is_refusal("I'm sorry, I can't help."), _is_refusal("<html>502</html>"), _is_refusal("cannot be determined")
+    (True, True, False)
+    """
+    answer = _labelled(text) or text
+    if _is_no_answer(answer):
+        return False
+    unfinished = answer.rstrip(' \t*`"').endswith((":", "?")) or not CONTENT.search(answer)
+    return unfinished or bool(REFUSAL.search(text) or ERROR.search(text))
 
 
 def _labelled(reply: str) -> str | None:

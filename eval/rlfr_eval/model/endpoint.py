@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rlfr_eval.json_types import JsonObject
 from rlfr_eval.model.urls import is_local
+from rlfr_eval.schema import token_count
 from rlfr_eval.settings import redact
 from rlfr_vlm.errors import UserError
 
@@ -29,6 +30,7 @@ LONGEST_RETRY_AFTER = 600.0  # seconds
 SHORT_LIMIT = 30.0  # seconds for requests without generation: listing models, counting tokens
 DATED = re.compile(r"-\d{4}(-?\d\d){0,2}")  # suffix of a model's dated version, such as -2024-08-06
 ABORTED = ("abort", "error")  # finish reasons of vLLM and similar servers for an incomplete answer
+REASONING_KEYS = ("reasoning_content", "reasoning")  # names of the reasoning in vLLM's and other servers' replies
 TOO_LONG = "too long"  # prompt and answer do not fit the context
 CONTEXT_WORDS = ("context length", "max_model_len", "maximum model length", "context window", "max_tokens must be")
 
@@ -225,8 +227,8 @@ class Endpoint:
         reply = await self._within_limit(create(**arguments))
         try:
             return self._parse(reply, chat, time.monotonic() - started, number)
-        except (AttributeError, TypeError, LookupError, ValueError):  # valid JSON of another shape
-            raise Fault("not JSON", "the reply is no completion") from None
+        except (AttributeError, TypeError, LookupError, ValueError) as error:  # valid JSON of another shape
+            raise Fault("not JSON", f"the reply is no completion ({self._message(str(error))[:200]})") from None
 
     async def _within_limit(
         self, request: Awaitable[T], allowed: type[Exception] | tuple[()] = (), limit: float | None = None
@@ -289,21 +291,20 @@ class Endpoint:
         if served and served != self.model and not DATED.fullmatch(served.removeprefix(self.model)):
             raise Fault("wrong model", f"asked {self.model!r}, {served!r} answered")
         choice = reply.choices[0]
-        text = choice.message.content if chat else choice.text
-        if isinstance(text, list):  # content in parts
-            text = "".join(part["text"] for part in text if part.get("type") == "text")
+        text = text_of(choice.message.content if chat else choice.text)
         if choice.finish_reason in ABORTED:
             raise Fault("aborted", f"the server aborted the answer ({choice.finish_reason})")
         extra = (choice.message.model_extra or {}) if chat else {}
-        reasoning = extra.get("reasoning_content") or extra.get("reasoning") or ""
-        tokens = reply.usage.completion_tokens if reply.usage else None
+        reasoning = next((extra[key] for key in REASONING_KEYS if isinstance(extra.get(key), str) and extra[key]), "")
+        prompt_tokens = token_count(getattr(reply.usage, "prompt_tokens", None))
+        tokens = token_count(getattr(reply.usage, "completion_tokens", None))
         if not text and not reasoning and not tokens:
             raise Fault("empty", "the reply has no text and reports no generated token")
         return Reply(
-            text=self._message(str(text or "")),
-            reasoning=self._message(reasoning) if isinstance(reasoning, str) else "",
-            finish_reason=choice.finish_reason or "",
-            prompt_tokens=reply.usage.prompt_tokens if reply.usage else None,
+            text=text,
+            reasoning=reasoning,
+            finish_reason=str(choice.finish_reason or ""),
+            prompt_tokens=prompt_tokens,
             completion_tokens=tokens,
             seconds=round(seconds, 3),
             model=served or self.model,
@@ -311,8 +312,27 @@ class Endpoint:
         )
 
     def _message(self, text: str) -> str:
-        """Return text that came from the server with the key masked."""
+        """Return an error text of the server with the key masked."""
         return redact(text, [self.api_key])
+
+
+def text_of(content: object) -> str:
+    """Return the text of a reply, which may come in parts.
+
+    Raises:
+        ValueError: the content is no text.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise ValueError(f"content is a {type(content).__name__}")
+    texts = []
+    for part in content:
+        text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+        if not isinstance(text, str):
+            raise ValueError("content has parts that are no text")
+        texts.append(text)
+    return "".join(texts)
 
 
 def retry_after(header: str | None) -> float:

@@ -127,6 +127,8 @@ def _answer(number: int, sample: Sample, standing: Standing | None, judged: Judg
     if standing is not None:
         sample = standing.apply(sample)
     raw = sample.raw
+    if sample.only_reasoning:
+        raw = f"[no text; the server's reasoning:]\n{sample.server_reasoning}"
     cut = f"\n[{len(raw) - MAX_CHARACTERS:,} more characters]" if len(raw) > MAX_CHARACTERS else ""
     return {
         "run": number,

@@ -6,8 +6,11 @@
 from collections.abc import Sequence
 
 from rlfr_eval.json_types import JsonMapping, JsonObject
+from rlfr_eval.score.verdicts import RuleReason
 from rlfr_vlm.errors import printable
+from rlfr_vlm.grading import Reason
 
+AGAIN = "the same command, or `rlfr-eval regrade`, grades them again"
 HEADER = (
     "benchmark",
     "n",
@@ -19,6 +22,14 @@ HEADER = (
     "truncated",
     "no answer",
 )
+# Reasons of undecided answers that are named however few they are, since their cause is not the answer.
+NAMED_REASONS = {
+    Reason.TIME_OUT: f"answers are undecided because of a {Reason.TIME_OUT} of the grader; {AGAIN}",
+    Reason.CRASH: f"answers are undecided because the {Reason.CRASH}; {AGAIN}",
+    RuleReason.ONLY_REASONING: "answers stand only in the server's reasoning (reasoning_content) and have no text, so "
+    "they are undecided; see the server's reasoning parser",
+    RuleReason.FILTERED: "answers were stopped by the server's content filter",
+}
 TRUNCATED_WARNING = 0.01  # share of truncated answers above which a note is printed
 LEFT_OUT = "_problems_left_out"  # suffix of keys in scores.json
 
@@ -119,6 +130,9 @@ def notes(scores: JsonMapping) -> list[str]:
         if score["missing"]:
             lines.append(f"{name}: {score['missing']} answers are missing; run the same command again to get them.")
         lines += [f"{name}: {note}." for note in score.get("notes", ())]
+        for reason, note in NAMED_REASONS.items():
+            if count := score["undecided_reasons"].get(reason, 0):
+                lines.append(f"{name}: {count} {note}.")
         if score.get("unscoreable"):
             lines.append(f"{name}: no score: {score['unscoreable']}.")
         elif not score["headline"]:

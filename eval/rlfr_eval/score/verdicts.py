@@ -15,11 +15,15 @@ BATCH = 512  # answers graded at a time
 PROVE_WRONG = ("number", "option")  # paths of the grader whose "wrong" also holds for free text
 
 
+RETRIED = frozenset([Reason.TIME_OUT, Reason.CRASH])  # the grader's fault, which another try may not have
+
+
 class RuleReason(Reason):
     """Why rules left an answer undecided, beside the grader's own reasons."""
 
     JUDGE = "only a judge can tell"
     FILTERED = "stopped by a content filter"
+    ONLY_REASONING = "answer only in the server's reasoning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +55,12 @@ def grading_key(benchmark: "AnyBenchmark[Any]") -> str:
     return short_hash([grader_version(), *benchmark.grading()])
 
 
-def after_filter(sample: Sample, verdict: Verdict, reason: str) -> tuple[Verdict, str]:
-    """Leave an answer undecided that a content filter stopped before it was right."""
+def incomplete_as_undecided(sample: Sample, verdict: Verdict, reason: str) -> tuple[Verdict, str]:
+    """Leave an answer undecided that a content filter stopped, or that stands in the server's reasoning alone."""
     if sample.finish_reason == "content_filter" and verdict is not Verdict.RIGHT:
         return Verdict.UNDECIDED, RuleReason.FILTERED
+    if sample.only_reasoning:
+        return Verdict.UNDECIDED, RuleReason.ONLY_REASONING
     return verdict, reason
 
 
@@ -64,13 +70,13 @@ def grade_by_rules(
     """Append the grader's verdict and extraction for every answer that has none by this grader and these settings.
 
     A verdict without an extraction, as older versions wrote it, is written again: the extraction that is stored with
-    the answer may be another grader's.
+    the answer may be another grader's. So is one of a grader that was stopped or crashed.
 
     Returns:
         The number of graded answers.
     """
     keys = {name: grading_key(selection.benchmark) for name, selection in selections.items()}
-    graded = {(line.id, line.answer, line.grading) for line in store.rule_verdicts() if line.how is not None}
+    graded = {line.key for line in store.rule_verdicts() if line.how is not None and line.reason not in RETRIED}
     problems = problems_by_id(selections)
     samples = (
         sample
@@ -106,7 +112,7 @@ def _verdict(sample: Sample, benchmark: "AnyBenchmark[Any]", key: str, grade: Gr
         verdict = Verdict.WRONG
     elif benchmark.free_text and verdict is Verdict.WRONG and grade.path not in PROVE_WRONG:
         verdict, reason = Verdict.UNDECIDED, Reason.FREE_TEXT
-    verdict, reason = after_filter(sample, verdict, reason)
+    verdict, reason = incomplete_as_undecided(sample, verdict, reason)
     extraction = grade.extraction
     return RuleVerdict(
         sample.id,
@@ -166,9 +172,7 @@ def _standings_by_rules(store: RunStore, selections: Selections) -> tuple[dict[s
     """Standings by rules alone, and the answers that rules left undecided."""
     keys = {name: grading_key(selection.benchmark) for name, selection in selections.items()}
     current_keys = set(keys.values())
-    lines = {
-        (line.id, line.answer, line.grading): line for line in store.rule_verdicts() if line.grading in current_keys
-    }
+    lines = {line.key: line for line in store.rule_verdicts() if line.grading in current_keys}
     standing: dict[str, Standing] = {}
     undecided: dict[str, _Answer] = {}
     for sample in store.answers():
@@ -199,7 +203,7 @@ def undecided_answers(
         for problem in selection.problems
     }
     for sample in store.answers():
-        if sample.sample < samples.get((sample.benchmark, sample.problem), 0):
+        if sample.sample < samples.get((sample.benchmark, sample.problem), 0) and not sample.only_reasoning:
             place = standing.get(sample.id)
             if place is None:
                 if ungraded:

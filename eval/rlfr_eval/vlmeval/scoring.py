@@ -14,7 +14,7 @@ from rlfr_eval.judge.replies import VLM_READER_VERSION, vlm_reader
 from rlfr_eval.model.endpoint import Usage
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.schema import RuleVerdict, Sample, Selection
-from rlfr_eval.score.verdicts import BATCH, RuleReason, after_filter, grading_key
+from rlfr_eval.score.verdicts import BATCH, RETRIED, RuleReason, grading_key, incomplete_as_undecided
 from rlfr_eval.vlmeval.upstream_score import upstream_percent
 from rlfr_eval.vlmeval.worker.replay_judge import LONGEST_COMPARED
 from rlfr_eval.vlmeval.worker_process import WorkerProcess
@@ -44,6 +44,7 @@ class Scoring:
             name: data set, as it was opened.
             score: place of the score in VLMEvalKit's table, for sets that it evaluates row by row.
         """
+        stopped: dict[int, str] = {}
         with self._lock:
             outcomes = self.worker.score(name, items)
             while unanswered := [index for index, outcome in enumerate(outcomes) if _needs(outcome, "equal")]:
@@ -51,10 +52,15 @@ class Scoring:
                 grades = grade_many([Item(need["gold"], "", need["answer"]) for need in needs])
                 for index, need, grade in zip(unanswered, needs, grades, strict=True):
                     items[index]["given"][need["key"]] = grade.verdict.value
+                    if grade.reason in RETRIED:
+                        stopped[index] = grade.reason
                 again = self.worker.score(name, [items[index] for index in unanswered])
                 for index, outcome in zip(unanswered, again, strict=True):
                     outcomes[index] = outcome
-            return [_verdict(name, score or {}, outcome) if "result" in outcome else outcome for outcome in outcomes]
+        for index, reason in stopped.items():
+            if outcomes[index].get("verdict") == Verdict.UNDECIDED.value or _needs(outcomes[index], "judge"):
+                outcomes[index]["reason"] = reason
+        return [_verdict(name, score or {}, outcome) if "result" in outcome else outcome for outcome in outcomes]
 
     def grade_by_rules(
         self,
@@ -65,7 +71,7 @@ class Scoring:
         """Append the rules' verdict for every answer that has none by this version of VLMEvalKit and our grader."""
         keys = {name: grading_key(selection.benchmark) for name, selection in selections.items()}
         wanted = {(name, problem.id) for name, selection in selections.items() for problem in selection.problems}
-        graded = {(line.id, line.answer, line.grading) for line in store.rule_verdicts()}
+        graded = {line.key for line in store.rule_verdicts() if line.reason not in RETRIED}
         samples = (
             sample
             for sample in store.answers()
@@ -175,9 +181,9 @@ def _by_rules(sample: Sample, outcome: JsonObject | None) -> tuple[Verdict, str,
     if outcome is None:
         verdict, reason = Verdict.WRONG, Reason.NO_ANSWER
     elif "needs" in outcome:
-        verdict, reason = Verdict.UNDECIDED, RuleReason.JUDGE
+        verdict, reason = Verdict.UNDECIDED, outcome.get("reason", RuleReason.JUDGE)
     else:
         verdict, reason = Verdict(outcome["verdict"]), outcome.get("reason", "")
         extracted = outcome.get("extracted", "")
-    verdict, reason = after_filter(sample, verdict, reason)
+    verdict, reason = incomplete_as_undecided(sample, verdict, reason)
     return verdict, reason, "" if reason == RuleReason.FILTERED else extracted
