@@ -97,7 +97,7 @@ class DataOptions:
         default=64_000_000, metadata={"help": "Images with more pixels are bad; they are not even decoded."}
     )
     bad_row_limit: float = field(
-        default=0.02, metadata={"help": "Bad rows are replaced and counted; a larger share of them stops the run."}
+        default=0.05, metadata={"help": "Bad rows are replaced and counted; a larger share of them stops the run."}
     )
     max_prompt_tokens: int | None = field(
         default=None, metadata={"help": "Longest prompt, images included; counted before training. Unset: no limit."}

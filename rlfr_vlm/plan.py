@@ -1,9 +1,8 @@
-"""Count the samples and updates of a training configuration and estimate the memory of each GPU by part.
+"""Estimate the memory of each GPU by part for a training configuration.
 
 Letters: P parameters of the policy, D hidden width, S positions of a row.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,60 +17,11 @@ from rlfr_vlm.models.towers import find_language_tower, unwrap
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
-    from trl import GRPOConfig
 
 FLOAT32, BFLOAT16 = 4, 2
 ADAM_MOMENTS = 2
 HEAD_TENSORS = 3  # tensors of one tile's size alive at once when TRL applies the LM head in tiles (its torch path)
 SHARDING = ("none", "zero1", "zero2", "zero3", "fsdp2")
-
-
-@dataclass(frozen=True)
-class StepCounts:
-    """Sizes of a training run; token counts are upper bounds.
-
-    Attributes:
-        prompts: prompts per rollout.
-        responses: responses per rollout.
-        updates: updates per rollout.
-        per_update: responses per update.
-        micro_batches: micro-batches per update, on each process.
-        tokens: prompt and response tokens per rollout if all have maximum length; None if that is unknown.
-        total: updates of the run; None if the number of rows is unknown.
-    """
-
-    prompts: int
-    responses: int
-    updates: int
-    per_update: int
-    micro_batches: int
-    tokens: int | None
-    total: int | None
-
-
-def count_steps(args: "GRPOConfig", rows: int | None, max_prompt: int | None) -> StepCounts:
-    """Count the steps of a configuration, whose rollout sizes TRL has derived from the number of processes.
-
-    Args:
-        args: a configuration whose `world_size` is the number of processes that will train.
-        rows: rows of the training set.
-        max_prompt: tokens of the longest prompt.
-    """
-    responses = args.generation_batch_size
-    per_update = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
-    total = args.max_steps if args.max_steps > 0 else None
-    if total is None and rows is not None:
-        rollouts = rows // max(responses // args.num_generations, 1)
-        total = math.ceil(args.num_train_epochs * (rollouts * responses * args.num_iterations // per_update))
-    return StepCounts(
-        prompts=responses // args.num_generations,
-        responses=responses,
-        updates=max(responses * args.num_iterations // per_update, 1),
-        per_update=per_update,
-        micro_batches=args.gradient_accumulation_steps,
-        tokens=None if max_prompt is None else responses * (max_prompt + (args.max_completion_length or 0)),
-        total=total,
-    )
 
 
 @dataclass(frozen=True)

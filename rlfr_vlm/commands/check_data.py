@@ -26,8 +26,9 @@ class CheckOptions:
         default_factory=lambda: ["prompt", "answer"], metadata={"help": "Columns every row must have."}
     )
     out: str = field(default="outputs/check-data", metadata={"help": "Folder for report.json and the clean set."})
-    max_dropped: float = field(
-        default=0.05, metadata={"help": "The set is usable (exit code 0) when no larger share is dropped."}
+    max_dropped: float | None = field(
+        default=None,
+        metadata={"help": "The set is usable (exit code 0) if no larger share is dropped; unset: bad_row_limit."},
     )
     workers: int = field(default=0, metadata={"help": "Processes; 0 is one per core."})
 
@@ -59,10 +60,11 @@ def run(arguments: Sequence[str]) -> int:
         (DataOptions, CheckOptions), (ScriptArguments, FitOptions, RLFRConfig), arguments
     )
     out = Path(options.out)
+    limit = data.bad_row_limit if options.max_dropped is None else options.max_dropped
     make_folder(out)
     report = check_rows(data, options.needs, options.model_name_or_path, options.workers)
     clean, settings = write_clean(data, report, out) if report.kept else (None, {})
-    usable = bool(report.kept) and report.dropped_share <= options.max_dropped
+    usable = bool(report.kept) and report.dropped_share <= limit
     write_json(
         out / "report.json",
         {
@@ -84,10 +86,7 @@ def run(arguments: Sequence[str]) -> int:
     if clean:
         print("clean set: " + " ".join(f"--{name} {value}" for name, value in settings.items()))
     if not usable:
-        print(
-            f"not usable: {report.dropped_share:.1%} of the rows are dropped, more than max_dropped "
-            f"{options.max_dropped:.1%}"
-        )
+        print(f"not usable: {report.dropped_share:.1%} of the rows are dropped, more than max_dropped {limit:.1%}")
     return 0 if usable else EXIT_NOT_USABLE
 
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from rlfr_vlm.options import RunOptions
-    from rlfr_vlm.plan import MemoryEstimate, StepCounts
+    from rlfr_vlm.plan import MemoryEstimate
+    from rlfr_vlm.steps import StepCounts
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 SUMMARY = "samples, updates, tokens and memory of a training configuration, before it runs"
@@ -54,7 +55,8 @@ def run(arguments: Sequence[str]) -> int:
     """Print the plan. Returns the exit code."""
     options, rest = _parser().parse_known_args(list(arguments))
     from rlfr_vlm.library_output import silence_libraries
-    from rlfr_vlm.plan import SHARDING, count_steps
+    from rlfr_vlm.plan import SHARDING
+    from rlfr_vlm.steps import count_steps
 
     silence_libraries()
     if options.sharding not in SHARDING:
@@ -170,6 +172,8 @@ def _memory(
 
 
 def _print_steps(steps: "StepCounts", args: "RLFRConfig", rows: int | None, prompt: int) -> None:
+    from rlfr_vlm.steps import left_out_line
+
     print(f"rollout       {steps.prompts} prompts x {args.num_generations} responses = {steps.responses}")
     print(
         f"updates       {steps.updates} a rollout, of {steps.per_update} responses each: "
@@ -185,6 +189,13 @@ def _print_steps(steps: "StepCounts", args: "RLFRConfig", rows: int | None, prom
     else:
         source = "max_steps" if args.max_steps > 0 else f"{rows} rows x {args.num_train_epochs:g} epochs"
         print(f"total         {steps.total:,} updates ({source})")
+    if rows is not None and rows < steps.prompts:
+        print(
+            f"              NOTHING WOULD BE TRAINED: {rows} rows do not fill a rollout of {steps.prompts} prompts; "
+            "`rlfr train` refuses this"
+        )
+    elif rows is not None and (line := left_out_line(args, rows)):
+        print(f"              {line}")
 
 
 def _print_memory(memory: "MemoryEstimate", engine: float, options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """`rlfr train`: train a policy with reinforcement learning."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,8 +59,8 @@ def run(arguments: Sequence[str]) -> int:
     only = "--eval-only" in arguments or "--eval_only" in arguments
     rest = [argument for argument in arguments if argument not in ("--eval-only", "--eval_only")]
     if only:
-        classes = (ScriptArguments, RLFRConfig)
-        return run_trainer([*rest, "--eval_strategy", "steps"], classes, build_trainer, _save, instead=_evaluate)
+        classes, evaluated = (ScriptArguments, RLFRConfig), functools.partial(build_trainer, trains=False)
+        return run_trainer([*rest, "--eval_strategy", "steps"], classes, evaluated, _save, instead=_evaluate)
     return run_trainer(rest, (ScriptArguments, RLFRConfig), build_trainer, _save)
 
 
@@ -98,11 +99,17 @@ def _save(trainer: "RLFRTrainer") -> None:
             )
 
 
-def build_trainer(options: ScriptArguments, args: "RLFRConfig") -> "RLFRTrainer":
-    """Build the trainer for a configuration. Settings are checked before a large policy is loaded."""
+def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = True) -> "RLFRTrainer":
+    """Build the trainer for a configuration. Settings are checked before a large policy is loaded.
+
+    Args:
+        trains: whether the trainer will train, and so needs enough rows for a rollout.
+    """
+    from rlfr_vlm.checkpoint import is_first_process
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards
+    from rlfr_vlm.steps import left_out_line, refuse_too_few_rows
     from rlfr_vlm.trainer.lora import lora_config
     from rlfr_vlm.trainer.records.callbacks import AlertsFile, MetricsFile, ProgressLine
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
@@ -117,9 +124,13 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig") -> "RLFRTrainer"
         callbacks.append(AlertsFile(args.output_dir))
     # Read before the policy: a wrong data set name then fails before a large policy is loaded.
     rows = read_rows(options, ("prompt", "answer"), args.seed)
+    if trains:
+        refuse_too_few_rows(args, len(rows.indices))
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
     peft_config = lora_config(policy, options)
     train_dataset = training_dataset(rows, options, processing_class)
+    if trains and is_first_process() and (line := left_out_line(args, len(train_dataset))):
+        print(line)
     eval_dataset = held_out_rows(options, args, processing_class) if args.eval_strategy != "no" else None
     try:
         return RLFRTrainer(

@@ -9,7 +9,7 @@ from rlfr_vlm.errors import UserError
 
 logger = logging.getLogger(__name__)
 MAX_LOGGED = 10  # bad rows that are logged; all are counted
-MIN_READ = 20  # rows that must be read before the limit applies, unless the data set is smaller
+CHANCE = 1e-4  # probability below which a count of bad rows is taken to be above the limit
 
 
 @dataclass
@@ -42,11 +42,21 @@ class BadRows:
         if len(self.bad) <= MAX_LOGGED:
             logger.warning("row %d is bad and is replaced by another row: %s", number, error)
         self.reasons[error.reason] += 1
-        enough_read = len(self.read) >= min(MIN_READ, self.size)
-        if enough_read and len(self.bad) > self.limit * len(self.read):
+        if self._above_limit():
             kinds = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
             raise UserError(
                 f"{len(self.bad)} of {len(self.read)} rows read so far are bad ({kinds}), more than bad_row_limit "
                 f"{self.limit}. Row {number}: {error.detail}. `rlfr check-data` lists all bad rows and writes a "
                 "clean data set."
             )
+
+    def _above_limit(self) -> bool:
+        """Whether the share is above the limit: of all rows, or of so many that chance does not explain it."""
+        bad, read = len(self.bad), len(self.read)
+        if bad <= self.limit * read:
+            return False
+        if read >= self.size:
+            return True
+        from scipy.stats import binom
+
+        return bool(binom.sf(bad - 1, read, self.limit) < CHANCE)

@@ -13,6 +13,7 @@ from rlfr_vlm.data.rows import BadRow
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+URL = re.compile(r"^([A-Za-z][\w+.-]*)://")
 DATA_URL = re.compile(r"^data:image/[\w.+-]+;base64,", re.IGNORECASE)
 BASE64_LENGTH = 200  # characters; a longer text that consists of base64 characters is an image, not a path
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
@@ -51,7 +52,7 @@ def resolve(path: str, rules: ImageRules) -> Path:
         BadRow: the path leads outside the media folder, or there is no such file.
     """
     root = (rules.media_root or Path.cwd()).resolve()
-    path = path.removeprefix("file://")
+    path = re.sub(r"^file://", "", path, flags=re.IGNORECASE)
     resolved = (root / path).resolve()
     if not resolved.is_relative_to(root):
         raise BadRow("image outside", f"{path!r} leads outside {root}; set media_root to the folder of the images")
@@ -74,7 +75,7 @@ def image_source(value: object, rules: ImageRules) -> bytes | Path:
         value = str(value)
     if not isinstance(value, str) or not value:
         raise BadRow("image unreadable", f"the image is a {type(value).__name__}")
-    if value.startswith(("http://", "https://")):
+    if (match := URL.match(value)) and match[1].lower() != "file":
         raise BadRow("image is a URL", f"{value[:100]!r}: download the images and name the files")
     if match := DATA_URL.match(value):
         return _decode_base64(value[match.end() :])

@@ -11,6 +11,7 @@ from rlfr_vlm.data.digits import SPLITS, load_digits_task
 from rlfr_vlm.data.images import ImageRules, open_image
 from rlfr_vlm.data.prompts import build_messages, flatten_text
 from rlfr_vlm.data.read import RawDataset, keep_encoded, read_dataset
+from rlfr_vlm.data.row_checks import check_messages, check_options, check_text, clean_answer
 from rlfr_vlm.data.rows import MALFORMED, BadRow, Converter, Row, check_columns, parse_mapping
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.models import VISION_TOKENS
@@ -64,6 +65,12 @@ class Rows:
         """
         row = self.convert(self.raw.row(self.raw.dataset[number]))
         check_columns(row, self.needed)
+        if row.get("options"):
+            check_options(row["options"])
+        if "answer" in self.needed:
+            row["answer"] = clean_answer(row)
+        if not isinstance(row["prompt"], str):
+            check_messages(row["prompt"])
         if row["images"] and self.for_text_policy:
             raise BadRow("image", "the row has images, but the policy is text-only")
         try:
@@ -72,7 +79,8 @@ class Rows:
             raise BadRow("image places", str(error)) from None
         except MALFORMED as error:
             raise BadRow("prompt", f"{type(error).__name__}: {error}") from None
-        _check_text(row)
+        text = "\n".join(message["content"] for message in flatten_text(row["prompt"]))
+        check_text(text, bool(row["images"]), VISION_TOKENS)
         return row
 
     def load(self, number: int, cache: ImageCache | None = None) -> Row:
@@ -121,17 +129,6 @@ class Rows:
         raise UserError(
             f"No row of the dataset can be used; {first_error}. `rlfr check-data` lists the errors of all rows."
         )
-
-
-def _check_text(row: Row) -> None:
-    """Reject text that the tokenizer cannot encode or that contains vision tokens."""
-    text = "".join(message["content"] for message in flatten_text(row["prompt"]))
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise BadRow("text", f"the prompt has a lone surrogate: {error}") from None
-    if row["images"] and (tokens := [token for token in VISION_TOKENS if token in text]):
-        raise BadRow("image places", f"the text has {tokens[0]}; mark images with <image>")
 
 
 def image_rules(options: DataOptions, media_root: Path | None) -> ImageRules:

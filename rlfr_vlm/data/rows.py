@@ -72,11 +72,7 @@ def plain(raw: Row) -> Row:
             alias = next((alias for alias in aliases if raw.get(alias) is not None), None)
             if alias is not None:
                 row[name] = raw[alias]
-    if not row.get("images") and isinstance(row.get("prompt"), list):
-        row["images"] = [
-            block["image"] for message in row["prompt"] for block in _blocks(message) if block.get("image")
-        ]
-    return row
+    return _images_of_messages(row)
 
 
 def messages_in_text(raw: Row) -> Row:
@@ -115,7 +111,7 @@ def sharegpt(raw: Row) -> Row:
     if messages and messages[-1]["role"] == "assistant":
         row["response"] = messages.pop()["content"]
     row["prompt"] = messages
-    return row
+    return _images_of_messages(row)
 
 
 CONVERTERS: dict[str, Callable[[Row], Row]] = {
@@ -213,6 +209,8 @@ def options_of(value: object) -> list[str]:
         value = [value[key] for key in sorted(value)]
     if not isinstance(value, list | tuple):
         raise BadRow("options", f"the options are a {type(value).__name__}, not a list of texts")
+    if any(option is None for option in value):
+        raise BadRow("options", "an option is null")
     return [str(option) for option in value]
 
 
@@ -228,6 +226,28 @@ def check_columns(row: Row, needed: Sequence[str]) -> None:
             raise BadRow(f"no {name}", f"the row has {', '.join(key for key in row if row[key] not in (None, []))}")
     if "response" in needed and not isinstance(row["response"], str):
         raise BadRow("response", f"the response is a {type(row['response']).__name__}, not a text")
+
+
+def _images_of_messages(row: Row) -> Row:
+    """Convert OpenAI's `image_url` blocks to image blocks, and take the images out of the prompt's messages."""
+    if not isinstance(row.get("prompt"), list):
+        return row
+    messages = []
+    for message in row["prompt"]:
+        if isinstance(message, dict) and isinstance(message.get("content"), list):
+            message = {**message, "content": [_image_block(block) for block in message["content"]]}
+        messages.append(message)
+    row["prompt"] = messages
+    if not row.get("images"):
+        row["images"] = [block["image"] for message in messages for block in _blocks(message) if block.get("image")]
+    return row
+
+
+def _image_block(block: object) -> object:
+    if not isinstance(block, dict) or block.get("type") != "image_url":
+        return block
+    url = block.get("image_url")
+    return {"type": "image", "image": url.get("url") if isinstance(url, dict) else url}
 
 
 def _blocks(message: object) -> list[Block]:

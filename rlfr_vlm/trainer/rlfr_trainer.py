@@ -36,6 +36,7 @@ from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token
 from rlfr_vlm.rewards import ReferenceProbability, build_rewards
 from rlfr_vlm.rewards.completion import Completion, Prompt, completion_text
 from rlfr_vlm.rewards.repetition import is_repetitive
+from rlfr_vlm.steps import refuse_too_few_rows
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.held_out import evaluate_held_out
 from rlfr_vlm.trainer.latent_pass import run_latent_pass
@@ -205,7 +206,12 @@ class RLFRTrainer(ResumableGRPO):
                 self.add_callback(MarkBan())
 
     def train(self, *args: object, **kwargs: object) -> "TrainOutput":
-        """Train; before that, while the policy is the initial one, compute its reference probabilities."""
+        """Train; before that, while the policy is the initial one, compute its reference probabilities.
+
+        Raises:
+            UserError: the data set does not fill one rollout.
+        """
+        refuse_too_few_rows(self.args, len(self.train_dataset))
         rewards = [reward for reward in self.reward_funcs if isinstance(reward, ReferenceProbability)]
         if self.probabilities is not None and any(reward.options.rlpr_debias for reward in rewards):
             self.probabilities.prepare(self.train_dataset, 4 * self.args.per_device_train_batch_size)
