@@ -61,7 +61,7 @@ def parse_config_subset(classes: Sequence[type], ignored: Sequence[type], argume
     for name in values:
         if name not in names | ignored_names:
             raise UserError(f"Unknown key {name!r} in {path}.{nearest(name, names | ignored_names)}")
-    values = {name: value for name, value in values.items() if name in names}
+    values = {name: _switched_off(name, value) for name, value in values.items() if name in names}
     for argument in rest:
         name = argument.split("=")[0].removeprefix("--").replace("-", "_")
         if argument.startswith("--") and name not in names and name.removeprefix("no_") not in names:
@@ -88,9 +88,19 @@ def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[s
     return namespace.value, rest
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: str) -> Settings:
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
     except FileNotFoundError:
         raise UserError(f"No configuration file at {path}. Shipped ones are in scripts/configs/.") from None
     except OSError as error:
@@ -108,6 +118,11 @@ def _without_former_settings(values: Settings, path: str) -> Settings:
         if name in values and values[name] != constant:
             logger.warning("%s: %s in %s is ignored; it is always %g now.", name, values[name], path, constant)
     return {str(name): value for name, value in values.items() if name not in FORMER_SETTINGS}
+
+
+def _switched_off(name: str, value: object) -> object:
+    """Return "no" for a strategy that YAML read as false: `no` and `off` are its spellings of false."""
+    return "no" if name.endswith("_strategy") and value is False else value
 
 
 def _check_type(name: str, value: object, annotation: Any, path: str | None) -> None:
@@ -149,8 +164,12 @@ def differences(directory: str | Path, *configs: "DataclassInstance") -> list[st
 
 def write_resolved(directory: str | Path, *configs: "DataclassInstance") -> None:
     """Write every resolved setting to `config.yaml` in `directory`; secrets are masked."""
-    merged = resolved(*configs)
-    write_text(Path(directory) / RESOLVED_FILE, yaml.safe_dump(merged, sort_keys=True, allow_unicode=True))
+    write_settings(directory, resolved(*configs))
+
+
+def write_settings(directory: str | Path, settings: Settings) -> None:
+    """Write settings that `resolved` returned to `config.yaml` in `directory`."""
+    write_text(Path(directory) / RESOLVED_FILE, yaml.safe_dump(settings, sort_keys=True, allow_unicode=True))
 
 
 def _plain(name: str, value: object) -> object:

@@ -16,6 +16,7 @@ ACCEPT_METRICS = ("correct", "entropy")
 LONG_PROMPT_RULES = ("drop", "downscale", "stop")
 GROUP_FILTERS = ("none", "mixed", "spread")
 ROLLOUTS = ("hf", "vllm-colocate", "vllm-server")
+BAD_ROW_LIMIT = 0.05  # largest share of bad rows, of check-data and of training
 # Settings of earlier versions that are constants now, with the constants' values. Files that have them still open.
 FORMER_SETTINGS: dict[str, float] = {
     "image_min_side": 2,
@@ -97,7 +98,8 @@ class DataOptions:
         default=64_000_000, metadata={"help": "Images with more pixels are bad; they are not even decoded."}
     )
     bad_row_limit: float = field(
-        default=0.05, metadata={"help": "Bad rows are replaced and counted; a larger share of them stops the run."}
+        default=BAD_ROW_LIMIT,
+        metadata={"help": "Bad rows are replaced and counted; a larger share of them stops the run."},
     )
     max_prompt_tokens: int | None = field(
         default=None, metadata={"help": "Longest prompt, images included; counted before training. Unset: no limit."}
@@ -106,6 +108,23 @@ class DataOptions:
         default="drop", metadata={"help": "Prompts above the limit: drop, downscale (their images), or stop."}
     )
     system_prompt: str | None = field(default=None, metadata={"help": "System message put before every prompt."})
+
+    def __post_init__(self) -> None:
+        check_ranges(self, DATA_RANGES)
+        if (self.image_min_pixels or 0) > (self.image_max_pixels or math.inf):
+            raise UserError(
+                f"image_min_pixels is {self.image_min_pixels}, above image_max_pixels {self.image_max_pixels}. "
+                "Swap them, or unset one."
+            )
+
+
+DATA_RANGES = (
+    ("bad_row_limit", 0, 1),
+    ("max_prompt_tokens", 1, math.inf),
+    ("image_min_pixels", 1, math.inf),
+    ("image_max_pixels", 1, math.inf),
+    ("image_pixel_ceiling", 1, math.inf),
+)
 
 
 @dataclass
@@ -338,6 +357,7 @@ class ScriptArguments(HeldOutOptions, RewardOptions, RunOptions):
     """Settings of `rlfr train` besides `RLFRConfig`: policy, data, rewards by name, held-out rows, alerts."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ranges(self, SCRIPT_RANGES)
 
 
@@ -359,7 +379,7 @@ def check_ranges(options: object, ranges: Iterable[tuple[str, float, float]]) ->
     """
     for name, low, high in ranges:
         value = getattr(options, name)
-        if not low <= value <= high:  # also refuses NaN
+        if value is not None and not low <= value <= high:  # also refuses NaN
             limit = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
             raise UserError(f"{name} is {value}; it must be {limit}.")
 

@@ -72,7 +72,7 @@ def refuse_too_few_rows(args: "GRPOConfig", rows: int) -> None:
     prompts = prompts_per_rollout(args)
     if rows < prompts:
         raise UserError(
-            f"The data set has {rows} rows, but a rollout takes {prompts} different prompts, so no update would be "
+            f"The data set has {rows} rows, but a rollout takes {prompts} prompts, so no update would be "
             f"made: generation_batch_size {args.generation_batch_size} (per_device_train_batch_size "
             f"{args.per_device_train_batch_size} x {args.world_size} processes x steps_per_generation "
             f"{args.steps_per_generation}) / num_generations {args.num_generations}. Use more rows, a smaller "
@@ -84,4 +84,8 @@ def left_out_line(args: "GRPOConfig", rows: int) -> str:
     """Return how many rows do not fill a rollout and are left out of each epoch; "" if none is."""
     prompts = prompts_per_rollout(args)
     left = rows % prompts
-    return f"{left} of {rows} rows, others in each epoch, do not fill a rollout of {prompts} prompts" if left else ""
+    return (
+        f"{left} of {rows} rows are left out of each epoch, others each time: a rollout takes {prompts} prompts"
+        if left
+        else ""
+    )

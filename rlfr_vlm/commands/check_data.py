@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlfr_vlm.errors import printable
-from rlfr_vlm.options import DataOptions
+from rlfr_vlm.options import BAD_ROW_LIMIT, DataOptions
 
 if TYPE_CHECKING:
     from rlfr_vlm.data.check import DataReport
@@ -26,9 +26,8 @@ class CheckOptions:
         default_factory=lambda: ["prompt", "answer"], metadata={"help": "Columns every row must have."}
     )
     out: str = field(default="outputs/check-data", metadata={"help": "Folder for report.json and the clean set."})
-    max_dropped: float | None = field(
-        default=None,
-        metadata={"help": "The set is usable (exit code 0) if no larger share is dropped; unset: bad_row_limit."},
+    max_dropped: float = field(
+        default=BAD_ROW_LIMIT, metadata={"help": "The set is usable (exit code 0) if no larger share is dropped."}
     )
     workers: int = field(default=0, metadata={"help": "Processes; 0 is one per core."})
 
@@ -60,11 +59,10 @@ def run(arguments: Sequence[str]) -> int:
         (DataOptions, CheckOptions), (ScriptArguments, FitOptions, RLFRConfig), arguments
     )
     out = Path(options.out)
-    limit = data.bad_row_limit if options.max_dropped is None else options.max_dropped
     make_folder(out)
     report = check_rows(data, options.needs, options.model_name_or_path, options.workers)
     clean, settings = write_clean(data, report, out) if report.kept else (None, {})
-    usable = bool(report.kept) and report.dropped_share <= limit
+    usable = bool(report.kept) and report.dropped_share <= options.max_dropped
     write_json(
         out / "report.json",
         {
@@ -77,6 +75,7 @@ def run(arguments: Sequence[str]) -> int:
             "images": report.images,
             "tokens": report.tokens,
             "longest_prompt": report.longest,
+            "notes": dict(report.notes),
             "usable": usable,
             "clean": settings,
         },
@@ -86,12 +85,17 @@ def run(arguments: Sequence[str]) -> int:
     if clean:
         print("clean set: " + " ".join(f"--{name} {value}" for name, value in settings.items()))
     if not usable:
-        print(f"not usable: {report.dropped_share:.1%} of the rows are dropped, more than max_dropped {limit:.1%}")
+        print(
+            f"not usable: {report.dropped_share:.1%} of the rows are dropped, more than max_dropped "
+            f"{options.max_dropped:.1%}"
+        )
     return 0 if usable else EXIT_NOT_USABLE
 
 
 def render_report(report: "DataReport") -> str:
     """Render the report as text."""
+    from rlfr_vlm.data.row_checks import describe_notes
+
     lines = [
         f"{report.rows} rows: {len(report.kept)} kept, {report.rows - len(report.kept)} dropped; "
         f"{report.images} images in kept rows"
@@ -99,6 +103,7 @@ def render_report(report: "DataReport") -> str:
     for reason, count in report.dropped.most_common():
         lines.append(f"  {count:>8}  {reason}")
         lines += [f"            {printable(example)}" for example in report.examples[reason]]
+    lines += describe_notes(report.notes)
     if report.tokens:
         lines.append(f"prompt tokens (longest {report.longest}):")
         largest = max(report.tokens.values())

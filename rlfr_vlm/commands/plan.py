@@ -191,8 +191,8 @@ def _print_steps(steps: "StepCounts", args: "RLFRConfig", rows: int | None, prom
         print(f"total         {steps.total:,} updates ({source})")
     if rows is not None and rows < steps.prompts:
         print(
-            f"              NOTHING WOULD BE TRAINED: {rows} rows do not fill a rollout of {steps.prompts} prompts; "
-            "`rlfr train` refuses this"
+            f"              no update: {rows} rows do not fill a rollout of {steps.prompts} prompts; "
+            "`rlfr train` refuses to train nothing"
         )
     elif rows is not None and (line := left_out_line(args, rows)):
         print(f"              {line}")

@@ -48,6 +48,7 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> int:
     """Print the rows, and write the page if --html is given. Returns the exit code."""
     from rlfr_vlm.config_file import parse_config_subset
+    from rlfr_vlm.data.check import notes_of_rows
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.data.rows import BadRow
     from rlfr_vlm.files import write_text
@@ -74,6 +75,8 @@ def run(arguments: Sequence[str]) -> int:
         text, tokens = exact_prompt(processing_class, row)
         print(_for_terminal(number, row, text, tokens))
         cards.append(_card(number, row, text, tokens))
+    for line in notes_of_rows(rows):
+        print(line)
     if options.html:
         write_text(Path(options.html), PAGE.format(cards="\n".join(cards)))
         print(f"page: {options.html}")

@@ -1,5 +1,7 @@
 """Shared part of `rlfr train` and `rlfr fit-flow`: configuration, rows, resuming, Ctrl-C."""
 
+import functools
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -12,8 +14,12 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
     from rlfr_vlm.checkpoint import CompleteCheckpoints
+    from rlfr_vlm.config_file import Settings
     from rlfr_vlm.data.encode import ProcessingClass
     from rlfr_vlm.data.load import Rows
+
+UNSET_OUTPUT_DIR = "trainer_output"  # transformers' default, read in 5.17
+FIXED_SETTINGS = ("method", "dataset_name", "dataset_split", "dataset_limit", "dataset_revision", "dataset_columns")
 
 OptionsT = TypeVar("OptionsT", bound=RunOptions)
 ArgumentsT = TypeVar("ArgumentsT", bound="TrainingArguments")
@@ -39,14 +45,23 @@ def run_trainer(
     Returns:
         The exit code.
     """
-    from rlfr_vlm.config_file import parse_config, take_option
+    from rlfr_vlm.config_file import parse_config, resolved, take_option
     from rlfr_vlm.library_output import silence_libraries
-    from rlfr_vlm.trainer.records.callbacks import StopOnInterrupt, use_own_progress
+    from rlfr_vlm.trainer.records.callbacks import OnTrainBegin, StopOnInterrupt, use_own_progress
 
     silence_libraries()
     resume, rest = take_option(arguments, "--resume")
     options, args = parse_config(classes, rest)
-    checkpoint = _checked_checkpoint(resume, options, args, trains=instead is None)
+    if args.output_dir in (None, UNSET_OUTPUT_DIR):
+        raise UserError("output_dir is not set. Name the folder of the run, e.g. --output_dir outputs/my-run.")
+    settings = resolved(options, args)  # before the trainer fills in defaults, so that a resumed run compares equal
+    checkpoint, changes = _checked_checkpoint(resume, options, args, trains=instead is None)
+    if checkpoint is not None and instead is None and (steps := finished_steps(Path(checkpoint), args)):
+        print(
+            f"{checkpoint} has all {steps} updates of this run: nothing is left to train. Raise max_steps or "
+            "num_train_epochs to go on."
+        )
+        return 0
     trainer = build(options, args)
     use_own_progress(trainer)
     interrupt = StopOnInterrupt()
@@ -55,7 +70,9 @@ def run_trainer(
         instead(trainer, checkpoint)
         return 0
     if trainer.accelerator.is_main_process:
-        _write_records(options, args, trainer.train_dataset, resumed=checkpoint is not None)
+        # when training begins, and so after a checkpoint was loaded: one that cannot be loaded changes no record
+        write = functools.partial(_write_records, options, args, settings, trainer.train_dataset, changes)
+        trainer.add_callback(OnTrainBegin(functools.partial(write, resumed=checkpoint is not None)))
     trainer.train(resume_from_checkpoint=checkpoint)
     if interrupt.interrupted:
         print(f"stopped; a checkpoint is in {args.output_dir}; go on with `--resume auto`")
@@ -66,15 +83,16 @@ def run_trainer(
 
 def _checked_checkpoint(
     resume: str | None, options: RunOptions, args: "TrainingArguments", *, trains: bool
-) -> str | None:
-    """Return the checkpoint to resume from, or None; print the settings that differ from the checkpoint's.
+) -> tuple[str | None, list[str]]:
+    """Return the checkpoint to resume from, or None, and the settings that differ from the checkpoint's; print them.
 
     Args:
         resume: value of --resume.
         trains: whether the command trains, and so writes to the output folder.
 
     Raises:
-        UserError: the checkpoint cannot be used, or training would mix two runs in one folder.
+        UserError: the checkpoint cannot be used, training would mix two runs in one folder, or the run would go on
+            with another method or other data.
     """
     from rlfr_vlm.checkpoint import is_first_process
     from rlfr_vlm.config_file import differences
@@ -83,21 +101,49 @@ def _checked_checkpoint(
         refuse_other_run(Path(args.output_dir))
     checkpoint = find_checkpoint(resume, args.output_dir)
     if checkpoint is None:
-        return None
+        return None, []
+    changes = differences(checkpoint, options, args)
     if trains:
         refuse_to_continue(Path(checkpoint), Path(args.output_dir), args.world_size)
+        if other := [line for line in changes if line.split(":")[0] in FIXED_SETTINGS]:
+            raise UserError(
+                f"{checkpoint} is of a run with other settings ({'; '.join(other)}). A run keeps its method and its "
+                "data: name another --output_dir, or start from the checkpoint's weights with --model_name_or_path."
+            )
     if is_first_process():
-        for line in differences(checkpoint, options, args):
+        for line in changes:
             print(f"other than when the checkpoint was written: {line}")
-    return checkpoint
+    return checkpoint, changes
 
 
-def _write_records(options: RunOptions, args: "TrainingArguments", dataset: "Dataset", *, resumed: bool) -> None:
+def finished_steps(checkpoint: Path, args: "TrainingArguments") -> int:
+    """Return the number of updates of a finished run; 0 if the checkpoint is not a finished run's."""
+    from rlfr_vlm.checkpoint import STATE_FILE
+
+    try:
+        state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+    steps = int(state.get("global_step", 0))
+    same_epochs = state.get("num_train_epochs") == args.num_train_epochs
+    planned = args.max_steps if args.max_steps > 0 else state.get("max_steps", 0) if same_epochs else 0
+    return steps if 0 < planned <= steps else 0
+
+
+def _write_records(
+    options: RunOptions,
+    args: "TrainingArguments",
+    settings: "Settings",
+    dataset: "Dataset",
+    changes: list[str],
+    *,
+    resumed: bool,
+) -> None:
     """Write `config.yaml` and `run.json` to the output folder."""
-    from rlfr_vlm.config_file import write_resolved
+    from rlfr_vlm.config_file import write_settings
     from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_record
 
-    write_resolved(args.output_dir, options, args)
+    write_settings(str(args.output_dir), settings)
     data = {
         "name": options.dataset_name,
         "split": options.dataset_split,
@@ -110,6 +156,7 @@ def _write_records(options: RunOptions, args: "TrainingArguments", dataset: "Dat
         args,
         data,
         resumed=resumed,
+        changes=changes,
         policy=options.model_name_or_path,
     )
 

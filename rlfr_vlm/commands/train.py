@@ -106,6 +106,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
         trains: whether the trainer will train, and so needs enough rows for a rollout.
     """
     from rlfr_vlm.checkpoint import is_first_process
+    from rlfr_vlm.data.check import notes_of_rows
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards
@@ -129,8 +130,9 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
     peft_config = lora_config(policy, options)
     train_dataset = training_dataset(rows, options, processing_class)
-    if trains and is_first_process() and (line := left_out_line(args, len(train_dataset))):
-        print(line)
+    if trains and is_first_process():
+        for line in (*notes_of_rows(rows), left_out_line(args, len(train_dataset))):
+            print(line, end="\n" if line else "")
     eval_dataset = held_out_rows(options, args, processing_class) if args.eval_strategy != "no" else None
     try:
         return RLFRTrainer(

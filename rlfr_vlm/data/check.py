@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rlfr_vlm.data.images import image_source, open_image
 from rlfr_vlm.data.load import Rows, read_rows
 from rlfr_vlm.data.prompts import flatten_text
+from rlfr_vlm.data.row_checks import describe_notes, notes_of
 from rlfr_vlm.data.rows import MALFORMED, BadRow, Row
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.grading import gold_list, unreadable_golds
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rlfr_vlm.data.lengths import TokenCounter
 
 CHUNK = 64  # rows per task of a worker process
+NOTED_ROWS = 2000  # rows that are read before training for notes
 EXAMPLES = 5  # rows of each reason in the report
 BUCKETS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)  # upper bounds in prompt tokens
 
@@ -39,6 +41,7 @@ class CheckedRow:
         golds: acceptable gold answers.
         tokens: prompt tokens; None if they were not counted.
         images: number of images.
+        notes: keys of `row_checks.NOTES`.
     """
 
     number: int
@@ -48,6 +51,7 @@ class CheckedRow:
     golds: tuple[str, ...] = ()
     tokens: int | None = None
     images: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -62,6 +66,7 @@ class DataReport:
         tokens: histogram of the prompt tokens of kept rows; empty without a processor.
         longest: tokens of the longest kept prompt.
         images: number of images in kept rows.
+        notes: number of kept rows by note, a key of `row_checks.NOTES`.
     """
 
     rows: int = 0
@@ -71,6 +76,7 @@ class DataReport:
     tokens: dict[str, int] = field(default_factory=dict)
     longest: int = 0
     images: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
 
     def drop(self, number: int, reason: str, detail: str) -> None:
         """Count a dropped row."""
@@ -80,7 +86,7 @@ class DataReport:
 
     @property
     def dropped_share(self) -> float:
-        return 1 - len(self.kept) / self.rows if self.rows else 1.0
+        return (self.rows - len(self.kept)) / self.rows if self.rows else 1.0
 
 
 @dataclass
@@ -135,7 +141,8 @@ def make_checker(options: DataOptions, needed: tuple[str, ...], model: str) -> R
 def check_row(rows: Rows, number: int, counter: "TokenCounter | None", options: DataOptions) -> CheckedRow:
     """Check one row. All its images are opened and released again."""
     try:
-        row = rows.parse(number)
+        converted = rows.converted(number)
+        row = rows.checked(converted)
         content = [_prompt_text(row), *(row["response"] for _ in range("response" in rows.needed))]
         digest = hashlib.sha256("\0".join(content).encode())
         sizes = []
@@ -149,7 +156,8 @@ def check_row(rows: Rows, number: int, counter: "TokenCounter | None", options: 
         return CheckedRow(number, "prompt", f"{type(error).__name__}: {error}"[:300])
     reason, detail = _check_length(counter, sizes, tokens, options)
     golds = tuple(gold_list(row["answer"])) if "answer" in rows.needed else ()
-    return CheckedRow(number, reason, detail, digest.digest()[:16], golds, tokens, len(sizes))
+    notes = tuple(notes_of(row, converted["answer"] if "answer" in rows.needed else None))
+    return CheckedRow(number, reason, detail, digest.digest()[:16], golds, tokens, len(sizes), notes)
 
 
 def _check_length(
@@ -208,8 +216,23 @@ def check_rows(
     _drop_duplicates(report, usable)
     report.kept = sorted(usable)
     report.images = sum(row.images for row in usable.values())
+    report.notes = Counter(note for row in usable.values() for note in row.notes)
     _count_tokens(report, usable)
     return report
+
+
+def notes_of_rows(rows: Rows, limit: int = NOTED_ROWS) -> list[str]:
+    """Return lines about the first rows of a data set that a reader should know before training."""
+    counts: Counter[str] = Counter()
+    numbers = rows.indices[:limit]
+    for number in numbers:
+        try:
+            converted = rows.converted(number)
+            counts.update(notes_of(rows.checked(converted), converted.get("answer")))
+        except BadRow:
+            continue  # counted when it is loaded
+    of_all = len(numbers) == len(rows.indices)
+    return describe_notes(counts, "rows" if of_all else f"of the first {len(numbers)} rows")
 
 
 def _check_settings(options: DataOptions, model: str, workers: int) -> None:

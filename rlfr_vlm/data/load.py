@@ -63,8 +63,25 @@ class Rows:
         Raises:
             BadRow: the row cannot be used.
         """
+        return self.checked(self.converted(number))
+
+    def converted(self, number: int) -> Row:
+        """Return a row in the documented format, whose values are not checked yet.
+
+        Raises:
+            BadRow: the row cannot be converted, or lacks a column.
+        """
         row = self.convert(self.raw.row(self.raw.dataset[number]))
         check_columns(row, self.needed)
+        return row
+
+    def checked(self, row: Row) -> Row:
+        """Return a converted row with its prompt as messages and its answer in a form that the grader reads.
+
+        Raises:
+            BadRow: a value would train the policy on a wrong answer or prompt.
+        """
+        row = dict(row)
         if row.get("options"):
             check_options(row["options"])
         if "answer" in self.needed:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
+from rlfr_vlm.data.prompts import flatten_text
 from rlfr_vlm.data.rows import BadRow, Row
 
 MISSING_WORDS = frozenset(["nan", "NaN", "None", "N/A", "null", "NULL", "NaT", "<NA>"])  # how tables write no value
@@ -21,6 +22,16 @@ TEMPLATE_TOKENS = re.compile(
     r"|</?s>|<(?:start|end)_of_turn>|\[/?INST\]"
 )
 OTHER_MARKERS = re.compile(r"<image[ _]\d+>|<IMAGE>|<Image>|\[IMG\]|\[IMAGE\]|<img>|<ImageHere>")
+INDEX, HIDDEN_OPTIONS, NO_FORMAT = "index", "hidden options", "no answer format"
+NOTES = {
+    INDEX: "{rows} have the index of an option as answer; indices are 0-based, and became letters",
+    HIDDEN_OPTIONS: "{rows} have options that their prompts do not show; write them into the prompt",
+    NO_FORMAT: "prompts ask for no answer format; the grader reads \\boxed{{}}, <answer> tags and phrases such as "
+    "`The answer is`, and other responses count as without an answer: ask for one, e.g. by system_prompt",
+}
+ANSWER_FORMATS = re.compile(
+    r"boxed|</?answer>|answer is|answer:|final answer|####|\banswer\b.{0,40}\b(?:end|line|format)", re.I
+)
 LETTER_AND_TEXT = re.compile(r"\(?([A-Za-z])\)?[.):]?(?:\s+(.*))?", re.DOTALL)
 
 
@@ -38,12 +49,14 @@ def check_messages(messages: Any) -> None:
         role, content = message.get("role"), message.get("content")
         if role not in PROMPT_ROLES:
             raise BadRow("prompt", f"a message has the role {role!r}; known: {', '.join(PROMPT_ROLES)}")
-        for block in content if isinstance(content, list) else [{"type": "text", "text": content}]:
+        if not isinstance(content, str | list):
+            raise BadRow("prompt", f"the content of a {role} message is {_short(content)}")
+        for block in content if isinstance(content, list) else ():
             _check_block(block, str(role))
     if messages[-1]["role"] not in ("user", "tool"):
         last = messages[-1]["role"]
         why = "the policy would be shown an answer" if last == "assistant" else "there is nothing to answer"
-        raise BadRow("prompt", f"the prompt ends in a turn of the role {last}, so {why}")
+        raise BadRow("prompt", f"the prompt ends in a turn of {last}, so {why}; it must end in a turn of user")
 
 
 def _check_block(block: Any, role: str) -> None:
@@ -67,14 +80,33 @@ def check_text(text: str, has_images: bool, vision_tokens: Sequence[str] = ()) -
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise BadRow("text", f"the prompt has a lone surrogate: {error}") from None
-    if not has_images and not any(_is_visible(character) for character in text):
-        raise BadRow("no prompt", f"the prompt has no visible character: {text[:20]!r}")
+    if not any(_is_visible(character) for character in text):
+        raise BadRow("prompt", "the prompt is blank")
     if token := next((token for token in vision_tokens if token in text), None):
         raise BadRow("image places", f"the text has {token}; mark images with <image>")
     if match := TEMPLATE_TOKENS.search(text):
         raise BadRow("text", f"the text has {match[0]}, a token of chat templates, which would end or begin a turn")
     if has_images and (match := OTHER_MARKERS.search(text)):
         raise BadRow("image places", f"the text has {match[0]}, which is left as text; mark images with <image>")
+
+
+def notes_of(row: Row, answer: object) -> list[str]:
+    """Return what a reader of the data set should know about a good row, as keys of `NOTES`.
+
+    Args:
+        row: the checked row.
+        answer: its answer before it was checked; None where no answer is needed.
+    """
+    text = "\n".join(message["content"] for message in flatten_text(row["prompt"]))
+    by_index = type(answer) is int and bool(row.get("options")) and row["answer"] in ascii_uppercase
+    without_format = answer is not None and not ANSWER_FORMATS.search(text)
+    found = {INDEX: by_index, HIDDEN_OPTIONS: hides_options(row, text), NO_FORMAT: without_format}
+    return [note for note, holds in found.items() if holds]
+
+
+def describe_notes(counts: Mapping[str, int], rows: str = "rows") -> list[str]:
+    """Return a line for each note, with the number of its rows."""
+    return [f"note: {count} {NOTES[note].format(rows=rows)}" for note, count in counts.items() if count]
 
 
 def _is_visible(character: str) -> bool:
@@ -128,7 +160,9 @@ def _option_gold(gold: str | int | float | bool, options: Sequence[str]) -> str 
     match = LETTER_AND_TEXT.fullmatch(text)
     if match and match[1].upper() in letters:
         letter, rest = match[1].upper(), match[2]
-        if not rest or _same(rest, options[letters.index(letter)]):
+        if not rest:
+            return gold
+        if _same(rest, options[letters.index(letter)]):
             return letter
     raise BadRow("options", f"the answer {text[:80]!r} is none of the {len(options)} options")
 

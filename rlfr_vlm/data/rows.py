@@ -207,6 +207,8 @@ def options_of(value: object) -> list[str]:
     """Return the texts of the options, in the order of their letters."""
     if isinstance(value, dict):
         value = [value[key] for key in sorted(value)]
+        if any(isinstance(option, list | dict) for option in value):
+            raise BadRow("options", "the options are an object of lists; give a list of texts, or letter -> text")
     if not isinstance(value, list | tuple):
         raise BadRow("options", f"the options are a {type(value).__name__}, not a list of texts")
     if any(option is None for option in value):

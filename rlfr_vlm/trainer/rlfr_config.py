@@ -26,6 +26,7 @@ from rlfr_vlm.options import (
     check_ranges,
 )
 
+LARGEST = 1e30  # finite numbers only
 RANGES = (
     ("undecided_limit", 0, 1),
     ("undecided_window", 1, math.inf),
@@ -37,7 +38,14 @@ RANGES = (
     ("rollout_gap_limit", 0, math.inf),
     ("rollout_log_groups", 0, math.inf),
     ("rollout_log_mb", 0.01, math.inf),
+    ("per_device_train_batch_size", 1, math.inf),
+    ("gradient_accumulation_steps", 1, math.inf),
+    ("learning_rate", 0, LARGEST),
+    ("temperature", 1e-6, LARGEST),
 )
+# Values of TRL's settings that it checks only in the first update; read in TRL 1.16's GRPOTrainer.
+LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
+SCALES = ("group", "batch", "none")
 
 
 @dataclass
@@ -67,6 +75,8 @@ class RLFRConfig(
 
     def __post_init__(self) -> None:
         parts = method_parts(self.method)
+        _check_unused(self, parts)
+        _check_upstream(self)
         _check_groups(self)
         _check_rollout(self)
         _check_switches(self, parts)
@@ -109,6 +119,42 @@ def method_parts(method: str) -> set[str]:
                 f"{nearest(part, METHOD_PARTS)}"
             )
     return set(parts)
+
+
+def _check_unused(config: RLFRConfig, parts: set[str]) -> None:
+    """Refuse a setting that the method does not read, unless it has its default or is off."""
+    for part, name in (("rlfr", "flow_coef"), ("entropy", "entropy_alpha"), ("rlfr", "flow_path")):
+        value, default = getattr(config, name), RLFRConfig.__dataclass_fields__[name].default
+        if part not in parts and value and value != default:
+            raise UserError(
+                f"{name} is {value}, but method {config.method!r} does not read it. Unset it, or join the method "
+                f"with {part}: method: {config.method}+{part}."
+            )
+
+
+def _check_upstream(config: RLFRConfig) -> None:
+    """Refuse values of TRL's and transformers' settings that they would refuse only after the policy is loaded."""
+    from importlib.util import find_spec
+
+    from transformers.integrations import integration_utils
+
+    if (config.max_completion_length or 1) < 1 or config.max_completion_length == 0:
+        raise UserError(f"max_completion_length is {config.max_completion_length}; it must be at least 1.")
+    scale = {True: "group", False: "none"}.get(config.scale_rewards, config.scale_rewards)
+    for name, value, known in (("loss_type", config.loss_type, LOSS_TYPES), ("scale_rewards", scale, SCALES)):
+        if value not in known:
+            raise UserError(f"{name} is {value!r}; choose one of {', '.join(known)}.{nearest(str(value), known)}")
+    loggers = integration_utils.INTEGRATION_TO_CALLBACK
+    chosen = [config.report_to] if isinstance(config.report_to, str) else config.report_to or []
+    for logger in chosen:
+        if logger in ("all", "none"):
+            continue
+        if logger not in loggers:
+            raise UserError(f"report_to is {logger!r}; choose none or one of {', '.join(loggers)}.")
+        if logger not in integration_utils.get_available_reporting_integrations():
+            raise UserError(f"report_to is {logger!r}, whose package is not installed. Install {logger}, or unset it.")
+    if config.use_liger_kernel and find_spec("liger_kernel") is None:
+        raise UserError("use_liger_kernel is true, but liger-kernel is not installed. Install it, or unset it.")
 
 
 def _check_switches(config: RLFRConfig, parts: set[str]) -> None:

@@ -228,6 +228,20 @@ CHECKS: tuple[LimitCheck | HistoryCheck, ...] = (
         "the outcome. Fit the field on data nearer to the task, or set flow_coef lower.",
     ),
     LimitCheck(
+        "no answer",
+        "grading/no_answer",
+        lambda mean: mean > 0.9,
+        "{mean:.0%} of the responses have no answer that the grader finds: it reads \\boxed{{}}, <answer> tags and "
+        "phrases such as `The answer is`. Ask for one of them, e.g. by system_prompt, or raise max_completion_length.",
+    ),
+    LimitCheck(
+        "reference",
+        "rlpr/valid",
+        lambda mean: mean < 0.1,
+        "only {mean:.0%} of the responses have an answer in whose place the reference can stand, so most get no "
+        "reward. Ask for \\boxed{{}} or <answer> tags, e.g. by system_prompt.",
+    ),
+    LimitCheck(
         "undecided",
         "outcome/undecided",
         lambda mean: mean > 0.05,

@@ -43,6 +43,18 @@ class FlowStep(TrainerCallback):
         self.step()
 
 
+class OnTrainBegin(TrainerCallback):
+    """Call a function when training begins, after a checkpoint was loaded."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function = function
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self.function()
+
+
 class StopOnInterrupt(TrainerCallback):
     """On the first Ctrl-C, finish the step (in RL the rollout's updates), save and stop; on the second, stop at once.
 

