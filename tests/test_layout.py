@@ -20,7 +20,7 @@ SHARED_MODULES = {"errors", "files", "stats", "provenance", "redaction", "gradin
 # A module may import from its own layer and the ones before it. The longest prefix in the table decides.
 LAYERS = (
     {"errors", "files", "stats", "provenance", "redaction"},
-    {"options", "library_output", "compat", "command_line", "page"},
+    {"options", "library_output", "compat", "command_line", "page", "steps"},
     {"grading", "flow", "shaping", "doctor"},
     {"data", "models", "rewards", "policy"},
     {"config_file", "evaluate", "checkpoint", "export", "model_card"},
