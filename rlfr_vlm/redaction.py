@@ -6,7 +6,8 @@ Text that a model wrote is never masked: a key that happens to be a word would c
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 PLACEHOLDER = "<set>"
 # A name with one of these parts is a secret's.
@@ -15,18 +16,24 @@ SECRET_PARTS |= {"credential", "credentials", "apikey", "apikeys", "authtoken", 
 # `tokens` is a secret's after one of these; `token` is part of a text after one of those.
 TOKEN_OWNERS = {"api", "auth", "access", "bearer", "hf", "hub", "refresh"}
 TEXT_TOKENS = {"pad", "eos", "bos", "unk", "sep", "cls", "mask", "image", "video", "audio", "vision"}
-TEXT_TOKENS |= {"stop", "special", "think", "assistant", "per", "next", "first", "last"}
+TEXT_TOKENS |= {"max", "min", "num", "stop", "special", "think", "assistant", "per", "next", "first", "last"}
 NAME = r"[A-Za-z_][\w.-]*"
 ASSIGNMENT = re.compile(rf"(?P<start>-{{0,2}}(?P<name>{NAME})=)(?P<value>.+)", re.DOTALL)
 HEADER = re.compile(rf"(?P<start>\s*(?P<name>{NAME})\s*:\s*)\S.*", re.DOTALL)
-QUOTED_HEADER = re.compile(rf"""(?P<quote>\\*["'])(?P<start>(?P<name>{NAME})\s*:\s*)(?:(?!(?P=quote)).)+""", re.DOTALL)
+QUOTED_HEADER = re.compile(
+    rf"""(?P<quote>\\{{0,8}}["'])(?P<start>(?P<name>{NAME})\s*:\s*)(?:(?!(?P=quote)).)+""", re.DOTALL
+)
 OPTION = re.compile(rf"-{{1,2}}({NAME})")
 WORD = re.compile(r"""(?:"(?:\\.|[^"\\])*(?:"|$)|'[^']*(?:'|$)|\\.|[^\s"'\\])+|\\$""", re.DOTALL)
-USER = re.compile(r"(?<=://)[^/@\s]+(?=@)|(?<![\w/@:.-])[\w.+-]+:[^/@\s'\"]+(?=@)")
-QUERY = re.compile(r"(?<=[\w/])([?#])[^\s'\"<>]+")
+USER = re.compile(r"(?<=://)[^/\s'\"]+(?=@)|(?<![\w/@:.-])[\w.+-]+:[^/@\s'\"]+(?=@)")
+QUERY = re.compile(r"(?<=\S)([?#])[^\s'\"<>]+")
 ADDRESS = re.compile(r"://|^[\w.-]+(?::\d+)?/")
-FIELD = re.compile(rf"""(?P<quote>\\*["'])(?P<name>{NAME})(?P=quote)\s*:\s*""")
-QUOTED = re.compile(r"""(?P<quote>\\*["'])(?:(?!(?P=quote)).|\\(?P=quote))*?(?P=quote)""", re.DOTALL)
+FIELD = re.compile(rf"""(?P<quote>\\{{0,8}}["'])(?P<name>{NAME})(?P=quote)\s*:\s*""")
+QUOTED = re.compile(
+    r"""(?P<plain>["'])(?:\\.|(?!(?P=plain))[^\\])*(?P=plain)|(?P<quote>\\{1,8}["'])(?:(?!(?P=quote)).)*(?P=quote)""",
+    re.DOTALL,
+)
+WHOLE_QUOTES = re.compile(r"""(["'])((?:\\.|(?!\1)[^\\])*)\1""", re.DOTALL)
 END_OF_VALUES = re.compile(r"\{\w+\}|&&|\|\|?|;")
 
 
@@ -45,7 +52,9 @@ def is_secret(name: str) -> bool:
     if not parts:
         return False
     before = parts[-2] if len(parts) > 1 else ""
-    if SECRET_PARTS.intersection(parts) or parts[-1] in ("key", "keys"):
+    if SECRET_PARTS.intersection(parts) or parts[-1] in ("key", "keys", "auth", "pass"):
+        return True
+    if ("api", "key") in pairwise(parts) or ("access", "key") in pairwise(parts):
         return True
     if parts[-1] == "token":
         return before not in TEXT_TOKENS
@@ -101,25 +110,62 @@ def redact_json(value: object, placeholder: str = PLACEHOLDER) -> object:
     {'token': '<set>', 'n': {'apiKey': '<set>', 'url': 'http://<set>@h'}}
     """
     if isinstance(value, dict):
+        named = value.get("name")
+        hidden = {"value"} if isinstance(named, str) and is_secret(named) else set()  # a header as name and value
         return {
-            key: placeholder if is_secret(str(key)) and inner is not None else redact_json(inner, placeholder)
+            key: placeholder
+            if _holds_secret(inner) and (is_secret(str(key)) or key in hidden)
+            else redact_json(inner, placeholder)
             for key, inner in value.items()
         }
     if isinstance(value, list | tuple):
+        if value and all(isinstance(inner, str) for inner in value):
+            return redact_command(value, placeholder)
         return [redact_json(inner, placeholder) for inner in value]
     return redact_text(value, placeholder) if isinstance(value, str) else value
 
 
+def secret_values(value: object) -> Iterator[str]:
+    """Yield the texts in a JSON value that `redact_json` masks by the name of their field.
+
+    >>> list(secret_values({"headers": {"Authorization": "Bearer abc"}, "seed": 1}))
+    ['Bearer abc']
+    """
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner) if is_secret(str(key)) else secret_values(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from secret_values(inner)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+def _holds_secret(value: object) -> bool:
+    """Whether a field's value can be a secret: numbers and switches are none."""
+    return not (value is None or isinstance(value, bool | int | float))
+
+
 def _redact_word(word: str, placeholder: str) -> str:
     """Mask the secrets in one word of a command, which may be quoted or hold a whole command."""
-    if len(word) > 1 and word[0] in "\"'" and word[-1] == word[0] and word.count(word[0]) == 2:
-        return word[0] + _redact_word(word[1:-1], placeholder) + word[0]
+    if quoted := WHOLE_QUOTES.fullmatch(word):
+        inner = quoted[2]
+        single = WORD.fullmatch(inner) is not None or not inner
+        return quoted[1] + (_redact_word if single else redact_text)(inner, placeholder) + quoted[1]
     if (assignment := ASSIGNMENT.fullmatch(word)) and is_secret(assignment["name"]):
         value = WORD.match(assignment["value"])  # a quoted command may go on behind the value
         rest = assignment["value"][value.end() :] if value and not word.startswith("-") else ""
         return assignment["start"] + placeholder + redact_text(rest, placeholder)
-    if assignment:
+    if assignment and not ASSIGNMENT.fullmatch(assignment["value"]):
         return assignment["start"] + _redact_word(assignment["value"], placeholder)
+    if assignment:  # `a=b=c` is no command
+        return word
     if (header := HEADER.fullmatch(word)) and is_secret(header["name"]):
         return header["start"] + placeholder
     if WORD.fullmatch(word) is None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlfr_vlm.redaction import is_secret, redact_command, redact_text
+from rlfr_vlm.redaction import is_secret, redact_command, redact_json, redact_text
 
 
 def test_secret_options_in_both_spellings():
@@ -34,3 +34,32 @@ def test_text_keeps_all_but_passwords_and_keys(text, expected):
 def test_names_of_secrets():
     assert all(map(is_secret, ["hub_token", "api_key", "password"]))
     assert not any(map(is_secret, ["max_tokens", "key_size"]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'bash -c "serve --api-key \\"Zq7\\""',
+        'bash -c "API_KEY=\\"Zq7\\" serve"',
+        '{"api_key": "a\\"Zq7"}',
+        "http://me:p@Zq7@host/v1",
+        "http://host/a-?sig=Zq7",
+        "API_KEY_PROD=Zq7 serve",
+        "DB_PASS=Zq7 serve",
+        "serve --auth Zq7",
+    ],
+)
+def test_odd_spellings_of_secrets(text):
+    assert "Zq7" not in redact_text(text)
+
+
+@pytest.mark.parametrize("text", ["a=" * 2000, "\\" * 16000, '"' * 20000, "{" * 20000, "a:" * 9000, "--key " * 9000])
+def test_long_odd_texts_are_no_error(text):
+    redact_text(text)
+
+
+def test_json_with_options_and_with_headers_as_name_and_value():
+    value = {"args": ["--api-key", "x", "--seed", "1"], "headers": [{"name": "Authorization", "value": "x"}], "key": 5}
+    assert redact_json(value, "*") == {
+        "args": ["--api-key", "*", "--seed", "1"], "headers": [{"name": "Authorization", "value": "*"}], "key": 5,
+    }  # fmt: skip

@@ -165,9 +165,18 @@ class Sample:
 
     @classmethod
     def read(cls, row: JsonObject) -> "Sample | None":
-        """The sample of a JSON line; None when keys are missing."""
+        """The sample of a JSON line; None when keys are missing.
+
+        Raises:
+            TypeError: a value has another type.
+        """
         if not row.keys() >= SAMPLE_KEYS:
             return None
+        texts = ("id", "benchmark", "problem", "config", "raw", "digest", "how", "finish_reason")
+        if not all(isinstance(row[key], str) for key in texts) or not isinstance(row["extracted"], str | None):
+            raise TypeError("a text of the sample is none")
+        if type(row["sample"]) is not int or not all(isinstance(row[key], int | float) for key in ("seconds", "time")):
+            raise TypeError("a number of the sample is none")
         tokens = {key: token_count(row[key]) for key in ("prompt_tokens", "completion_tokens")}
         return cls(
             **{**{key: row[key] for key in SAMPLE_KEYS}, **tokens},

@@ -206,6 +206,36 @@ def test_policy_without_a_key_gets_no_other_key(dotenv, environment, serve, toy,
     assert policy.requests and not any(KEY in header for header in policy.keys)
 
 
+@pytest.mark.parametrize(("url", "key"), NAMES[1:])
+def test_a_pair_in_the_file_keeps_its_key_beside_a_global_one(dotenv, environment, serve, run_eval, url, key):
+    """A key in the environment without an address does not replace the key of a pair in `.env`."""
+    server = serve(silent)
+    dotenv(**{url: server.url, key: "sk-of-the-pair"})
+    environment(**{key: KEY})
+    run_eval("judge", "check")
+    assert server.requests and set(server.keys) == {"Bearer sk-of-the-pair"}
+
+
+@pytest.mark.parametrize("level", ["environment", "command line"])
+def test_a_key_beside_a_model_alone_is_for_openais_server(dotenv, environment, serve, run_eval, level):
+    """A model and a key without an address mean OpenAI's server, also if another server is named elsewhere."""
+    server = serve(silent)
+    dotenv(JUDGE_MODEL="m", JUDGE_API_KEY=KEY)
+    if level == "environment":
+        environment(JUDGE_BASE_URL=server.url)
+    run_eval("judge", "check", *(["--judge-base-url", server.url] if level == "command line" else []))
+    assert not any(KEY in header for header in server.keys)
+
+
+def test_two_spellings_of_one_server_share_its_key(dotenv, environment, serve, run_eval):
+    """`localhost` and 127.0.0.1 are one server, and JUDGE_BASE_URL may repeat the address of API_URL."""
+    server = serve(silent)
+    dotenv(API_URL=server.url.replace("127.0.0.1", "localhost"), OPENAI_API_KEY=KEY)
+    environment(JUDGE_BASE_URL=server.url)
+    run_eval("judge", "check")
+    assert server.requests and set(server.keys) == {f"Bearer {KEY}"}
+
+
 # 2. Masks in what is shown and stored
 
 
@@ -544,3 +574,25 @@ def test_error_text_that_repeats_the_key_is_masked(environment, serve, make_reac
     )
     everything = "".join(path.read_text() for path in (alone / "run").iterdir() if path.is_file())
     assert code in (2, 3) and KEY not in out + err + everything and "(secret)" in err + everything
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"guided_json": {"key": {"type": "string"}}}, {"guided_json": {"key": {"type": "integer"}}}),
+        ({"api_key": "one"}, {"api_key": "two"}),
+    ],
+)
+def test_masked_settings_that_differ_are_told_apart(measure, serve, alone, first, second):
+    """A mask must not make two configurations equal: their answers would mix in one folder."""
+    server = serve(lambda body, n: "\\boxed{0}")
+    assert measure("--base-url", server.url, "--limit", "1", "--extra-body", json.dumps(first))[0] == 0
+    code, shown = measure("--base-url", server.url, "--extra-body", json.dumps(second))
+    assert code == 2 and "extra_body_digest" in shown
+
+
+def test_secrets_of_the_extra_body_are_masked_in_error_texts(measure, serve, make_reaction, alone):
+    """A server may repeat the request in its error."""
+    server = serve(lambda body, n: make_reaction(f"bad key {body.get('api_key')}", status=500))
+    _, shown = measure("--base-url", server.url, "--max-tries", "1", "--extra-body", json.dumps({"api_key": SECRET}))
+    assert SECRET not in shown + (alone / "run" / "failures.jsonl").read_text()

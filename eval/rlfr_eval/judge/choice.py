@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from rlfr_eval.model.urls import base_url
+from rlfr_eval.model.urls import base_url, same_server
 from rlfr_eval.settings import UNSET_WORDS, Settings, Value
 from rlfr_vlm.errors import UserError
 
@@ -59,7 +59,7 @@ def choose_judge(settings: Settings, none: bool = False) -> JudgeChoice | None:
     # A flag was typed for this run and decides. Between environment and file, the user has to.
     by_flag = settings.origin(winner) == PRECEDENCE[0]
     rivals = [name for name in server_settings[1:] if not by_flag or settings.origin(name) == PRECEDENCE[0]]
-    different = [name for name in rivals if _server(settings, name) != _server(settings, winner)]
+    different = [name for name in rivals if not _same(settings, name, winner)]
     if different:
         raise UserError(
             f"Two judges are named: {_server_source(settings, winner)} and {_server_source(settings, different[0])}. "
@@ -100,8 +100,9 @@ def _model_setting(settings: Settings) -> str:
 def _key(settings: Settings, name: str, url: str) -> tuple[str, str]:
     """Return the key for a server, and why there is none although a key is set.
 
-    A key belongs to the addresses of its own origin; if that has none, to the server in use. OPENAI_API_KEY is for
-    OpenAI's server and those named by `API_URL`, `OPENAI_API_BASE` or `CLIENT_IP`.
+    A key belongs to the servers that its own origin names: JUDGE_API_KEY to any of them, OPENAI_API_KEY to those of
+    `API_URL`, `OPENAI_API_BASE` and `CLIENT_IP`. An origin with a model and a key but no address means OpenAI's
+    server; one with a key alone leaves the server to the others.
 
     Args:
         name: setting that names the server or, for OpenAI's, the model.
@@ -110,54 +111,66 @@ def _key(settings: Settings, name: str, url: str) -> tuple[str, str]:
     Raises:
         UserError: the only key stands beside another server, and the server was not named on the command line.
     """
-    names = ["JUDGE_API_KEY"] + (["OPENAI_API_KEY"] if name != "JUDGE_BASE_URL" or url == OPENAI else [])
-    candidates = [
+    keys = [
         value
-        for key_name in names
+        for key_name in ("JUDGE_API_KEY", "OPENAI_API_KEY")
         if settings[key_name]  # an unset word overrides the values below it
         for value in settings.by_origin[key_name]
         if value.text.strip().lower() not in UNSET_WORDS
     ]
-    for value in candidates:
-        if not _other_servers(settings, value.origin, url):
-            return value.text.strip(), ""
-    if not candidates:
+    servers = {id(key): _servers_beside(settings, key) for key in keys}
+    beside = [key for key in keys if any(same_server(server, url) for server in servers[id(key)].values())]
+    alone = [key for key in keys if not servers[id(key)] and _may_get(key, name, url)]
+    if fitting := [*beside, *alone]:
+        return fitting[0].text.strip(), ""
+    others = [key for key in keys if servers[id(key)] and _may_get(key, name, url)]
+    if not others:
         return "", ""
-    key = candidates[0]
-    beside = _other_servers(settings, key.origin, url)[0]
+    key = others[0]
     message = (
-        f"{key.name} ({key.origin}) stands beside {beside.name} ({beside.origin}), which names another server than "
-        f"{_source(settings, name)}; a key is sent only to the server it stands beside"
+        f"{key.name} ({key.origin}) stands beside {next(iter(servers[id(key)]))} ({key.origin}), which names another "
+        f"server than {_source(settings, name)}; a key is sent only to the server it stands beside"
     )
     if settings.origin(name) == PRECEDENCE[0]:
         return "", f"{message}, so none is sent to {url}"
     raise UserError(
-        f"{message}. Set the key where {name} is set, or unset the one of the two servers that you do not mean."
+        f"{message}. Set the key where {name} is set ({key.name}=none if that server needs none), or unset the one of "
+        "the two servers that you do not mean."
     )
 
 
-def _other_servers(settings: Settings, origin: str, url: str) -> list[Value]:
-    """Return the addresses of an origin if all of them are other servers than `url`; empty otherwise."""
-    addresses = [
-        value
-        for name in URL_NAMES
-        for value in settings.by_origin[name]
-        if value.origin == origin and value.text.strip().lower() not in UNSET_WORDS
-    ]
-    return [] if any(_is_address(value, url) for value in addresses) else addresses
+def _may_get(key: Value, name: str, url: str) -> bool:
+    """Return whether a server may get a key that stands beside no server: OPENAI_API_KEY is not for every judge."""
+    return key.name == "JUDGE_API_KEY" or name != "JUDGE_BASE_URL" or same_server(url, OPENAI)
 
 
-def _is_address(value: Value, url: str) -> bool:
-    try:
-        return base_url(value.text, value.name) == url
-    except UserError:
-        return False
+def _servers_beside(settings: Settings, key: Value) -> dict[str, str]:
+    """Return the servers that a key's origin names for it: setting -> address."""
+    names = URL_NAMES if key.name == "JUDGE_API_KEY" else URL_NAMES[1:]
+    servers = {}
+    for value in (value for name in names for value in settings.by_origin[name] if value.origin == key.origin):
+        if value.text.strip().lower() not in UNSET_WORDS:
+            try:
+                servers[value.name] = base_url(value.text, value.name)
+            except UserError:  # an address that is not in use may be broken
+                servers[value.name] = value.text
+    models = [value for name in MODEL_NAMES for value in settings.by_origin[name] if value.origin == key.origin]
+    if not servers and any(value.text.strip().lower() not in UNSET_WORDS for value in models):
+        return {models[0].name: OPENAI}
+    return servers
 
 
 def _server_settings(settings: Settings) -> list[str]:
     """Return the settings that name a judge's server, sorted by precedence of origin, local before remote."""
     names = [name for name in ("LOCAL_LLM", *URL_NAMES) if settings[name]]
     return sorted(names, key=lambda name: PRECEDENCE.index(settings.origin(name)))
+
+
+def _same(settings: Settings, first: str, second: str) -> bool:
+    """Return whether two settings name one judge."""
+    if "LOCAL_LLM" in (first, second):
+        return _server(settings, first) == _server(settings, second)
+    return same_server(_server(settings, first), _server(settings, second))
 
 
 def _server(settings: Settings, name: str) -> str:

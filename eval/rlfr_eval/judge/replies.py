@@ -6,7 +6,9 @@ one.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from rlfr_eval.judge.prompt import code_of, verdict_instructions
@@ -37,14 +39,18 @@ NO_ANSWER = frozenset(
 )
 LONGEST_ANSWER = 200  # characters; a longer text is no extracted answer
 LABEL = re.compile(
-    r"^\W*(?:(?:the\s+)?(?:extracted|model|final|short|correct)?\s*(?:answer|option|choice)|(?:your\s+)?output|judg?e?ment)"
+    r"^\W*(?:here(?:['’]s|\s+is)\s+)?(?:(?:the\s+)?(?:extracted|model|final|short|correct)?\s*(?:answer|option|choice)|(?:your\s+)?output|judg?e?ment)"
     r"\W*?(?:\s+is\b\s*[:：]?|\s*[:：=])\s*",
     re.IGNORECASE,
 )
 PART = re.compile(r"\W*[^\W\d_][\w ]{0,30}[:=]\s*\S")  # one line of a multi-line answer: `Domain: (-3, 3]`
 # A number that is not part of another number or of `2.5cm`, `1,000km`, `3,4`.
 NUMBER = re.compile(r"(?<![\w.,])[-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)(?:[eE][-+]?\d+)?(?![.,]?\w|\s*%)")
+CONTROL = re.compile(r"<\|\w+\|>")  # tokens of chat templates that a server left in the text
+EXTRACTIONS = ("answer", "integer", "float")  # readers that accept any short text or number
 REFUSAL = re.compile(
+    r"^\W*(?:certainly|sure|of course)\b(?![\s\S]*[:：]\s*\S)|\b(?:do not|don['’]?t) know\b|\bi need\b|"
+    r"抱歉|对不起|无法|不能回答|"
     r"\bsorry\b|\bapologi[sz]e\b|\bas an? (?:ai|assistant|(?:large )?language model)\b|"
     r"\b(?:can(?:not|['’]?t)|could(?: not|n['’]?t)|unable to|not able to|won['’]?t|will not)\s+(?:\w+\s+)?"
     r"(?:help|assist|comply|answer|provide|process|extract|fulfil|respond|discuss|judge|evaluate|compare|find)|"
@@ -53,11 +59,11 @@ REFUSAL = re.compile(
 )
 ERROR = re.compile(
     r"<\s*/?\s*(?:!doctype|html|head|body|title|h\d|div|script)\b|[\"']error[\"']\s*:|failed to obtain answer|"
-    r"\b(?:bad gateway|service unavailable|internal server error|too many requests|traceback)\b",
+    r"\b(?:bad gateway|service unavailable|internal server error|too many requests|rate limit|traceback)\b",
     re.IGNORECASE,
 )
-CONTENT = re.compile(r"[^\W_]|[∅∞]")  # an answer has a letter, a digit, or one of these symbols
 NEGATION = re.compile(r"\b(?:reject|dismiss|avoid|except|never|none|against)\w*\b", re.IGNORECASE)
+SCALED = re.compile(r"√|\\sqrt|\b(?:hundred|thousand|million|billion|dozen)s?\b", re.IGNORECASE)
 MINUS_WORD = re.compile(r"\b(?:minus|negative)\b", re.IGNORECASE)
 LETTER = re.compile(r"(?<![A-Za-z'])([A-Z])(?![A-Za-z'])")
 WRAPPING = " \t*_`\"'“”‘’<>[]().,;:$"
@@ -99,13 +105,13 @@ def read_verdict(reply: str, finish_reason: str, question: str, golds: Sequence[
         return Decision(Verdict.UNDECIDED, "judge", reason)
     code = code_of(question, golds, prediction)
     # The verdict needs a line of its own. re.ASCII keeps look-alike letters from matching.
-    line = rf"^\W*VERDICT\W+{code}\W*[:=]\W*(CORRECT|INCORRECT|UNSURE)\W*$"
+    line = rf"^[\W_]*VERDICT\W+{code}\W*[:=\uff1a][\W_]*(CORRECT|INCORRECT|UNSURE)[\W_]*$"
     verdict_line = re.compile(line, re.IGNORECASE | re.ASCII | re.MULTILINE)
     words = {word.upper() for word in verdict_line.findall(visible)}
     if not words:
         return Decision(Verdict.UNDECIDED, "judge", JudgeReason.NONSENSE)
-    instructions = {_words(text) for text in verdict_instructions(code) if not verdict_line.match(text)}
-    if len(words) > 1 or not instructions.isdisjoint(map(_words, visible.splitlines())):
+    lines = [text for text in map(_words, visible.splitlines()) if text]
+    if len(words) > 1 or _repeats_instructions(lines, code):
         return Decision(Verdict.UNDECIDED, "judge", JudgeReason.ECHO)
     verdict = VERDICTS[words.pop()]
     return Decision(verdict, "judge", JudgeReason.UNSURE if verdict is Verdict.UNDECIDED else "")
@@ -123,7 +129,7 @@ def vlm_reader(kind: str, choices: Mapping[str, str]) -> ReplyReader:
         visible, reason = _visible(reply, finish_reason)
         if reason:
             return ParsedReply(None, reason)
-        if _is_refusal(visible):
+        if kind in EXTRACTIONS and _is_refusal(visible):
             return ParsedReply(None, JudgeReason.REFUSED)
         value = VLM_READERS[kind](visible.strip(), choices)
         return ParsedReply(value, "" if value is not None else JudgeReason.NONSENSE)
@@ -133,7 +139,7 @@ def vlm_reader(kind: str, choices: Mapping[str, str]) -> ReplyReader:
 
 def _visible(reply: str, finish_reason: str) -> tuple[str, str]:
     """Return the reply without its reasoning, and why it decides nothing; "" if it may decide."""
-    visible, reasoning = remove_reasoning(reply)
+    visible, reasoning = remove_reasoning(CONTROL.sub("", reply))
     if finish_reason == "content_filter":
         return visible, JudgeReason.FILTERED
     if finish_reason == "length" or reasoning == "unclosed":
@@ -146,6 +152,24 @@ def _words(line: str) -> str:
     return " ".join(re.findall(r"\w+", line)).lower()
 
 
+def _is_content(character: str) -> bool:
+    """Return whether a character can be an answer: a letter, a digit, or a symbol such as `>` or `∅`."""
+    return character.isalnum() or (unicodedata.category(character) in ("Sm", "So") and character != "\ufffd")
+
+
+def _repeats_instructions(lines: Sequence[str], code: str) -> bool:
+    """Return whether lines hold the instructions of the prompt, in which a verdict is one of several choices.
+
+    Args:
+        lines: lines of the reply as `_words` returns them.
+    """
+    instructions = list(map(_words, verdict_instructions(code)))
+    verdicts = {instructions[1], instructions[3]}
+    if not {instructions[0], instructions[4], *(f"or {verdict}" for verdict in verdicts)}.isdisjoint(lines):
+        return True
+    return any("or" in pair and not verdicts.isdisjoint(pair) for pair in pairwise(lines))
+
+
 def _is_refusal(text: str) -> bool:
     """Return whether a reply is a refusal, an error page, or talk around an answer that is missing.
 
@@ -155,7 +179,7 @@ def _is_refusal(text: str) -> bool:
     answer = _labelled(text) or text
     if _is_no_answer(answer):
         return False
-    unfinished = answer.rstrip(' \t*`"').endswith((":", "?")) or not CONTENT.search(answer)
+    unfinished = answer.rstrip(' \t*`"').endswith((":", "?")) or not any(map(_is_content, answer))
     return unfinished or bool(REFUSAL.search(text) or ERROR.search(text))
 
 
@@ -198,6 +222,9 @@ def _number(reply: str, integer: bool) -> str | None:
     text = _answer(reply, {})
     if text is None or text == "":
         return text
+    text = re.sub(r"[-−–]\s*\$?\s*(?=[\d.])", "-", text)
+    if SCALED.search(text):
+        return None
     numbers = {float(number.replace(",", "")) for number in NUMBER.findall(text)}
     if len(numbers) != 1 or re.search(r"\d", NUMBER.sub("", text)) or MINUS_WORD.search(text) or _has_negation(text):
         return None

@@ -20,6 +20,7 @@ from rlfr_eval.progress import WaitNotice
 from rlfr_eval.settings import Settings
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import cache_root
+from rlfr_vlm.redaction import secret_values
 
 LOCAL_NAME = "judge"
 LMDEPLOY = "{lmdeploy} serve api_server {model} --model-name {name} --server-name {host} --server-port {port}"
@@ -75,7 +76,14 @@ async def judge_session(
             server.wait_ready(WaitNotice(f"starting the judge {choice.local} (log: {server.log})"))
             url = server.url
         endpoint = await stack.enter_async_context(
-            Endpoint(url, choice.model, choice.api_key, time_limit=options.time_limit, name="the judge's server")
+            Endpoint(
+                url,
+                choice.model,
+                choice.api_key,
+                time_limit=options.time_limit,
+                name="the judge's server",
+                secrets=tuple(secret_values(settings.json_object("JUDGE_EXTRA_BODY"))),
+            )
         )
         identity = await _identify(endpoint, choice)
         cache = VerdictCache(cache_root() / "judge.sqlite") if options.use_cache else None

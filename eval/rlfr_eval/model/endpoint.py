@@ -8,7 +8,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -104,6 +104,7 @@ class Endpoint:
         first_delay: seconds before the second try; doubled for each further one.
         name: the server in messages.
         faults: number of failed tries by kind, including those followed by a success.
+        secrets: texts in request bodies that error messages must not show.
     """
 
     url: str
@@ -114,6 +115,7 @@ class Endpoint:
     first_delay: float = FIRST_DELAY
     name: str = "the model's server"
     faults: Counter[str] = field(default_factory=Counter)
+    secrets: Sequence[str] = field(default=(), repr=False)
     _client: "openai.AsyncOpenAI" = field(init=False, repr=False, compare=False)
 
     async def __aenter__(self) -> "Endpoint":
@@ -313,7 +315,7 @@ class Endpoint:
 
     def _message(self, text: str) -> str:
         """Return an error text of the server with the key masked."""
-        return redact(text, [self.api_key])
+        return redact(text, [self.api_key, *self.secrets])
 
 
 def text_of(content: object) -> str:

@@ -12,6 +12,7 @@ from rlfr_eval.model.fingerprint import fingerprint
 from rlfr_eval.model.server import HOST, Server, fill_command, free_port, vllm_command
 from rlfr_eval.model.urls import base_url
 from rlfr_eval.progress import WaitNotice
+from rlfr_eval.run.folder import masked_with_digest
 from rlfr_eval.settings import MASK, json_object, without_secrets
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.redaction import is_secret, redact_command
@@ -106,8 +107,9 @@ class ServingOptions:
             identity["fingerprint"] = fingerprint(self.folder)
         if self.is_adapter():
             identity |= {"base_model": self.base(), "adapter": self.adapter}
-        served_by = without_secrets(self.command) or ["vllm", *redact_command(self.arguments, MASK)]
-        return identity | {"served_by": served_by}
+        whole = self.command or ["vllm", *self.arguments]
+        masked = without_secrets(self.command) or ["vllm", *redact_command(self.arguments, MASK)]
+        return identity | masked_with_digest("served_by", whole, masked)
 
     def context(self) -> int | None:
         """Return the context length from config.json; None if only the server can tell."""

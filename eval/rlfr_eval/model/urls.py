@@ -42,6 +42,21 @@ def base_url(text: str, name: str = "--base-url") -> str:
     return urlunsplit((parts.scheme, parts.netloc, path.rstrip("/") or "/v1", "", ""))
 
 
+def same_server(first: str, second: str) -> bool:
+    """Whether two addresses, as `base_url` returns them, name one server.
+
+    >>> same_server("http://localhost:80/v1", "http://127.0.0.1/v1"), same_server("https://H/v1", "http://h/v1")
+    (True, False)
+    """
+
+    def parts(url: str) -> tuple[str, str, int, str]:
+        address = urlsplit(url)
+        host = "127.0.0.1" if address.hostname in LOOPBACK else address.hostname or ""
+        return address.scheme, host, address.port or (443 if address.scheme == "https" else 80), address.path
+
+    return parts(first) == parts(second)
+
+
 def is_local(url: str) -> bool:
     """Return whether the server is on this machine, so that requests must bypass any proxy.
 

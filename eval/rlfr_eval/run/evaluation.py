@@ -23,6 +23,7 @@ from rlfr_eval.run.restore import configuration, describe, restore, session
 from rlfr_eval.schema import RunRecord, Selections, Session
 from rlfr_eval.score.scores import score_run
 from rlfr_eval.settings import Settings
+from rlfr_vlm.redaction import secret_values
 
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.text import AnyBenchmark
@@ -172,7 +173,10 @@ class Evaluation:
 
     async def _ask(self, server: ServedModel) -> str:
         key = "" if server.server else self.settings["RLFR_EVAL_API_KEY"]
-        async with Endpoint(server.url, server.name, key, self.time_limit, self.max_tries) as endpoint:
+        secrets = tuple(secret_values(self.extra_body))
+        async with Endpoint(
+            server.url, server.name, key, self.time_limit, self.max_tries, secrets=secrets
+        ) as endpoint:
             card = await endpoint.resolve_model("--model")
             context = card.get("max_model_len")
             check_lengths(self._measured(), context)

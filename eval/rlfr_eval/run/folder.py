@@ -27,13 +27,16 @@ from rlfr_eval.schema import (
     read_run_record,
     read_verdict_line,
 )
+from rlfr_eval.settings import MASK
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import make_folder, write_json
 from rlfr_vlm.provenance import short_hash
+from rlfr_vlm.redaction import redact_json
 
 RUN_FILE, SCORES_FILE = "run.json", "scores.json"
 SAMPLES, VERDICTS, FAILURES = "samples.jsonl", "verdicts.jsonl", "failures.jsonl"
 FORMAT = 1
+DIGEST = "_digest"  # suffix of the key with the hash of a setting whose secrets are masked
 LineT = TypeVar("LineT")
 
 
@@ -51,6 +54,19 @@ def differences(old: JsonObject, new: JsonObject, prefix: str = "") -> list[str]
         elif left != right:
             changes.append(f"{prefix}{key}: {left!r} -> {right!r}")
     return changes
+
+
+def _changes(old: JsonObject, new: JsonObject, prefix: str) -> list[str]:
+    """Differences between a record and the settings of now. Records of older versions have no digests or masks."""
+    masked = redact_json(old, MASK)
+    assert isinstance(masked, dict)
+    comparable = {key: value for key, value in new.items() if not key.endswith(DIGEST) or key in old}
+    return differences(masked, comparable, prefix)
+
+
+def masked_with_digest(key: str, value: object, masked: object) -> JsonObject:
+    """Return a setting with its secrets masked and, if that changed it, a hash of the whole for comparisons."""
+    return {key: masked} if masked == value else {key: masked, f"{key}{DIGEST}": short_hash(value)}
 
 
 class RunStore:
@@ -99,7 +115,14 @@ class RunStore:
                 f"{path} is broken: {error}. Take another --out; the answers beside it are intact."
             ) from None
         version = None if run is None else run.get("format")
-        if run is None or version != FORMAT or not {"model", "benchmarks", "specs"} <= set(run):
+        objects = ("model", "benchmarks", "specs", "limits", "data_dirs", "judges")
+        whole = run is not None and {"model", "benchmarks", "specs"} <= set(run)
+        if (
+            run is None
+            or version != FORMAT
+            or not whole
+            or not all(isinstance(run.get(key, {}), dict) for key in objects)
+        ):
             raise UserError(f"{path} has format {version}, or is incomplete; this version reads format {FORMAT}.")
         return run
 
@@ -140,9 +163,9 @@ class RunStore:
         earlier = self.run.get("benchmarks", {})
         if self.run and self.run.get("kind", description.get("kind")) != description.get("kind"):
             raise UserError(f"{self.folder} is a run of `rlfr-eval {self.run['kind']}`. Take another --out.")
-        changed = differences(self.run["model"], model, "model.") if self.run else []
+        changed = _changes(self.run["model"], model, "model.") if self.run else []
         for name, configuration in benchmarks.items():
-            changed += differences(earlier[name], configuration, f"{name}.") if name in earlier else []
+            changed += _changes(earlier[name], configuration, f"{name}.") if name in earlier else []
         if changed:
             raise UserError(
                 f"{self.folder} holds answers of another configuration ({'; '.join(changed[:5])}). "
@@ -153,7 +176,11 @@ class RunStore:
             "limits": {**self.run.get("limits", {}), **description.get("limits", {})},
             "data_dirs": {**self.run.get("data_dirs", {}), **description.get("data_dirs", {})},
         }
-        own_keys: RunRecord = {"format": FORMAT, "model": model, "benchmarks": {**earlier, **benchmarks}}
+        own_keys: RunRecord = {
+            "format": FORMAT,
+            "model": self.run.get("model", model),
+            "benchmarks": {**benchmarks, **earlier},
+        }
         self.run = {**self.run, **own_keys, **description, **joined}
         self.save_run({"sessions": [*self.run.get("sessions", []), *([session] if session else [])]})
 
@@ -205,5 +232,12 @@ class RunStore:
 
 
 def _read(lines: Lines, read: Callable[[JsonObject], LineT | None]) -> Iterator[LineT]:
-    """Lines that `read` accepts."""
-    return (line for row in lines if (line := read(row)) is not None)
+    """Lines that `read` accepts; a value of another type makes a line damaged."""
+    for row in lines:
+        try:
+            line = read(row)
+        except (ValueError, TypeError, AttributeError):
+            lines.damaged += 1
+            continue
+        if line is not None:
+            yield line

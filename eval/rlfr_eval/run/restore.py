@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlfr_eval.json_types import JsonObject
-from rlfr_eval.run.folder import RunStore
+from rlfr_eval.run.folder import RunStore, masked_with_digest
 from rlfr_eval.schema import AnyProblemSet, AnySelection, RunRecord, Selections, Session
 from rlfr_eval.settings import MASK
 from rlfr_vlm import __version__
@@ -40,7 +40,7 @@ def configuration(
         "data_sha256": data.identity,
         **benchmark.prompt_config(),
         "sampling": sampling,
-        "extra_body": redact_json(extra_body, MASK),
+        **masked_with_digest("extra_body", dict(extra_body), redact_json(extra_body, MASK)),
         "omit": list(omit),
     }
 
