@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Set up, check style and types, and run the tests. Options go to pytest, e.g. `-m slow` or `tests/test_shaping.py`.
+# Set up, check style and types, and run the tests in two processes. Options go to pytest: `tests/test_shaping.py`,
+# `-m slow` for the slow tests, `-n 8` for eight processes, `-n 0` for one, which `--pdb` needs.
 #
 #   bash scripts/test.sh [pytest options]
 set -euo pipefail
@@ -25,4 +26,5 @@ export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-exec .venv/bin/python -m pytest "$@"
+# Tests of a file share fixtures, so they stay in one process; tests/conftest.py puts long files first.
+exec .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -24,14 +24,44 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 
+# Files whose tests start engines or several processes: they come first, so that no worker ends with a long one.
+LONG = (
+    "trainer/vllm/test_patches.py",
+    "end_to_end/train/test_many_processes.py",
+    "end_to_end/train/test_resume.py",
+    "end_to_end/train/test_serve_policy.py",
+    "eval/judge/test_session.py",
+    "end_to_end/eval/vlm/test_real_server.py",
+    "end_to_end/eval/vlm/test_runs.py",
+    "end_to_end/train/test_two_processes.py",
+    "end_to_end/test_quickstart.py",
+    "doctor/test_ranks.py",
+    "grading/test_pool.py",
+    "eval/vlmeval/test_worker.py",
+    "end_to_end/train/test_train_and_fit.py",
+    "eval/vlmeval/test_guard.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of `LONG` first; the order within a file stays."""
+    order = {Path("tests", name): place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.relative_to(ROOT), len(LONG)))
+
+
+frozen = False  # gc.get_freeze_count() takes a tenth of a second, as it counts
+
+
 def pytest_runtest_setup() -> None:
     """Exclude imported libraries from garbage collection once the trainer is imported.
 
     transformers collects at the end of every training; over the objects of torch, TRL and vLLM that takes a second.
     """
-    if "trl.trainer.grpo_trainer" in sys.modules and gc.get_freeze_count() == 0:
+    global frozen
+    if not frozen and "trl.trainer.grpo_trainer" in sys.modules:
         gc.collect()
         gc.freeze()
+        frozen = True
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -29,18 +28,15 @@ PROGRAMS = {"rlfr_vlm": COMMANDS, "rlfr_eval": EVAL_COMMANDS}
     ],
 )
 def test_help_is_instant_and_imports_nothing_heavy(package, arguments):
+    """Imports take most of the time of `--help`; benchmarks/speed/import_time.py measures the seconds."""
     code = (
-        f"import sys, {package}.cli; {package}.cli.main(sys.argv[1:]); "
+        f"import sys; before = set(sys.modules); import {package}.cli; {package}.cli.main(sys.argv[1:]); "
         "heavy = {'torch', 'transformers', 'trl', 'datasets', 'numpy', 'openai', 'tqdm'} & set(sys.modules); "
-        "sys.exit(str(heavy) if heavy else 0)"
+        "imported = set(sys.modules) - before; "
+        "sys.exit(f'{heavy} {sorted(imported)}' if heavy or len(imported) > 150 else 0)"
     )
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-        seconds.append(time.perf_counter() - start)
-        assert done.returncode == 0, done.stderr
-    assert min(seconds) < 0.5
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_unknown_command_offers_the_nearest(capsys):

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import rlfr_vlm
+from tests.trainer.launching import environment
 
 
 @pytest.mark.parametrize("name", rlfr_vlm.__all__)
@@ -27,9 +28,11 @@ def test_importing_loads_no_torch_and_changes_no_global_state():
         "import rlfr_vlm\n"
         "assert not {'torch', 'transformers', 'trl', 'datasets', 'numpy'} & sys.modules.keys()\n"
         "assert warnings.filters == filters\n"
+        "from tests.trainer.launching import skip_unused_parts\n"
+        "skip_unused_parts()\n"  # importing vLLM takes 8 s
         "import trl.trainer.grpo_trainer\n"
         "filters, logger = list(warnings.filters), logging.getLogger('trl.trainer.grpo_trainer')\n"
         "rlfr_vlm.RLFRTrainer\n"
         "assert warnings.filters == filters and not logger.filters\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True)

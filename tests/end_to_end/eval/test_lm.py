@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -224,16 +223,13 @@ def test_mistakes_get_one_message(toy, run_eval, arguments, message):
     assert code == 2 and message in err and "Traceback" not in err and err.strip().count("\n") == 0
 
 
-def test_two_thousand_answers_in_time(serve, toy, run_eval, scores, alone):
+def test_two_thousand_answers_take_one_request_each_and_64_connections(serve, toy, run_eval, scores, alone):
+    """The endpoint's requests take most of the time; benchmarks/speed/eval_overhead.py measures the seconds."""
     server, name = serve(adds), toy(2000)
-    seconds = []
-    while not seconds or (seconds[-1] >= 15 and len(seconds) < 3):  # a shared machine may stall
-        out, started = f"run{len(seconds)}", time.monotonic()
-        asked = ("--suite", name, "--data-dir", "data", "--out", out, "--concurrency", "64")
-        code, _, _ = run_eval("lm", "--base-url", server.url, *asked)
-        seconds.append(time.monotonic() - started)
-        assert code == 0 and scores(alone / out)["benchmarks"]["toy"]["accuracy"] == 0.5
-    assert min(seconds) < 15  # about 7 on two cores, the endpoint included
+    asked = ("--suite", name, "--data-dir", "data", "--out", "run", "--concurrency", "64")
+    code, _, _ = run_eval("lm", "--base-url", server.url, *asked)
+    assert code == 0 and scores(alone / "run")["benchmarks"]["toy"]["accuracy"] == 0.5
+    assert len(server.requests) == 2000 and server.connections <= 64 + 2  # two for the list of models
 
 
 def test_show_an_answer_whole_and_harmless(serve, toy, run_eval):

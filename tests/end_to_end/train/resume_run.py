@@ -1,6 +1,7 @@
 """Trains 4 steps at once, and 2 and then 2 more from the checkpoint, in the processes that are there.
 
-Run by test_resume.py: `resume_run.py FOLDER [settings of rlfr train]`.
+Run by test_resume.py: `resume_run.py RUNS.json`, one after the other; each has a `folder` and `arguments` of
+`rlfr train`.
 """
 
 import json
@@ -13,11 +14,12 @@ from rlfr_vlm.config_file import parse_config
 from rlfr_vlm.flow import save_field
 from rlfr_vlm.options import ScriptArguments
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
+from tests.trainer.launching import skip_unused_parts
 
 
-def train(folder: Path, name: str, run: str, steps: int, resume: str | None = None) -> None:
-    arguments = [*sys.argv[2:], "--output_dir", str(folder / run), "--max_steps", str(steps), "--save_steps", "2"]
-    options, args = parse_config((ScriptArguments, RLFRConfig), arguments)
+def train(folder: Path, arguments: list[str], name: str, run: str, steps: int, resume: str | None = None) -> None:
+    lengths = ["--output_dir", str(folder / run), "--max_steps", str(steps), "--save_steps", "2"]
+    options, args = parse_config((ScriptArguments, RLFRConfig), [*arguments, *lengths])
     trainer = build_trainer(options, args)
     trainer.train(resume_from_checkpoint=find_checkpoint(resume, args.output_dir))
     trainer.save_model(str(folder / name))
@@ -29,7 +31,9 @@ def train(folder: Path, name: str, run: str, steps: int, resume: str | None = No
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    train(place, "whole", "whole-run", 4)
-    train(place, "half", "parts-run", 2)
-    train(place, "parts", "parts-run", 4, resume="auto")
+    skip_unused_parts()
+    for described in json.loads(Path(sys.argv[1]).read_text()):
+        folder, arguments = Path(described["folder"]), described["arguments"]
+        train(folder, arguments, "whole", "whole-run", 4)
+        train(folder, arguments, "half", "parts-run", 2)
+        train(folder, arguments, "parts", "parts-run", 4, resume="auto")

@@ -5,7 +5,6 @@ One rank's rows are all text in every step, the other's have images, and they ch
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from tests.trainer.launching import fsdp, launch, torchrun, zero
+from tests.end_to_end.train import parity_run
+from tests.trainer.launching import fsdp, launch, options, torchrun, zero
 
 SCRIPT = Path(__file__).with_name("parity_run.py")
 REWARD = """
@@ -54,20 +54,56 @@ def work(tmp_path_factory, processor):
     return folder
 
 
-def train(work: Path, name: str, launcher: list[str], processes: int, **changes: object) -> Path:
-    """Train and return the folder of the result."""
-    settings = SETTINGS | {
+def arguments(work: Path, name: str, processes: int, **changes: object) -> list[str]:
+    """Arguments of the run `name`, whose global batch has eight rows."""
+    return options(SETTINGS | {
         "model_name_or_path": work / "policy", "dataset_name": work / "rows.jsonl", "flow_path": work / "flow",
         "output_dir": work / f"{name}-run", "per_device_train_batch_size": 8 // processes,
         "rewards": f"{work}/mine.py:even",
-    } | changes  # fmt: skip
-    launch(launcher, [str(SCRIPT), str(work / name)], settings, **(fsdp() if name == "fsdp2" else {}))
-    return work / name
+    } | changes)  # fmt: skip
+
+
+def train(work: Path, launcher: list[str], runs: dict[str, dict[str, object]]) -> Path:
+    """Train on two processes, one run after the other: starting the processes takes longer than a run."""
+    described = [
+        {"folder": str(work / name), "arguments": arguments(work, name, 2, **changes),
+         "environment": fsdp() if name == "fsdp2" else {}}
+        for name, changes in runs.items()
+    ]  # fmt: skip
+    file = work / f"{'-'.join(runs)}.json"
+    file.write_text(json.dumps(described))
+    launch(launcher, [str(SCRIPT), str(file)])
+    return work
 
 
 @pytest.fixture(scope="module")
 def alone(work):
-    return train(work, "alone", [sys.executable], 1, use_cpu="true")
+    """The folder of the run in one process, which is this one."""
+    parity_run.train(work / "alone", arguments(work, "alone", 1, use_cpu="true"))
+    return work / "alone"
+
+
+@pytest.fixture(scope="module")
+def torch_runs(work):
+    """The folder that holds `ddp` and `fsdp2`."""
+    return train(work, torchrun(), {"ddp": {"use_cpu": "true"}, "fsdp2": {"use_cpu": "true"}})
+
+
+@pytest.fixture(scope="module")
+def zero2_runs(work):
+    """The folder that holds `zero2`, and two steps in `bf16`."""
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed")
+    bfloat16 = {"ddp_backend": "gloo", "bf16": "true", "max_steps": 2}
+    return train(work, zero(2), {"zero2": {"ddp_backend": "gloo"}, "bf16": bfloat16})
+
+
+@pytest.fixture(scope="module")
+def zero3_runs(work):
+    """The folder that holds `zero3`."""
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed")
+    return train(work, zero(3), {"zero3": {"ddp_backend": "gloo"}})
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -104,23 +140,20 @@ def check_same(work: Path, alone: Path, together: Path) -> None:
                 assert other[name] == pytest.approx(one[name], rel=1e-3), name
 
 
-@pytest.mark.parametrize("how", ["ddp", "fsdp2"])
-def test_ddp_and_fsdp_train_as_one_process(work, alone, how):
-    check_same(work, alone, train(work, how, torchrun(), 2, use_cpu="true"))
+@pytest.mark.parametrize(("how", "kind"), [("ddp", "MULTI_CPU"), ("fsdp2", "FSDP")])
+def test_ddp_and_fsdp_train_as_one_process(torch_runs, alone, how, kind):
+    check_same(torch_runs, alone, torch_runs / how)
+    assert (torch_runs / how / "distributed_type").read_text() == kind
 
 
 @pytest.mark.parametrize("stage", [2, 3])
-def test_zero_trains_as_one_process(work, alone, stage):
-    if importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("DeepSpeed is not installed")
-    check_same(work, alone, train(work, f"zero{stage}", zero(stage), 2, ddp_backend="gloo"))
+def test_zero_trains_as_one_process(request, alone, stage):
+    work = request.getfixturevalue(f"zero{stage}_runs")
+    check_same(work, alone, work / f"zero{stage}")
+    assert (work / f"zero{stage}" / "distributed_type").read_text() == "DEEPSPEED"
 
 
-def test_bfloat16_under_deepspeed_with_the_ban(work):
+def test_bfloat16_under_deepspeed_with_the_ban(zero2_runs):
     """DeepSpeed casts weights to bfloat16; the ban, which is no weight, must follow. Images, text and flow rewards."""
-    if importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("DeepSpeed is not installed")
-    launcher = [*zero(2)[:-1], "1"]
-    folder = train(work, "bf16", launcher, 1, ddp_backend="gloo", bf16="true", max_steps=2)
-    log = json.loads((folder / "log.json").read_text())
+    log = json.loads((zero2_runs / "bf16" / "log.json").read_text())
     assert sum("loss" in entry for entry in log) == 2

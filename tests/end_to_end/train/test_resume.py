@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from rlfr_vlm.checkpoint import checkpoints, damage
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.trainer.resume import load_policy_weights
-from tests.trainer.launching import environment, launch, options, torchrun, zero
+from tests.trainer.launching import CLI, environment, launch, options, torchrun, zero
 
 RUN = Path(__file__).with_name("resume_run.py")
 
@@ -135,11 +135,12 @@ def test_the_best_is_saved_named_and_kept(make_trainer, make_policy, digits, mon
     assert trainer.args.save_total_limit == 1
 
 
-@pytest.fixture
-def folders(make_policy, processor, tmp_path):
+@pytest.fixture(scope="module")
+def folders(make_policy, processor, tmp_path_factory):
     """A policy and a flow field for it."""
     from rlfr_vlm.flow import FlowSpec, build_field, save_field
 
+    tmp_path = tmp_path_factory.mktemp("resume")
     policy = make_policy()
     policy.save_pretrained(tmp_path / "policy")
     processor.save_pretrained(tmp_path / "policy")
@@ -174,28 +175,51 @@ def same_weights(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("how", ["rlvr", "rlfr", "zero3"])
-def test_four_steps_are_two_and_two_on_two_processes(folders, how):
-    if how == "zero3" and importlib.util.find_spec("deepspeed") is None:
+def train_on_two_processes(folders: Path, launcher: list[str], runs: dict[str, dict[str, object]]) -> Path:
+    """Train each run whole and in parts, all in one launch: starting the processes takes longer than a run."""
+    described = [
+        {"folder": str(folders / name), "arguments": options(settings(folders, **changes))}
+        for name, changes in runs.items()
+    ]
+    file = folders / f"{'-'.join(runs)}.json"
+    file.write_text(json.dumps(described))
+    launch(launcher, [str(RUN), str(file)])
+    return folders
+
+
+@pytest.fixture(scope="module")
+def torch_runs(folders):
+    """The folder that holds `rlvr` and `rlfr`."""
+    changes = {"use_cpu": "true"}
+    return train_on_two_processes(folders, torchrun(), {"rlvr": changes | {"method": "rlvr"}, "rlfr": changes})
+
+
+@pytest.fixture(scope="module")
+def zero3_runs(folders):
+    """The folder that holds `zero3`."""
+    if importlib.util.find_spec("deepspeed") is None:
         pytest.skip("DeepSpeed is not installed")
-    changes = {"ddp_backend": "gloo"} if how == "zero3" else {"use_cpu": "true"}
-    if how == "rlvr":
-        changes |= {"method": "rlvr"}
-    launch(zero(3) if how == "zero3" else torchrun(), [str(RUN), str(folders)], settings(folders, **changes))
-    whole, parts = folders / "whole", folders / "parts"
+    return train_on_two_processes(folders, zero(3), {"zero3": {"ddp_backend": "gloo"}})
+
+
+@pytest.mark.parametrize("how", ["rlvr", "rlfr", pytest.param("zero3", marks=pytest.mark.slow)])
+def test_four_steps_are_two_and_two_on_two_processes(request, how):
+    folder = request.getfixturevalue("zero3_runs" if how == "zero3" else "torch_runs") / how
+    whole, parts, half = folder / "whole", folder / "parts", folder / "half"
     assert same_weights(whole / "model.safetensors", parts / "model.safetensors")
-    assert not same_weights(whole / "model.safetensors", folders / "half" / "model.safetensors")
+    assert not same_weights(whole / "model.safetensors", half / "model.safetensors")
     assert numbers(whole) == numbers(parts)
     for rank in (0, 1) if how != "rlvr" else ():
-        field = [folder / f"field-{rank}" / "flow.safetensors" for folder in (whole, parts, folders / "half")]
+        field = [path / f"field-{rank}" / "flow.safetensors" for path in (whole, parts, half)]
         assert same_weights(field[0], field[1]) and not same_weights(field[0], field[2])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # 22 starts of training
 def test_a_run_killed_at_any_moment_ends_with_the_same_weights(folders):
     """kill -9 at 20 random moments, some of them while a checkpoint is written."""
     common = settings(folders, use_cpu="true", max_steps=120, save_steps=1, save_total_limit=2)
-    command = [sys.executable, "-m", "rlfr_vlm.cli", "train", *options(common)]
+    command = [sys.executable, "-c", CLI, "train", *options(common)]
     whole, killed = folders / "whole", folders / "killed"
     subprocess.run([*command, "--output_dir", str(whole)], env=environment(), check=True, capture_output=True)
     chance, kills, saving, done = random.Random(0), 0, 0, None

@@ -49,6 +49,7 @@ def server(make_policy, processor, tmp_path):
         process.wait(timeout=30)
 
 
+@pytest.mark.slow
 def test_the_server_answers_trls_client_with_images_as_the_policy_would(server, digits):
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
     from trl.generation.vllm_client import VLLMClient

@@ -12,6 +12,7 @@ import yaml
 
 from rlfr_vlm.cli import main
 from rlfr_vlm.errors import UserError
+from tests.trainer.launching import CLI, environment
 
 QUICK = ["--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
 
@@ -198,9 +199,8 @@ def test_field_of_another_policy_is_refused(policy_folder, make_policy, processo
 def test_interrupt_keeps_a_checkpoint_and_resume_goes_on(policy_folder, tmp_path):
     run = tmp_path / "run"
     arguments = train_arguments(policy_folder, str(run), "--method", "rlvr", "--max_steps", "400")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rlfr_vlm.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", CLI, *arguments]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -13,9 +13,9 @@ from rlfr_vlm.commands.train import build_trainer
 from rlfr_vlm.config_file import parse_config
 from rlfr_vlm.options import ScriptArguments
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
-from tests.trainer.launching import skip_vllm
+from tests.trainer.launching import skip_unused_parts
 
-skip_vllm()
+skip_unused_parts()
 out, flow_arguments, refill_arguments = sys.argv[1], *(json.loads(text) for text in sys.argv[2:])
 digest = lambda module: hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in module.parameters())).hexdigest()
 

@@ -100,6 +100,7 @@ def test_judge_command_that_ends_at_once_shows_its_log(serve, toy, run_eval, mon
     assert code == 2 and "the judge's server ended before it was ready" in err and "no memory" in err
 
 
+@pytest.mark.slow
 def test_a_real_policy_and_a_real_judge_on_vllm(make_policy, processor, toy, run_eval, scores, alone, monkeypatch):
     """Two real vLLM servers one after the other; random weights, so the judge's verdicts are all undecided."""
     pytest.importorskip("vllm", reason="vLLM is not installed")

@@ -1,19 +1,22 @@
 """Trains with vLLM in this process and writes what happened, for tests of a real engine.
 
 Run by test_patches.py: `engine_run.py RESULT.json METHODS [settings of rlfr train]`. METHODS is one, or several joined
-by commas; all use the first one's engine, since starting one takes most of a run's time. An engine whose RESULT is
-named `stale` is never sent anything after the first time.
+by commas; all use the first one's engine, since starting one takes most of a run's time. The method `stale` is RLFR
+with an engine that gets no weights after the first time; its result is the error message.
 """
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 import trl.generation.vllm_generation as trl_engine
 
 from rlfr_vlm.commands.train import build_trainer
 from rlfr_vlm.config_file import parse_config
+from rlfr_vlm.errors import UserError
 from rlfr_vlm.models import VISION_TOKENS
 from rlfr_vlm.options import ScriptArguments
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
@@ -76,15 +79,25 @@ def train(trainer):
 def main():
     out, methods, settings = Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3:]
     results = {}
+    if "--use_peft" in settings:  # the run of all weights compiles vLLM's model, which takes a third of its time
+        trl_engine.LLM = partial(trl_engine.LLM, enforce_eager=True)
     for method in methods:
-        flow = [] if method == "rlfr" else ["--flow_path", ""]
-        options, args = parse_config((ScriptArguments, RLFRConfig), [*settings, "--method", method, *flow])
+        stale = method == "stale"
+        if stale:
+            arguments = ["--method", "rlfr", "--output_dir", f"{out.parent}/stale-run"]
+        else:
+            arguments = ["--method", method, *([] if method == "rlfr" else ["--flow_path", ""])]
+        options, args = parse_config((ScriptArguments, RLFRConfig), [*settings, *arguments])
         trainer = build_trainer(options, args)
         engine = trainer.vllm_generation.llm
         trl_engine.LLM = lambda engine=engine, **_: engine
-        if out.stem == "stale":
+        if stale:
             make_stale(trainer.vllm_generation)
-        results[method] = train(trainer)
+            with pytest.raises(UserError) as error:
+                trainer.train()
+            results[method] = str(error.value)
+        else:
+            results[method] = train(trainer)
     out.write_text(json.dumps(results))
 
 
