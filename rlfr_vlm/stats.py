@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 Z95 = 1.959963984540054
 
 
-def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson 1927); (0, 1) if n is 0.
+def wilson_interval(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
+    """Wilson score interval of a proportion (Wilson 1927); (0, 1) if n is 0. An effective n need not be whole.
 
     >>> [round(x, 4) for x in wilson_interval(5, 10)]
     [0.2366, 0.7634]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "paired differences between runs: the first one against each of the others"
 POOLED = "all together"
+SHOWN_P = 0.05  # a p-value that no result can reach is noted above this
 SMALLEST_P = 1e-15  # smaller p-values are rounding errors
 
 
@@ -134,7 +135,7 @@ def differences_of(a: RunMeans, b: RunMeans, note: Callable[[str], None] = _note
     Raises:
         UserError: they cannot be paired.
     """
-    from rlfr_eval.score.compare import compare
+    from rlfr_eval.score.compare import compare, smallest_p
 
     shared = [name for name in a.benchmarks if name in b.benchmarks]
     if not shared:
@@ -153,6 +154,9 @@ def differences_of(a: RunMeans, b: RunMeans, note: Callable[[str], None] = _note
             note(f"{name}: no problem was decided in both runs")
         else:
             results.append(difference)
+            differing = len(difference.won) + len(difference.lost)
+            if (least := smallest_p(differing)) > SHOWN_P:
+                note(f"{name}: {differing} problems differ; so few cannot give a p below {least:g}, whatever they say")
         pooled_a |= {f"{name}/{key}": value for key, value in left.means.items()}
         pooled_b |= {f"{name}/{key}": value for key, value in right.means.items()}
     pooled = compare(POOLED, pooled_a, pooled_b, single)

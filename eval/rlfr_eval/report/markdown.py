@@ -29,7 +29,7 @@ def report_text(run: JsonMapping, scores: JsonMapping) -> str:
         f"# {_escape(run['model']['name'])}",
         f"Judge: {_escape(scores['judge'] or 'none (rules only)')}. Grader {scores['grader']}. "
         "Scores, bounds and shares in percent. Bounds: all undecided answers wrong, all of them right. "
-        "Interval: Wilson for one sample per problem, else bootstrap over problems.",
+        "Interval: Wilson, adjusted for clusters where a problem has several samples.",
         markdown([HEADER, *score_rows(scores)]),
         mean_line(scores),
         *over_samples_lines(scores),

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rlfr_eval.score.metrics import bootstrap_interval, bootstrap_means
+from rlfr_eval.score.metrics import BOOTSTRAP_SEED, RESAMPLES, bootstrap_interval
 
+MOST_ENUMERATED = 16  # differences whose sign changes are all enumerated
+TOLERANCE = 1e-12  # of sums that are equal but for rounding
 Means = Mapping[str, float | None]
 
 
@@ -16,7 +18,7 @@ class Difference:
         pairs: problems that both runs decided.
         left_out: problems that only one of them has, or decided.
         value, low, high: mean difference and its 95 % interval (bootstrap over problems); shares.
-        p: of no difference: exact McNemar for one sample each, paired bootstrap otherwise.
+        p: of no difference: exact McNemar for one sample each, sign flips of the paired differences otherwise.
         won, lost: problems that B has right more often, and less often, than A.
     """
 
@@ -46,9 +48,9 @@ def compare(name: str, a: Means, b: Means, single: bool) -> Difference | None:
     won = tuple(key for key, value in differences.items() if value > 0)
     lost = tuple(key for key, value in differences.items() if value < 0)
     low, high = bootstrap_interval(values)
-    p = mcnemar(len(won), len(lost)) if single else bootstrap_p(values)
+    p = mcnemar(len(won), len(lost)) if single else sign_flip_p(values)
     left_out = len(set(a) | set(b)) - len(both)
-    test = "exact McNemar" if single else "paired bootstrap"
+    test = "exact McNemar" if single else "sign-flip"
     return Difference(name, len(both), left_out, sum(values) / len(values), low, high, p, test, won, lost)
 
 
@@ -63,13 +65,38 @@ def mcnemar(won: int, lost: int) -> float:
     return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
 
 
-def bootstrap_p(values: Sequence[float]) -> float:
-    """Two-sided p-value that the mean is 0: how often resamples of the centred values are as far from 0."""
-    mean = sum(values) / len(values)
-    if not any(values):
+def sign_flip_p(values: Sequence[float]) -> float:
+    """Two-sided p-value that the mean is 0: the share of sign changes of the differences that are as far from 0.
+
+    All sign changes are enumerated for up to `MOST_ENUMERATED` differences that are not 0; of more, a seeded sample is
+    drawn, which counts the observed signs as one of them.
+
+    >>> sign_flip_p([0.5, 0.25]), sign_flip_p([1.0, 1.0, 1.0, 1.0, 1.0]), sign_flip_p([0.0, 0.0])
+    (0.5, 0.0625, 1.0)
+    """
+    import numpy as np
+
+    nonzero = np.array([value for value in values if value])
+    if not len(nonzero):
         return 1.0
-    means = bootstrap_means([value - mean for value in values])
-    return float((1 + (abs(means) >= abs(mean) - 1e-12).sum()) / (1 + len(means)))
+    observed = abs(nonzero.sum()) - TOLERANCE
+    if len(nonzero) <= MOST_ENUMERATED:
+        sums = np.zeros(1)
+        for value in nonzero:
+            sums = np.concatenate([sums + value, sums - value])
+        return float((abs(sums) >= observed).mean())
+    random = np.random.default_rng(BOOTSTRAP_SEED)
+    sums = np.array([random.choice((-1.0, 1.0), len(nonzero)) @ nonzero for _ in range(RESAMPLES)])
+    return float((1 + (abs(sums) >= observed).sum()) / (1 + RESAMPLES))
+
+
+def smallest_p(differing: int) -> float:
+    """Return the smallest p-value that so many problems whose verdicts differ can give, in either test.
+
+    >>> smallest_p(0), smallest_p(2), smallest_p(5)
+    (1.0, 0.5, 0.0625)
+    """
+    return min(1.0, 2.0 ** (1 - differing))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

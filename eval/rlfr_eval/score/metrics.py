@@ -9,12 +9,13 @@ from rlfr_eval.json_types import JsonObject
 from rlfr_eval.schema import Sample
 from rlfr_eval.score.verdicts import Standing
 from rlfr_vlm.grading import Verdict
-from rlfr_vlm.stats import wilson_interval
+from rlfr_vlm.stats import Z95, wilson_interval
 
 if TYPE_CHECKING:
     import numpy as np
 
 HEADLINE_UNDECIDED = 0.01  # share of undecided answers above which a benchmark gets no single number
+LARGEST_EFFECT = 3.0  # answers per problem that count as independent at most; more hide problems that differ
 RESAMPLES, BOOTSTRAP_SEED = 10_000, 0
 CHUNK, CHUNK_VALUES = 200, 1_000_000  # resamples, and values, computed at a time, to bound memory
 
@@ -101,10 +102,27 @@ def clustered_error(means: Sequence[float]) -> float | None:
 
 
 def interval(means: Sequence[float], samples: int) -> tuple[float, float]:
-    """Wilson interval for one sample per problem, bootstrap over problems otherwise."""
-    if samples == 1:
-        return wilson_interval(round(sum(means)), len(means))
-    return bootstrap_interval(means) if means else (0.0, 1.0)
+    """95 % interval of the mean over problems: Wilson's, adjusted for clusters where a problem has several samples.
+
+    The adjusted interval is Wilson's with an effective number of answers: m (1 - m) / SE^2 for the mean m and its
+    clustered standard error SE, from one to `LARGEST_EFFECT` per problem, times (z / t)^2 for Student's t of the
+    problems. `benchmarks/statistics/coverage.py` measures its coverage, and that of a bootstrap, which has no width
+    where all answers are wrong or all right.
+
+    Args:
+        means: share of right answers of each problem.
+        samples: answers per problem.
+    """
+    count = len(means)
+    if samples == 1 or count < 2:
+        return wilson_interval(sum(means), count)
+    from scipy.stats import t as student
+
+    mean, error = sum(means) / count, clustered_error(means)
+    effective = mean * (1 - mean) / error**2 if error else count
+    effective = min(max(effective, count), count * min(samples, LARGEST_EFFECT))
+    effective *= (Z95 / float(student.ppf(0.975, count - 1))) ** 2
+    return wilson_interval(mean * effective, effective)
 
 
 def accuracy(results: Iterable[ProblemResult], samples: int) -> JsonObject:

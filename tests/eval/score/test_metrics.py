@@ -3,12 +3,14 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.statistics.coverage import shares
 from rlfr_eval.schema import Sample
-from rlfr_eval.score.compare import bootstrap_p, compare, holm, mcnemar
+from rlfr_eval.score.compare import compare, holm, mcnemar, sign_flip_p
 from rlfr_eval.score.metrics import (
     ProblemResult,
     accuracy,
@@ -97,7 +99,6 @@ def test_bootstrap_agrees_with_the_normal_approximation_and_is_seeded():
     half = 1.96 * math.sqrt(0.75 * 0.25 / 400)
     assert (low, high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.005)
     assert bootstrap_interval(values) == (low, high)
-    assert interval([0.25] * 9, 2) == (0.25, 0.25)
     assert clustered_error([1.0]) is None
 
 
@@ -139,11 +140,11 @@ def test_compare_pairs_only_what_both_decided():
     assert compare("x", {"1": None}, {"1": 1.0}, single=True) is None
 
 
-def test_bootstrap_p():
-    assert bootstrap_p([0.0] * 5) == 1.0
-    assert bootstrap_p([0.5] * 40) == pytest.approx(1 / 10_001)  # no resample of the centred values moves
+def test_sign_flips_of_many_problems():
+    assert sign_flip_p([0.0] * 5) == 1.0
+    assert sign_flip_p([0.5] * 40) == pytest.approx(1 / 10_001)  # no sampled sign change is as far from 0
     # 60 better, 40 worse: sd .98, z = .2 / (.98 / 10) = 2.04, p = .041 by the normal approximation
-    assert bootstrap_p([1.0] * 60 + [-1.0] * 40) == pytest.approx(0.046, abs=0.015)
+    assert sign_flip_p([1.0] * 60 + [-1.0] * 40) == pytest.approx(0.057, abs=0.015)
 
 
 def test_speed_leaves_pauses_between_sessions_out():
@@ -153,3 +154,31 @@ def test_speed_leaves_pauses_between_sessions_out():
     rows = [answer("a", "1", 0, None, time) for time in (10.0, 11.0, 12.0, 86412.0, 86475.0)]
     assert _active_seconds(rows) == 4.0 + 1 + 1 + 63
     assert _active_seconds([]) == 0.0
+
+
+def test_interval_of_several_samples_has_a_width_at_the_edges():
+    """A bootstrap gave [0, 0] and [1, 1]. Ten problems that agree count as ten answers, fewer by Student's t."""
+    n = 10 * (1.959964 / 2.262157) ** 2
+    z2 = 1.959964**2
+    low, high = interval([0.0] * 10, 4)
+    assert low == 0.0 and high == pytest.approx(z2 / (n + z2), abs=1e-6)
+    assert interval([1.0] * 10, 4) == pytest.approx((1 - high, 1.0), abs=1e-6)
+
+
+def test_interval_of_several_samples_counts_at_most_three_answers_per_problem():
+    """Problems that hardly differ would count as hundreds of answers."""
+    n = 3 * 20 * (1.959964 / 2.093024) ** 2  # t of 19 degrees of freedom
+    half = 1.959964 / (1 + 1.959964**2 / n) * math.sqrt(0.25 / n + 1.959964**2 / (4 * n * n))
+    assert interval([0.46875, 0.53125] * 10, 32) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-5)
+
+
+@pytest.mark.parametrize("mean", [0.05, 0.1, 0.5, 0.95])
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 1.0])
+def test_coverage_at_ten_problems(mean, correlation):
+    """The bootstrap covered 0.78 at the mean 0.1 and 0.69 at 0.05."""
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        low, high = interval(shares(random, mean, correlation, 10, 8).tolist(), 8)
+        held += low <= mean <= high
+    assert held / 400 >= 0.93

@@ -1,0 +1,64 @@
+"""Coverage of the intervals of `rlfr-eval` for several samples per problem, by simulation.
+
+The share of right answers of a problem is drawn from a beta distribution with a given mean and correlation of a
+problem's samples: 0 is one share for all problems, 1 problems that are always right or always wrong. Prints, for each
+number of problems, the lowest coverage over samples, correlations and means, and the mean width; nominal is 0.95.
+
+    python benchmarks/statistics/coverage.py [repetitions]
+"""
+
+import sys
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+
+from rlfr_eval.score.metrics import bootstrap_interval, interval
+
+PROBLEMS, SAMPLES = (3, 5, 10, 30), (2, 8, 32)
+CORRELATIONS, MEANS = (0.0, 0.1, 0.3, 0.7, 1.0), (0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95)
+
+
+def shares(random: np.random.Generator, mean: float, correlation: float, problems: int, samples: int) -> np.ndarray:
+    """Draw the shares of right answers of each problem, shape (problems,)."""
+    if correlation == 0.0:
+        chances = np.full(problems, mean)
+    elif correlation == 1.0:
+        chances = (random.random(problems) < mean).astype(float)
+    else:
+        size = 1 / correlation - 1
+        chances = random.beta(mean * size, (1 - mean) * size, problems)
+    return random.binomial(samples, chances) / samples
+
+
+def coverages(problems: int, repetitions: int, bootstrap: bool) -> Iterator[tuple[float, float, tuple[float, ...]]]:
+    """Yield coverage, mean width and setting for each setting."""
+    random = np.random.default_rng(0)
+    for samples, correlation, mean in product(SAMPLES, CORRELATIONS, MEANS):
+        held, width = 0, 0.0
+        for _ in range(repetitions):
+            means = shares(random, mean, correlation, problems, samples).tolist()
+            low, high = bootstrap_interval(means) if bootstrap else interval(means, samples)
+            held += low - 1e-12 <= mean <= high + 1e-12
+            width += (high - low) / repetitions
+        yield held / repetitions, width, (samples, correlation, mean)
+
+
+def main() -> None:
+    repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 500
+    print(f"{repetitions} repetitions of each setting, seed 0")
+    for problems in PROBLEMS:
+        results = list(coverages(problems, repetitions, bootstrap=False))
+        lowest, _, (samples, correlation, mean) = min(results)
+        width = sum(result[1] for result in results) / len(results)
+        print(
+            f"{problems:>4} problems: lowest coverage {lowest:.3f} ({samples} samples, correlation {correlation}, "
+            f"mean {mean}), below 0.93 in {sum(result[0] < 0.93 for result in results)} of {len(results)}, "
+            f"width {width:.3f}"
+        )
+    results = list(coverages(10, min(repetitions, 100), bootstrap=True))
+    print(f"  10 problems, bootstrap: lowest coverage {min(results)[0]:.2f} ({min(repetitions, 100)} repetitions)")
+
+
+if __name__ == "__main__":
+    main()
