@@ -72,7 +72,7 @@ def test_keys_never_show(run_eval, alone):
     (alone / ".env").write_text("API_URL=http://user:hunter2@h/v1\nJUDGE_CMD=serve --api-key sk-in-command\n")
     code, out, err = run_eval("settings")
     assert code == 2 and "hunter2" not in out + err and "sk-in-command" not in out + err
-    assert "http://(secret)@h/v1" in out and "CONFLICT: API_URL holds a user name or password" in out
+    assert "http://(secret)@h/v1" in out and "cannot be used: API_URL holds a user name or password" in out
 
 
 def test_a_key_goes_only_to_the_server_it_was_meant_for(alone):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlfr_eval.commands.arguments import eval_parser
-from rlfr_vlm.errors import UserError
+from rlfr_vlm.errors import UserError, printable
 
 if TYPE_CHECKING:
     from rlfr_eval.json_types import JsonObject
@@ -233,4 +233,4 @@ def _text(first: str, other: str, found: "Sequence[Difference]", flips: int) -> 
             if flipped and flips:
                 more = f" and {len(flipped) - flips} more" if len(flipped) > flips else ""
                 lines.append(f"{one.name}, {word}: {', '.join(flipped[:flips])}{more}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
             )
             judge = f"{where}, named by {choice.named_by}"
     except UserError as error:
-        judge, code = f"CONFLICT: {error}", EXIT_USER_ERROR
+        judge, code = f"cannot be used: {error}", EXIT_USER_ERROR
     if options.json:
         shown = {value.name: {"value": value.display_text, "from": value.origin} for value in settings.values.values()}
         print(json.dumps({"settings": shown, "env_file": str(settings.env_file or ""), "judge": judge}))

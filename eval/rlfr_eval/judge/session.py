@@ -15,7 +15,7 @@ from rlfr_eval.judge.client import Judge
 from rlfr_eval.judge.known_cases import KnownCases, check_judge
 from rlfr_eval.model.endpoint import Endpoint
 from rlfr_eval.model.fingerprint import fingerprint
-from rlfr_eval.model.server import HOST, Server, fill_command, free_port
+from rlfr_eval.model.server import HOST, Server, check_program, fill_command, free_port
 from rlfr_eval.progress import WaitNotice
 from rlfr_eval.settings import Settings
 from rlfr_vlm.errors import UserError
@@ -113,7 +113,7 @@ def check_judge_settings(choice: JudgeChoice, settings: Settings, options: Judge
         settings.number(name, minimum)
     settings.json_object("JUDGE_EXTRA_BODY")
     if choice.local:
-        _command(choice, settings, 0)
+        check_program(_command(choice, settings, 0), "the judge's server")
     for flag, value in (("tokens", options.budget_tokens), ("usd", options.budget_usd)):
         if not value > 0:
             raise UserError(f"--judge-budget-{flag} is {value:g}; it must be above 0.")

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from rlfr_eval.settings import without_secrets
-from rlfr_vlm.errors import UserError
+from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.provenance import installed_version
 
 HOST = "127.0.0.1"
@@ -40,15 +42,38 @@ def fill_command(command: str, **values: str) -> list[str]:
     ['serve', '/a b', '--port', '1']
 
     Raises:
-        UserError: unbalanced quotes.
+        UserError: unbalanced quotes or, if there are values to fill in, an unknown {name}.
     """
     try:
         words = shlex.split(command)
     except ValueError as error:
         raise UserError(f"Cannot read the command {without_secrets(command)!r}: {error}.") from None
+    if not values:
+        return words
+    for placeholder in (match for word in words for match in re.findall(r"\{([A-Za-z_]+)\}", word)):
+        if placeholder not in values:
+            raise UserError(
+                f"The command {without_secrets(command)!r} has {{{placeholder}}}; known: "
+                f"{', '.join(f'{{{name}}}' for name in values)}.{nearest(placeholder, values)}"
+            )
     for name, value in values.items():
         words = [word.replace(f"{{{name}}}", value) for word in words]
     return words
+
+
+def check_program(command: list[str], label: str) -> None:
+    """Check that the program of a command exists.
+
+    Args:
+        label: the server in messages.
+
+    Raises:
+        UserError: there is no such program.
+    """
+    program = without_secrets(command[0]) if command else ""
+    if not command or shutil.which(command[0]) is None:
+        hint = " Variables go behind `env`: env NAME=value command." if "=" in program else ""
+        raise UserError(f"The command for {label} starts {program!r}, which is no program here.{hint}")
 
 
 def vllm_command(model: str, name: str, port: int, extra_args: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -103,7 +128,12 @@ class Server:
         self.stop()
 
     def start(self) -> None:
-        """Start the server without waiting until it is ready."""
+        """Start the server without waiting until it is ready.
+
+        Raises:
+            UserError: its program does not exist.
+        """
+        check_program(self.command, self.label)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._stream = self.log.open("ab")
         self._supervisor = subprocess.Popen(

@@ -253,3 +253,23 @@ def test_merged_adapter_is_the_base_plus_the_adapter(make_text_policy, processor
 def test_commands_with_open_quotes(command):
     with pytest.raises(UserError, match="Cannot read the command"):
         fill_command(command)
+
+
+def test_a_command_with_an_unknown_placeholder():
+    with pytest.raises(UserError, match=r"has \{modle\}; known: \{model\}, \{port\}\. Did you mean"):
+        fill_command("serve {modle}", model="m", port="1")
+    assert fill_command("serve --config '{\"a\": 1}'", model="m")[-1] == '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"), [("no-such-program {model}", "no program"), ("A=1 serve", "behind `env`")]
+)
+def test_a_program_that_does_not_exist_is_one_message(toy, run_eval, alone, command, hint):
+    code, _, err = run_eval(
+        "lm", "--model", "m", "--server-cmd", command, "--suite", toy(1), "--data-dir", "data", "--out", "run"
+    )
+    assert code == 2 and hint in err and "Traceback" not in err
+    judge = ("--judge-local", "j", "--base-url", "http://127.0.0.1:9/v1")
+    (alone / ".env").write_text(f"JUDGE_CMD={command}\n")
+    code, _, err = run_eval("lm", *judge, "--suite", toy(1), "--data-dir", "data", "--out", "run2")
+    assert code == 2 and hint in err and "Traceback" not in err
