@@ -191,7 +191,9 @@ def train_on_two_processes(folders: Path, launcher: list[str], runs: dict[str, d
 def torch_runs(folders):
     """The folder that holds `rlvr` and `rlfr`."""
     changes = {"use_cpu": "true"}
-    return train_on_two_processes(folders, torchrun(), {"rlvr": changes | {"method": "rlvr", "flow_path": ""}, "rlfr": changes})
+    return train_on_two_processes(
+        folders, torchrun(), {"rlvr": changes | {"method": "rlvr", "flow_path": ""}, "rlfr": changes}
+    )
 
 
 @pytest.fixture(scope="module")
