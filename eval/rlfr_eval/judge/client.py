@@ -108,7 +108,7 @@ class Judge:
         if self.cache is not None and (cached := self.cache.get(key)):
             # Parse again with the current parser. The cache holds no reply that was cut off.
             parsed = read(cached[1], "stop")
-            if parsed.value is not None:  # an earlier parser may have accepted a reply without an answer
+            if parsed.reason != JudgeReason.EMPTY:  # an earlier version cached empty replies as "no answer"
                 return JudgeReply(parsed.value, parsed.reason, cached[1], Usage(cached=True))
         estimate = (tokens_at_most(messages), self.max_tokens)
         if not self.budget.reserve(*estimate):
