@@ -100,8 +100,8 @@ def notes_of(row: Row, answer: object) -> list[str]:
     text = "\n".join(message["content"] for message in flatten_text(row["prompt"]))
     by_index = type(answer) is int and bool(row.get("options")) and row["answer"] in ascii_uppercase
     without_format = answer is not None and not ANSWER_FORMATS.search(text)
-    found = {INDEX: by_index, HIDDEN_OPTIONS: hides_options(row, text), NO_FORMAT: without_format}
-    return [note for note, holds in found.items() if holds]
+    conditions = {INDEX: by_index, HIDDEN_OPTIONS: hides_options(row, text), NO_FORMAT: without_format}
+    return [note for note, holds in conditions.items() if holds]
 
 
 def describe_notes(counts: Mapping[str, int], rows: str = "rows") -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from rlfr_eval.judge.choice import OPENAI
 from rlfr_eval.judge.known_cases import KNOWN_CASES
 from tests.eval.conftest import question_of
+from tests.eval.stub_server import IMPORTS
 from tests.page_data import page_data
 
 KEY = "sk-key-beside-the-other-server"
@@ -396,30 +397,18 @@ def test_messages_about_settings_print_no_secret(environment, run_eval, name, te
     assert code == 2 and SECRET not in out + err
 
 
-SERVER = """
-import http.server, json, sys
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+SERVER = (
+    IMPORTS
+    + """
+class Handler(JsonHandler):
     def do_GET(self):
         self.reply({"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "x"}]})
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        message = {"role": "assistant", "content": "so \\\\boxed{0}"}
-        self.reply({"id": "x", "object": "chat.completion", "created": 0, "model": asked.get("model"),
-                    "choices": [{"index": 0, "finish_reason": "stop", "message": message}]})
-    def reply(self, value):
-        body = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *arguments):
-        pass
+        self.reply(completion(self.body().get("model"), "so \\\\boxed{0}"))
 
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+serve(Handler, int(sys.argv[1]))
 """
+)
 STORED = ("run/run.json", "run/report.md", "run/report.html", "run/scores.json", "run/samples.jsonl")
 
 

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.eval.stub_server import IMPORTS
+
 ROOT = Path(__file__).resolve().parents[3]
 
 # Speaks `lmdeploy serve api_server MODEL --model-name NAME --server-name HOST --server-port PORT` and its API.
-STAND_IN = """#!{python}
-import argparse, http.server, json, re
+STAND_IN = (
+    "#!{python}\n"
+    + IMPORTS
+    + """
+import argparse, re
 top = argparse.ArgumentParser()
 top.add_argument("serve", choices=["serve"])
 top.add_argument("kind", choices=["api_server"])
@@ -21,33 +26,22 @@ top.add_argument("--server-port", type=int, default=23333)
 given = top.parse_args()
 print("serving", given.model_path, flush=True)
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(JsonHandler):
     def do_GET(self):
         self.reply({{"object": "list", "data": [{{"id": given.model_name, "object": "model", "root": given.model_name,
                     "created": 0, "owned_by": "lmdeploy", "parent": None, "permission": []}}]}})
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        asked = self.body()
         text = asked["messages"][1]["content"]
         gold, answer = re.findall(r"(?:REFERENCE|STUDENT'S) ANSWER \\w+ ===\\n(.*?)\\n=== END", text, re.S)
         same = bool(set(gold.lower().split()) & set(answer.lower().split()))
         reply = "VERDICT " + text.rsplit("VERDICT ", 1)[1][:6] + (": CORRECT" if same else ": INCORRECT")
-        self.reply({{"id": "1", "object": "chat.completion", "created": 0, "model": asked["model"],
-                    "choices": [{{"index": 0, "message": {{"role": "assistant", "content": reply}}, "logprobs": None,
-                                 "finish_reason": "stop"}}],
-                    "usage": {{"prompt_tokens": 9, "total_tokens": 12, "completion_tokens": 3}}}})
-    def reply(self, value):
-        body = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *arguments):
-        pass
+        usage = {{"prompt_tokens": 9, "total_tokens": 12, "completion_tokens": 3}}
+        self.reply(completion(asked["model"], reply, usage=usage))
 
-http.server.ThreadingHTTPServer((given.server_name, given.server_port), Handler).serve_forever()
+serve(Handler, given.server_port, given.server_name)
 """
+)
 ROWS = [
     {"id": "t0", "problem": "Why?", "answer": "because the winter was cold"},
     {"id": "t1", "problem": "How?", "answer": "by a slow river boat"},

@@ -14,37 +14,29 @@ import pytest
 from rlfr_eval.model.server import Server, fill_command, free_port
 from rlfr_eval.model.serving import ServingOptions, native_adapter
 from rlfr_vlm.errors import UserError
+from tests.eval.stub_server import IMPORTS
 
 # A server that starts a child of its own, one of which leaves its process group, as vLLM's workers may.
-FAMILY = """
-import http.server, json, os, subprocess, sys
+FAMILY = (
+    IMPORTS
+    + """
+import json, os, subprocess
 sleep = [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"]
 children = [subprocess.Popen(sleep), subprocess.Popen(sleep, start_new_session=True)]
 print("started", os.getpid(), *(child.pid for child in children), flush=True)
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(JsonHandler):
     def do_GET(self):
         self.reply({"object": "list", "data": [{"id": sys.argv[2], "object": "model", "created": 0, "owned_by": "x"}]})
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        asked = self.body()
         if "die" in json.dumps(asked):
             os._exit(3)
-        message = {"role": "assistant", "content": "so \\\\boxed{0}"}
-        self.reply({"id": "x", "object": "chat.completion", "created": 0, "model": asked.get("model"),
-                    "choices": [{"index": 0, "finish_reason": "stop", "message": message}]})
-    def reply(self, value):
-        body = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *arguments):
-        pass
+        self.reply(completion(asked.get("model"), "so \\\\boxed{0}"))
 
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+serve(Handler, int(sys.argv[1]))
 """
+)
 
 
 @pytest.fixture
