@@ -138,7 +138,7 @@ def _check_upstream(config: RLFRConfig) -> None:
 
     from transformers.integrations import integration_utils
 
-    if (config.max_completion_length or 1) < 1 or config.max_completion_length == 0:
+    if config.max_completion_length is not None and config.max_completion_length < 1:
         raise UserError(f"max_completion_length is {config.max_completion_length}; it must be at least 1.")
     scale = {True: "group", False: "none"}.get(config.scale_rewards, config.scale_rewards)
     for name, value, known in (("loss_type", config.loss_type, LOSS_TYPES), ("scale_rewards", scale, SCALES)):

@@ -131,3 +131,21 @@ def test_a_number_that_is_null_is_refused_by_name(message, name):
     settings = {"per_device_train_batch_size": None} if name == "per_device_train_batch_size" else {}
     text = message(settings, f"{name}: null\n")
     assert LATE not in text and f"{name} in train.yaml is None" in text
+
+
+def test_the_known_losses_and_scales_are_those_of_trl():
+    """Read in TRL 1.16: its trainer compares these settings with literals, and has no list of them."""
+    import inspect
+    import re
+
+    from trl import GRPOTrainer
+
+    from rlfr_vlm.trainer.rlfr_config import LOSS_TYPES, SCALES
+
+    source = inspect.getsource(GRPOTrainer)
+
+    def literals(name):
+        compared = re.findall(rf"self\.{name} (?:==|!=|in) (\[[^\]]*\]|\"[^\"]*\")", source)
+        return set(re.findall(r"\"(\w+)\"", " ".join(compared)))
+
+    assert literals("loss_type") == set(LOSS_TYPES) and literals("scale_rewards") == set(SCALES)

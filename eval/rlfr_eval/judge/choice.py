@@ -118,17 +118,17 @@ def _key(settings: Settings, name: str, url: str) -> tuple[str, str]:
         for value in settings.by_origin[key_name]
         if value.text.strip().lower() not in UNSET_WORDS
     ]
-    servers = {id(key): _servers_beside(settings, key) for key in keys}
-    beside = [key for key in keys if any(same_server(server, url) for server in servers[id(key)].values())]
-    alone = [key for key in keys if not servers[id(key)] and _may_get(key, name, url)]
+    pairs = [(key, _servers_beside(settings, key)) for key in keys]
+    beside = [key for key, servers in pairs if any(same_server(server, url) for server in servers.values())]
+    alone = [key for key, servers in pairs if not servers and _may_get(key, name, url)]
     if fitting := [*beside, *alone]:
         return fitting[0].text.strip(), ""
-    others = [key for key in keys if servers[id(key)] and _may_get(key, name, url)]
+    others = [(key, next(iter(servers))) for key, servers in pairs if servers and _may_get(key, name, url)]
     if not others:
         return "", ""
-    key = others[0]
+    key, other_server = others[0]
     message = (
-        f"{key.name} ({key.origin}) stands beside {next(iter(servers[id(key)]))} ({key.origin}), which names another "
+        f"{key.name} ({key.origin}) stands beside {other_server} ({key.origin}), which names another "
         f"server than {_source(settings, name)}; a key is sent only to the server it stands beside"
     )
     if settings.origin(name) == PRECEDENCE[0]:
@@ -155,9 +155,8 @@ def _servers_beside(settings: Settings, key: Value) -> dict[str, str]:
             except UserError:  # an address that is not in use may be broken
                 servers[value.name] = value.text
     models = [value for name in MODEL_NAMES for value in settings.by_origin[name] if value.origin == key.origin]
-    if not servers and any(value.text.strip().lower() not in UNSET_WORDS for value in models):
-        return {models[0].name: OPENAI}
-    return servers
+    models = [value for value in models if value.text.strip().lower() not in UNSET_WORDS]
+    return {models[0].name: OPENAI} if models and not servers else servers
 
 
 def _server_settings(settings: Settings) -> list[str]:
