@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -108,7 +109,42 @@ class FlowSpec:
             )
         for name in ("layer_percentiles", "layer_indices", "latent_mean", "latent_std"):
             value = getattr(self, name)
+            if value is not None and not _is_list_of_numbers(value):
+                raise UserError(f"The flow spec has {name} {value!r}; it must be a list of finite numbers.")
             setattr(self, name, None if value is None else tuple(value))
+        self._check_sizes()
+        self._check_statistics()
+
+    def _check_sizes(self) -> None:
+        """Refuse sizes that no field has."""
+        for name in ("hidden_size", "depth", "num_layers"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise UserError(f"The flow spec has {name} {value!r}; it must be a whole number from 1 on.")
+        if not isinstance(self.eps, int | float) or not 0 < self.eps < 1:
+            raise UserError(f"The flow spec has eps {self.eps!r}; it must lie between 0 and 1.")
+        blocks = self.layer_indices
+        if len(blocks) != len(self.layer_percentiles) or not all(1 <= block <= self.num_layers for block in blocks):
+            raise UserError(
+                f"The flow spec has layer_indices {list(blocks)} and layer_percentiles "
+                f"{list(self.layer_percentiles)}; there must be as many of both, and each block one of 1 to "
+                f"num_layers ({self.num_layers})."
+            )
+
+    def _check_statistics(self) -> None:
+        """Refuse statistics that cannot normalise latents."""
+        mean, std = self.latent_mean, self.latent_std
+        if mean is None and std is None:
+            return
+        if mean is None or std is None or not len(mean) == len(std) == len(self.layer_indices):
+            raise UserError(
+                f"The flow spec has latent_mean {mean} and latent_std {std}; it needs both or neither, with a value "
+                f"for each of its {len(self.layer_indices)} layers."
+            )
+        if not all(value > 0 for value in std):
+            raise UserError(
+                f"The flow spec has latent_std {list(std)}; latents are divided by it. Fit the field again."
+            )
 
     @classmethod
     def for_policy(
@@ -166,6 +202,12 @@ class FlowSpec:
         mean = torch.tensor(self.latent_mean, device=latents.device).view(shape)
         std = torch.tensor(self.latent_std, device=latents.device).view(shape)
         return (latents.float() - mean) / std
+
+
+def _is_list_of_numbers(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(
+        isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number) for number in value
+    )
 
 
 def check_fits_policy(spec: FlowSpec, text_config: TextConfig, policy_name: str, has_vision: bool = True) -> None:

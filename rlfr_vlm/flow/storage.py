@@ -20,6 +20,7 @@ SPEC_FILE = "flow.json"
 FIELD_FOLDER = "flow"  # folder of the field inside an output folder or a checkpoint
 RELEASED_FILE = "flow_model.bin"
 RELEASED_PREFIX = "model."
+LARGEST_WEIGHT = 1e4  # far above those of fitted fields, which stay below 10
 # Constants that the release stores among the weights; this package computes them.
 RELEASED_CONSTANTS = ("time_embed.freqs", "layer_embed.freqs")
 
@@ -110,4 +111,10 @@ def _load_weights(field: VelocityField, weights: dict[str, Tensor], path: Path, 
             f"{path} does not hold a field of width {spec.hidden_size} and depth {spec.depth}: "
             f"{'; '.join(problems[:4])}{' ...' if len(problems) > 4 else ''}."
         )
+    for name in expected:
+        if name in weights and not weights[name].abs().max() <= LARGEST_WEIGHT:  # also true for NaN
+            raise UserError(
+                f"{path} holds no usable field: {name} has values that are not finite, or beyond {LARGEST_WEIGHT:g}. "
+                "Fit it again, with a lower learning_rate if its loss was not finite, or take an earlier checkpoint."
+            )
     field.load_state_dict(weights, strict=False)

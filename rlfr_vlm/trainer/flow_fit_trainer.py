@@ -24,6 +24,7 @@ from rlfr_vlm.flow.path import logit_normal, standard_normal, target_velocity, t
 from rlfr_vlm.flow.spec import FlowSpec, check_same_field
 from rlfr_vlm.flow.storage import FIELD_FOLDER, build_field, load_field, save_field
 from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
+from rlfr_vlm.trainer.finite import FiniteUpdates
 from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
 from rlfr_vlm.trainer.setup import load_model, prepare_dataset
 
@@ -51,7 +52,7 @@ def empty_inputs(spec: FlowSpec, device: torch.device) -> FlowInputs:
     return spec.inputs(hidden, torch.zeros(1, 1, device=device), 1, image)
 
 
-class FlowFitTrainer(CompleteCheckpoints):
+class FlowFitTrainer(FiniteUpdates, CompleteCheckpoints):
     """Fits a field. Overrides the loss, `evaluate`, and how weights are saved and loaded; the rest is inherited.
 
     Args:

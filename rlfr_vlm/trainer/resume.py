@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from rlfr_vlm.checkpoint import CompleteCheckpoints
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import write_json
+from rlfr_vlm.trainer.finite import FiniteUpdates
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.records.rollout_log import RolloutLog
 from rlfr_vlm.trainer.signals.flow import OnlineFlow
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 GROUPS_FILE = "groups.json"
 
 
-class ResumableGRPO(CompleteCheckpoints, GRPOSeams):
+class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
     """`GRPOTrainer` that resumes from a checkpoint exactly where the run was.
 
     Attributes:

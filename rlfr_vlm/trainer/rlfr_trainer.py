@@ -37,6 +37,7 @@ from rlfr_vlm.rewards import ReferenceProbability, build_rewards
 from rlfr_vlm.rewards.completion import Completion, Prompt, completion_text
 from rlfr_vlm.rewards.repetition import is_repetitive
 from rlfr_vlm.steps import refuse_too_few_rows
+from rlfr_vlm.trainer.finite import refuse_large_rewards
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.held_out import evaluate_held_out
 from rlfr_vlm.trainer.latent_pass import run_latent_pass
@@ -380,6 +381,7 @@ class RLFRTrainer(ResumableGRPO):
         rows = add_reward_columns(inputs, completion_ids_list, self.end_token_ids, logps)
         with self._times.timed("reward"):
             rewards = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
+        refuse_large_rewards(rewards, self.reward_func_names)
         if rollout is not None:
             rollout.record(rows, completions, rewards, self.reward_weights.to(rewards.device))
         repetitive = torch.tensor([is_repetitive(completion_text(c)) for c in completions], device=rewards.device)

@@ -1,6 +1,7 @@
 """Saving, loading and refusing fields."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -181,3 +182,50 @@ def test_last_block_and_bad_percentiles():
         resolve_layers((0.25, 0.26), 4)
     with pytest.raises(UserError, match="Unknown context mode 'before'"):
         small_spec(context_mode="before")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latent_mean": [0.0, 0.0], "latent_std": [1.0, 0.0]}, r"latent_std \[1.0, 0.0\]"),
+        ({"latent_mean": [0.0, 0.0], "latent_std": [1.0, -1.0]}, r"latent_std \[1.0, -1.0\]"),
+        ({"latent_mean": [0.0], "latent_std": [1.0]}, "a value for each of its 2 layers"),
+        ({"latent_mean": [0.0, 0.0]}, "it needs both or neither"),
+        ({"latent_mean": [0.0, float("nan")], "latent_std": [1.0, 1.0]}, "latent_mean .* a list of finite numbers"),
+        ({"latent_mean": "ab", "latent_std": [1.0, 1.0]}, "latent_mean 'ab'"),
+        ({"eps": float("nan")}, "eps nan; it must lie between 0 and 1"),
+        ({"eps": 0.0}, "eps 0.0"),
+        ({"eps": "small"}, "eps 'small'"),
+        ({"layer_indices": [1]}, r"layer_indices \[1\]"),
+        ({"layer_indices": [1, 5]}, r"1 to num_layers \(4\)"),
+        ({"layer_indices": [0, 2]}, r"layer_indices \[0, 2\]"),
+        ({"layer_indices": 1}, "layer_indices 1; it must be a list"),
+        ({"hidden_size": 0}, "hidden_size 0; it must be a whole number from 1 on"),
+        ({"hidden_size": 8.0}, "hidden_size 8.0"),
+        ({"depth": -1}, "depth -1"),
+        ({"num_layers": True}, "num_layers True"),
+    ],
+)
+def test_a_spec_that_no_field_can_have_is_refused_when_it_is_read(tmp_path, changes, message):
+    spec = small_spec()
+    save_field(tmp_path / "flow", small_field(spec), spec)
+    path = tmp_path / "flow" / "flow.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(UserError, match=message):
+        load_field(tmp_path / "flow")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1e30, 2e4])
+def test_weights_that_are_not_finite_or_absurd_are_refused(tmp_path, value):
+    """They were loaded, and every flow reward became 0."""
+    spec = small_spec()
+    field = small_field(spec)
+    with torch.no_grad():
+        field.cond_embed.weight[3, 2] = value
+    save_field(tmp_path / "flow", field, spec)
+    with pytest.raises(UserError, match=r"cond_embed\.weight has values that are not finite, or beyond 10000"):
+        load_field(tmp_path / "flow")
+    with torch.no_grad():
+        field.cond_embed.weight[3, 2] = 100.0
+    save_field(tmp_path / "flow", field, spec)
+    load_field(tmp_path / "flow")

@@ -139,9 +139,19 @@ class OnlineFlow:
             self._weight_sum += token_weights.sum()
 
     def step(self) -> float | None:
-        """Average over ranks, step the optimiser, and return the mean loss; None if nothing was accepted."""
+        """Average over ranks, step the optimiser, and return the mean loss; None if nothing was accepted.
+
+        Raises:
+            UserError: the gradient is not finite; the field stays as it was.
+        """
         gradients = self._reduced_gradients()
         loss_sum, weight = gradients[-2].item(), gradients[-1].item()
+        if not gradients.isfinite().all():
+            raise UserError(
+                f"The gradient of the flow field is not finite (its loss is {loss_sum / max(weight, 1e-9):g}), so the "
+                f"field was not updated and training stopped. Lower flow_learning_rate (it is "
+                f"{self.options.flow_learning_rate:g}) and resume from the last checkpoint, or set flow_update: false."
+            )
         if weight > 0:
             self._assign_gradients(gradients[:-2] / weight)
             torch.nn.utils.clip_grad_norm_(self.field.parameters(), self.options.flow_max_grad_norm)
