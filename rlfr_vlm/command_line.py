@@ -8,6 +8,7 @@ A command is a module with `SUMMARY` and one of two pairs of functions:
 """
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -52,13 +53,17 @@ class Program:
             self._print_error(self.stopped)
             return EXIT_INTERRUPTED
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                self._print_error(f"{error.strerror}: this shell's limit is too low. Raise it with `ulimit -n 4096`.")
+                return EXIT_USER_ERROR
             if isinstance(error, OSError) and error.filename is not None and not is_disk_full(error):
                 path = printable(str(error.filename))
                 self._print_error(f"{error.strerror}: {path}. Fix that, or give another path.")
                 return EXIT_USER_ERROR
             if not is_disk_full(error):
                 raise
-            self._print_error(f"the disk is full while writing ({error}). {self.disk_full}")
+            reason = f"the disk is full, or a limit on file sizes is reached, while writing ({error})"
+            self._print_error(f"{reason}. {self.disk_full}")
             return EXIT_USER_ERROR
 
     def _print_error(self, text: str) -> None:

@@ -6,6 +6,12 @@ from collections.abc import Iterable
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+DISK_FULL_TEXTS = (
+    "No space left on device",
+    "File too large",
+    "PytorchStreamWriter failed writing",
+    "unexpected pos",
+)
 
 
 class UserError(Exception):
@@ -23,10 +29,14 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether `error` means that a disk is full. safetensors and torch only report it in the message text."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    """Return whether `error` means that a disk is full, or that a limit on the size of files is reached.
+
+    safetensors and torch only report it in the message text; torch 2.x says `unexpected pos` where its first error
+    was hidden by the one of closing the file.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
-    return "No space left on device" in str(error) or "PytorchStreamWriter failed writing" in str(error)
+    return any(text in str(error) for text in DISK_FULL_TEXTS)
 
 
 def printable(text: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -89,7 +90,40 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
 
 
 def cache_root() -> Path:
-    """Cache folder: RLFR_CACHE if set, else `rlfr-vlm` in the user's cache directory."""
+    """Cache folder: RLFR_CACHE if set, else `rlfr-vlm` in the user's cache directory.
+
+    Raises:
+        UserError: there is no home directory.
+    """
     if folder := os.environ.get("RLFR_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlfr-vlm"
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder) / "rlfr-vlm"
+    try:
+        return Path.home() / ".cache" / "rlfr-vlm"
+    except RuntimeError:
+        raise UserError("There is no home directory for the cache. Set RLFR_CACHE to a folder for it.") from None
+
+
+def cache_folder(name: str = "", fallback: Path | None = None) -> Path:
+    """Create and return a folder of the cache; where that cannot be written, one of the run folder.
+
+    Args:
+        fallback: the run folder; None if there is none.
+
+    Raises:
+        UserError: no folder can be written.
+    """
+    try:
+        folder = cache_root() / name
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        return folder
+    except (OSError, UserError) as error:
+        reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+    if fallback is None:
+        raise UserError(f"The cache cannot be written ({reason}). Set RLFR_CACHE to a folder that can be.")
+    folder = fallback / "cache" / name
+    make_folder(folder)
+    print(f"note: the cache cannot be written ({reason}); {folder} is used instead", file=sys.stderr)
+    return folder

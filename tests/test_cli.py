@@ -77,13 +77,23 @@ def test_exit_codes(monkeypatch, capsys):
     [
         OSError(28, "No space left on device"),
         RuntimeError("[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file data/7"),
+        RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598"),
         ValueError("I/O error: No space left on device (os error 28)"),
+        OSError(27, "File too large"),
+        ValueError("I/O error: File too large (os error 27)"),
     ],
 )
 def test_full_disk_is_one_message(monkeypatch, capsys, error):
     assert run_raising(monkeypatch, error) == 2
     shown = capsys.readouterr().err
     assert "the disk is full" in shown and "Traceback" not in shown
+
+
+def test_too_many_open_files_is_one_message(monkeypatch, capsys):
+    assert run_raising(monkeypatch, OSError(24, "Too many open files", "a.png")) == 2
+    assert capsys.readouterr().err.endswith(
+        "Too many open files: this shell's limit is too low. Raise it with `ulimit -n 4096`.\n"
+    )
 
 
 def test_bugs_still_show_their_traceback(monkeypatch):

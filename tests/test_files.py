@@ -1,8 +1,11 @@
-"""Atomic writes."""
+"""Atomic writes, and where the cache is."""
+
+from pathlib import Path
 
 import pytest
 
-from rlfr_vlm.files import replace_directory, write_json, write_text
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import cache_folder, cache_root, replace_directory, write_json, write_text
 
 
 def test_text_replaces_and_leaves_no_temporary_file(tmp_path):
@@ -30,3 +33,27 @@ def test_failed_directory_keeps_the_old_one(tmp_path):
         (folder / "g").write_text("new")
     assert [p.name for p in (tmp_path / "d").iterdir()] == ["g"]
     assert [p.name for p in tmp_path.iterdir()] == ["d"]
+
+
+def test_cache_falls_back_to_the_run_folder_and_says_so(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RLFR_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"The cache cannot be written \(.*file.*\)\. Set RLFR_CACHE to a folder"):
+        cache_folder("logs")
+    folder = cache_folder("logs", tmp_path / "run")
+    assert folder == tmp_path / "run" / "cache" / "logs" and folder.is_dir()
+    assert f"note: the cache cannot be written (Not a directory: {tmp_path}/file/logs)" in capsys.readouterr().err
+    monkeypatch.setenv("RLFR_CACHE", str(tmp_path / "cache"))
+    assert cache_folder("logs", tmp_path / "run") == tmp_path / "cache" / "logs" and not list(folder.iterdir())
+
+
+def test_cache_without_a_home_directory(tmp_path, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("RLFR_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(UserError, match=r"There is no home directory for the cache\. Set RLFR_CACHE"):
+        cache_root()
+    assert cache_folder("x", tmp_path) == tmp_path / "cache" / "x"

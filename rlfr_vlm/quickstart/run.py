@@ -82,7 +82,7 @@ def run_quickstart(
     """Run every stage. Configurations, metrics and weights are written to `out`."""
     result = QuickstartResult(recipe, seeds, methods)
     with result.timed("warm_start"):
-        folder, result.policy_was_cached = cached_policy(recipe.warm_start)
+        folder, result.policy_was_cached = cached_policy(recipe.warm_start, out)
     print(f"policy: {'from the cache' if result.policy_was_cached else 'warm-started'} ({folder})")
     with result.timed("evaluate"):
         test = load_rows("digits", split="test", limit=recipe.eval_rows, seed=seeds[0])

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlfr_vlm.files import cache_root, replace_directory, write_json
+from rlfr_vlm.files import cache_folder, replace_directory, write_json
 from rlfr_vlm.provenance import short_hash
 from rlfr_vlm.quickstart.small_policy import PolicySize, build_policy, build_processor
 
@@ -43,9 +43,13 @@ class WarmStartRecipe:
         return short_hash(asdict(self), 12)
 
 
-def cached_policy(recipe: WarmStartRecipe) -> tuple[Path, bool]:
-    """Return the folder of the warm-started policy and whether it was in the cache; otherwise train it now."""
-    folder = cache_root() / f"small-policy-{recipe.digest}"
+def cached_policy(recipe: WarmStartRecipe, run_folder: Path | None = None) -> tuple[Path, bool]:
+    """Return the folder of the warm-started policy and whether it was in the cache; otherwise train it now.
+
+    Args:
+        run_folder: folder for the policy where the cache cannot be written.
+    """
+    folder = cache_folder(fallback=run_folder) / f"small-policy-{recipe.digest}"
     if (folder / RECIPE_FILE).exists():
         return folder, True
     processor, policy = train_policy(recipe)

@@ -10,7 +10,7 @@ from rlfr_eval.benchmarks.vlm import VlmBenchmark
 from rlfr_eval.json_types import JsonObject
 from rlfr_eval.vlmeval.worker_process import WorkerProcess
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.files import cache_root
+from rlfr_vlm.files import cache_folder
 from rlfr_vlm.provenance import short_hash
 
 
@@ -109,7 +109,7 @@ def check_file(benchmark: VlmBenchmark, data_dir: Path) -> tuple[Path, str]:
 
 def images_folder() -> Path:
     """Return the folder for unpacked images, which are named by hashes of their content."""
-    return cache_root() / "vlm-images"
+    return cache_folder("vlm-images")
 
 
 def read_vlm_problems(

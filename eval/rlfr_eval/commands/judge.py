@@ -87,10 +87,10 @@ def _agreement(options: argparse.Namespace) -> int:
 async def _check(choice: "JudgeChoice", settings: "Settings") -> "tuple[CheckResult, str, str]":
     from rlfr_eval.judge.known_cases import check_judge
     from rlfr_eval.judge.session import JudgeOptions, judge_session
-    from rlfr_vlm.files import cache_root
+    from rlfr_vlm.files import cache_folder
 
     async with judge_session(
-        choice, settings, cache_root() / "logs", JudgeOptions(use_cache=False), check=False
+        choice, settings, cache_folder("logs"), JudgeOptions(use_cache=False), check=False
     ) as judge:
         result = await check_judge(judge)
         faults = ", ".join(f"{count} {kind}" for kind, count in judge.endpoint.faults.items())

@@ -40,13 +40,13 @@ def run(options: argparse.Namespace) -> int:
     from rlfr_eval.kinds.vlm import open_benchmark
     from rlfr_eval.settings import load_settings
     from rlfr_eval.vlmeval.worker_process import WorkerProcess, interpreter
-    from rlfr_vlm.files import cache_root
+    from rlfr_vlm.files import cache_folder
 
     settings = load_settings({"LMUData": options.data_dir})
     data_dir = vlm_data_folder(settings)
     system_prompt = trained_prompt(options).system_prompt
     benchmarks = resolve_vlm(options.data, vlm_preset(options.preset), data_dir)
-    with WorkerProcess(interpreter(settings), cache_root() / "logs" / "vlmeval.log") as worker:
+    with WorkerProcess(interpreter(settings), cache_folder("logs") / "vlmeval.log") as worker:
         for one in benchmarks:
             asked = dataclasses.replace(one, system_prompt=system_prompt)
             opened = open_benchmark(asked, data_dir, worker)

@@ -115,7 +115,7 @@ def open_kind(record: RunRecord, settings: Settings) -> Iterator[Kind]:
         yield TextKind()
         return
     from rlfr_eval.vlmeval.worker_process import WorkerProcess, interpreter
-    from rlfr_vlm.files import cache_root
+    from rlfr_vlm.files import cache_folder
 
-    with WorkerProcess(interpreter(settings), cache_root() / "logs" / "vlmeval.log") as worker:
+    with WorkerProcess(interpreter(settings), cache_folder("logs") / "vlmeval.log") as worker:
         yield VlmKind(worker)

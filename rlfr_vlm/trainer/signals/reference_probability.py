@@ -28,7 +28,7 @@ from rlfr_vlm.data.encode import (
 )
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.files import cache_root
+from rlfr_vlm.files import cache_folder
 from rlfr_vlm.rewards.reference_probability import Spliced, overlapping, unreasoned
 from rlfr_vlm.trainer.trl_seams import ImageInputs
 
@@ -124,7 +124,7 @@ class PolicyProbabilities:
                 "plain data parallelism."
             )
         self._fingerprint = self._fingerprint or self._setting_fingerprint()
-        folder = cache_root() / CACHE_FOLDER
+        folder = cache_folder(CACHE_FOLDER, Path(self.args.output_dir))
         self._baseline = _read_cache(folder, self._fingerprint)
         indices = range(accelerator.process_index, len(dataset), accelerator.num_processes)
         batches = [list(indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
