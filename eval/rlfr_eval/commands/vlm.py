@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rlfr_eval.settings import Settings
 
 SUMMARY = "measure a model on VLMEvalKit's multimodal benchmarks"
-SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "seed")
+SAMPLING = ("samples", "temperature", "top_p", "top_k", "max_tokens", "seed")
 PAPER_CONTEXT = "--max-model-len 8192"  # prompt and answer together, in the paper's evaluation
 
 
@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_output_options(given)
     asking = given.add_argument_group("asking (defaults: the preset's own)")
+    asking.add_argument("--samples", type=int, help="answers to each problem (official: set --temperature, too)")
     add_asking_options(asking)
     asking.add_argument("--min-pixels", type=int, help="of an image, for vLLM's processor")
     asking.add_argument("--max-pixels", type=int, help="of an image, for vLLM's processor")
@@ -86,7 +87,7 @@ def _evaluation(options: argparse.Namespace) -> "Iterator[tuple[Evaluation, VlmK
     from rlfr_eval.kinds.vlm import VlmKind
     from rlfr_eval.run.evaluation import Evaluation
     from rlfr_eval.vlmeval.worker_process import WorkerProcess, interpreter
-    from rlfr_vlm.files import cache_root
+    from rlfr_vlm.files import cache_folder
 
     extra_body = read_extra_body(options)
     settings = read_settings(options, {"LMUData": options.data_dir, "RLFR_EVAL_SERVER_CMD": options.server_cmd})
@@ -102,7 +103,7 @@ def _evaluation(options: argparse.Namespace) -> "Iterator[tuple[Evaluation, VlmK
     python = interpreter(settings)
     data_dir = vlm_data_folder(settings)
     benchmarks = _benchmarks(options, trained, data_dir)
-    log = (cache_root() / "logs" if options.dry_run else folder) / "vlmeval.log"
+    log = (cache_folder("logs") if options.dry_run else folder) / "vlmeval.log"
     with WorkerProcess(python, log) as worker:
         kind = VlmKind(worker)
         evaluation = Evaluation(

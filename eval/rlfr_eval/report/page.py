@@ -8,6 +8,7 @@ from rlfr_eval.json_types import JsonMapping, JsonObject
 from rlfr_eval.report.page_figure import MAX_BARS, PagedRun, score_figure
 from rlfr_eval.report.page_samples import Samples
 from rlfr_eval.report.table import (
+    count_text,
     mean_line,
     no_score_reason,
     notes,
@@ -49,7 +50,7 @@ def write_page(
 
     Args:
         pairings: one per run except the first.
-        out: folder of the page.
+        out: file of the page.
         created: date and time of the page.
     """
     too_many = any(len(run.scores["benchmarks"]) > MAX_BARS for run in runs)
@@ -76,8 +77,8 @@ def write_page(
         percent=percent,
         made=f"Made by rlfr-vlm {__version__}, {created}.",
     )
-    write_text(out / PAGE_FILE, text)
-    return out / PAGE_FILE
+    write_text(out, text)
+    return out
 
 
 def score_table(run: PagedRun) -> list[JsonObject]:
@@ -94,8 +95,7 @@ def _score_row(run: str, benchmark: str, score: JsonMapping) -> JsonObject:
         "score": accuracy,
         "why": no_score_reason(score),
         "interval": score["ci95"] if accuracy is not None else None,
-        "answered": score["answered"],
-        "expected": score["answers_expected"],
+        "n": count_text(score),
         "coverage": score["coverage"],
         "lower": score["lower"],
         "upper": score["upper"],

@@ -80,7 +80,7 @@ def score_rows(scores: JsonMapping, show_undecided: bool = False) -> list[list[s
         visible = (score["headline"] or show_undecided) and not score.get("unscoreable")
         row = [
             label,
-            str(score["answered"]) if not score["missing"] else f"{score['answered']}/{score['answers_expected']}",
+            count_text(score),
             accuracy,
             _interval(score) if visible else "-",
             " / ".join(percent(share) for share in _decided_by(score)),
@@ -91,6 +91,18 @@ def score_rows(scores: JsonMapping, show_undecided: bool = False) -> list[list[s
         ]
         rows.append(row)
     return rows
+
+
+def count_text(score: JsonMapping) -> str:
+    """Return the number of scored answers, or of the answers that are there if some are missing."""
+    if score["missing"]:
+        return f"{score['answered']}/{score['answers_expected']}"
+    return str(_scored_answers(score))
+
+
+def _scored_answers(score: JsonMapping) -> int:
+    """Return the number of answers that the score is about."""
+    return int(score.get("answers_scored", score.get("problems_scored", score["answers_expected"])))
 
 
 def _interval(score: JsonMapping) -> str:
@@ -107,7 +119,7 @@ def _rules_only(score: JsonMapping) -> str:
 
 def _decided_by(score: JsonMapping) -> tuple[float, float, float]:
     """Return the shares of scored answers decided by rules, decided by a judge, and undecided."""
-    expected = score.get("problems_scored", score["answers_expected"])
+    expected = _scored_answers(score)
     judged = score["judged"] / expected if expected else 0.0
     return score["coverage"] - judged, judged, 1 - score["coverage"]
 
@@ -129,6 +141,12 @@ def notes(scores: JsonMapping) -> list[str]:
             lines.append(f"{name}: PARTIAL, {score['problems']} of {score['problems_planned']} problems (--limit).")
         if score["missing"]:
             lines.append(f"{name}: {score['missing']} answers are missing; run the same command again to get them.")
+        if score.get("not_scored"):
+            rows = " and ".join(f"{column} {value}" for column, value in score["scored"].items())
+            lines.append(
+                f"{name}: the score is of the {score['problems_scored']} problems with {rows}; "
+                f'{len(score["not_scored"])} others were answered too, and count in "all rows".'
+            )
         lines += [f"{name}: {note}." for note in score.get("notes", ())]
         for reason, note in NAMED_REASONS.items():
             if count := score["undecided_reasons"].get(reason, 0):

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from rlfr_eval.json_types import JsonObject
 from rlfr_eval.schema import Sample
@@ -11,13 +10,8 @@ from rlfr_eval.score.verdicts import Standing
 from rlfr_vlm.grading import Verdict
 from rlfr_vlm.stats import Z95, wilson_interval
 
-if TYPE_CHECKING:
-    import numpy as np
-
 HEADLINE_UNDECIDED = 0.01  # share of undecided answers above which a benchmark gets no single number
 LARGEST_EFFECT = 3.0  # answers per problem that count as independent at most; more hide problems that differ
-RESAMPLES, BOOTSTRAP_SEED = 10_000, 0
-CHUNK, CHUNK_VALUES = 200, 1_000_000  # resamples, and values, computed at a time, to bound memory
 
 
 @dataclass
@@ -73,23 +67,6 @@ def majority(result: ProblemResult) -> float | None:
 def _score(group: Sequence[Verdict]) -> float | None:
     decided = [verdict for verdict in group if verdict is not Verdict.UNDECIDED]
     return float(decided.count(Verdict.RIGHT) * 2 >= len(decided)) if decided else None
-
-
-def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % percentile interval of the mean, problems drawn with replacement; seeded."""
-    draws = bootstrap_means(values)
-    return float(draws[int(0.025 * len(draws))]), float(draws[int(0.975 * len(draws)) - 1])
-
-
-def bootstrap_means(values: Sequence[float]) -> "np.ndarray":
-    """Sorted means of `RESAMPLES` resamples of the values."""
-    import numpy as np
-
-    data, random = np.asarray(values, dtype=float), np.random.default_rng(BOOTSTRAP_SEED)
-    size = max(1, min(CHUNK, CHUNK_VALUES // len(data)))
-    sizes = [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
-    chunks = [data[random.integers(0, len(data), (count, len(data)))].mean(axis=1) for count in sizes]
-    return np.sort(np.concatenate(chunks))
 
 
 def clustered_error(means: Sequence[float]) -> float | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from rlfr_eval.json_types import JsonObject
-from rlfr_eval.score.metrics import HEADLINE_UNDECIDED, ProblemResult, accuracy, bootstrap_interval, interval
+from rlfr_eval.score.metrics import HEADLINE_UNDECIDED, ProblemResult, accuracy, interval
 from rlfr_vlm.grading import Verdict
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rlfr_eval.benchmarks.vlm_problems import VlmProblem
 
 LONGEST_GROUPS = 40  # values of a column; a column with more values is not broken down
+HALVES = 2  # half points of a problem, which its interval counts as answers
 ONE_STEP = 0.5  # WeMath's points for a problem whose steps are right and whose whole is wrong
 PartT = TypeVar("PartT")
 
@@ -26,8 +27,9 @@ def more_scores(
     """Scores beside the share of right answers, or in its place.
 
     Args:
-        results, rules: final results and results by rules alone, in the order of the problems, one sample each.
+        results, rules: final results and results by rules alone, in the order of the problems.
     """
+    samples = benchmark.sampling.samples
     scores: JsonObject = {"notes": list(benchmark.notes)}
     if not benchmark.official:
         scores["reference"] = []
@@ -37,26 +39,29 @@ def more_scores(
         return {**scores, **nothing, "headline": False, "unscoreable": reason}
     pairs = list(zip(problems, results, strict=True))
     if benchmark.where:
-        scores |= _of_a_part(benchmark.where, pairs, rules)
+        scores |= _of_a_part(benchmark.where, pairs, rules, samples)
     metrics: dict[str, JsonObject] = {}
     if benchmark.metric == "wemath":
-        dimensions = {kind: wemath(pairs, strict=kind == "strict") for kind in ("strict", "loose")}
+        dimensions = {kind: wemath(pairs, kind == "strict", samples) for kind in ("strict", "loose")}
         scores |= {key: dimensions["strict"][key] for key in ("accuracy", "ci95", "lower", "upper")}
         scores |= {"metric": "strict", "standard_error": None}
         scores["undecided_share"] = 1 - dimensions["strict"]["coverage"]  # of problems, which are several answers each
         scores["headline"] = scores["undecided_share"] <= HEADLINE_UNDECIDED
         scores["dimensions"] = {kind: score["dimensions"] for kind, score in dimensions.items()}
         metrics["loose"] = _shown(dimensions["loose"], dimensions["loose"]["n"])
-        metrics["answers right"] = _shown(accuracy(list(results), 1), len(results))
+        metrics["answers right"] = _shown(accuracy(results, samples), len(results))
     if benchmark.worst_of:
-        metrics["worst case"] = worst_case(pairs, benchmark.worst_of)
+        metrics["worst case"] = worst_case(pairs, benchmark.worst_of, samples)
     if benchmark.where:
-        metrics["all rows"] = _shown(accuracy(list(results), 1), len(results))
-    return {**scores, "metrics": metrics, "groups": by_group(benchmark.groups, pairs)}
+        metrics["all rows"] = _shown(accuracy(results, samples), len(results))
+    return {**scores, "metrics": metrics, "groups": by_group(benchmark.groups, pairs, samples)}
 
 
 def _of_a_part(
-    where: Mapping[str, str], pairs: Sequence[tuple["VlmProblem", ProblemResult]], rules: Sequence[ProblemResult]
+    where: Mapping[str, str],
+    pairs: Sequence[tuple["VlmProblem", ProblemResult]],
+    rules: Sequence[ProblemResult],
+    samples: int,
 ) -> JsonObject:
     """The score of the rows that match `where`, and who decided them."""
     matching = [
@@ -64,11 +69,12 @@ def _of_a_part(
         for (problem, result), by_rules in zip(pairs, rules, strict=True)
         if _matches(problem, where)
     ]
-    score = accuracy([result for result, _ in matching], 1)
-    alone = accuracy([by_rules for _, by_rules in matching], 1)
+    score = accuracy([result for result, _ in matching], samples)
+    alone = accuracy([by_rules for _, by_rules in matching], samples)
     return {
         **score,
         "problems_scored": len(matching),
+        "answers_scored": len(matching) * samples,
         "scored": dict(where),
         "not_scored": [problem.id for problem, _ in pairs if not _matches(problem, where)],
         "headline": score["coverage"] >= 1 - HEADLINE_UNDECIDED and bool(matching),
@@ -127,33 +133,37 @@ def wemath_dimension(steps: Sequence[bool], whole: bool, strict: bool) -> str:
     return "complete mastery" if mastered else "rote memorization"
 
 
-def wemath(pairs: Sequence[tuple["VlmProblem", ProblemResult]], strict: bool) -> JsonObject:
+def wemath(pairs: Sequence[tuple["VlmProblem", ProblemResult]], strict: bool, samples: int = 1) -> JsonObject:
     """WeMath's score: complete mastery, and half of inadequate generalization, of all multi-step problems.
 
     The bounds take undecided parts for wrong, or for right, which is where the score is least and greatest, because
     it grows with every right part. A problem is decided when both are the same; the others are left out of the value,
-    which stays within the bounds.
+    which stays within the bounds. Of several samples, the k-th ones of a problem's parts belong together.
     """
-    values, low, high = [], [], []
+    means, low, high = [], [], []
+    decided = 0
     dimensions: dict[str, int] = defaultdict(int)
     members = _families(pairs)
     for parts in members.values():
-        verdicts = [part.verdicts[0] for part in parts]
-        least, most = (_dimension(verdicts, right, strict) for right in (set(), {Verdict.UNDECIDED}))
-        low.append(_worth(least))
-        high.append(_worth(most))
-        if low[-1] == high[-1]:
-            values.append(low[-1])
-        if least == most:
-            dimensions[least] += 1
+        values = []
+        for verdicts in zip(*(part.verdicts for part in parts), strict=True):
+            least, most = (_dimension(verdicts, right, strict) for right in (set(), {Verdict.UNDECIDED}))
+            low.append(_worth(least))
+            high.append(_worth(most))
+            if low[-1] == high[-1]:
+                values.append(low[-1])
+            if least == most:
+                dimensions[least] += 1
+        decided += len(values)
+        means += [sum(values) / len(values)] if values else []
     lower, upper = (sum(bound) / len(bound) if bound else float(bound is high) for bound in (low, high))
     return {
-        "accuracy": min(max(sum(values) / len(values), lower), upper) if values else None,
-        "ci95": list(bootstrap_interval(values)) if values else [0.0, 1.0],
+        "accuracy": min(max(sum(means) / len(means), lower), upper) if means else None,
+        "ci95": list(interval(means, HALVES * samples)),
         "lower": lower,
         "upper": upper,
         "n": len(members),
-        "coverage": len(values) / len(members) if members else 0.0,
+        "coverage": decided / len(low) if low else 0.0,
         "dimensions": dict(dimensions),
     }
 
@@ -167,25 +177,30 @@ def _worth(dimension: str) -> float:
     return {"complete mastery": 1.0, "inadequate generalization": ONE_STEP}.get(dimension, 0.0)
 
 
-def worst_case(pairs: Sequence[tuple["VlmProblem", ProblemResult]], column: str) -> JsonObject:
-    """Share of questions all of whose variants are right; one wrong variant decides a question."""
-    variants: dict[str, list[Verdict]] = defaultdict(list)
+def worst_case(pairs: Sequence[tuple["VlmProblem", ProblemResult]], column: str, samples: int) -> JsonObject:
+    """Share of questions all of whose variants are right; one wrong variant decides a question.
+
+    Of several samples, the k-th ones of a question's variants belong together.
+    """
+    variants: dict[str, list[list[Verdict]]] = defaultdict(list)
     for problem, result in pairs:
-        variants[str(problem.fields.get(column))].append(result.verdicts[0])
-    wrong = sum(Verdict.WRONG in verdicts for verdicts in variants.values())
-    right = sum(set(verdicts) == {Verdict.RIGHT} for verdicts in variants.values())
-    decided, count = wrong + right, len(variants)
-    values = [1.0] * right + [0.0] * wrong
-    return {
-        "accuracy": right / decided if decided else None,
-        "ci95": list(interval(values, 1)),
-        "lower": right / count if count else 0.0,
-        "upper": 1 - wrong / count if count else 1.0,
-        "n": count,
-    }
+        variants[str(problem.fields.get(column))].append(result.verdicts)
+    worst = [
+        ProblemResult([_all_right(verdicts) for verdicts in zip(*members, strict=True)])
+        for members in variants.values()
+    ]
+    return _shown(accuracy(worst, samples), len(worst))
 
 
-def by_group(columns: Sequence[str], pairs: Sequence[tuple["VlmProblem", ProblemResult]]) -> dict[str, JsonObject]:
+def _all_right(verdicts: Sequence[Verdict]) -> Verdict:
+    if Verdict.WRONG in verdicts:
+        return Verdict.WRONG
+    return Verdict.UNDECIDED if Verdict.UNDECIDED in verdicts else Verdict.RIGHT
+
+
+def by_group(
+    columns: Sequence[str], pairs: Sequence[tuple["VlmProblem", ProblemResult]], samples: int
+) -> dict[str, JsonObject]:
     """Column -> value -> score. A column with too many values is left out."""
     scores: dict[str, JsonObject] = {}
     for column in columns:
@@ -195,6 +210,6 @@ def by_group(columns: Sequence[str], pairs: Sequence[tuple["VlmProblem", Problem
                 members[value].append(result)
         if len(members) <= LONGEST_GROUPS:
             scores[column] = {
-                value: _shown(accuracy(results, 1), len(results)) for value, results in sorted(members.items())
+                value: _shown(accuracy(results, samples), len(results)) for value, results in sorted(members.items())
             }
     return scores

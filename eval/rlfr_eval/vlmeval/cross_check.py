@@ -66,6 +66,8 @@ def _nothing_to_compare(benchmark: VlmBenchmark, score: JsonObject) -> str:
         return f"there is no score here, because {score['unscoreable']}"
     if score["partial"] or score["missing"] or score["undecided"]:
         return "not all is decided"
+    if benchmark.sampling.samples > 1:
+        return "it takes one answer to a problem"
     return "" if benchmark.score else "no [score] says where its number stands"
 
 

@@ -14,9 +14,6 @@ from rlfr_eval.score.compare import compare, holm, mcnemar, sign_flip_p
 from rlfr_eval.score.metrics import (
     ProblemResult,
     accuracy,
-    bootstrap_interval,
-    bootstrap_means,
-    clustered_error,
     collect,
     interval,
     majority,
@@ -91,21 +88,6 @@ def test_over_samples():
 )
 def test_majority(verdicts, answers, expected):
     assert majority(ProblemResult(verdicts, answers)) == expected
-
-
-def test_bootstrap_agrees_with_the_normal_approximation_and_is_seeded():
-    values = [1.0] * 300 + [0.0] * 100
-    low, high = bootstrap_interval(values)
-    half = 1.96 * math.sqrt(0.75 * 0.25 / 400)
-    assert (low, high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.005)
-    assert bootstrap_interval(values) == (low, high)
-    assert clustered_error([1.0]) is None
-
-
-def test_bootstrap_takes_few_resamples_at_a_time_for_many_problems(monkeypatch):
-    monkeypatch.setattr("rlfr_eval.score.metrics.CHUNK_VALUES", 1200)
-    means = bootstrap_means([0.0, 1.0] * 200)  # three resamples of 400 values at a time; 10,000 is no multiple of 3
-    assert len(means) == 10_000 and float(means.mean()) == pytest.approx(0.5, abs=0.005)
 
 
 def test_collect_leaves_missing_answers_undecided():

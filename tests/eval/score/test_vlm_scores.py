@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from rlfr_eval.benchmarks.text import with_overrides
 from rlfr_eval.benchmarks.vlm import shipped_vlm
 from rlfr_eval.benchmarks.vlm_problems import VlmProblem
 from rlfr_eval.score.metrics import ProblemResult
@@ -121,3 +122,40 @@ def test_a_part_that_has_no_score_gets_none():
     problems = [problem(i, category=category) for i, category in enumerate(visulogic.values["category"][:-1])]
     told = more_scores(visulogic, problems, [ProblemResult([R], [""])] * 5, [ProblemResult([R], [""])] * 5)
     assert told["unscoreable"] == "its score needs problems of every category; there is none of Other"
+
+
+def several(*verdicts):
+    return ProblemResult(list(verdicts), [""] * len(verdicts))
+
+
+def test_several_samples_of_wemath_belong_together_by_their_number():
+    """Two samples of two problems. By hand: (R,R|R)=1 and (R,R|W)=0.5; (W,W|R)=0 and (R,U|R), open between 0 and 1."""
+    found = pairs((R, R, R), (R, R, R))
+    problems = [problem for problem, _ in found]
+    results = [several(R, R), several(R, R), several(R, W), several(W, R), several(W, U), several(R, R)]
+    told = wemath(list(zip(problems, results, strict=True)), strict=True, samples=2)
+    assert told["accuracy"] == pytest.approx((0.75 + 0.0) / 2)
+    assert (told["lower"], told["upper"]) == pytest.approx((1.5 / 4, 2.5 / 4))
+    assert told["coverage"] == 0.75 and told["n"] == 2
+    assert told["dimensions"] == {"complete mastery": 1, "inadequate generalization": 1, "rote memorization": 1}
+
+
+def test_several_samples_of_the_worst_case_and_of_a_part():
+    dyna = with_overrides(shipped_vlm()["DynaMath"], samples=2, temperature=1.0)
+    problems = [problem(i, qid=str(i // 2), subject="algebra", knowledge_level="high") for i in range(4)]
+    results = [several(R, R), several(R, W), several(R, U), several(R, R)]
+    worst = more_scores(dyna, problems, results, results)["metrics"]["worst case"]
+    # first question: right, wrong; second: right, open
+    assert (worst["accuracy"], worst["n"]) == ((0.5 + 1.0) / 2, 2)
+    assert (worst["lower"], worst["upper"]) == (2 / 4, 3 / 4)
+    mmmu = with_overrides(shipped_vlm()["MMMU_DEV_VAL"], samples=2, temperature=1.0)
+    problems = [problem(i, split="validation" if i < 3 else "dev", category="Art") for i in range(4)]
+    found = more_scores(mmmu, problems, results, results)
+    assert found["accuracy"] == pytest.approx((1.0 + 0.5 + 1.0) / 3) and found["answers_scored"] == 6
+    assert found["metrics"]["all rows"]["accuracy"] == pytest.approx(3.5 / 4)
+    assert found["groups"]["split"]["dev"]["accuracy"] == 1.0
+
+
+def test_an_interval_of_wemath_has_a_width_where_all_are_worth_the_same():
+    told = wemath(pairs(*[(W, W, W)] * 10), strict=True)
+    assert told["ci95"][0] == 0.0 and 0.1 < told["ci95"][1] < 0.5

@@ -326,3 +326,27 @@ def test_no_environment_with_vlmevalkit_is_one_message(run_eval, monkeypatch, al
     monkeypatch.setattr("rlfr_eval.vlmeval.worker_process.ENVIRONMENT", ".venv-of-nobody")
     code, _, err = run_eval(*arguments)
     assert code == 2 and "bash scripts/setup_vlmeval.sh" in err
+
+
+def test_several_samples_to_a_problem(vlm, healthy, scores, alone):
+    """Each problem is asked twice with other seeds; the score of MMMU is about its validation rows alone."""
+    data = ("MMMU_DEV_VAL", "WeMath", "DynaMath")
+    code, _, err = vlm("--samples", "2", "--judge-base-url", healthy.url, data=data)
+    assert code == 2 and "2 samples at temperature 0 would all be the same answer" in err
+    several = ("--samples", "2", "--temperature", "0.7", "--judge-base-url", healthy.url, "--cross-check")
+    code, out, err = vlm(*several, data=data)
+    found = scores(alone / "run")["benchmarks"]
+    single = vlm("--temperature", "0.7", "--judge-base-url", healthy.url, data=data, out="single")
+    once = scores(alone / "single")["benchmarks"]
+    assert code == single[0] == 0 and "cannot be compared: it takes one answer to a problem" in err
+    for name in data:  # the scripted policy says the same each time
+        assert found[name]["accuracy"] == once[name]["accuracy"] and found[name]["samples"] == 2
+        assert found[name]["answered"] == 2 * once[name]["answered"]
+    assert (
+        found["DynaMath"]["metrics"]["worst case"]["accuracy"] == once["DynaMath"]["metrics"]["worst case"]["accuracy"]
+    )
+    mmmu = found["MMMU_DEV_VAL"]
+    row = next(line for line in out.splitlines() if line.startswith("MMMU_DEV_VAL (avg@2)"))
+    assert row.split()[2] == str(mmmu["answers_scored"]) == str(2 * mmmu["problems_scored"])
+    assert f"the score is of the {mmmu['problems_scored']} problems with split validation" in out
+    assert {body["seed"] for body in vlm.server.requests} == {0, 1}
