@@ -26,6 +26,7 @@ FOLDER_IN_CHECKOUT = Path(__file__).resolve().parents[3] / "benchmarks" / "lm"
 SUITES_FILE = "suites.toml"
 JUDGE_POLICIES = ("never", "undecided")
 NO_ANSWER_POLICIES = ("wrong", "undecided")
+ROW_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 ANSWER_TYPES = ("", "option", "text")
 NAME_PATTERN = re.compile(r"[\w.-]+", re.ASCII)
 
@@ -40,13 +41,13 @@ class Source:
     """The data set that a benchmark's rows come from.
 
     Attributes:
-        repo: hub id of a data set, or a local folder.
+        repo: hub id of a data set, or a local folder; empty: the rows are in the data folder, or in `path`.
         revision: commit on the hub; empty: the newest, which the lock file pins when it is fetched.
         config, split, file: arguments of `load_dataset`.
         id, problem, answer, options: columns; `a.b` selects a nested value, and a chat gives its user message.
     """
 
-    repo: str
+    repo: str = ""
     revision: str = ""
     config: str = ""
     split: str = "test"
@@ -85,10 +86,11 @@ class Sampling:
                 f"temperature {self.temperature}, top_p {self.top_p}, max_tokens {self.max_tokens} and samples "
                 f"{self.samples} do not go together: temperature >= 0, 0 < top_p <= 1, max_tokens >= 0, samples >= 1."
             )
-        if self.samples > 1 and self.temperature == 0:
+        if self.samples > 1 and (self.temperature == 0 or self.top_k == 1):
+            greedy = "temperature 0" if self.temperature == 0 else "top_k 1"
+            change = "--temperature above 0" if self.temperature == 0 else "--top-k -1, and a temperature"
             raise UserError(
-                f"{self.samples} samples at temperature 0 would all be the same answer. Set --temperature above 0, "
-                "or --samples 1."
+                f"{self.samples} samples at {greedy} would all be the same answer. Set {change}, or --samples 1."
             )
 
 
@@ -196,12 +198,15 @@ class Benchmark(AnyBenchmark["Problem"]):
     """A text benchmark.
 
     Attributes:
+        path: a file with the rows, in any format that training data has; empty: NAME.jsonl in the data folder.
+        source: where the rows of NAME.jsonl come from, and the columns of either file.
         prompt: name of a preset in `text_presets.py`.
         system_prompt: system message that replaces the preset's; chat presets only.
         content_sha256: `content_hash` of the problems when the benchmark's file was written.
     """
 
-    source: Source
+    path: str = ""
+    source: Source = field(default_factory=Source)
     prompt: str = "qwen-box"
     content_sha256: str = ""
     system_prompt: str = ""
@@ -287,8 +292,23 @@ def _has_type(value: object, expected: object) -> bool:
 
 
 def load_benchmark(path: Path) -> Benchmark:
-    """Read one benchmark file."""
-    return build(Benchmark, read_toml(path), str(path))
+    """Read one benchmark file. Name, title, licence and number of problems may be left out.
+
+    Raises:
+        UserError: a value is not allowed, or the file does not say where its rows are.
+    """
+    table = read_toml(path)
+    name = table.get("name", _name_of(path))
+    benchmark = build(Benchmark, {"name": name, "title": name, "licence": "your own", "n": 0, **table}, str(path))
+    if not benchmark.path:
+        return benchmark
+    rows = path.parent / Path(benchmark.path).expanduser()
+    return dataclasses.replace(benchmark, path=str(rows.resolve()))
+
+
+def _name_of(path: Path) -> str:
+    """Return the name of a benchmark whose file has this path."""
+    return re.sub(r"[^\w.-]+", "-", path.stem, flags=re.ASCII)
 
 
 def read_toml(path: Path) -> JsonObject:
@@ -320,7 +340,7 @@ def suites() -> dict[str, dict[str, JsonObject]]:
 
 
 def resolve(names: Iterable[str]) -> list[Benchmark]:
-    """Return the benchmarks named by suites, benchmark names and paths of TOML files, each once.
+    """Return the benchmarks named by suites, benchmark names and paths of TOML or data files, each once.
 
     Raises:
         UserError: an unknown name, or a benchmark requested with two different settings.
@@ -336,6 +356,9 @@ def resolve(names: Iterable[str]) -> list[Benchmark]:
             selected = [benchmarks[name]]
         elif name.endswith(".toml"):
             selected = [load_benchmark(Path(name))]
+        elif name.endswith(ROW_FILES):
+            path, label = Path(name).expanduser(), _name_of(Path(name))
+            selected = [Benchmark(name=label, title=label, licence="your own", n=0, path=str(path.resolve()))]
         else:
             all_names = [*suite_overrides, *benchmarks]
             raise UserError(f"Unknown benchmark {name!r}.{nearest(name, all_names)} Known: {', '.join(all_names)}.")

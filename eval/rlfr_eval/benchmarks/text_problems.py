@@ -1,16 +1,18 @@
-"""Read a text benchmark's problems from its local file and check their content hash."""
+"""Read a text benchmark's problems from a local file and check their content hash."""
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
+from typing import Any
 
 from rlfr_eval.benchmarks.lockfile import read_lock
-from rlfr_eval.benchmarks.text import Benchmark
-from rlfr_vlm.errors import UserError
+from rlfr_eval.benchmarks.text import Benchmark, Source
+from rlfr_eval.json_types import JsonObject
+from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.grading import gold_list
 from rlfr_vlm.provenance import short_hash
 
@@ -62,8 +64,13 @@ def content_hash(problems: Sequence[Problem]) -> str:
     return sha256.hexdigest()
 
 
+def rows_file(benchmark: Benchmark, data_dir: Path) -> Path:
+    """Return the file with a benchmark's rows."""
+    return Path(benchmark.path) if benchmark.path else data_dir / f"{benchmark.name}.jsonl"
+
+
 def read_problems(benchmark: Benchmark, data_dir: Path, check: bool = True) -> ProblemSet:
-    """Read `DATA_DIR/NAME.jsonl`: rows with `problem`, `answer` and optional `id` and `options`.
+    """Read the benchmark's own file, or `DATA_DIR/NAME.jsonl`: rows with problem, answer, and maybe id and options.
 
     Args:
         check: whether the hash must match the lock file or, without an entry there, the benchmark's file.
@@ -71,24 +78,13 @@ def read_problems(benchmark: Benchmark, data_dir: Path, check: bool = True) -> P
     Raises:
         UserError: the file is missing, a row is invalid, or the number or the hash of the problems is wrong.
     """
-    path = data_dir / f"{benchmark.name}.jsonl"
-    if not path.is_file():
-        raise UserError(
-            f"{path} is missing. Get it with `rlfr-eval fetch {benchmark.name} --data-dir {data_dir}`, or name the "
-            "folder that has it with --data-dir or RLFR_EVAL_DATA."
-        )
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read {path}: {error}.") from None
-    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    problems = tuple(
-        _problem(line, number, path, f"{benchmark.name}-{index}") for index, (number, line) in enumerate(rows)
-    )
+    path = rows_file(benchmark, data_dir)
+    rows = _own_rows(path, benchmark.source) if benchmark.path else _stored_rows(path, benchmark)
+    problems = tuple(_problem(row, where, f"{benchmark.name}-{index}") for index, (where, row) in enumerate(rows))
     if benchmark.n and len(problems) != benchmark.n:
         raise UserError(
             f"{path} has {len(problems)} problems; {benchmark.title} has {benchmark.n}. "
-            "Move it away and fetch it again."
+            f"{'Set n to its number.' if benchmark.path else 'Move it away and fetch it again.'}"
         )
     if not problems:
         raise UserError(f"{path} has no problems.")
@@ -96,9 +92,14 @@ def read_problems(benchmark: Benchmark, data_dir: Path, check: bool = True) -> P
     if count > 1:
         raise UserError(f"{path} has the id {most_common_id!r} {count} times; answers are kept by id.")
     sha256 = content_hash(problems)
-    locked = read_lock(data_dir).get(benchmark.name)
+    locked = None if benchmark.path else read_lock(data_dir).get(benchmark.name)
     expected = locked["content_sha256"] if locked else benchmark.content_sha256
     if check and expected and expected != sha256:
+        if benchmark.path:
+            raise UserError(
+                f"{path} has the hash {sha256[:12]}, and content_sha256 of {benchmark.name} is {expected[:12]}. Give "
+                "the file that it was written for, or another content_sha256."
+            )
         what = "has changed since it was locked" if locked else f"is not the copy of {benchmark.title} that is known"
         accept = f"rlfr-eval fetch {benchmark.name} --data-dir {data_dir} --relock"
         raise UserError(
@@ -108,15 +109,80 @@ def read_problems(benchmark: Benchmark, data_dir: Path, check: bool = True) -> P
     return ProblemSet(problems, sha256)
 
 
-def _problem(line: str, number: int, path: Path, default_id: str) -> Problem:
-    """Parse and validate one line."""
-    where = f"Line {number} of {path}"
+def _stored_rows(path: Path, benchmark: Benchmark) -> Iterator[tuple[str, object]]:
+    """Yield the rows of `NAME.jsonl`, each with its place for messages."""
+    if not path.is_file():
+        fetch = f"Get it with `rlfr-eval fetch {benchmark.name} --data-dir {path.parent}`"
+        mend = fetch if benchmark.source.repo else "Set `path` in the benchmark's TOML file"
+        raise UserError(
+            f"{path} is missing. {mend}, or name the folder that has it with --data-dir or RLFR_EVAL_DATA."
+        )
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON: {error}.") from None
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {error}.") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            where = f"Line {number} of {path}"
+            try:
+                yield where, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{where} is not JSON: {error}.") from None
+
+
+def _own_rows(path: Path, columns: Source) -> Iterator[tuple[str, object]]:
+    """Yield the rows of a user's file with the columns of `NAME.jsonl`, each with its place for messages."""
+    from rlfr_vlm.data.read import read_dataset
+    from rlfr_vlm.data.rows import BadRow
+
+    if not path.is_file():
+        raise UserError(f"{path} is no file. `path` of a benchmark is relative to its TOML file.")
+    data = read_dataset(str(path))
+    for number, stored in enumerate(data.dataset, 1):
+        where = f"Row {number} of {path}"
+        try:
+            row = data.row(stored)
+        except BadRow as error:
+            raise UserError(f"{where}: {error}.") from None
+        if isinstance(row, dict):
+            known = {key: row[key] for key in ("id", "options") if row.get(key) is not None}
+            row = {**known, **with_known_columns(row, columns, where)}
+        yield where, row
+
+
+def with_known_columns(row: JsonObject, columns: Source, where: str) -> JsonObject:
+    """Return a row with the columns problem and answer, and with id and options if `columns` names them.
+
+    Raises:
+        UserError: a column that `columns` names is missing.
+    """
+    known = {
+        key: _column(row, column, where)
+        for key in ("id", "problem", "answer", "options")
+        if (column := getattr(columns, key))
+    }
+    return known | ({"id": str(known["id"])} if "id" in known else {})
+
+
+def _column(row: JsonObject, column: str, where: str) -> Any:
+    """Return the value of a column, which may be a nested `a.b`; of a chat, the user's text."""
+    value: Any = row
+    for part in column.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise UserError(
+                f"{where} has no column {column!r}.{nearest(column, row)} It has {', '.join(row)}. The columns are "
+                "named under [source] of a benchmark's TOML file."
+            )
+        value = value[part]
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "role" in value[0]:
+        return "\n".join(message["content"] for message in value if message["role"] == "user")
+    return value
+
+
+def _problem(row: object, where: str, default_id: str) -> Problem:
+    """Validate one row."""
     missing = [key for key in ("problem", "answer") if not isinstance(row, dict) or row.get(key) is None]
-    if missing:
+    if missing or not isinstance(row, dict):
         raise UserError(f"{where} has no {' and no '.join(missing)}.")
     question, answer, options = row["problem"], row["answer"], row.get("options") or []
     if not isinstance(question, str):

@@ -1,5 +1,6 @@
 """Text benchmarks: problems from JSONL files, verdicts by the grader, our question for the judge."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -31,6 +32,9 @@ class TextKind:
         return OpenBenchmark(benchmark, read_problems(benchmark, data_dir))
 
     def reopen(self, benchmark: Benchmark, data_dir: Path, moved: bool) -> OpenBenchmark[Benchmark, ProblemSet]:
+        own_file = data_dir / Path(benchmark.path).name
+        if moved and benchmark.path and own_file.is_file():
+            benchmark = dataclasses.replace(benchmark, path=str(own_file.resolve()))
         return OpenBenchmark(benchmark, read_problems(benchmark, data_dir, check=False))
 
     def grade(

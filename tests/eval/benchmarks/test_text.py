@@ -1,11 +1,13 @@
 """Benchmark files, suites, prompt presets, problems and their lock."""
 
 import json
+import urllib.error
+import urllib.request
 
 import pytest
 
 from rlfr_eval.benchmarks.lockfile import LOCK_FILE
-from rlfr_eval.benchmarks.text import load_benchmark, resolve, shipped, suites, with_overrides
+from rlfr_eval.benchmarks.text import Benchmark, build, load_benchmark, resolve, shipped, suites, with_overrides
 from rlfr_eval.benchmarks.text_fetch import fetch
 from rlfr_eval.benchmarks.text_presets import BOX, PRESETS, preset
 from rlfr_eval.benchmarks.text_problems import Problem, content_hash, read_problems
@@ -73,9 +75,13 @@ def test_broken_files_say_what_is_wrong(toy, more, message):
 
 
 def test_incomplete_and_missing_files(alone):
-    (alone / "x.toml").write_text("name = 'x'\n")
-    with pytest.raises(UserError, match="is incomplete: missing 4 required"):
-        resolve([str(alone / "x.toml")])
+    with pytest.raises(UserError, match="is incomplete: missing 3 required"):
+        build(Benchmark, {"name": "x"}, "x.toml")
+    (alone / "x.toml").write_text("answer_type = 'text'\n")
+    (benchmark,) = resolve([str(alone / "x.toml")])
+    assert (benchmark.name, benchmark.title, benchmark.licence, benchmark.n) == ("x", "x", "your own", 0)
+    with pytest.raises(UserError, match=r"x\.jsonl is missing\. Set `path` in the benchmark's TOML file, or name"):
+        read_problems(benchmark, alone)
     with pytest.raises(UserError, match="Cannot read"):
         load_benchmark(alone / "nothing.toml")
 
@@ -84,6 +90,8 @@ def test_sampling_that_makes_no_sense():
     benchmark = shipped()["aime24"]
     with pytest.raises(UserError, match="would all be the same answer"):
         with_overrides(benchmark, samples=4)
+    with pytest.raises(UserError, match=r"4 samples at top_k 1 would all be the same answer\. Set --top-k -1"):
+        with_overrides(benchmark, samples=4, temperature=1.0, top_k=1)
     with pytest.raises(UserError, match="temperature -1"):
         with_overrides(benchmark, temperature=-1.0)
     assert with_overrides(benchmark, samples=4, temperature=1.0).sampling.samples == 4
@@ -239,3 +247,23 @@ def test_list_names_everything(run_eval):
     code, out, _ = run_eval("list")
     assert code == 0 and all(name in out for name in [*shipped(), *suites(), *PRESETS])
     assert set(json.loads(run_eval("list", "--json")[1])["benchmarks"]) == set(shipped())
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once_for_all_benchmarks(alone, run_eval, monkeypatch):
+    from rlfr_eval.benchmarks import text_fetch
+
+    asked = []
+
+    def refuse(url, timeout):
+        asked.append((url, timeout))
+        raise urllib.error.URLError("no route to host")
+
+    text_fetch.hub_unreachable.cache_clear()
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: False)
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr("datasets.load_dataset", lambda *given, **more: pytest.fail("the hub was asked all the same"))
+    code, _, err = run_eval("fetch", "math", "--data-dir", "data")
+    text_fetch.hub_unreachable.cache_clear()
+    assert code == 2 and len(asked) == 1 and asked[0][1] <= 10
+    assert err.count("does not answer (no route to host). Where the hub cannot be reached, copy NAME.jsonl") == 6
