@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from rlfr_vlm.redaction import redact_text
 UNSET_WORDS = frozenset(["", "none", "no_api"])  # values that mean "unset" in the released scripts
 PREFIXES = ("JUDGE_", "RLFR_EVAL_")  # unknown names with these prefixes are errors
 MASK = "(secret)"
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.1
 SHORTEST_SECRET = 4  # characters; shorter keys are placeholders, and replacing them would damage words
 
 
@@ -38,10 +40,13 @@ SETTINGS = {
         Setting("JUDGE_CONCURRENCY", "concurrent requests to the judge", "16"),
         Setting("JUDGE_MAX_TOKENS", "maximum tokens of a judge's reply; reasoning judges need more", "1024"),
         Setting("JUDGE_EXTRA_BODY", "JSON object added to each request to the judge, such as chat_template_kwargs"),
+        Setting("JUDGE_HEADERS", "JSON object of HTTP headers for the judge's server", secret=True),
+        Setting("JUDGE_TIME_LIMIT", "seconds for one request to the judge", "120"),
         Setting("JUDGE_PRICE_INPUT", "US dollars per million input tokens of the judge", "0"),
         Setting("JUDGE_PRICE_OUTPUT", "US dollars per million output tokens of the judge", "0"),
         Setting("API_URL", "the released scripts' name for JUDGE_BASE_URL"),
         Setting("OPENAI_API_BASE", "another name for JUDGE_BASE_URL"),
+        Setting("OPENAI_BASE_URL", "the openai package's name for JUDGE_BASE_URL"),
         Setting("CLIENT_IP", "RLPR's name for JUDGE_BASE_URL"),
         Setting("OPENAI_API_KEY", "another name for JUDGE_API_KEY", secret=True),
         Setting("USED_MODEL", "RLPR's name for JUDGE_MODEL; no_api: no judge"),
@@ -49,6 +54,7 @@ SETTINGS = {
         Setting("LMUData", "VLMEvalKit's folder of TSV files (default: ~/LMUData)"),
         Setting("VLMEVAL_PYTHON", "Python of an environment that has ms-vlmeval (default: .venv-vlmeval's)"),
         Setting("RLFR_EVAL_API_KEY", "API key of the server at --base-url", secret=True),
+        Setting("RLFR_EVAL_HEADERS", "JSON object of HTTP headers for the server at --base-url", secret=True),
         Setting("RLFR_EVAL_SERVER_CMD", "command that serves --model: {model}, {name}, {host}, {port} are filled in"),
     )
 }
@@ -179,6 +185,27 @@ def json_object(text: str, name: str) -> JsonObject:
     if not isinstance(value, dict):
         raise UserError(f"{name} is {without_secrets(text)!r}; it must be a JSON object.")
     return value
+
+
+def http_headers(text: str, name: str) -> dict[str, str]:
+    """Parse HTTP headers, a JSON object of texts; {} for an empty text.
+
+    Args:
+        name: the setting, for messages, which do not show the values.
+
+    Raises:
+        UserError: not a JSON object of texts, or a text that no header can hold.
+    """
+    try:
+        headers = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        headers = None
+    if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+        raise UserError(f'{name} must be a JSON object of texts, such as {{"api-key": "..."}}.')
+    for key, value in headers.items():
+        if not HEADER_NAME.fullmatch(key) or not value.isascii() or not value.isprintable():
+            raise UserError(f"{name} has the header {key!r}, whose name or value holds characters that no header has.")
+    return headers
 
 
 def _reject_constant(name: str) -> None:

@@ -57,6 +57,8 @@ class ScriptedEndpoint:
         self.requests: list[dict[str, Any]] = []
         self.connections = 0
         self.keys: list[str] = []
+        self.headers: list[dict[str, str]] = []  # of each request, by names in lower case
+        self.paths: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -97,11 +99,13 @@ class ScriptedEndpoint:
         headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in head[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         self.keys.append(headers.get("authorization", ""))
+        self.headers.append(headers)
+        self.paths.append(head[0].split()[1])
         if head[0].startswith("GET"):
             cards = [{"object": "model", "created": 0, "owned_by": "test", **card} for card in self.models]
             return await self._send(writer, Reaction(raw=json.dumps({"object": "list", "data": cards}).encode()))
         asked = json.loads(body)
-        if head[0].split()[1].endswith("/tokenize"):
+        if self.paths[-1].endswith("/tokenize"):
             return await self._send(writer, Reaction(raw=json.dumps({"count": 100}).encode()))
         self.requests.append(asked)
         reaction = self.script(asked, len(self.requests))

@@ -175,3 +175,34 @@ def test_env_example_documents_every_name_and_only_those():
     for name in names:  # one line of explanation before each
         place = next(i for i, line in enumerate(lines) if line.removeprefix("# ").startswith(f"{name}="))
         assert lines[place - 1] == f"# {SETTINGS[name].help}"
+
+
+def test_the_openai_packages_name_for_a_server_is_read():
+    choice = choose_judge(load({"OPENAI_BASE_URL": "http://a:1/v1", "OPENAI_API_KEY": KEY, "USED_MODEL": "m"}))
+    assert (choice.url, choice.api_key, choice.model) == ("http://a:1/v1", KEY, "m")
+    with pytest.raises(UserError, match=r"Two judges are named: OPENAI_API_BASE=http://b:1/v1 .* OPENAI_BASE_URL="):
+        choose_judge(load({"OPENAI_BASE_URL": "http://a:1/v1", "OPENAI_API_BASE": "http://b:1"}))
+
+
+def test_headers_of_the_judge_go_only_to_the_server_they_stand_beside(alone):
+    (alone / ".env").write_text('JUDGE_BASE_URL=http://a:1\nJUDGE_HEADERS={"api-key": "k-of-a"}\n')
+    assert choose_judge(load(start=alone)).headers == {"api-key": "k-of-a"}
+    with pytest.raises(UserError, match=r"JUDGE_HEADERS \(\.env\) stands beside JUDGE_BASE_URL \(\.env\)"):
+        choose_judge(load({"JUDGE_BASE_URL": "http://b:1"}, start=alone))
+    choice = choose_judge(load({}, {"JUDGE_BASE_URL": "http://b:1"}, alone))
+    assert choice.headers == {} and "none is sent to http://b:1/v1" in choice.note and "k-of-a" not in repr(choice)
+
+
+@pytest.mark.parametrize("text", ["x", "[1]", '{"a": 1}', '{"a b": "c"}', '{"a": "b\\nc"}', '{"a": "é"}', '{"": "x"}'])
+def test_headers_that_no_request_can_have_are_refused_without_showing_them(text):
+    with pytest.raises(UserError, match=r"JUDGE_HEADERS (must be a JSON object of texts|has the header)") as error:
+        choose_judge(load({"JUDGE_BASE_URL": "http://a:1", "JUDGE_HEADERS": text}))
+    assert "é" not in str(error.value) and "b\n" not in str(error.value)
+
+
+def test_only_the_api_version_may_stand_in_an_address():
+    assert base_url("http://h/v1?api-version=preview") == "http://h/v1?api-version=preview"
+    assert base_url("https://me.openai.azure.com") == "https://me.openai.azure.com/openai/v1"
+    for text in ("http://h/v1?key=x", "http://h/v1?api-version=1&key=x", "http://h/v1?x", "http://h/v1#api-version=1"):
+        with pytest.raises(UserError, match="which may hold a key and is not sent"):
+            base_url(text)

@@ -1,14 +1,16 @@
 """Choose the judge from the settings, and refuse settings that name two judges."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rlfr_eval.model.urls import base_url, same_server
-from rlfr_eval.settings import UNSET_WORDS, Settings, Value
+from rlfr_eval.settings import UNSET_WORDS, Settings, Value, http_headers
 from rlfr_vlm.errors import UserError
 
 MODEL_NAMES = ("JUDGE_MODEL", "USED_MODEL")
-URL_NAMES = ("JUDGE_BASE_URL", "API_URL", "OPENAI_API_BASE", "CLIENT_IP")  # in order of precedence
+URL_NAMES = ("JUDGE_BASE_URL", "API_URL", "OPENAI_API_BASE", "OPENAI_BASE_URL", "CLIENT_IP")  # in order of precedence
 OPENAI = "https://api.openai.com/v1"
+KEY_NAMES, HEADER_NAMES = ("JUDGE_API_KEY", "OPENAI_API_KEY"), ("JUDGE_HEADERS",)
 PRECEDENCE = ("command line", "environment", ".env", "default")  # of origins, highest first
 
 
@@ -21,7 +23,8 @@ class JudgeChoice:
         url: address of the running server; "" for a local judge.
         model: model to request; "" for the only one that the server serves.
         named_by: the setting that names the judge, with its origin.
-        note: why no key is sent, if the only key belongs to another server; "" otherwise.
+        headers: HTTP headers of each request to the running server.
+        note: why no key or headers are sent, if the only ones belong to another server; "" otherwise.
     """
 
     local: str = ""
@@ -29,6 +32,7 @@ class JudgeChoice:
     model: str = ""
     api_key: str = field(default="", repr=False)
     named_by: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     note: str = ""
 
 
@@ -46,9 +50,8 @@ def choose_judge(settings: Settings, none: bool = False) -> JudgeChoice | None:
     model_setting = _model_setting(settings)
     server_settings = _server_settings(settings)
     if not server_settings:
-        key, _ = _key(settings, model_setting, OPENAI) if model_setting else ("", "")
-        if key:
-            return JudgeChoice("", OPENAI, settings[model_setting], key, _source(settings, model_setting))
+        if model_setting and _secret(settings, KEY_NAMES, model_setting, OPENAI)[0]:
+            return _remote(settings, OPENAI, model_setting, model_setting)
         if settings["JUDGE_MODEL"]:
             raise UserError(
                 f"{_source(settings, 'JUDGE_MODEL')} names a judge, but no server. Set JUDGE_BASE_URL (and "
@@ -69,10 +72,21 @@ def choose_judge(settings: Settings, none: bool = False) -> JudgeChoice | None:
     source = _source(settings, winner)
     if winner == "LOCAL_LLM":
         return JudgeChoice(local=settings[winner], model=settings["JUDGE_MODEL"], named_by=source)
-    url = base_url(settings[winner], winner)
-    model = settings[model_setting] if model_setting else ""
-    key, note = _key(settings, winner, url)
-    return JudgeChoice("", url, model, key, source, note)
+    return _remote(settings, base_url(settings[winner], winner), winner, model_setting)
+
+
+def _remote(settings: Settings, url: str, winner: str, model_setting: str) -> JudgeChoice:
+    """Return the judge at `url`, which the setting `winner` names, with the key and headers that belong to it."""
+    key, key_note = _secret(settings, KEY_NAMES, winner, url)
+    headers, headers_note = _secret(settings, HEADER_NAMES, winner, url)
+    return JudgeChoice(
+        url=url,
+        model=settings[model_setting] if model_setting else "",
+        api_key=key,
+        named_by=_source(settings, winner),
+        headers=http_headers(headers, HEADER_NAMES[0]),
+        note="; ".join(filter(None, [key_note, headers_note])),
+    )
 
 
 def _judge_disabled(settings: Settings) -> bool:
@@ -97,14 +111,15 @@ def _model_setting(settings: Settings) -> str:
     return names[0] if names else ""
 
 
-def _key(settings: Settings, name: str, url: str) -> tuple[str, str]:
-    """Return the key for a server, and why there is none although a key is set.
+def _secret(settings: Settings, names: tuple[str, ...], name: str, url: str) -> tuple[str, str]:
+    """Return the key or the headers for a server, and why there are none although some are set.
 
-    A key belongs to the servers that its own origin names: JUDGE_API_KEY to any of them, OPENAI_API_KEY to those of
-    `API_URL`, `OPENAI_API_BASE` and `CLIENT_IP`. An origin with a model and a key but no address means OpenAI's
-    server; one with a key alone leaves the server to the others.
+    A key belongs to the servers that its own origin names: JUDGE_API_KEY and JUDGE_HEADERS to any of them,
+    OPENAI_API_KEY to those of `URL_NAMES` but JUDGE_BASE_URL. An origin with a model and a key but no address
+    means OpenAI's server; one with a key alone leaves the server to the others.
 
     Args:
+        names: settings that hold the key or the headers.
         name: setting that names the server or, for OpenAI's, the model.
         url: the server in use.
 
@@ -113,7 +128,7 @@ def _key(settings: Settings, name: str, url: str) -> tuple[str, str]:
     """
     keys = [
         value
-        for key_name in ("JUDGE_API_KEY", "OPENAI_API_KEY")
+        for key_name in names
         if settings[key_name]  # an unset word overrides the values below it
         for value in settings.by_origin[key_name]
         if value.text.strip().lower() not in UNSET_WORDS
@@ -129,7 +144,7 @@ def _key(settings: Settings, name: str, url: str) -> tuple[str, str]:
     key, other_server = others[0]
     message = (
         f"{key.name} ({key.origin}) stands beside {other_server} ({key.origin}), which names another "
-        f"server than {_source(settings, name)}; a key is sent only to the server it stands beside"
+        f"server than {_source(settings, name)}; keys and headers are sent only to the server they stand beside"
     )
     if settings.origin(name) == PRECEDENCE[0]:
         return "", f"{message}, so none is sent to {url}"
@@ -141,12 +156,12 @@ def _key(settings: Settings, name: str, url: str) -> tuple[str, str]:
 
 def _may_get(key: Value, name: str, url: str) -> bool:
     """Return whether a server may get a key that stands beside no server: OPENAI_API_KEY is not for every judge."""
-    return key.name == "JUDGE_API_KEY" or name != "JUDGE_BASE_URL" or same_server(url, OPENAI)
+    return key.name.startswith("JUDGE_") or name != "JUDGE_BASE_URL" or same_server(url, OPENAI)
 
 
 def _servers_beside(settings: Settings, key: Value) -> dict[str, str]:
     """Return the servers that a key's origin names for it: setting -> address."""
-    names = URL_NAMES if key.name == "JUDGE_API_KEY" else URL_NAMES[1:]
+    names = URL_NAMES if key.name.startswith("JUDGE_") else URL_NAMES[1:]
     servers = {}
     for value in (value for name in names for value in settings.by_origin[name] if value.origin == key.origin):
         if value.text.strip().lower() not in UNSET_WORDS:

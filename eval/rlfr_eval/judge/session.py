@@ -16,16 +16,16 @@ from rlfr_eval.judge.known_cases import KnownCases, check_judge
 from rlfr_eval.model.endpoint import Endpoint
 from rlfr_eval.model.fingerprint import fingerprint
 from rlfr_eval.model.server import HOST, Server, check_program, fill_command, free_port
+from rlfr_eval.model.urls import same_server, split_query
 from rlfr_eval.progress import WaitNotice
 from rlfr_eval.settings import Settings
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.files import cache_root
+from rlfr_vlm.files import cache_folder
 from rlfr_vlm.redaction import secret_values
 
 LOCAL_NAME = "judge"
 LMDEPLOY = "{lmdeploy} serve api_server {model} --model-name {name} --server-name {host} --server-port {port}"
 ENVIRONMENT = Path(".venv-judge")
-TIME_LIMIT = 120.0  # seconds for one verdict
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,12 @@ class JudgeOptions:
         force: use the judge even if it fails the check.
         budget_tokens, budget_usd: hard limits.
         use_cache: read and write the user's cache of judge replies.
-        time_limit: seconds for one request.
     """
 
     force: bool = False
     budget_tokens: float = math.inf
     budget_usd: float = math.inf
     use_cache: bool = True
-    time_limit: float = TIME_LIMIT
 
 
 @asynccontextmanager
@@ -80,13 +78,14 @@ async def judge_session(
                 url,
                 choice.model,
                 choice.api_key,
-                time_limit=options.time_limit,
+                time_limit=settings.number("JUDGE_TIME_LIMIT", 1),
                 name="the judge's server",
                 secrets=tuple(secret_values(settings.json_object("JUDGE_EXTRA_BODY"))),
+                headers=choice.headers,
             )
         )
         identity = await _identify(endpoint, choice)
-        cache = VerdictCache(cache_root() / "judge.sqlite") if options.use_cache else None
+        cache = VerdictCache(cache_folder(fallback=folder) / "judge.sqlite") if options.use_cache else None
         if cache is not None:
             stack.callback(cache.close)
         judge = Judge(
@@ -109,7 +108,8 @@ def check_judge_settings(choice: JudgeChoice, settings: Settings, options: Judge
     Raises:
         UserError: an invalid number, a budget without prices, or a local judge that cannot be served.
     """
-    for name, minimum in (("JUDGE_MAX_TOKENS", 1), ("JUDGE_CONCURRENCY", 1), ("JUDGE_PORT", 0)):
+    minima = {"JUDGE_MAX_TOKENS": 1, "JUDGE_CONCURRENCY": 1, "JUDGE_TIME_LIMIT": 1, "JUDGE_PORT": 0}
+    for name, minimum in minima.items():
         settings.number(name, minimum)
     settings.json_object("JUDGE_EXTRA_BODY")
     if choice.local:
@@ -162,6 +162,28 @@ def local_identity(choice: JudgeChoice) -> str:
     """Return the identity of a judge that is served here: its path and the fingerprint of its weights."""
     folder = Path(choice.local).expanduser()
     return f"{choice.local} ({fingerprint(folder)})" if folder.is_dir() else choice.local
+
+
+def named_identity(choice: JudgeChoice) -> str:
+    """Return the identity of a judge without asking its server, which may know its model by another name."""
+    return (
+        local_identity(choice)
+        if choice.local
+        else f"{choice.model or 'its only model'} ({split_query(choice.url)[0]})"
+    )
+
+
+def may_be(choice: JudgeChoice, identity: str) -> bool:
+    """Return whether an identity, as a run records it, can be the chosen judge's; no server is asked.
+
+    vLLM's identity names the weights and not the address, so a remote judge is compared by its model's name.
+    """
+    if choice.local:
+        return identity == local_identity(choice)
+    name, _, where = identity.removesuffix(")").rpartition(" (")
+    return (not choice.model or name == choice.model) and (
+        "://" not in where or same_server(where, split_query(choice.url)[0])
+    )
 
 
 async def _identify(endpoint: Endpoint, choice: JudgeChoice) -> str:

@@ -8,13 +8,13 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from rlfr_eval.json_types import JsonObject
-from rlfr_eval.model.urls import is_local
+from rlfr_eval.model.urls import is_azure, is_local, split_query
 from rlfr_eval.schema import token_count
 from rlfr_eval.settings import redact
 from rlfr_vlm.errors import UserError
@@ -105,6 +105,8 @@ class Endpoint:
         name: the server in messages.
         faults: number of failed tries by kind, including those followed by a success.
         secrets: texts in request bodies that error messages must not show.
+        headers: HTTP headers of each request; error messages do not show their values.
+        query: parameters of each request's address, taken from `url`.
     """
 
     url: str
@@ -116,7 +118,13 @@ class Endpoint:
     name: str = "the model's server"
     faults: Counter[str] = field(default_factory=Counter)
     secrets: Sequence[str] = field(default=(), repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: dict[str, str] = field(init=False)
+    _served: str = field(init=False, default="", repr=False)
     _client: "openai.AsyncOpenAI" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.url, self.query = split_query(self.url)
 
     async def __aenter__(self) -> "Endpoint":
         import openai
@@ -128,6 +136,11 @@ class Endpoint:
             api_key=self.api_key or "EMPTY",
             max_retries=0,
             timeout=self.time_limit,
+            default_headers={
+                **({"api-key": self.api_key} if is_azure(self.url) and self.api_key else {}),
+                **self.headers,
+            },
+            default_query=self.query,
             # requests to this machine must bypass any proxy
             http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_local(self.url)),
         )
@@ -144,6 +157,8 @@ class Endpoint:
         """
         import openai
 
+        if is_azure(self.url):
+            return []  # the list names models, and requests name deployments
         try:
             listing = self._client.models.list()
             page = await self._within_limit(listing, allowed=openai.NotFoundError, limit=SHORT_LIMIT)
@@ -290,8 +305,7 @@ class Endpoint:
         if not reply.choices:
             raise Fault("empty", "the reply has no choices")
         served = reply.model or ""
-        if served and served != self.model and not DATED.fullmatch(served.removeprefix(self.model)):
-            raise Fault("wrong model", f"asked {self.model!r}, {served!r} answered")
+        self._check_served(served)
         choice = reply.choices[0]
         text = text_of(choice.message.content if chat else choice.text)
         if choice.finish_reason in ABORTED:
@@ -313,9 +327,21 @@ class Endpoint:
             tries=number,
         )
 
+    def _check_served(self, served: str) -> None:
+        """Check the model that a reply names. A deployment on Azure may have any model, but must keep it.
+
+        Raises:
+            Fault: another model answered.
+        """
+        asked = self.model
+        if is_azure(self.url):
+            asked = self._served = self._served or served
+        if served and served != asked and not DATED.fullmatch(served.removeprefix(asked)):
+            raise Fault("wrong model", f"asked {asked!r}, {served!r} answered")
+
     def _message(self, text: str) -> str:
         """Return an error text of the server with the key masked."""
-        return redact(text, [self.api_key, *self.secrets])
+        return redact(text, [self.api_key, *self.headers.values(), *self.secrets])
 
 
 def text_of(content: object) -> str:

@@ -13,12 +13,17 @@ from rlfr_eval.model.server import HOST, Server, fill_command, free_port, vllm_c
 from rlfr_eval.model.urls import base_url
 from rlfr_eval.progress import WaitNotice
 from rlfr_eval.run.folder import masked_with_digest
-from rlfr_eval.settings import MASK, json_object, without_secrets
+from rlfr_eval.settings import MASK, Settings, http_headers, json_object, without_secrets
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.redaction import is_secret, redact_command
 
 ADAPTER_FILE = "adapter_config.json"
 VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # allowed values of --max-lora-rank in vLLM 0.31
+
+
+def headers_of(settings: Settings) -> dict[str, str]:
+    """Return the HTTP headers for the server at --base-url."""
+    return http_headers(settings["RLFR_EVAL_HEADERS"], "RLFR_EVAL_HEADERS")
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class ServingOptions:
         port: port of the server that is started; 0 for a free one.
         adapter: how a LoRA adapter is served: `native` (by vLLM) or `merged` into a copy of its base model.
         base_model: base model of an adapter, instead of the one that the adapter names.
+        moved_from: address at which a running server answered before, where the server does not say its weights.
         start_limit: seconds until the server must be ready.
     """
 
@@ -43,6 +49,7 @@ class ServingOptions:
     port: int = 0
     adapter: str = "native"
     base_model: str = ""
+    moved_from: str = ""
     start_limit: float = 1200.0
 
     def __post_init__(self) -> None:
@@ -55,6 +62,8 @@ class ServingOptions:
                 raise UserError(f"--model {self.model} is no folder.")
             if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", ADAPTER_FILE)):
                 raise UserError(f"--model {self.model} has no config.json; it is no Hugging Face model folder.")
+        if self.moved_from and not self.url:
+            raise UserError("--moved-from goes with --base-url: it names where that server was before.")
         if self.command and self.arguments:
             raise UserError(
                 "--server-args are for vLLM; put the arguments of your own command into RLFR_EVAL_SERVER_CMD."

@@ -16,7 +16,8 @@ from rlfr_eval.kinds.kind import AnyOpenBenchmark, Kind
 from rlfr_eval.model.answering import Answering, Task, tasks
 from rlfr_eval.model.context_length import check_lengths, check_prompts
 from rlfr_eval.model.endpoint import Endpoint
-from rlfr_eval.model.serving import ServedModel, ServingOptions, serve_model
+from rlfr_eval.model.serving import ServedModel, ServingOptions, headers_of, serve_model
+from rlfr_eval.model.urls import base_url, split_query
 from rlfr_eval.progress import answer_bar
 from rlfr_eval.run.folder import RUN_FILE, RunStore
 from rlfr_eval.run.restore import configuration, describe, restore, session
@@ -71,6 +72,7 @@ class Evaluation:
         self.opened = {benchmark.name: self.kind.open(benchmark, self.data_dir) for benchmark in self.benchmarks}
         self.selections = {name: opened.select(self.limit) for name, opened in self.opened.items()}
         check_lengths(self._measured(), self.serving.context())
+        headers_of(self.settings)  # fail early
         if self.judge is not None:
             check_judge_settings(self.judge, self.settings, self.judge_options)
 
@@ -95,7 +97,7 @@ class Evaluation:
             lines.append("judge: none; what rules leave undecided stays undecided")
         elif (self.folder / RUN_FILE).exists():
             with RunStore(self.folder, read_only=True) as store:
-                cost = expected_cost(store, self.selections, self.settings, self.kind)
+                cost = expected_cost(store, self.selections, self.settings, self.kind, self.judge)
             lines.append(f"judge named by {self.judge.named_by}: {cost} (of the answers that are there)")
         else:
             cost = imagined_cost(self.selections, self.settings, self.kind)
@@ -175,7 +177,13 @@ class Evaluation:
         key = "" if server.server else self.settings["RLFR_EVAL_API_KEY"]
         secrets = tuple(secret_values(self.extra_body))
         async with Endpoint(
-            server.url, server.name, key, self.time_limit, self.max_tries, secrets=secrets
+            server.url,
+            server.name,
+            key,
+            self.time_limit,
+            self.max_tries,
+            secrets=secrets,
+            headers={} if server.server else headers_of(self.settings),
         ) as endpoint:
             card = await endpoint.resolve_model("--model")
             context = card.get("max_model_len")
@@ -205,7 +213,8 @@ class Evaluation:
         if not self.serving.url:
             return self.serving.identity()
         root = card.get("root")
-        where = {"url": endpoint.url} if root in (None, endpoint.model) else {"root": root}
+        url = base_url(self.serving.moved_from, "--moved-from") if self.serving.moved_from else endpoint.url
+        where = {"url": split_query(url)[0]} if root in (None, endpoint.model) else {"root": root}
         return {"name": endpoint.model, **where}
 
     def _begin(
@@ -217,9 +226,23 @@ class Evaluation:
         }
         description = describe(self._measured(), self.data_dir, self.limit, self.kind.name)
         store.begin(model, configurations, {**description, "base_url": url, "context": context}, this_session)
+        if this_session:
+            self._note_larger_plan(store.run)
         for lines in (store.samples, store.verdicts, store.failures):
             if lines.repaired:
                 print(f"{lines.path.name}: its last line was torn and was cut off", file=sys.stderr)
+
+    def _note_larger_plan(self, record: RunRecord) -> None:
+        """Say where earlier calls planned more answers than this one asks for."""
+        for name, selection in self.selections.items():
+            limit, samples = record["limits"][name], record["specs"][name]["sampling"]["samples"]
+            planned = (selection.planned if limit is None else min(limit, selection.planned)) * samples
+            if planned > selection.answers:
+                print(
+                    f"{name}: an earlier call planned {planned} answers in {self.folder}; this one asks for "
+                    f"{selection.answers} of them, and the score is about all",
+                    file=sys.stderr,
+                )
 
 
 def _pop_all(todo: list[Task]) -> Iterator[Task]:

@@ -194,3 +194,46 @@ def test_no_proxy_stands_between_us_and_this_machine(react, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     assert ask(react(GOOD))[0].text == "2"
+
+
+def test_headers_and_api_version_go_with_every_request(serve):
+    server = serve(lambda body, n: "2")
+
+    async def run():
+        headers = {"X-Team": "blue", "Authorization": "Basic abc"}
+        async with Endpoint(f"{server.url}?api-version=2024-06-01", "m", KEY, headers=headers) as client:
+            assert client.url == server.url and client.query == {"api-version": "2024-06-01"}
+            await client.resolve_model("--model")
+            return await client.ask(BODY)
+
+    assert asyncio.run(run()).text == "2"
+    assert server.paths == ["/v1/models?api-version=2024-06-01", "/v1/chat/completions?api-version=2024-06-01"]
+    assert [(one["x-team"], one["authorization"]) for one in server.headers] == [("blue", "Basic abc")] * 2
+
+
+def test_values_of_headers_are_in_no_message(serve, make_reaction):
+    server = serve(lambda body, n: make_reaction("you sent hunter22 to me", status=400))
+    fault, _ = ask(server, headers={"X-Secret": "hunter22"})
+    assert str(fault) == "HTTP 400: Error code: 400 - you sent (secret) to me"
+    assert "hunter22" not in repr(Endpoint("http://h", headers={"X-Secret": "hunter22"}))
+
+
+def test_azure_gets_its_key_header_and_may_call_the_model_otherwise_but_not_twice(serve, make_reaction, monkeypatch):
+    """A deployment has a name of its own; the model behind it must stay the same."""
+    server = serve(lambda body, n: make_reaction("2", model="gpt-4o-2024-08-06" if n < 2 else "gpt-4o-mini"))
+    assert ask(server)[0].kind == "wrong model"
+    monkeypatch.setattr("rlfr_eval.model.endpoint.is_azure", lambda url: True)
+
+    async def run():
+        async with Endpoint(server.url, "my-deployment", KEY, max_tries=1, first_delay=0.01) as client:
+            assert (await client.resolve_model("--model"))["id"] == "my-deployment"  # the list is not asked for
+            first = await client.ask(BODY)
+            with pytest.raises(Fault, match="asked 'gpt-4o-2024-08-06', 'gpt-4o-mini' answered"):
+                await client.ask(BODY)
+            return first
+
+    count = len(server.paths)
+    server.requests.clear()
+    assert asyncio.run(run()).model == "gpt-4o-2024-08-06"
+    assert {headers.get("api-key") for headers in server.headers[count:]} == {KEY}
+    assert {headers.get("api-key") for headers in server.headers[:count]} == {None}
