@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     with RunStore(options.run_dir, read_only=True) as before, open_kind(before.run, settings) as kind:
         selections = restore(before, kind, options.data_dir)
         if options.dry_run:
-            print(expected_cost(before, selections, settings, kind))
+            print(expected_cost(before, selections, settings, kind, choice))
             return 0
         with RunStore(options.run_dir) as store:
             store.save_run({"specs": {**store.run["specs"], **specs_of(selections)}})

@@ -15,7 +15,7 @@ from rlfr_eval.judge.choice import JudgeChoice
 from rlfr_eval.judge.client import Decide, Judge, JudgeResult, tokens_at_most
 from rlfr_eval.judge.known_cases import KnownCases
 from rlfr_eval.judge.replies import JudgeReason
-from rlfr_eval.judge.session import JudgeOptions, judge_session, local_identity
+from rlfr_eval.judge.session import JudgeOptions, judge_session, local_identity, may_be, named_identity
 from rlfr_eval.progress import answer_bar
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.schema import JudgeSpending, Sample, Selections
@@ -77,10 +77,30 @@ class JudgingReport:
         )
 
 
-def expected_cost(store: RunStore, selections: Selections, settings: Settings, kind: "Kind") -> str:
-    """Number of stored answers that a judge would be asked about, and the cost at most, in one line."""
+@dataclass(frozen=True)
+class CheckedJudge:
+    """A running judge that passed its check.
+
+    Attributes:
+        budget: with the tokens of the check.
+    """
+
+    identity: str
+    budget: Budget
+
+
+def expected_cost(
+    store: RunStore, selections: Selections, settings: Settings, kind: "Kind", choice: JudgeChoice | None
+) -> str:
+    """Number of stored answers that a judge would be asked about, and the cost at most, in one line.
+
+    Verdicts that are there count, if the judge that gave them can be the chosen one.
+    """
     count = ungraded = requests = inputs = 0
-    standing = standings(store, selections, {})
+    recorded = {name: identity for name, identity in store.run.get("judges", {}).items() if identity}
+    same = {name: identity for name, identity in recorded.items() if choice and may_be(choice, identity)}
+    standing = standings(store, selections, same)
+    judged = sum(place.judged for place in standing.values())
     samples = undecided_answers(store, selections, standing, ungraded=True)
     while batch := list(islice(samples, BATCH)):
         count += len(batch)
@@ -90,7 +110,11 @@ def expected_cost(store: RunStore, selections: Selections, settings: Settings, k
             inputs += tokens_at_most(messages)
     ungraded_part = f" ({ungraded} of them not graded by rules yet)" if ungraded else ""
     requests_part = f", {requests} requests" if requests != count else ""
-    return f"{count} answers for the judge{ungraded_part}{requests_part}; {cost_line(inputs, requests, settings)}"
+    judged_part = f" ({judged} are judged)" if judged else ""
+    return (
+        f"{count} answers for the judge{judged_part}{ungraded_part}{requests_part}; "
+        f"{cost_line(inputs, requests, settings)}"
+    )
 
 
 def imagined_cost(selections: Selections, settings: Settings, kind: "Kind") -> str:
@@ -139,17 +163,14 @@ def _imagined_samples(selections: Selections) -> Iterator[Sample]:
 
 async def check_first(
     choice: JudgeChoice, settings: Settings, folder: Path, options: JudgeOptions, cases: KnownCases | None = None
-) -> Budget:
+) -> "CheckedJudge":
     """Reach a running judge and check it with the known cases, before the model is asked.
-
-    Returns:
-        The budget with the tokens of the check.
 
     Raises:
         UserError: the judge cannot be reached, or fails the check.
     """
     async with judge_session(choice, settings, folder, options, cases=cases) as judge:
-        return judge.budget
+        return CheckedJudge(judge.identity, judge.budget)
 
 
 def cost_line(input_tokens: int, requests: int, settings: Settings) -> str:
@@ -169,23 +190,24 @@ def judge_undecided(
     settings: Settings,
     options: JudgeOptions,
     *,
-    checked: Budget | None = None,
+    checked: CheckedJudge | None = None,
 ) -> JudgingReport:
     """Ask the judge about every answer that rules and this judge have left undecided so far.
 
-    The judge is not started when there is none. The cost is added to run.json.
+    The judge is not started when there is none. Judge and cost are added to run.json.
 
     Args:
-        checked: the budget after the check with known cases; None: check the judge now.
+        checked: the judge after the check with known cases; None: check it now.
     """
     report = JudgingReport()
     names = list(selections)
     if choice is None:
-        store.save_run({"judges": {**store.run.get("judges", {}), **dict.fromkeys(names)}})
+        _record_judge(store, selections, None)
         return report
-    known = local_identity(choice) if choice.local else None
+    known = local_identity(choice) if choice.local else checked.identity if checked else None
     standing = standings(store, selections, dict.fromkeys(names, known))
     if next(undecided_answers(store, selections, standing), None) is None:
+        _record_judge(store, selections, known or named_identity(choice))
         return report
     session = judge_session(
         choice,
@@ -193,7 +215,7 @@ def judge_undecided(
         store.folder,
         options,
         check=checked is None,
-        budget=checked,
+        budget=checked.budget if checked else None,
         cases=kind.known_cases(selections),
     )
     asyncio.run(_judge(store, selections, session, report, kind.decide(selections)))
@@ -203,12 +225,18 @@ def judge_undecided(
         "output_tokens": report.output_tokens,
         "usd": report.usd,
     }
-    judges = {**store.run.get("judges", {}), **dict.fromkeys(names, report.identity)}
-    store.save_run({"judges": judges, "judge_spent": [*store.run.get("judge_spent", []), spending]})
+    _record_judge(store, selections, report.identity)
+    store.save_run({"judge_spent": [*store.run.get("judge_spent", []), spending]})
     print(report.line(), file=sys.stderr)
     if report.gone:
         print(f"the judge is gone: {report.gone}", file=sys.stderr)
     return report
+
+
+def _record_judge(store: RunStore, selections: Selections, identity: str | None) -> None:
+    """Record the judge in force for each benchmark that allows one; None for rules alone."""
+    judges = {name: identity if one.benchmark.judge == "undecided" else None for name, one in selections.items()}
+    store.save_run({"judges": {**store.run.get("judges", {}), **judges}})
 
 
 async def _judge(

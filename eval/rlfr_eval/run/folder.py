@@ -155,6 +155,7 @@ class RunStore:
             model: identity of the model; a folder with another one is refused.
             benchmarks: how each is asked. A benchmark that was asked differently before is refused, a new one joins.
             description: more keys; `specs`, `limits` and `data_dirs` join those of the folder, others replace them.
+                Problems and samples of a benchmark only grow, so that no later call makes a complete result partial.
             session: the process that works on the run now; every session is kept.
 
         Raises:
@@ -167,13 +168,18 @@ class RunStore:
         for name, configuration in benchmarks.items():
             changed += _changes(earlier[name], configuration, f"{name}.") if name in earlier else []
         if changed:
+            moved = all(change.startswith("model.url:") for change in changed)
+            hint = f", or add --moved-from {self.run['model']['url']} if it is the same server" if moved else ""
             raise UserError(
                 f"{self.folder} holds answers of another configuration ({'; '.join(changed[:5])}). "
-                "Answers of two configurations are never mixed: take another --out."
+                f"Answers of two configurations are never mixed: take another --out{hint}."
             )
+        specs, limits = self.run.get("specs", {}), self.run.get("limits", {})
         joined: RunRecord = {
-            "specs": {**self.run.get("specs", {}), **description.get("specs", {})},
-            "limits": {**self.run.get("limits", {}), **description.get("limits", {})},
+            "specs": specs
+            | {name: _more_samples(specs.get(name), spec) for name, spec in description["specs"].items()},
+            "limits": limits
+            | {name: _larger(limits.get(name, 0), limit) for name, limit in description["limits"].items()},
             "data_dirs": {**self.run.get("data_dirs", {}), **description.get("data_dirs", {})},
         }
         own_keys: RunRecord = {
@@ -229,6 +235,17 @@ class RunStore:
     def add_failure(self, failure: Failure) -> None:
         """Append a failed request."""
         self.failures.append(failure.write())
+
+
+def _larger(first: int | None, second: int | None) -> int | None:
+    """Return the larger number of problems; None stands for all."""
+    return None if first is None or second is None else max(first, second)
+
+
+def _more_samples(earlier: JsonObject | None, spec: JsonObject) -> JsonObject:
+    """Return the fields of a benchmark, with the samples of the earlier ones if they are more."""
+    samples = max(spec["sampling"]["samples"], earlier["sampling"]["samples"] if earlier else 0)
+    return {**spec, "sampling": {**spec["sampling"], "samples": samples}}
 
 
 def _read(lines: Lines, read: Callable[[JsonObject], LineT | None]) -> Iterator[LineT]:

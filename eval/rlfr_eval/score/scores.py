@@ -25,7 +25,8 @@ def score_run(store: RunStore, selections: Selections, judges: Mapping[str, str 
         judges: identity of the judge in force for each benchmark, or None.
     """
     standing = standings(store, selections, judges)
-    identities = {judges.get(name) for name in selections}
+    judged = [name for name, selection in selections.items() if selection.benchmark.judge == "undecided"]
+    identities = {judges.get(name) for name in judged} or {None}
     answers: dict[str, list[Sample]] = {name: [] for name in selections}
     for sample in store.answers():
         if sample.benchmark in answers:

@@ -242,3 +242,62 @@ def test_judge_check_prints_and_exits(serve, run_eval, monkeypatch):
     assert code == 2 and "FAILED" in out
     code, _, err = run_eval("judge", "check", "--judge-model", "gpt")
     assert code == 2 and "does not serve 'gpt'; it serves m. Name another with JUDGE_MODEL" in err
+
+
+def numbers(body, n):
+    """A policy whose answers rules decide."""
+    return f"\\boxed{{{int(re.search(r'[0-9]+', body['messages'][-1]['content'])[0])}}}"
+
+
+def test_a_judge_that_nothing_needed_is_on_record(serve, toy, run_eval, scores, alone):
+    server, name = serve(judge), toy(rows=ROWS[:6])
+    arguments = ("lm", "--base-url", serve(numbers).url, "--suite", name, "--data-dir", "data", "--out", "run")
+    assert run_eval(*arguments, "--judge-base-url", server.url)[0] == 0
+    assert scores(alone / "run")["judge"] == f"m ({server.url})" and len(server.requests) == 12  # known cases
+    assert run_eval(*arguments, "--judge", "none")[0] == 0
+    assert scores(alone / "run")["judge"] is None
+    code, out, _ = run_eval("regrade", "run", "--judge-base-url", server.url, "--judge-model", "m")
+    assert (
+        code == 0 and f"judge: m ({server.url})" in out and len(server.requests) == 12
+    )  # not even asked to be checked
+
+
+def test_verdicts_count_again_after_a_call_without_a_judge(start, serve, scores, alone):
+    """They were ignored: the judge had nothing left to say, and so was not recorded."""
+    server = serve(judge)
+    for arguments in (("--judge-base-url", server.url), ("--judge", "none"), ("--judge-base-url", server.url)):
+        assert start(*arguments)[0] == 0
+    assert scores(alone / "run")["benchmarks"]["toy"]["judged"] == 4
+    assert len(server.requests) == 12 + 4 + 12  # only the known cases are asked again
+
+
+def test_a_dry_run_counts_only_what_the_judge_has_not_said(start, serve, run_eval):
+    server = serve(judge)
+    assert start("--judge-base-url", server.url)[0] == 0
+    named = ("--judge-base-url", server.url)
+    assert run_eval("regrade", "run", "--dry-run", *named)[1].startswith("0 answers for the judge (4 are judged);")
+    assert run_eval("regrade", "run", "--dry-run", *named, "--judge-model", "m")[1].startswith("0 answers")
+    assert "0 answers for the judge (4 are judged)" in start(*named, "--dry-run")[1]
+    other = ("--judge-base-url", "http://127.0.0.1:9/v1", "--judge-model", "other")
+    assert run_eval("regrade", "run", "--dry-run", *other)[1].startswith("4 answers for the judge;")
+
+
+def test_time_limit_and_headers_of_the_judge_are_settings(start, serve, make_reaction, scores, alone, monkeypatch):
+    """A judge that takes longer than its limit decides nothing; the headers reach it, and no other server."""
+    monkeypatch.setattr("rlfr_eval.model.endpoint.LONGEST_DELAY", 0.02)
+
+    def slow(body, n):
+        answer = judge(body, n)
+        return make_reaction(answer, delay=1.5) if "season" in body["messages"][1]["content"] else answer
+
+    server = serve(slow)
+    monkeypatch.setenv("JUDGE_TIME_LIMIT", "0.5")
+    assert start("--judge-base-url", server.url)[0] == 2
+    monkeypatch.setenv("JUDGE_TIME_LIMIT", "1")
+    monkeypatch.setenv("JUDGE_HEADERS", '{"X-Team": "judges-of-toys"}')
+    assert start("--judge-base-url", server.url)[0] == 3
+    assert scores(alone / "run")["benchmarks"]["toy"]["undecided_reasons"] == {"judge failed: time-out": 4}
+    assert {headers.get("x-team") for headers in server.headers} == {"judges-of-toys"}
+    assert not any("x-team" in headers for headers in start.server.headers)
+    stored = [path for path in (alone / "run").rglob("*") if path.is_file() and "judges-of-toys" in path.read_text()]
+    assert stored == []

@@ -159,6 +159,63 @@ def test_a_limit_marks_results_as_partial_everywhere(serve, toy, run_eval, alone
     assert code == 0 and "PARTIAL" not in out and len(server.requests) == 8
 
 
+def test_a_later_smaller_limit_leaves_a_complete_result_complete(serve, toy, run_eval, scores, alone):
+    """It turned 8 of 8 problems into PARTIAL 3/8; fewer samples likewise."""
+    server, name = serve(adds), toy(8, sampling="temperature = 1.0")
+    arguments = ("lm", "--base-url", server.url, "--suite", name, "--data-dir", "data", "--out", "run")
+    assert run_eval(*arguments, "--samples", "2")[0] == 0
+    code, out, err = run_eval(*arguments, "--limit", "3")
+    one = scores(alone / "run")["benchmarks"]["toy"]
+    assert code == 0 and len(server.requests) == 16 and "PARTIAL" not in out
+    assert (one["problems"], one["samples"], one["partial"], one["answered"]) == (8, 2, False, 16)
+    assert "an earlier call planned 16 answers in run; this one asks for 3 of them, and the score is about all" in err
+    code, out, err = run_eval(*arguments, "--samples", "2", "--limit", "8")
+    assert code == 0 and "earlier call" not in err
+
+
+def test_a_server_that_moved_is_named_on_resume(serve, toy, run_eval, scores, alone):
+    server, moved, name = serve(adds), serve(adds), toy(4)
+    arguments = ("lm", "--suite", name, "--data-dir", "data", "--out", "run")
+    assert run_eval(*arguments, "--base-url", server.url, "--limit", "2")[0] == 0
+    code, _, err = run_eval(*arguments, "--base-url", moved.url)
+    assert code == 2 and f"or add --moved-from {server.url} if it is the same server" in err
+    assert run_eval(*arguments, "--base-url", moved.url, "--moved-from", moved.url)[0] == 2
+    assert run_eval(*arguments, "--base-url", moved.url, "--moved-from", server.url)[0] == 0
+    assert len(moved.requests) == 2 and scores(alone / "run")["benchmarks"]["toy"]["right"] == 2
+    code, _, err = run_eval(*arguments, "--model", ".", "--moved-from", server.url)
+    assert code == 2 and "config.json" in err
+    assert len(json.loads((alone / "run" / "run.json").read_text())["sessions"]) == 2
+
+
+def test_a_file_of_ones_own_needs_its_path_and_columns(serve, run_eval, scores, alone):
+    """JSONL by itself, and a CSV whose columns a TOML file names; both are found from another folder, too."""
+    (alone / "sums.jsonl").write_text(
+        '{"problem": "What is 1 plus 1?", "answer": 2}\n{"problem": "What is 2 plus 2?", "answer": "4"}\n'
+    )
+    (alone / "table.csv").write_text("q,truth\nWhat is 1 plus 1?,2\nWhat is 4 plus 4?,8\n")
+    (alone / "my sums.toml").write_text('path = "table.csv"\n[source]\nproblem = "q"\nanswer = "truth"\n')
+    server = serve(adds)
+    arguments = ("lm", "--base-url", server.url, "--prompt", "chat", "--max-tokens", "64", "--out", "run")
+    code, out, _ = run_eval(*arguments, "--suite", "sums.jsonl", "my sums.toml")
+    found = scores(alone / "run")["benchmarks"]
+    assert code == 0 and list(found) == ["sums", "my-sums"] and "sums" in out
+    assert [(one["answered"], one["right"]) for one in found.values()] == [(2, 1), (2, 1)]
+    record = json.loads((alone / "run" / "run.json").read_text())
+    assert record["specs"]["my-sums"]["path"] == str(alone / "table.csv")
+    assert run_eval("show", "run", "--id", "my-sums-1")[0] == 0
+    moved = alone / "elsewhere"
+    moved.mkdir()
+    for name in ("table.csv", "sums.jsonl"):
+        (alone / name).rename(moved / name)
+    assert run_eval("regrade", "run")[0] == 2
+    assert run_eval("regrade", "run", "--data-dir", "elsewhere")[0] == 0
+    code, _, err = run_eval(*arguments, "--suite", "elsewhere/table.csv")
+    assert code == 2 and "Row 1 of" in err and "has no column 'problem'" in err and "It has q, truth" in err
+    (alone / "none.toml").write_text('path = "absent.jsonl"\n')
+    assert "absent.jsonl is no file" in run_eval(*arguments, "--suite", "none.toml")[2]
+    assert "There is nothing to fetch: table reads" in run_eval("fetch", "elsewhere/table.csv")[2]
+
+
 def test_what_does_not_fit_the_context_is_an_error_before_anything_is_asked(serve, toy, run_eval):
     server, name = serve(adds, models=({"id": "m", "max_model_len": 120},)), toy()
     arguments = ("lm", "--base-url", server.url, "--suite", name, "--data-dir", "data")
