@@ -14,6 +14,7 @@ COMMANDS = {
     "regrade": "rlfr_eval.commands.regrade",
     "compare": "rlfr_eval.commands.compare",
     "report": "rlfr_eval.commands.report",
+    "table": "rlfr_eval.commands.table",
     "show": "rlfr_eval.commands.show",
     "settings": "rlfr_eval.commands.settings",
 }

@@ -45,6 +45,9 @@ def add_model_options(given: argparse.ArgumentParser, default_out: str = "output
         "--model", default="", metavar="PATH_OR_HUB_ID", help="a model, or a LoRA adapter, to serve here"
     )
     given.add_argument("--base-url", default="", help="a server that runs; --model then names what to ask there")
+    given.add_argument(
+        "--moved-from", default="", metavar="URL", help="where the server at --base-url was when the run began"
+    )
     given.add_argument("--out", help=f"run folder (default: {default_out}); the same command again goes on")
     given.add_argument("--limit", type=int, help="only the first N problems of each; marks results as partial")
     given.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs; do nothing")
@@ -122,6 +125,7 @@ def read_serving(options: argparse.Namespace, settings: Settings, more: str = ""
         options.server_port,
         options.adapter,
         options.base_model,
+        options.moved_from,
     )
 
 
@@ -130,17 +134,26 @@ def add_output_options(given: argparse.ArgumentParser) -> None:
     given.add_argument("--show-undecided", action="store_true", help="print numbers above 1 %% undecided all the same")
 
 
-def deliver(options: argparse.Namespace, folder: Path, run: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
-    """Write report.md into the run folder and print the scores, as the options say."""
-    from rlfr_eval.report.markdown import write_report
+def deliver(
+    options: argparse.Namespace,
+    folder: Path,
+    run: Mapping[str, Any],
+    scores: Mapping[str, Any],
+    report: Path | None = None,
+    page_hint: bool = True,
+) -> None:
+    """Write the report, `report.md` of the run folder by default, and print the scores, as the options say."""
+    from rlfr_eval.report.markdown import REPORT_FILE, write_report
     from rlfr_eval.report.table import summary
 
-    report = write_report(folder, run, scores)
+    report = write_report(report or folder / REPORT_FILE, run, scores)
     if options.json:
         print(json.dumps(scores))
     else:
         print(summary(run, scores, options.show_undecided))
         print(f"report: {report}")
+        if page_hint:
+            print(f"page with every answer: rlfr-eval report {folder}")
 
 
 def read_settings(options: argparse.Namespace, more: Mapping[str, str | None] | None = None) -> Settings:

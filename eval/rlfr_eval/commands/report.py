@@ -24,7 +24,9 @@ ANSWERS = 4000
 def parser() -> argparse.ArgumentParser:
     given = eval_parser("report", SUMMARY)
     given.add_argument("run_dir", type=Path, nargs="+", help="the first is the one the others are compared with")
-    given.add_argument("--out", type=Path, help="folder of the page, report.html (default: the first run's)")
+    given.add_argument(
+        "--out", type=Path, help="where to write: a folder, or a file NAME.html (default: the run folders)"
+    )
     given.add_argument(
         "--answers", type=int, default=ANSWERS, help="show at most so many answers on the page (default: %(default)s)"
     )
@@ -44,10 +46,12 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore(folder, read_only=True)) for folder in folders]
         all_scores = [scores_of(folder) for folder in folders]
-        for folder, store, scores in zip(folders, stores, all_scores, strict=True):
-            deliver(options, folder, store.run, scores)
+        names = distinct_names(folders)
+        for folder, name, store, scores in zip(folders, names, stores, all_scores, strict=True):
+            report = _report_file(options.out, name if len(folders) > 1 else "")
+            deliver(options, folder, store.run, scores, report, page_hint=False)
         if not options.no_page:
-            page = _write_page(options, folders, stores, all_scores)
+            page = _write_page(options, folders, names, stores, all_scores)
             if not options.json:
                 print(f"page: {page}")
     return 0
@@ -71,15 +75,27 @@ def scores_of(folder: Path) -> "JsonObject":
     return scores
 
 
-def _write_page(
-    options: argparse.Namespace, folders: Sequence[Path], stores: "Sequence[RunStore]", all_scores: "list[JsonObject]"
-) -> Path:
-    from rlfr_eval.report.page import PagedRun, write_page
+def _report_file(out: Path | None, name: str) -> Path | None:
+    """Return the file of a run's report below --out; None for the run folder. `name` tells several runs apart."""
+    if out is None:
+        return None
+    folder = out.parent if out.suffix == ".html" else out
+    return folder / (f"report-{name.replace('/', '--')}.md" if name else "report.md")
 
-    names = distinct_names(folders)
+
+def _write_page(
+    options: argparse.Namespace,
+    folders: Sequence[Path],
+    names: Sequence[str],
+    stores: "Sequence[RunStore]",
+    all_scores: "list[JsonObject]",
+) -> Path:
+    from rlfr_eval.report.page import PAGE_FILE, PagedRun, write_page
+
     runs = [PagedRun(name, store.run, scores) for name, store, scores in zip(names, stores, all_scores, strict=True)]
     samples = _samples(options, names, stores)
     out = options.out or folders[0]
+    out = out if out.suffix == ".html" else out / PAGE_FILE
     return write_page(runs, _pairings(folders, names), samples, out, time.strftime("%Y-%m-%d %H:%M %z"))
 
 

@@ -13,9 +13,8 @@ SESSION_HEADER = ("started", "command", "versions", "commit")
 PUBLISHED_HEADER = ("benchmark", "model", "method", "published", "metric", "this run", "source")
 
 
-def write_report(folder: Path, run: JsonMapping, scores: JsonMapping) -> Path:
-    """Write the report into the run folder. Returns its path."""
-    path = folder / REPORT_FILE
+def write_report(path: Path, run: JsonMapping, scores: JsonMapping) -> Path:
+    """Write the report. Returns its path."""
     write_text(path, report_text(run, scores))
     return path
 

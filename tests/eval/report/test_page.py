@@ -102,3 +102,19 @@ def test_undecided_scores_are_no_bars_and_say_why(serve, toy, run_eval, alone):
         assert "50.0 % undecided" in row and "50.0 to 100.0" in row
         opened.choose("filters", verdict="undecided")
         assert opened.text("#count") == "2 of 4 problems" and "? undecided" in opened.text("#detail")
+
+
+def test_reports_go_where_out_says_and_nowhere_else(serve, toy, run_eval, alone):
+    name = toy(2)
+    for folder in ("a", "b"):
+        url = serve(lambda body, n: "\\boxed{0}").url
+        arguments = ("lm", "--base-url", url, "--suite", name, "--data-dir", "data")
+        code, out, _ = run_eval(*arguments, "--out", folder)
+        assert code == 0 and f"page with every answer: rlfr-eval report {folder}" in out
+        (alone / folder / "report.md").unlink()
+    assert run_eval("report", "a", "--out", "reports/one.html")[0] == 0
+    assert sorted(path.name for path in (alone / "reports").iterdir()) == ["one.html", "report.md"]
+    code, out, _ = run_eval("report", "a", "b", "--out", "two")
+    assert code == 0 and "page: two/report.html" in out and "page with every answer" not in out
+    assert sorted(path.name for path in (alone / "two").iterdir()) == ["report-a.md", "report-b.md", "report.html"]
+    assert not list(alone.glob("[ab]/report*"))
