@@ -73,6 +73,16 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
+def is_custom(reward: object) -> bool:
+    """Return whether a reward is a user's function that is not wrapped yet.
+
+    False for this package's rewards and for reward models, which TRL calls itself.
+    """
+    function = getattr(reward, "func", reward)  # of a partial
+    own = (getattr(function, "__module__", None) or "").startswith("rlfr_vlm.rewards")
+    return callable(reward) and not own and not hasattr(reward, "token_values") and not hasattr(reward, "parameters")
+
+
 def wrap(function: CustomFunction, name: str | None = None) -> RewardFunction:
     """Adapt a custom function to TRL's convention. The result is async if the function is.
 

@@ -9,7 +9,8 @@ from rlfr_vlm.data.read import RawDataset, keep_encoded
 from rlfr_vlm.models import TEXT, family_of_processor
 from rlfr_vlm.options import DataOptions, RewardOptions, reward_names
 from rlfr_vlm.policy import load_model_and_processor
-from rlfr_vlm.rewards import RewardFunction, build_rewards
+from rlfr_vlm.rewards import RewardFunction, build_rewards, wrap
+from rlfr_vlm.rewards.custom import is_custom
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def reward_functions(rewards: Rewards | None, args: RLFRConfig) -> list[RewardFu
     """Reward functions for the argument `reward_funcs` of `RLFRTrainer`; names use the defaults of `RewardOptions`.
 
     Args:
-        rewards: functions or names, one or several; None is the reward of the method.
+        rewards: functions or names, one or several; None is the reward of the method. A function of the user's may
+            return numbers, named numbers or values per token (see `rlfr_vlm.rewards.custom`).
 
     Raises:
         UserError: no reward, or an unknown name.
@@ -81,4 +83,11 @@ def reward_functions(rewards: Rewards | None, args: RLFRConfig) -> list[RewardFu
         else rewards
     )
     length = args.max_completion_length or 0
-    return [build_rewards([reward], options, length)[0] if isinstance(reward, str) else reward for reward in given]
+    return [
+        build_rewards([reward], options, length)[0]
+        if isinstance(reward, str)
+        else wrap(reward)
+        if is_custom(reward)
+        else reward
+        for reward in given
+    ]

@@ -9,7 +9,6 @@ from typing import Any
 from rlfr_vlm import RLFRConfig, RLFRTrainer
 from rlfr_vlm.data.load import load_rows
 from rlfr_vlm.quickstart.warm_start import WarmStartRecipe, cached_policy
-from rlfr_vlm.rewards import wrap
 
 
 def is_short(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
@@ -28,6 +27,6 @@ args = RLFRConfig(
     out, method="rlvr", reward_weights=[1.0, 0.1, 1.0], max_steps=2, num_generations=8, per_device_train_batch_size=32,
     max_completion_length=24, learning_rate=1e-4, report_to="none",
 )  # fmt: skip
-rewards = ["accuracy", is_short, wrap(early_tokens, "early_tokens")]  # the first one is the outcome
+rewards = ["accuracy", is_short, early_tokens]  # the first one is the outcome
 trainer = RLFRTrainer(str(policy), rewards, args, train_dataset=load_rows("digits", limit=256))
 trainer.train()
