@@ -57,7 +57,7 @@ def parse_config_subset(classes: Sequence[type], ignored: Sequence[type], argume
     path, rest = take_option(arguments, "--config")
     names = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}
     ignored_names = {f.name for cls in ignored for f in dataclasses.fields(cls)} - names
-    values = _without_former_settings(_read_yaml(path), path) if path else {}
+    values = _without_written_values(_without_former_settings(_read_yaml(path), path)) if path else {}
     for name in values:
         if name not in names | ignored_names:
             raise UserError(f"Unknown key {name!r} in {path}.{nearest(name, names | ignored_names)}")
@@ -66,7 +66,8 @@ def parse_config_subset(classes: Sequence[type], ignored: Sequence[type], argume
         name = argument.split("=")[0].removeprefix("--").replace("-", "_")
         if argument.startswith("--") and name not in names and name.removeprefix("no_") not in names:
             raise UserError(f"Unknown option {argument.split('=')[0]}.{nearest(name, names)}")
-    annotations = {f.name: f.type for cls in classes for f in dataclasses.fields(cls)}
+    # The parser changes the types of a dataclass's fields; its annotations stay.
+    annotations = {name: hint for cls in classes for name, hint in typing.get_type_hints(cls).items()}
     for name, value in values.items():
         _check_type(name, value, annotations[name], path)
     parser = Parser(list(classes), allow_abbrev=False)
@@ -118,6 +119,15 @@ def _without_former_settings(values: Settings, path: str) -> Settings:
         if name in values and values[name] != constant:
             logger.warning("%s: %s in %s is ignored; it is always %g now.", name, values[name], path, constant)
     return {str(name): value for name, value in values.items() if name not in FORMER_SETTINGS}
+
+
+def _without_written_values(values: Settings) -> Settings:
+    """Drop what only a run's own `config.yaml` has: masked secrets, and a batch size that TRL derived from another."""
+    derived = values.get("steps_per_generation") is not None and values.get("generation_batch_size") is not None
+    size = (values.get("per_device_train_batch_size") or 1) * (values.get("steps_per_generation") or 1)
+    if derived and values["generation_batch_size"] % size == 0:
+        values = {name: value for name, value in values.items() if name != "generation_batch_size"}
+    return {name: value for name, value in values.items() if value != PLACEHOLDER}
 
 
 def _switched_off(name: str, value: object) -> object:

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlfr_vlm.config_file import parse_config, write_resolved
+from rlfr_vlm.config_file import parse_config, resolved, write_resolved
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import RunOptions, ScriptArguments
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
+ROOT = Path(__file__).resolve().parents[1]
 BASE = ["--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
 
 
@@ -73,6 +74,20 @@ def test_resolved_configuration_is_complete_parses_again_and_hides_secrets(tmp_p
     assert values["num_generations"] == 8
     assert "hf_verysecret" not in text
     assert set(vars(options)) <= set(values)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "scripts" / "configs").glob("train*.yaml")), ids=lambda path: path.stem
+)
+def test_a_written_configuration_parses_to_the_same(tmp_path, path):
+    """In the process that wrote it, too: the parser changes the types of the dataclasses' fields."""
+    classes, here = (ScriptArguments, RLFRConfig), ["--use_cpu", "true", "--bf16", "false", "--hub_token", "hf_secret"]
+    configs = parse_config(classes, ["--config", str(path), *here])
+    write_resolved(tmp_path, *configs)
+    again = parse_config(classes, ["--config", str(tmp_path / "config.yaml")])
+    assert again[1].hub_token is None  # a masked secret is none
+    again[1].hub_token = "hf_secret"
+    assert resolved(*again) == resolved(*configs)
 
 
 def test_settings_that_differ_from_what_was_written_are_named(tmp_path):

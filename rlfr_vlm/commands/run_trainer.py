@@ -51,6 +51,8 @@ def run_trainer(
 
     silence_libraries()
     resume, rest = take_option(arguments, "--resume")
+    if resume is not None and take_option(rest, "--config")[0] is None:
+        rest = [*settings_of(resume, take_option(rest, "--output_dir")[0]), *rest]
     options, args = parse_config(classes, rest)
     if args.output_dir in (None, UNSET_OUTPUT_DIR):
         raise UserError("output_dir is not set. Name the folder of the run, e.g. --output_dir outputs/my-run.")
@@ -79,6 +81,25 @@ def run_trainer(
         return EXIT_INTERRUPTED
     finish(trainer)
     return 0
+
+
+def settings_of(resume: str, output_dir: str | None) -> list[str]:
+    """Return the arguments that take over the settings of the run that is resumed; none if there are none on record.
+
+    Args:
+        resume: value of --resume.
+        output_dir: value of --output_dir, in which `auto` looks.
+    """
+    from rlfr_vlm.checkpoint import is_first_process, newest_complete
+    from rlfr_vlm.config_file import RESOLVED_FILE
+
+    folder = newest_complete(Path(output_dir)) if resume == "auto" and output_dir else Path(resume)
+    path = None if folder is None else folder / RESOLVED_FILE
+    if path is None or not path.is_file():
+        return []
+    if is_first_process():
+        print(f"settings of {path}; the command line overrides them")
+    return ["--config", str(path)]
 
 
 def _checked_checkpoint(

@@ -193,6 +193,26 @@ def test_a_resume_with_another_method_or_data_set_is_refused(policy_folder, run,
     assert contents(run) == before and loads == []
 
 
+@pytest.mark.parametrize("resume", ["auto", "checkpoint"])
+def test_a_resume_takes_over_the_settings_of_the_run(policy_folder, run, capsys, resume):
+    """Method, data, policy and sizes had to be typed again, and what was left out had its default."""
+    where = ["--resume", "auto"] if resume == "auto" else ["--resume", str(run / "checkpoint-2")]
+    assert main(["train", "--output_dir", str(run), *where, "--max_steps", "4"]) == 0
+    printed = capsys.readouterr().out
+    assert f"settings of {run}/checkpoint-2/config.yaml; the command line overrides them" in printed
+    lines = [line for line in printed.splitlines() if line.startswith("other than when")]
+    assert [line.split(": ")[1] for line in lines] == ["max_steps"] and steps_of(run) == [1, 2, 3, 4]
+
+
+def test_the_configuration_of_a_run_starts_another(policy_folder, run, tmp_path):
+    """TRL refused it: it held a batch size beside the number of batches that TRL had derived it from."""
+    arguments = ["--config", str(run / "config.yaml"), "--output_dir", str(tmp_path / "again")]
+    assert main(["train", *arguments]) == 0
+    first, second = (yaml.safe_load((folder / "config.yaml").read_text()) for folder in (run, tmp_path / "again"))
+    places = {"output_dir", "logging_dir", "run_name"}
+    assert {name for name in first if first[name] != second[name]} <= places and steps_of(tmp_path / "again") == [1, 2]
+
+
 def test_a_resume_keeps_what_the_run_began_with(policy_folder, run):
     """A changed setting may apply, but the setting of the first part of the run must stay on record."""
     assert yaml.safe_load((run / "config.yaml").read_text())["learning_rate"] == 1e-6
