@@ -107,6 +107,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     """
     from rlfr_vlm.checkpoint import is_first_process
     from rlfr_vlm.data.check import notes_of_rows
+    from rlfr_vlm.data.lengths import refuse_prompts_beyond_context
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards
@@ -129,6 +130,9 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
         refuse_too_few_rows(args, len(rows.indices))
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
     peft_config = lora_config(policy, options)
+    if options.max_prompt_tokens is None:
+        context = getattr(policy.config.get_text_config(), "max_position_embeddings", None)
+        refuse_prompts_beyond_context(rows, processing_class, context, args.max_completion_length or 0)
     train_dataset = training_dataset(rows, options, processing_class)
     if trains and is_first_process():
         for line in (*notes_of_rows(rows), left_out_line(args, len(train_dataset))):

@@ -127,6 +127,41 @@ def plan_lengths(
     return plan
 
 
+def refuse_prompts_beyond_context(
+    rows: Rows, processing_class: "ProcessingClass", context: int | None, response: int
+) -> None:
+    """Refuse prompts that leave no room for a response in the policy's context, before training.
+
+    A token has at least one byte, so only rows with many bytes or images are tokenized. Bad rows are left to training.
+
+    Args:
+        context: tokens of prompt and response together; None if the policy has no limit.
+        response: tokens of a response.
+
+    Raises:
+        UserError: a prompt is too long.
+    """
+    if context is None:
+        return
+    counter, limit = TokenCounter(processing_class), context - response
+    long: dict[int, int] = {}
+    for number in tqdm(rows.indices, desc="longest prompts", unit="row", leave=False, delay=2.0):
+        row, sizes = _row_and_sizes(rows, number)
+        if row is None:
+            continue
+        images = counter.image_tokens(sizes)
+        size = len(render_prompt(processing_class, row["prompt"]).encode(errors="replace"))
+        if size + images > limit and (tokens := counter.text_tokens([row])[0] + images) > limit:
+            long[number] = tokens
+    if long:
+        number = max(long, key=lambda number: long[number])
+        raise UserError(
+            f"{len(long)} prompts do not fit the policy's context of {context} tokens beside a response of {response} "
+            f"(max_completion_length): row {number} has {long[number]}. Lower "
+            f"max_completion_length, or set max_prompt_tokens (to {max(limit, 1)}), above which long_prompts decides."
+        )
+
+
 def _plan_row(
     plan: LengthPlan,
     counter: TokenCounter,

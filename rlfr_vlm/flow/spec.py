@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import torch
@@ -242,6 +243,13 @@ def check_fits_policy(spec: FlowSpec, text_config: TextConfig, policy_name: str,
         logger.warning(
             "The flow field was fitted on %s, whose architecture differs from %s in something besides width and "
             "depth; its deviations may mean little here.",
+            spec.policy_name,
+            policy_name,
+        )
+    elif spec.policy_name and PurePath(spec.policy_name).name != PurePath(policy_name).name:
+        logger.warning(
+            "The flow field was fitted on %s, and the policy is %s, of the same sizes. If the policy does not continue "
+            "that one's weights, its deviations mean nothing: fit a field on it.",
             spec.policy_name,
             policy_name,
         )

@@ -7,7 +7,7 @@ from PIL import Image
 from qwen_vl_utils.vision_process import smart_resize
 
 from rlfr_vlm.data.encode import encode_prompts
-from rlfr_vlm.data.lengths import TokenCounter, plan_lengths
+from rlfr_vlm.data.lengths import TokenCounter, plan_lengths, refuse_prompts_beyond_context
 from rlfr_vlm.data.load import as_dataset, read_rows
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.models import family_of_processor
@@ -89,6 +89,20 @@ def test_stopping_names_the_row(processor, long_rows):
         plan_lengths(long_rows, processor, max(prompt_lengths(processor, long_rows, [0, 3])), "stop")
     with pytest.raises(UserError, match="long_prompts is 'cut'"):
         plan_lengths(long_rows, processor, 100, "cut")
+
+
+def test_prompts_that_leave_no_room_for_a_response_are_refused(processor, long_rows):
+    """Exactly at the edge, for the longest text and for the images; the broken row is left to training."""
+    lengths = prompt_lengths(processor, long_rows, range(5))
+    longest = max(lengths)
+    refuse_prompts_beyond_context(long_rows, processor, longest + 8, 8)
+    refuse_prompts_beyond_context(long_rows, processor, None, 8)
+    with pytest.raises(
+        UserError, match=rf"1 prompts do not fit .* context of {longest + 7} tokens .* has {longest}\."
+    ):
+        refuse_prompts_beyond_context(long_rows, processor, longest + 7, 8)
+    with pytest.raises(UserError, match=rf"5 prompts do not fit .* row {lengths.index(longest)} has {longest}"):
+        refuse_prompts_beyond_context(long_rows, processor, 8, 8)
 
 
 def test_text_policies(text_tokenizer, tmp_path):

@@ -160,6 +160,15 @@ def test_other_architecture_of_equal_size_is_reported(caplog):
     assert "architecture differs" in caplog.text
 
 
+def test_another_policy_of_equal_architecture_is_reported(caplog):
+    """It was used without a word; the same policy at another place is the same."""
+    spec = FlowSpec.for_policy(text_config(), "org/a", 1, (0.25,))
+    check_fits_policy(spec, text_config(), "models/a")
+    assert caplog.text == ""
+    check_fits_policy(spec, text_config(), "org/b")
+    assert "was fitted on org/a, and the policy is org/b, of the same sizes" in caplog.text
+
+
 def test_another_context_mode_is_refused_naming_both_sides():
     check_context(small_spec(), "token_pre", 1)
     with pytest.raises(UserError, match=r"token_pre \(shift 1\), the configuration asks for token_post \(shift 1\)"):
