@@ -34,7 +34,7 @@ def build(kind: str, folder: str, work: "Workload", updates: int) -> "GRPOTraine
 
     from rlfr_vlm.flow import FlowSpec, build_field
     from rlfr_vlm.models.vision import freeze_vision_tower
-    from rlfr_vlm.trainer.records.callbacks import use_own_progress
+    from rlfr_vlm.trainer.records.default_records import drop_records
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
@@ -50,7 +50,7 @@ def build(kind: str, folder: str, work: "Workload", updates: int) -> "GRPOTraine
         flow = None if method == "rlvr" else (build_field(spec), spec)
         args = RLFRConfig(**arguments, method=method, flow_update=kind == "rlfr")
         trainer = RLFRTrainer(policy, args=args, flow=flow, **common)
-    use_own_progress(trainer)
+    drop_records(trainer)
     return trainer
 
 

@@ -248,8 +248,8 @@ def check_fits_policy(spec: FlowSpec, text_config: TextConfig, policy_name: str,
         )
     elif spec.policy_name and PurePath(spec.policy_name).name != PurePath(policy_name).name:
         logger.warning(
-            "The flow field was fitted on %s, and the policy is %s, of the same sizes. If the policy does not continue "
-            "that one's weights, its deviations mean nothing: fit a field on it.",
+            "The flow field was fitted on %s, and the policy is %s, of the same sizes. If the policy does not "
+            "continue that one's weights, its deviations mean nothing: fit a field on it.",
             spec.policy_name,
             policy_name,
         )

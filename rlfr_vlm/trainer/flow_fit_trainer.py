@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rlfr_vlm.checkpoint import CompleteCheckpoints
+from rlfr_vlm.config_file import resolved
 from rlfr_vlm.data.encode import Encoded, encode_examples
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.deviation import flow_inputs_of
@@ -26,6 +27,7 @@ from rlfr_vlm.flow.storage import FIELD_FOLDER, build_field, load_field, save_fi
 from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
 from rlfr_vlm.trainer.finite import FiniteUpdates
 from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
+from rlfr_vlm.trainer.records.default_records import keep_records
 from rlfr_vlm.trainer.setup import load_model, prepare_dataset
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ class FlowFitTrainer(FiniteUpdates, CompleteCheckpoints):
             model, processing_class = load_model(model, processing_class)
         if args is None:
             args = FlowFitConfig(f"{Path(getattr(model, 'name_or_path', '') or 'policy').name}-flow")
+        settings = resolved(args)  # before transformers fills in defaults
         self.policy = model.requires_grad_(False).eval()
         self.spec = spec_for(model, args) if spec is None else spec
         self.left_out = 0
@@ -104,6 +107,7 @@ class FlowFitTrainer(FiniteUpdates, CompleteCheckpoints):
         self.policy.to(args.device)
         if args.flow_normalise:
             self.measure_statistics()
+        keep_records(self, "fit flow", settings)
 
     def _collate(self, rows: list[Row]) -> Collated:
         """Encode rows. The number of left-out rows is returned, because this may run in a worker process."""

@@ -26,6 +26,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from rlfr_vlm.checkpoint import SaveBetweenRollouts
+from rlfr_vlm.config_file import resolved
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.flow.storage import FIELD_FOLDER, save_field
 from rlfr_vlm.models import ModelFamily, family_of
@@ -44,6 +45,7 @@ from rlfr_vlm.trainer.latent_pass import run_latent_pass
 from rlfr_vlm.trainer.packing import pack_by_length, padding_share
 from rlfr_vlm.trainer.passes import LogProbPass, LossPass, ScorePass, UnwatchedPass
 from rlfr_vlm.trainer.records.callbacks import FlowStep, MarkBan
+from rlfr_vlm.trainer.records.default_records import keep_records
 from rlfr_vlm.trainer.records.metrics import RowStatistics, flow_metrics, outcome_metrics
 from rlfr_vlm.trainer.records.rollout_log import RolloutLog, describe_groups
 from rlfr_vlm.trainer.records.timing import PartTimes, largest
@@ -83,6 +85,9 @@ class RLFRTrainer(ResumableGRPO):
     (entropy bonus, update of the field), `log` (seconds of each part), `evaluate` (accuracy alone) and `save_model`
     (the field beside the policy). resume.py adds what a resumed run needs. Everything else is inherited.
 
+    Writes what the command `rlfr train` writes into the output folder, shows its progress line, and saves a checkpoint
+    on Ctrl-C (see records/default_records.py).
+
     With method rlvr the losses are TRL's, bit for bit, except for groups flatter than `groups.FLAT_SPREAD`. For a
     vision-language policy this holds if TRL's policy gets the same frozen tower and ban, or if `freeze_vision` and
     `ban_vision_tokens` are false here.
@@ -120,6 +125,7 @@ class RLFRTrainer(ResumableGRPO):
         args = arguments_for(model) if args is None else args
         if args.uses_flow:
             flow = find_flow(flow, args)
+        settings = resolved(args)  # before TRL fills in defaults
         if isinstance(model, str):
             init_kwargs = {"trust_remote_code": args.trust_remote_code} | dict(args.model_init_kwargs or {})
             model, processing_class = load_model(model, processing_class, **init_kwargs)
@@ -164,6 +170,7 @@ class RLFRTrainer(ResumableGRPO):
             self.rollout_log = RolloutLog(
                 Path(args.output_dir), self.accelerator.process_index, args.rollout_log_groups, args.rollout_log_mb
             )
+        keep_records(self, args.method, settings)
 
     # --- set-up -----------------------------------------------------------------------------------------------------
 

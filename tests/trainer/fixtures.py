@@ -90,7 +90,7 @@ def make_trainer(processor, digits, arguments) -> Callable[..., "RLFRTrainer"]:
         from rlfr_vlm.flow import FlowSpec, build_field
         from rlfr_vlm.options import RewardOptions, reward_names
         from rlfr_vlm.rewards import build_rewards
-        from rlfr_vlm.trainer.records.callbacks import use_own_progress
+        from rlfr_vlm.trainer.records.default_records import drop_records
         from rlfr_vlm.trainer.rlfr_config import RLFRConfig
         from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
@@ -113,7 +113,7 @@ def make_trainer(processor, digits, arguments) -> Callable[..., "RLFRTrainer"]:
             processing_class=processing_class or processor,
             eval_dataset=eval_dataset,
         )
-        use_own_progress(trainer)
+        drop_records(trainer)
         return trainer
 
     return build

@@ -13,7 +13,7 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow import FlowSpec, load_field
 from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
 from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, held_out_metrics
-from rlfr_vlm.trainer.records.callbacks import use_own_progress
+from rlfr_vlm.trainer.records.default_records import drop_records
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def fit(make_policy, processor, digits, tmp_path):
         spec = FlowSpec.for_policy(policy.config.get_text_config(), "tiny", 1, (0.25, 0.5), **(spec_changes or {}))
         args = FlowFitConfig(**(defaults | changes))
         trainer = FlowFitTrainer(policy, args, digits, processing_class=processor, spec=spec)
-        use_own_progress(trainer)
+        drop_records(trainer)
         return trainer
 
     return build
