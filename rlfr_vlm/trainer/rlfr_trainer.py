@@ -338,7 +338,7 @@ class RLFRTrainer(ResumableGRPO):
             )
             statistics = RowStatistics.of(deviation, deviation_mask, shaped.flow_rewards).values
             gathered = RowStatistics(self.accelerator.gather(statistics))
-            self.log_values(flow_metrics(gathered, rollout.outcome, args.flow_accept_threshold))
+            self.log_values(flow_metrics(gathered, rollout.outcome, args.flow_accept_threshold, self.num_generations))
             numbers |= {"flow_reward": shaped.flow_rewards, "deviations": deviations * scored}
         batch["advantages"] = shaped.advantages
         if shaped.advantages.dim() == 2:

@@ -297,7 +297,8 @@ def test_metrics_of_a_step(make_trainer, make_policy):
     for name in (
         "outcome/accuracy", "outcome/undecided", "rewards/last_digit_reward/mean", "completions/clipped_ratio",
         "flow/deviation_correct", "flow/deviation_wrong", "flow/auc_wrong_above_correct_mean",
-        "flow/auc_wrong_above_correct_max", "flow/share_rewarded", "flow/share_penalised", "flow/reward_per_token",
+        "flow/auc_wrong_above_correct_max", "flow/auc_within_group_mean", "flow/groups_with_both",
+        "flow/share_rewarded", "flow/share_penalised", "flow/reward_per_token",
         "flow/reward_per_response", "flow/loss", "entropy", "seconds/rollout", "seconds/generate", "seconds/reward",
         "seconds/flow_score", "seconds/flow_update", "seconds/loss",
     ):  # fmt: skip

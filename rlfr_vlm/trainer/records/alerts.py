@@ -222,10 +222,10 @@ CHECKS: tuple[LimitCheck | HistoryCheck, ...] = (
     ),
     LimitCheck(
         "flow",
-        "flow/auc_wrong_above_correct_mean",
+        "flow/auc_within_group_mean",
         lambda mean: mean < 0.45,
-        "wrong responses deviate less from the flow than right ones (AUC {mean:.2f}): the flow reward works against "
-        "the outcome. Fit the field on data nearer to the task, or set flow_coef lower.",
+        "wrong responses deviate less from the flow than right ones to the same prompt (AUC {mean:.2f}): the flow "
+        "reward works against the outcome. Fit the field on data nearer to the task, or set flow_coef lower.",
     ),
     LimitCheck(
         "no answer",

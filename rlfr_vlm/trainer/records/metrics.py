@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlfr_vlm.stats import auc
+from rlfr_vlm.stats import auc, within_group_auc
 
 
 @dataclass
@@ -32,13 +32,17 @@ class RowStatistics:
         return RowStatistics(torch.stack([column.float() for column in columns], dim=1))
 
 
-def flow_metrics(rows: RowStatistics, outcome: Tensor, threshold: float) -> dict[str, float]:
+def flow_metrics(rows: RowStatistics, outcome: Tensor, threshold: float, group_size: int) -> dict[str, float]:
     """Compute the flow metrics of one rollout.
 
+    `flow/auc_within_group_*` compares responses to the same prompt, which is what GRPO can use;
+    `flow/auc_wrong_above_correct_*` compares all, and so includes how hard prompts are.
+
     Args:
-        rows: statistics of all responses.
+        rows: statistics of all responses, those of a prompt one after the other.
         outcome: (B,) outcome reward, NaN where undecided.
         threshold: a response is correct if its outcome is above this value.
+        group_size: responses to a prompt.
 
     Returns:
         Metrics with names under `flow/`; NaN where there is nothing to average (TRL's logger skips NaN).
@@ -48,6 +52,7 @@ def flow_metrics(rows: RowStatistics, outcome: Tensor, threshold: float) -> dict
     right = has_tokens & (outcome > threshold)
     wrong = has_tokens & (outcome <= threshold)
     tokens = count.sum().clamp(min=1)
+    groups = torch.arange(len(count), device=count.device) // group_size
     metrics = {
         "flow/deviation_correct": mean[right].mean().item(),
         "flow/deviation_wrong": mean[wrong].mean().item(),
@@ -59,6 +64,9 @@ def flow_metrics(rows: RowStatistics, outcome: Tensor, threshold: float) -> dict
     for name, score in (("mean", mean), ("max", largest)):
         value = auc(score[wrong], score[right])
         metrics[f"flow/auc_wrong_above_correct_{name}"] = math.nan if value is None else value
+        grouped = within_group_auc(score, wrong, right, groups)
+        metrics[f"flow/auc_within_group_{name}"] = math.nan if grouped.value is None else grouped.value
+        metrics["flow/groups_with_both"] = float(grouped.groups)
     return metrics
 
 

@@ -14,7 +14,7 @@ from tests.report.fake_run import write_run
 HEALTHY = {
     "outcome/mean": 0.5, "rewards/format_boxed/mean": 0.9, "completions/repetitive": 0.0, "entropy": 0.6,
     "completions/clipped_ratio": 0.1, "rollout/effective_share": 0.99, "frac_reward_zero_std": 0.3,
-    "flow/auc_wrong_above_correct_mean": 0.55, "outcome/undecided": 0.01,
+    "flow/auc_within_group_mean": 0.55, "outcome/undecided": 0.01,
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_a_healthy_run_raises_no_alert():
         ("entropy", {"entropy": 0.05}, "entropy fell from 0.600 to 0.050"),
         ("gap", {"rollout/effective_share": 0.5}, "only 50% of vLLM's responses count"),
         ("flat", {"frac_reward_zero_std": 1.0}, "all responses of each group got the same reward"),
-        ("flow", {"flow/auc_wrong_above_correct_mean": 0.4}, "(AUC 0.40)"),
+        ("flow", {"flow/auc_within_group_mean": 0.4}, "(AUC 0.40)"),
         ("undecided", {"outcome/undecided": 0.2}, "20% of the answers cannot be graded"),
     ],
 )
@@ -59,7 +59,7 @@ def test_a_problem_is_reported_once_and_again_after_it_has_gone(name, changes, t
         ("truncation", "completions/clipped_ratio", 0.5, 0.501),
         ("gap", "rollout/effective_share", 0.9, 0.899),
         ("flat", "frac_reward_zero_std", 0.989, 0.99),
-        ("flow", "flow/auc_wrong_above_correct_mean", 0.45, 0.449),
+        ("flow", "flow/auc_within_group_mean", 0.45, 0.449),
         ("undecided", "outcome/undecided", 0.05, 0.051),
     ],
 )
@@ -77,7 +77,7 @@ def test_a_check_needs_a_full_window():
 
 
 def test_metrics_that_are_missing_or_not_a_number_raise_no_alert():
-    assert alerts_of([{"loss": 1.0, "flow/auc_wrong_above_correct_mean": float("nan")}] * 20) == []
+    assert alerts_of([{"loss": 1.0, "flow/auc_within_group_mean": float("nan")}] * 20) == []
 
 
 def state(step):
