@@ -84,7 +84,10 @@ class Program:
         if "-h" in rest or "--help" in rest:
             print(help_of(command))
             return 0
-        return command.run(command.parser().parse_args(rest) if hasattr(command, "parser") else rest)
+        try:
+            return command.run(command.parser().parse_args(rest) if hasattr(command, "parser") else rest)
+        finally:
+            end_progress_bars()
 
     def _help(self) -> str:
         lines = [f"usage: {self.name} COMMAND [options]", "", "commands:"]
@@ -92,6 +95,13 @@ class Program:
             lines.append(f"  {name:<14} {importlib.import_module(module).SUMMARY}")
         lines += ["", f"`{self.name} COMMAND --help` lists the options of a command."]
         return "\n".join(lines)
+
+
+def end_progress_bars() -> None:
+    """Close the progress bars that an error left open, so that its message starts on a line of its own."""
+    tqdm = sys.modules.get("tqdm")  # a bar is open only if it was imported; importing it takes time
+    for bar in list(tqdm.tqdm._instances) if tqdm else ():
+        bar.close()
 
 
 def help_of(command: ModuleType) -> str:

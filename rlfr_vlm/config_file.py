@@ -89,6 +89,17 @@ def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[s
     return namespace.value, rest
 
 
+def names_given(arguments: Sequence[str]) -> set[str]:
+    """Return the names of the settings that the YAML file or the command line sets; they need not exist.
+
+    >>> sorted(names_given(["--max_steps=2", "--no_watch", "--rewards", "accuracy"]))
+    ['max_steps', 'no_watch', 'rewards', 'watch']
+    """
+    path, rest = take_option(arguments, "--config")
+    names = {argument.split("=")[0].removeprefix("--").replace("-", "_") for argument in rest if argument[:2] == "--"}
+    return {*(_read_yaml(path) if path else ()), *names, *(name.removeprefix("no_") for name in names)}
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """Refuses a mapping that has a key twice, of which YAML would silently take the last."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import JsonObject, replace_directory
+from rlfr_vlm.model_card import CARD_FILE
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -43,7 +44,7 @@ def export(checkpoint: Path, to: Path, card: str, *, base: str | None = None, dt
     with replace_directory(to) as folder:
         model.save_pretrained(folder)
         processing_class.save_pretrained(folder)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
     return {
         "parameters": model.num_parameters(),
         "dtype": str(model.dtype).removeprefix("torch."),

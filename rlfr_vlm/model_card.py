@@ -1,4 +1,4 @@
-"""Model card (README.md) of an exported policy: base model, training settings, results, usage."""
+"""Model card (README.md) of a trained policy: base model, training settings, results, usage."""
 
 import re
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ import yaml
 
 from rlfr_vlm.config_file import Settings
 
+CARD_FILE = "README.md"
 # Settings listed on the card, in this order; the checkpoint has the full configuration.
 SHOWN_SETTINGS = (
     "method", "learning_rate", "lr_scheduler_type", "num_generations", "generation_batch_size",
@@ -48,6 +49,7 @@ def model_card(
     licence: str | None,
     steps: int | None,
     takes_images: bool,
+    is_adapter: bool = False,
     scores: object = None,
 ) -> str:
     """Write the text of the card.
@@ -58,11 +60,12 @@ def model_card(
         licence: licence of the base model, if known.
         steps: optimiser steps of training, if known.
         takes_images: whether the policy takes images.
+        is_adapter: whether the weights are an adapter of the base model.
         scores: content of rlfr-eval's scores.json, or None.
     """
     front = {
         "base_model": base,
-        "library_name": "transformers",
+        "library_name": "peft" if is_adapter else "transformers",
         "tags": ["rlfr-vlm", "grpo"],
         "pipeline_tag": "image-text-to-text" if takes_images else "text-generation",
     }
@@ -116,7 +119,7 @@ def _setting_rows(settings: Settings) -> list[str]:
 
 def licence_of(base: str) -> str | None:
     """Read the licence from the front matter of a local base model's README.md."""
-    path = Path(base) / "README.md"
+    path = Path(base) / CARD_FILE
     if not path.is_file():
         return None
     match = re.match(r"---\n(.*?)\n---", path.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
@@ -162,6 +165,11 @@ def _cell(value: object) -> str:
     """Escape a value for a Markdown table."""
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def public_name(base: str) -> str:
+    """Return a hub id as it is, but only the last part of a local path."""
+    return Path(base).name if Path(base).exists() or base.startswith(("/", ".", "~")) else base
 
 
 def _short_name(name: str) -> str:

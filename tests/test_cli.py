@@ -49,6 +49,22 @@ def test_version(capsys):
     assert capsys.readouterr().out == "rlfr 0.1.0\n"
 
 
+def test_an_error_starts_on_a_line_of_its_own_below_an_open_bar(monkeypatch, capsys):
+    import rlfr_vlm.commands.train as command
+
+    def fail(arguments):
+        from tqdm import tqdm
+
+        bar = tqdm(total=10, desc="rlvr", file=sys.stderr)
+        bar.update(3)
+        raise UserError("do this")
+
+    monkeypatch.setattr(command, "run", fail)
+    assert main(["train"]) == 2
+    lines = capsys.readouterr().err.split("\n")
+    assert lines[-2:] == ["rlfr: do this", ""] and "3/10" in lines[-3]
+
+
 def run_raising(monkeypatch, error: BaseException) -> int:
     import rlfr_vlm.commands.train as command
 

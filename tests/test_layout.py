@@ -24,7 +24,7 @@ LAYERS = (
     {"options", "library_output", "compat", "command_line", "page", "steps"},
     {"grading", "flow", "shaping", "doctor"},
     {"data", "models", "rewards", "policy"},
-    {"config_file", "evaluate", "checkpoint", "export", "model_card"},
+    {"config_file", "evaluate", "checkpoint", "export", "model_card", "prompt_lengths"},
     {"deviation", "trainer", "plan"},
     {"report"},
     {"quickstart", "commands", "cli"},

@@ -11,7 +11,7 @@ from rlfr_vlm.options import DataOptions
 
 if TYPE_CHECKING:
     from rlfr_vlm.data.load import Rows
-    from rlfr_vlm.data.overlap import Overlap
+    from rlfr_vlm.data.overlap import Fingerprints, Overlap
 
 SUMMARY = "find benchmark rows in a training set, by perceptual image hash and text n-grams"
 SHOWN_TEXT = 60  # characters of a row's text in the output
@@ -38,13 +38,28 @@ def parser() -> argparse.ArgumentParser:
         help="report images whose 64-bit hashes differ in at most this many bits (default: %(default)s)",
     )
     parser.add_argument("--show", type=int, default=20, help="pairs to print of each benchmark (default: %(default)s)")
+    parser.add_argument(
+        "--fail-above",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="exit with 1 if more than this share of a benchmark's readable rows overlap (default: %(default)s, which "
+        "is any row); the exit code is 0 otherwise, and 2 if a set cannot be compared",
+    )
     parser.add_argument("--out", help="write all pairs and counts to this JSON file")
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare the data sets and print the overlaps. Returns the exit code."""
-    for name, low, high in (("ngram", 1, 1000), ("min_share", 0, 1), ("max_distance", 0, 64), ("show", 0, 10**9)):
+    """Compare the data sets and print the overlaps. Returns the exit code: 1 above `--fail-above`."""
+    limits = (
+        ("ngram", 1, 1000),
+        ("min_share", 0, 1),
+        ("max_distance", 0, 64),
+        ("show", 0, 10**9),
+        ("fail_above", 0, 1),
+    )
+    for name, low, high in limits:
         if not low <= getattr(options, name) <= high:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be {low} to {high}.")
     from rlfr_vlm.data.load import read_rows
@@ -57,13 +72,17 @@ def run(options: argparse.Namespace) -> int:
         DataOptions(dataset_name=options.train, dataset_split=options.split, dataset_columns=options.columns)
     )
     train_fingerprints = fingerprint_rows(train, options.ngram, options.train)
-    result = {}
+    refuse_unreadable(train_fingerprints, options.train)
+    result, above = {}, []
     for name in options.against:
         benchmark = read_rows(DataOptions(dataset_name=name, dataset_split=options.against_split))
         fingerprints = fingerprint_rows(benchmark, options.ngram, name)
+        refuse_unreadable(fingerprints, name)
         pairs = overlaps(train_fingerprints, fingerprints, options.max_distance, options.min_share)
         numbers = count_rows(pairs) | {"rows": len(fingerprints.ngrams), "bad_rows": fingerprints.bad}
         result[name] = {"counts": numbers, "pairs": [asdict(overlap) for overlap in pairs]}
+        if numbers["benchmark_rows"] > options.fail_above * (numbers["rows"] - numbers["bad_rows"]):
+            above.append(name)
         bad_rows = f"; {fingerprints.bad} rows could not be opened" if fingerprints.bad else ""
         print(
             f"{name}: {numbers['benchmark_rows']} of {numbers['rows']} rows overlap with {numbers['train_rows']} "
@@ -79,7 +98,19 @@ def run(options: argparse.Namespace) -> int:
     if options.out:
         make_folder(Path(options.out).parent)
         write_json(Path(options.out), result)
-    return 0
+    if above:
+        print(f"more rows of {', '.join(above)} overlap than --fail-above {options.fail_above:g} allows: exit code 1")
+    return int(bool(above))
+
+
+def refuse_unreadable(fingerprints: "Fingerprints", name: str) -> None:
+    """Refuse a data set of which no row can be compared: finding no overlap would mean nothing.
+
+    Raises:
+        UserError: all rows are bad.
+    """
+    if fingerprints.bad == len(fingerprints.ngrams):
+        raise UserError(f"No row of {name} can be opened, so nothing is compared. `rlfr check-data` says why.")
 
 
 def _describe_overlap(overlap: "Overlap", train: "Rows", benchmark: "Rows") -> str:

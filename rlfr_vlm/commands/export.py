@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     """Export the checkpoint. Returns the exit code."""
     from rlfr_vlm.export import ADAPTER_FILE, DTYPES, export
     from rlfr_vlm.library_output import silence_libraries
-    from rlfr_vlm.model_card import licence_of, model_card
+    from rlfr_vlm.model_card import licence_of, model_card, public_name
 
     silence_libraries()
     if not options.checkpoint.is_dir():
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     base = str(options.base or settings.get("model_name_or_path") or adapter or "not recorded")
     card = model_card(
         settings,
-        base=_public_name(base),
+        base=public_name(base),
         licence=options.licence or licence_of(base),
         steps=_json(options.checkpoint / "trainer_state.json").get("global_step"),
         takes_images=(options.checkpoint / "preprocessor_config.json").is_file()
@@ -85,8 +85,3 @@ def _json(path: Path) -> JsonObject:
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}.") from None
     return value if isinstance(value, dict) else {}
-
-
-def _public_name(base: str) -> str:
-    """Return a hub id as it is, but only the last part of a local path."""
-    return Path(base).name if Path(base).exists() or base.startswith(("/", ".", "~")) else base

@@ -12,14 +12,17 @@ from rlfr_vlm.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from rlfr_vlm.data.load import Rows
     from rlfr_vlm.options import RunOptions
     from rlfr_vlm.plan import MemoryEstimate
+    from rlfr_vlm.prompt_lengths import PromptLengths
     from rlfr_vlm.steps import StepCounts
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 SUMMARY = "samples, updates, tokens and memory of a training configuration, before it runs"
 ACHIEVED_TFLOPS = 150.0  # TFLOP/s of one GPU in training, a guess
 GENERATED_PER_SECOND = 2500.0  # tokens/s of one GPU in generation, a guess
+PROMPT_TOKENS = 1024  # of the longest prompt, where it can neither be measured nor is limited
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,7 +33,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu-memory", type=float, default=80.0, help="GB of one GPU (default: %(default)s)")
     parser.add_argument("--rows", type=int, help="rows of the training set; read from it when it can be")
     parser.add_argument(
-        "--prompt-tokens", type=int, help="of the longest prompt (default: max_prompt_tokens, else 1024)"
+        "--prompt-tokens",
+        type=int,
+        help="of the longest prompt (default: measured in a sample of the data, with the policy's processor; where "
+        f"that cannot be read, max_prompt_tokens, else {PROMPT_TOKENS})",
     )
     parser.add_argument(
         "--tflops",
@@ -65,8 +71,9 @@ def run(arguments: Sequence[str]) -> int:
         if getattr(options, name) <= 0:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be above 0.")
     run_options, args = _configuration(options.processes, rest)
-    prompt = options.prompt_tokens or run_options.max_prompt_tokens or 1024
-    rows = options.rows if options.rows is not None else _count_rows(run_options)
+    data = _read_data(run_options, only_local=options.rows is not None)
+    rows = options.rows if options.rows is not None or data is None else len(data.indices)
+    prompt = options.prompt_tokens or _longest_prompt(run_options, args, data)
     steps = count_steps(args, rows, prompt)
     _print_steps(steps, args, rows, prompt)
     policy = _policy_on_meta(run_options, args)
@@ -101,12 +108,54 @@ def _configuration(processes: int, arguments: Sequence[str]) -> tuple["RunOption
     return options, args
 
 
-def _count_rows(options: "RunOptions") -> int | None:
-    from rlfr_vlm.data.load import read_rows
+def _read_data(options: "RunOptions", only_local: bool) -> "Rows | None":
+    """Read the training set; None if no data is set, or with `only_local` none that is on this machine."""
+    from rlfr_vlm.data.load import DIGITS, read_rows
 
-    if not options.dataset_name:
+    name = options.dataset_name
+    if not name or (only_local and name != DIGITS and not Path(name).expanduser().exists()):
         return None
-    return len(read_rows(options, (), 0).indices)
+    return read_rows(options, (), 0)
+
+
+def _longest_prompt(options: "RunOptions", args: "RLFRConfig", data: "Rows | None") -> int:
+    """Measure the longest prompt in a sample of the data, or assume it; print which, and why."""
+    limit = options.max_prompt_tokens
+    try:
+        lengths = _measure(options, args, data)
+    except UserError as error:
+        assumed, origin = (limit, "max_prompt_tokens") if limit else (PROMPT_TOKENS, "a guess")
+        reason = str(error).rstrip(".")
+        print(f"prompts       {assumed} tokens assumed ({origin}): {reason}. --prompt-tokens sets another number")
+        return assumed
+    longest = min(lengths.longest, limit or lengths.longest)
+    which = "all rows" if lengths.measured == lengths.rows else f"{lengths.measured:,} of {lengths.rows:,} rows"
+    cut = f", above max_prompt_tokens {limit}" if longest < lengths.longest else ""
+    print(f"prompts       longest {lengths.longest} tokens, mean {lengths.mean:.0f}, measured in {which}{cut}")
+    return longest
+
+
+def _measure(options: "RunOptions", args: "RLFRConfig", data: "Rows | None") -> "PromptLengths":
+    """Measure prompts with the policy's processor, which is not fetched from the hub.
+
+    Raises:
+        UserError: data or processor are missing, or cannot be read.
+    """
+    from rlfr_vlm.data.encode import is_text_only
+    from rlfr_vlm.policy import load_processor
+    from rlfr_vlm.prompt_lengths import measure_prompts
+
+    if data is None or not options.model_name_or_path:
+        raise UserError(f"no {'data' if data is None else 'policy'} to measure with")
+    processing_class = load_processor(
+        options.model_name_or_path,
+        options,
+        revision=options.model_revision,
+        trust_remote_code=args.trust_remote_code,
+        local_files_only=True,
+    )
+    data.for_text_policy = is_text_only(processing_class)
+    return measure_prompts(data, processing_class)
 
 
 def _policy_on_meta(options: "RunOptions", args: "RLFRConfig") -> "PreTrainedModel | None":

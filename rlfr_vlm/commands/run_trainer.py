@@ -2,7 +2,8 @@
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -45,7 +46,7 @@ def run_trainer(
     Returns:
         The exit code.
     """
-    from rlfr_vlm.config_file import parse_config, resolved, take_option
+    from rlfr_vlm.config_file import names_given, parse_config, resolved, take_option
     from rlfr_vlm.library_output import silence_libraries
     from rlfr_vlm.trainer.records.callbacks import OnTrainBegin, StopOnInterrupt, use_own_progress
 
@@ -53,7 +54,8 @@ def run_trainer(
     resume, rest = take_option(arguments, "--resume")
     if resume is not None and take_option(rest, "--config")[0] is None:
         rest = [*settings_of(resume, take_option(rest, "--output_dir")[0]), *rest]
-    options, args = parse_config(classes, rest)
+    given = names_given(rest)
+    options, args = parse_config(classes, [*rest, *cpu_arguments(given)])
     if args.output_dir in (None, UNSET_OUTPUT_DIR):
         raise UserError("output_dir is not set. Name the folder of the run, e.g. --output_dir outputs/my-run.")
     settings = resolved(options, args)  # before the trainer fills in defaults, so that a resumed run compares equal
@@ -73,7 +75,7 @@ def run_trainer(
         return 0
     if trainer.accelerator.is_main_process:
         # when training begins, and so after a checkpoint was loaded: one that cannot be loaded changes no record
-        write = functools.partial(_write_records, options, args, settings, trainer.train_dataset, changes)
+        write = functools.partial(_write_records, options, args, settings, trainer.train_dataset, changes, given)
         trainer.add_callback(OnTrainBegin(functools.partial(write, resumed=checkpoint is not None)))
     trainer.train(resume_from_checkpoint=checkpoint)
     if interrupt.interrupted:
@@ -102,6 +104,28 @@ def settings_of(resume: str, output_dir: str | None) -> list[str]:
     return ["--config", str(path)]
 
 
+def cpu_arguments(given: Collection[str]) -> list[str]:
+    """Return the arguments that choose the CPU, and say so, where there is no GPU; empty if the user chose a device.
+
+    Without a GPU transformers refuses `bf16: true`, which the recipes set, and asks for `use_cpu`. DeepSpeed chooses
+    its device itself, and would not be started with `use_cpu`.
+
+    Args:
+        given: names of the settings that the user set.
+    """
+    import torch
+
+    from rlfr_vlm.checkpoint import is_first_process
+
+    uses_deepspeed = "deepspeed" in given or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    if "use_cpu" in given or uses_deepspeed or torch.accelerator.is_available():
+        return []
+    if is_first_process():
+        print("no GPU found: running on the CPU (use_cpu: true)")
+    # TRL's default of bf16 is true, also on a CPU, where it is slow.
+    return ["--use_cpu", "true", *([] if "bf16" in given else ["--bf16", "false"])]
+
+
 def _checked_checkpoint(
     resume: str | None, options: RunOptions, args: "TrainingArguments", *, trains: bool
 ) -> tuple[str | None, list[str]]:
@@ -120,7 +144,7 @@ def _checked_checkpoint(
 
     if resume is None and trains:
         refuse_other_run(Path(args.output_dir))
-    checkpoint = find_checkpoint(resume, args.output_dir)
+    checkpoint = find_checkpoint(resume, args.output_dir, trains=trains)
     if checkpoint is None:
         return None, []
     changes = differences(checkpoint, options, args)
@@ -157,6 +181,7 @@ def _write_records(
     settings: "Settings",
     dataset: "Dataset",
     changes: list[str],
+    given: set[str],
     *,
     resumed: bool,
 ) -> None:
@@ -179,6 +204,7 @@ def _write_records(
         resumed=resumed,
         changes=changes,
         policy=options.model_name_or_path,
+        given=sorted(given & settings.keys()),
     )
 
 
@@ -213,8 +239,11 @@ def refuse_other_run(output_dir: Path) -> None:
         )
 
 
-def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
+def find_checkpoint(resume: str | None, output_dir: str, *, trains: bool = True) -> str | None:
     """Resolve --resume to a checkpoint path: none, the newest complete one (`auto`), or the given one.
+
+    Args:
+        trains: whether training goes on from it, for what is printed.
 
     Raises:
         UserError: the checkpoint is damaged, or checkpoints exist and none is complete.
@@ -229,7 +258,8 @@ def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
         checkpoint = newest_complete(Path(output_dir))
         if checkpoint is None and checkpoints(Path(output_dir)):
             raise UserError(f"No checkpoint in {output_dir} is complete. Name another --output_dir to start anew.")
-        report(f"resuming from {checkpoint}" if checkpoint else f"no checkpoint in {output_dir}: starting anew")
+        found = f"{'resuming from' if trains else 'newest checkpoint:'} {checkpoint}"
+        report(found if checkpoint else f"no checkpoint in {output_dir}{': starting anew' if trains else ''}")
     else:
         checkpoint = Path(resume)
         check_complete(checkpoint)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 
+# The settings that have a twin for the held-out rows, in a message; not where they are part of a path.
+SETTING_OF_ROWS = re.compile(r"(?<![\w/.-])dataset_(?:name|split)(?![\w/-])")
 SUMMARY = "train a policy: rlvr, rlfr (flow rewards), entropy, rlpr, or several joined"
 
 
@@ -70,7 +73,7 @@ def _evaluate(trainer: "RLFRTrainer", checkpoint: str | None) -> None:
 
     from rlfr_vlm.files import write_json
     from rlfr_vlm.trainer.held_out import describe_evaluation
-    from rlfr_vlm.trainer.records.callbacks import MetricsFile
+    from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine
 
     if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
         raise UserError(
@@ -78,12 +81,18 @@ def _evaluate(trainer: "RLFRTrainer", checkpoint: str | None) -> None:
             "configuration ddp (scripts/configs/accelerate/ddp.yaml), or on one process."
         )
     trainer.remove_callback(MetricsFile)  # the folder may hold a run, whose metrics must not change
+    trainer.remove_callback(ProgressLine)  # it prints the accuracy with the step of a run
+    policy = trainer.model.config.name_or_path
     if checkpoint is not None:
         trainer.load_weights(checkpoint)
+    if trainer.accelerator.is_main_process:
+        untrained = f"{policy}, as it is without training; --resume CHECKPOINT or --resume auto measures a checkpoint"
+        print(f"measured policy: {checkpoint or untrained}")
     metrics = trainer.evaluate()
     if trainer.accelerator.is_main_process:
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        write_json(Path(trainer.args.output_dir) / "evaluation.json", {"checkpoint": checkpoint} | finite)
+        measured = {"policy": policy, "checkpoint": checkpoint}
+        write_json(Path(trainer.args.output_dir) / "evaluation.json", measured | finite)
         print(describe_evaluation(metrics))
 
 
@@ -158,7 +167,7 @@ def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class
     """Return a fixed subset of the held-out rows, built like the training rows.
 
     Raises:
-        UserError: the held-out rows are the training rows.
+        UserError: the held-out rows are the training rows, or cannot be read.
     """
     import random
 
@@ -170,11 +179,17 @@ def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class
             f"The held-out rows are the training rows ({name}, split {split}). Name others with eval_dataset_name or "
             "eval_dataset_split."
         )
+    if split != "train" and Path(name).expanduser().is_file():
+        raise UserError(
+            f"The held-out rows {name} are one file, which has no split {split!r}. Set eval_dataset_split: train."
+        )
     eval_options = dataclasses.replace(
         options, dataset_name=name, dataset_split=split, dataset_limit=None, long_prompts="drop"
     )
-    dataset = training_dataset(
-        read_rows(eval_options, ("prompt", "answer"), args.seed), eval_options, processing_class
-    )
+    try:
+        rows = read_rows(eval_options, ("prompt", "answer"), args.seed)
+    except UserError as error:  # it names the settings of the training rows
+        raise UserError(SETTING_OF_ROWS.sub(r"eval_\g<0>", str(error))) from None
+    dataset = training_dataset(rows, eval_options, processing_class)
     numbers = random.Random(0).sample(range(len(dataset)), min(options.eval_rows, len(dataset)))
     return dataset.select(sorted(numbers))

@@ -5,70 +5,14 @@ Seeds of one experiment are combined into a line (mean) with a band (range).
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 from rlfr_vlm.files import JsonObject
+from rlfr_vlm.report.charts import CHARTS, Chart, chart_of_quantity, quantity_of
 from rlfr_vlm.report.read_run import Run, names_of
 
-
-@dataclass(frozen=True)
-class Chart:
-    """One chart.
-
-    Attributes:
-        metrics: (name, label) pairs.
-        prefix, suffix: if set, all metrics whose names begin and end with them, instead of `metrics`.
-        first_only: draw only the first experiment, because the chart has many lines.
-        per_rollout: the metric differs between updates with and without a rollout; average it over the updates from
-            one rollout to the next.
-    """
-
-    id: str
-    title: str
-    unit: str
-    metrics: tuple[tuple[str, str], ...] = ()
-    prefix: str = ""
-    suffix: str = ""
-    note: str = ""
-    first_only: bool = False
-    per_rollout: bool = False
-
-
 COLOURS = 6  # colours of the page; further lines differ in their dashes
-CHARTS = (
-    Chart("accuracy", "Outcome", "share right", (("outcome/accuracy", "right among decided"),
-                                                 ("outcome/undecided", "undecided"))),
-    Chart("rewards", "Reward parts", "mean reward", prefix="rewards/", suffix="/mean"),
-    Chart("held-out", "Held-out accuracy", "share right",
-          (("eval_greedy", "greedy"), ("eval_sampled", "sampled"))),
-    Chart("length", "Response length", "tokens", (("completions/mean_length", "mean"),
-                                                  ("completions/max_length", "longest"))),
-    Chart("truncated", "Truncated and repetitive responses", "share",
-          (("completions/clipped_ratio", "truncated"), ("completions/repetitive", "repetitive"))),
-    Chart("entropy", "Entropy", "nats per token", (("entropy", "entropy"),)),
-    Chart("deviation", "Deviation from the flow", "mean over tokens",
-          (("flow/deviation_correct", "right responses"), ("flow/deviation_wrong", "wrong responses"))),
-    Chart("auc", "AUC of deviation", "AUC, wrong above right",
-          (("flow/auc_within_group_mean", "same prompt, mean over tokens"),
-           ("flow/auc_within_group_max", "same prompt, largest token"),
-           ("flow/auc_wrong_above_correct_mean", "all prompts, mean over tokens"),
-           ("flow/auc_wrong_above_correct_max", "all prompts, largest token")),
-          note="0.5 is chance. Training can use what separates responses to the same prompt; all prompts together "
-          "include how hard prompts are."),
-    Chart("flow-loss", "Loss of the flow update", "loss", (("flow/loss", "loss"),)),
-    Chart("flow-share", "Tokens with a flow reward", "share of tokens",
-          (("flow/share_rewarded", "rewarded"), ("flow/share_penalised", "penalised"))),
-    Chart("gap", "Log-prob gap between rollout engine and trainer", "nats per token",
-          (("rollout/logp_gap_mean", "mean"), ("rollout/logp_gap_max", "largest"))),
-    Chart("effective", "Effective sample size of the rollouts", "share",
-          (("rollout/effective_share", "after importance weighting"),)),
-    Chart("flat", "Groups without a learning signal", "share", (("frac_reward_zero_std", "all rewards equal"),)),
-    Chart("gradient", "Gradient norm", "norm", (("grad_norm", "policy"),)),
-    Chart("speed", "Time", "seconds per update", (("step_time", "whole update"),), per_rollout=True),
-    Chart("time", "Time per part", "seconds per update", prefix="seconds/", first_only=True, per_rollout=True),
-    Chart("memory", "Peak memory", "GB", prefix="memory/", suffix="_gb", first_only=True),
-)  # fmt: skip
 
 
 class Experiment(NamedTuple):
@@ -156,50 +100,79 @@ def charts_of(runs: list[Run]) -> list[JsonObject]:
 
     With one experiment, colours distinguish metrics. With several, colours distinguish experiments and dashes metrics.
     """
-    charts = []
-    experiments = group_by_experiment(runs)
+    experiments, charts = dict(enumerate(group_by_experiment(runs))), []
     for chart in CHARTS:
-        drawn = experiments[:1] if chart.first_only else experiments
-        steps, lines = _lines(chart, drawn)
-        if lines:
-            scope = [f"Of {drawn[0].name}."] if len(drawn) < len(experiments) else []
-            note = " ".join([chart.note, *scope, *_band_note(lines)]).strip()
-            charts.append(
-                {
-                    "id": chart.id,
-                    "title": chart.title,
-                    "unit": chart.unit,
-                    "note": note,
-                    "steps": steps,
-                    "lines": lines,
-                }
-            )
+        for part in _parts(chart, experiments):
+            # of all runs, so that a metric has the same colour in the charts of all experiments
+            steps, lines = _lines(part, labelled_metrics(part.chart, runs))
+            if lines:
+                drawn = part.chart
+                note = " ".join([drawn.note, *_band_note(lines)]).strip()
+                head = {"id": drawn.id, "title": drawn.title, "unit": drawn.unit, "note": note}
+                charts.append({**head, "steps": steps, "lines": lines})
     return charts
 
 
-def _lines(chart: Chart, experiments: Sequence[Experiment]) -> tuple[list[int], list[JsonObject]]:
-    """Steps of a chart, and its lines with their values at those steps."""
-    metrics = labelled_metrics(chart, [run for experiment in experiments for run in experiment.runs])
+class Part(NamedTuple):
+    """A chart and what is drawn in it.
+
+    Attributes:
+        experiments: by their number on the page.
+        by_experiment: colours distinguish experiments; otherwise metrics.
+    """
+
+    chart: Chart
+    experiments: Mapping[int, Experiment]
+    by_experiment: bool
+
+
+def _parts(chart: Chart, experiments: Mapping[int, Experiment]) -> list[Part]:
+    """Split a chart by experiment, or by the quantity that it shows of them."""
+    several = len(experiments) > 1
+    if chart.per_experiment and several:
+        return [
+            Part(_of_experiment(chart, number, experiment.name), {number: experiment}, False)
+            for number, experiment in experiments.items()
+        ]
+    by_quantity: dict[str, dict[int, Experiment]] = {}
+    for number, experiment in experiments.items():
+        by_quantity.setdefault(quantity_of(chart, experiment.runs[0]), {})[number] = experiment
+    return [Part(chart_of_quantity(chart, quantity), part, several) for quantity, part in by_quantity.items()]
+
+
+def _of_experiment(chart: Chart, number: int, name: str) -> Chart:
+    """The chart of one experiment; the first keeps the id."""
+    return replace(
+        chart,
+        id=chart.id if number == 0 else f"{chart.id}-{number + 1}",
+        title=f"{chart.title}, {name}",
+        note=f"Of {name}. {chart.note}".strip(),
+    )
+
+
+def _lines(part: Part, metrics: Sequence[tuple[str, str]]) -> tuple[list[int], list[JsonObject]]:
+    """Steps of a chart, and its lines with their values at those steps; `metrics` are (metric, label) pairs."""
+    chart, experiments = part.chart, part.experiments
     values = {
-        (index, metric): [
+        (number, metric): [
             metric_by_step(run, metric, updates_of_a_rollout(run) if chart.per_rollout else 1)
             for run in experiment.runs
         ]
-        for index, experiment in enumerate(experiments)
+        for number, experiment in experiments.items()
         for metric, _ in metrics
     }
     steps = sorted({step for by_run in values.values() for by_step in by_run for step in by_step})
-    lines, several = [], len(experiments) > 1
-    for index, experiment in enumerate(experiments):
+    lines = []
+    for number, experiment in experiments.items():
         for metric_index, (metric, label) in enumerate(metrics):
-            if not any(values[index, metric]):
+            if not any(values[number, metric]):
                 continue
-            if several:
+            if part.by_experiment:
                 text = f"{experiment.name}: {label}" if len(metrics) > 1 else experiment.name
-                style = {"colour": index, "dash": metric_index + index // COLOURS}
+                style = {"colour": number, "dash": metric_index + number // COLOURS}
             else:
                 text, style = label, {"colour": metric_index, "dash": metric_index // COLOURS}
-            lines.append({"label": text, **style, **combine_seeds(values[index, metric], steps)})
+            lines.append({"label": text, **style, **combine_seeds(values[number, metric], steps)})
     return steps, lines
 
 

@@ -6,17 +6,8 @@ from dataclasses import dataclass, field
 
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.report.curves import metric_by_step
-from rlfr_vlm.report.read_run import SEEDS_AND_PLACES, Run
-
-# Settings that are shown as facts or derived from other settings.
-SHOWN_ELSEWHERE = SEEDS_AND_PLACES | {
-    "method",
-    "model_name_or_path",
-    "dataset_name",
-    "dataset_split",
-    "generation_batch_size",
-    "logging_strategy",
-}
+from rlfr_vlm.report.read_run import Run, short_reward_name
+from rlfr_vlm.trainer.records.alerts import unjudged_checks
 
 
 @dataclass
@@ -24,29 +15,51 @@ class Verdict:
     """Result of the alerts of all runs.
 
     Attributes:
-        kind: `fine`, `trouble`, or `unknown` if alerts were not enabled.
+        kind: `fine`, `trouble`, or `unknown` if alerts were not enabled or checks could not judge.
         findings: one sentence per alert or unreadable log.
+        unjudged: one sentence per reason why checks could not judge.
     """
 
     kind: str
     title: str
     findings: list[str] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
 
 
 def verdict_of(runs: Sequence[Run], names: Sequence[str]) -> Verdict:
-    """Verdict over all runs. A run without alerts counts as fine only if alerts were enabled in it."""
+    """Verdict over all runs. A run without alerts counts as fine only if alerts were enabled and all checks judged."""
     findings = []
     for run, name in zip(runs, names, strict=True):
         start = f"{name}, step" if len(runs) > 1 else "Step"
         findings += [f"{start} {alert.step}: {alert.message}" for alert in run.alerts]
         if run.cut_lines:
             findings.append(f"{name}: {run.cut_lines} lines of its logs could not be read, as after a kill.")
+    unjudged = _unjudged_sentences(runs, names)
     if any(run.alerts for run in runs):
-        return Verdict("trouble", "Alerts were raised during training.", findings)
+        return Verdict("trouble", "Alerts were raised during training.", findings, unjudged)
     unchecked = [name for run, name in zip(runs, names, strict=True) if not run.watched or not run.config]
     if unchecked:
-        return Verdict("unknown", f"Alerts were not enabled for {', '.join(unchecked)}.", findings)
+        return Verdict("unknown", f"Alerts were not enabled for {', '.join(unchecked)}.", findings, unjudged)
+    if unjudged:
+        return Verdict("unknown", "No alert was raised, but some checks could not judge.", findings, unjudged)
     return Verdict("fine", "The alert checks found no problem.", findings)
+
+
+def _unjudged_sentences(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """One sentence for all watched runs whose checks lack the same steps."""
+    runs_of: dict[str, list[str]] = {}
+    for run, name in zip(runs, names, strict=True):
+        by_steps: dict[tuple[int, int], list[str]] = {}
+        for check in unjudged_checks(run.metrics) if run.watched else ():
+            by_steps.setdefault((check.steps, check.needed), []).append(check.name)
+        parts = [f"{', '.join(checks)} ({steps} of {needed})" for (steps, needed), checks in by_steps.items()]
+        if parts:
+            runs_of.setdefault("; ".join(parts), []).append(name)
+    start = "not judged yet, for want of logged steps with their metrics"
+    return [
+        f"{', '.join(members)}: {start}: {text}." if len(runs) > 1 else f"{start.capitalize()}: {text}."
+        for text, members in runs_of.items()
+    ]
 
 
 def facts_of(run: Run) -> list[tuple[str, str]]:
@@ -62,8 +75,8 @@ def facts_of(run: Run) -> list[tuple[str, str]]:
             ", ".join(part for part in (str(data.get("name") or ""), str(data.get("split") or ""), rows) if part),
         ),
         ("updates", _updates(run)),
-        ("outcome", _first_and_last(run, "outcome/accuracy")),
-        ("held out", _first_and_last(run, "eval_greedy")),
+        _outcome(run),
+        ("held out", _first_and_last(run, "eval_greedy", "right")),
         ("duration", _duration(run)),
         ("hardware", _hardware(_mapping(record.get("hardware")), record.get("processes"))),
         ("seed", config.get("seed", record.get("seed"))),
@@ -85,7 +98,14 @@ def _updates(run: Run) -> str:
     return f"{max(steps)} of {planned}" if isinstance(planned, int) and planned > 0 else str(max(steps))
 
 
-def _first_and_last(run: Run, metric: str) -> str | None:
+def _outcome(run: Run) -> tuple[str, str | None]:
+    """Fact about the outcome: the share of right responses, or the mean of a reward that grades nothing."""
+    if run.outcome == "accuracy":
+        return "outcome", _first_and_last(run, "outcome/accuracy", "right")
+    return short_reward_name(run.outcome), _first_and_last(run, "outcome/mean", "on average")
+
+
+def _first_and_last(run: Run, metric: str, what: str) -> str | None:
     """Mean of a metric over the first and over the last tenth of its logged steps."""
     values = list(metric_by_step(run, metric).values())
     if not values:
@@ -93,7 +113,7 @@ def _first_and_last(run: Run, metric: str) -> str | None:
     part = math.ceil(len(values) / 10)
     first, last = sum(values[:part]) / part, sum(values[-part:]) / part
     where = "step" if part == 1 else f"{part} steps"
-    return f"{first:.3f} right in the first {where}, {last:.3f} in the last"
+    return f"{first:.3f} {what} in the first {where}, {last:.3f} in the last"
 
 
 def _duration(run: Run) -> str | None:
@@ -144,18 +164,3 @@ def _commit(git: object) -> str | None:
     if not values:
         return None
     return f"{values.get('commit')}{', with changes' if values.get('changed') else ''}"
-
-
-def settings_of(run: Run, defaults: JsonObject) -> list[tuple[str, str, str]]:
-    """(name, value, default) of each setting that differs from its default."""
-    missing = object()
-    result = []
-    for name, value in sorted(run.config.items()):
-        default = defaults.get(name, missing)
-        if name not in SHOWN_ELSEWHERE and default is not missing and value != default:
-            result.append((name, _text(value), _text(default)))
-    return result
-
-
-def _text(value: object) -> str:
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

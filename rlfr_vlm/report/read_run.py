@@ -79,6 +79,20 @@ class Run:
         return str(self.config.get("method") or "run")
 
     @property
+    def outcome(self) -> str:
+        """Name of the outcome, the first reward: the one that is set, or the one of the method."""
+        rewards = self.config.get("rewards")
+        if isinstance(rewards, list) and rewards:
+            return str(rewards[0])
+        return "reference_probability" if "rlpr" in self.method.split("+") else "accuracy"
+
+    @property
+    def given(self) -> set[str] | None:
+        """Names of the settings that the configuration file or the command line set; None if they are not recorded."""
+        names = self.record.get("given_settings")
+        return set(map(str, names)) if isinstance(names, list) else None
+
+    @property
     def experiment(self) -> str:
         """Key that is equal for runs that differ only in `SEEDS_AND_PLACES`."""
         return json.dumps({k: v for k, v in sorted(self.config.items()) if k not in SEEDS_AND_PLACES}, default=str)
@@ -193,6 +207,15 @@ def _read_yaml(path: Path) -> JsonObject:
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def short_reward_name(name: str) -> str:
+    """Name of a reward without the file or module of a user's own.
+
+    >>> short_reward_name("rewards/mine.py:even"), short_reward_name("accuracy")
+    ('even', 'accuracy')
+    """
+    return name.rpartition(":")[2]
 
 
 def names_of(runs: list[Run]) -> list[str]:

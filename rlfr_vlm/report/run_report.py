@@ -9,12 +9,13 @@ from rlfr_vlm import __version__
 from rlfr_vlm.files import JsonObject, write_bytes, write_text
 from rlfr_vlm.page.figures import encoded, for_both_schemes
 from rlfr_vlm.page.html import render
-from rlfr_vlm.report.curves import charts_of
+from rlfr_vlm.report.curves import charts_of, group_by_experiment
 from rlfr_vlm.report.figures import quantile_figure, save_curves
 from rlfr_vlm.report.group_choice import choose_groups, total_responses
-from rlfr_vlm.report.header import Verdict, facts_of, settings_of, verdict_of
+from rlfr_vlm.report.header import Verdict, facts_of, verdict_of
 from rlfr_vlm.report.read_run import Run, names_of
 from rlfr_vlm.report.rollouts import RolloutPage, describe_runs
+from rlfr_vlm.report.settings import differing_settings, settings_of
 from rlfr_vlm.report.token_text import TokenDecoder, load_tokenizer
 
 SCRIPTS = ("uPlot.iife.min.js", "page.js", "charts.js", "rollouts.js")
@@ -39,7 +40,8 @@ class PageOptions:
 def write_training_report(runs: list[Run], out: Path, options: PageOptions) -> Path:
     """Write page, Markdown and figures of one or several runs into `out`; return the path of the page."""
     page, figures = _write_page(runs, out, options)
-    write_text(out / "report.md", _markdown(verdict_of(runs, names_of(runs)), _summaries(runs, options), figures))
+    verdict, differing = verdict_of(runs, names_of(runs)), _differing(runs, options)
+    write_text(out / "report.md", _markdown(verdict, _summaries(runs, options), differing, figures))
     return page
 
 
@@ -62,6 +64,7 @@ def _write_page(runs: list[Run], out: Path, options: PageOptions) -> tuple[Path,
         sections=_sections(rollouts, rows),
         verdict=verdict_of(runs, names),
         runs=_summaries(runs, options),
+        differing=_differing(runs, options),
         what="Rollouts",
         shown=describe_shown(runs, rollouts),
         has_rollouts=bool(rollouts.groups),
@@ -80,6 +83,13 @@ def _summaries(runs: list[Run], options: PageOptions) -> list[JsonObject]:
         {"name": name, "facts": facts_of(run), "settings": settings_of(run, options.defaults)}
         for name, run in zip(names_of(runs), runs, strict=True)
     ]
+
+
+def _differing(runs: list[Run], options: PageOptions) -> JsonObject:
+    """Names of the experiments, and (setting, value in each of them) of the settings in which they differ."""
+    experiments = group_by_experiment(runs)
+    rows = differing_settings([experiment.runs[0] for experiment in experiments], options.defaults)
+    return {"names": [experiment.name for experiment in experiments], "rows": rows}
 
 
 def rollout_page(runs: list[Run], responses: int, tokenizer: str | None) -> RolloutPage:
@@ -157,10 +167,14 @@ def _sections(page: RolloutPage, rows: Sequence[JsonObject]) -> list[tuple[str, 
     return sections + ([("classes", "Deviation by class")] if rows else [])
 
 
-def _markdown(verdict: Verdict, runs: Sequence[JsonObject], figures: Sequence[str]) -> str:
+def _markdown(verdict: Verdict, runs: Sequence[JsonObject], differing: JsonObject, figures: Sequence[str]) -> str:
     """Summary of the page as Markdown."""
     lines = [f"# {_cell(page_title([run['name'] for run in runs]))}", "", f"**{_cell(verdict.title)}**", ""]
-    lines += [f"- {_cell(finding)}" for finding in verdict.findings]
+    lines += [f"- {_cell(finding)}" for finding in (*verdict.findings, *verdict.unjudged)]
+    if differing["rows"]:
+        table = [("setting that differs", differing["names"]), *differing["rows"]]
+        rows = [f"| {name} | {' | '.join(map(_cell, values))} |" for name, values in table]
+        lines += ["", rows[0], f"|---|{'---|' * len(differing['names'])}", *rows[1:]]
     for run in runs:
         lines += ["", f"## {_cell(run['name'])}", "", "| | |", "|---|---|"]
         lines += [f"| {name} | {_cell(value)} |" for name, value in run["facts"]]

@@ -86,11 +86,13 @@ def evaluate_held_out(
 
 def describe_evaluation(metrics: Mapping[str, float], prefix: str = "eval") -> str:
     """Held-out accuracy in one line; undecided answers are counted apart."""
-    parts = []
+    parts, any_undecided = [], False
     for mode in MODES:
         value, low, high, undecided = (metrics[f"{prefix}_{mode}{end}"] for end in ("", "_low", "_high", "_undecided"))
         text = "nothing decided" if math.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
         parts.append(f"{mode} {text}" + (f", {undecided:.1%} undecided" if undecided else ""))
+        any_undecided |= undecided > 0
+    parts += [] if any_undecided else ["none undecided"]
     return f"held-out accuracy (n = {metrics[f'{prefix}_rows']:.0f}): {'; '.join(parts)}"
 
 

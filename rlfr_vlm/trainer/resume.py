@@ -1,18 +1,21 @@
-"""Save and restore state that TRL's checkpoints lack: all weights, flow field, groups, order of prompts, the log."""
+"""Save and restore what TRL's checkpoints lack: all weights, flow field, groups, order of prompts, log, model card."""
 
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from accelerate.utils import is_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
 from rlfr_vlm.checkpoint import CompleteCheckpoints
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import write_json
+from rlfr_vlm.models.towers import unwrap
 from rlfr_vlm.trainer.finite import FiniteUpdates
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
+from rlfr_vlm.trainer.records.card import write_card
 from rlfr_vlm.trainer.records.rollout_log import RolloutLog
 from rlfr_vlm.trainer.signals.flow import OnlineFlow
 from rlfr_vlm.trainer.trl_seams import GRPOSeams
@@ -47,6 +50,26 @@ class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
         if self.accelerator.is_main_process:
             state = self.selector.state_dict() | {"undecided": self.undecided_guard.state_dict()}
             write_json(folder / GROUPS_FILE, state)
+
+    def create_model_card(self, *args: object, **kwargs: object) -> None:
+        """Write our model card to the run folder. TRL's names no base model that was loaded from a folder."""
+        self._write_card(str(self.args.output_dir))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the policy with our model card; PEFT writes one with an adapter, without training settings."""
+        super().save_model(output_dir, _internal_call)
+        self._write_card(output_dir or str(self.args.output_dir))
+
+    def _write_card(self, folder: str) -> None:
+        if self.accelerator.is_main_process:
+            write_card(
+                Path(folder),
+                self.args,
+                unwrap(self.model).config,
+                steps=self.state.global_step,
+                takes_images=self.takes_images,
+                is_adapter=is_peft_model(self.model),
+            )
 
     def _get_train_sampler(self, dataset: "Dataset | None" = None) -> "RepeatSampler":
         self._sampler = super()._get_train_sampler(dataset)

@@ -87,8 +87,24 @@ def test_overlap(data, tmp_path, capsys):
     data.write_text("\n".join(json.dumps({"prompt": f"sum {i}? <script>"}) for i in range(30)))
     (tmp_path / "bench.jsonl").write_text('{"problem": "sum 7? script", "answer": "1"}\n{"problem": "other"}')
     out = tmp_path / "overlap.json"
-    assert main(["check-overlap", str(data), "--against", str(tmp_path / "bench.jsonl"), "--out", str(out)]) == 0
+    arguments = ["check-overlap", str(data), "--against", str(tmp_path / "bench.jsonl")]
+    assert main([*arguments, "--out", str(out)]) == 1  # a gate can use it
     assert "bench.jsonl: 1 of 2 rows overlap with 1 training rows (0 by image, 1 by text)" in capsys.readouterr().out
     (result,) = json.loads(out.read_text()).values()
     assert result["pairs"] == [{"train": 7, "benchmark": 0, "kind": "text", "value": 1.0}]
     assert main(["check-overlap", str(data)]) == 2
+    assert main([*arguments, "--fail-above", "0.5"]) == 0  # half of the benchmark's rows is not above a half
+    capsys.readouterr()
+    assert main([*arguments, "--fail-above", "0.49"]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"more rows of {tmp_path / 'bench.jsonl'} overlap than --fail-above 0.49 allows: exit code 1"
+    assert main([*arguments, "--fail-above", "2"]) == 2
+    (tmp_path / "bench.jsonl").write_text('{"problem": "other"}')
+    assert main(arguments) == 0
+
+
+def test_overlap_of_sets_that_cannot_be_read_is_not_none(data, tmp_path, capsys):
+    """Finding no overlap would pass a gate, although nothing was compared."""
+    (tmp_path / "bench.jsonl").write_text('{"problem": "<image> other", "images": ["gone.png"]}\n' * 2)
+    assert main(["check-overlap", str(data), "--against", str(tmp_path / "bench.jsonl")]) == 2
+    assert "No row of" in (message := capsys.readouterr().err) and "bench.jsonl can be opened" in message

@@ -6,13 +6,103 @@ import pytest
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.report.curves import charts_of, group_by_experiment
-from rlfr_vlm.report.header import facts_of, settings_of, verdict_of
+from rlfr_vlm.report.header import facts_of, verdict_of
 from rlfr_vlm.report.read_run import read_run
+from rlfr_vlm.report.settings import settings_of
 from tests.report.fake_run import group, response, write_run
 
 
 def chart(charts, name):
     return next(chart for chart in charts if chart["id"] == name)
+
+
+def log_healthy(folder, steps):
+    """Write `metrics.jsonl` with all metrics that the checks of a run with flow rewards read."""
+    values = {
+        "outcome/accuracy": 0.5, "outcome/mean": 0.5, "outcome/undecided": 0.0, "rewards/format/mean": 1.0,
+        "completions/repetitive": 0.0, "completions/clipped_ratio": 0.1, "entropy": 0.5, "frac_reward_zero_std": 0.3,
+        "flow/auc_wrong_above_correct_mean": 0.6,
+    }  # fmt: skip
+    lines = [json.dumps({"step": step, **values}) + "\n" for step in range(1, steps + 1)]
+    (folder / "metrics.jsonl").write_text("".join(lines))
+
+
+def test_a_run_that_is_too_short_for_the_checks_is_not_called_fine(tmp_path):
+    run = read_run(write_run(tmp_path / "run", [], [0.5]))
+    log_healthy(run.folder, 4)
+    verdict = verdict_of([read_run(run.folder)], ["run"])
+    assert (verdict.kind, verdict.findings) == ("unknown", [])
+    assert verdict.title == "No alert was raised, but some checks could not judge."
+    assert verdict.unjudged == [
+        "Not judged yet, for want of logged steps with their metrics: format, entropy (4 of 20); "
+        "repetition, truncation, flat, flow, undecided (4 of 10)."
+    ]
+    log_healthy(run.folder, 19)
+    (sentence,) = verdict_of([read_run(run.folder)], ["run"]).unjudged
+    assert sentence.endswith("metrics: format, entropy (19 of 20).")
+    (run.folder / "alerts.jsonl").write_text('{"step": 9, "alert": "flat", "message": "all equal"}\n')
+    verdict = verdict_of([read_run(run.folder)], ["run"])
+    assert (verdict.kind, verdict.findings, verdict.unjudged) == ("trouble", ["Step 9: all equal"], [sentence])
+
+
+def test_runs_that_lack_the_same_steps_share_a_sentence(tmp_path):
+    runs = []
+    for name, steps in (("a", 19), ("b", 19), ("c", 20), ("d", 15)):
+        folder = write_run(tmp_path / name, [], [0.5])
+        log_healthy(folder, steps)
+        runs.append(read_run(folder))
+    start = "not judged yet, for want of logged steps with their metrics: format, entropy"
+    assert verdict_of(runs, list("abcd")).unjudged == [f"a, b: {start} (19 of 20).", f"d: {start} (15 of 20)."]
+
+
+def test_an_outcome_that_is_no_accuracy_has_its_own_chart_and_fact(tmp_path):
+    """RLPR's outcome is a probability: its mean is no share of right responses."""
+    for name, method in (("a", "rlvr"), ("b", "rlpr"), ("c", "rlvr")):
+        folder = write_run(tmp_path / name, [], [0.5], method=method, beta=0.1 if name == "c" else 0.0)
+        line = {"step": 1, "outcome/accuracy": 0.5, "outcome/mean": 0.25, "eval_greedy": 0.125}
+        (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    runs = [read_run(tmp_path / name) for name in "abc"]
+    charts = charts_of(runs)
+    accuracy, probability = chart(charts, "accuracy"), chart(charts, "outcome-reference-probability")
+    assert (accuracy["title"], probability["title"]) == ("Training accuracy", "Outcome: reference_probability")
+    drawn = [(line["label"], line["values"], line["colour"]) for line in accuracy["lines"]]
+    assert drawn == [("a", [0.5], 0), ("c", [0.5], 2)]
+    drawn = [(line["label"], line["values"], line["colour"]) for line in probability["lines"]]
+    assert drawn == [("b: mean of decided", [0.25], 1), ("b: share above flow_accept_threshold", [0.5], 1)]
+    assert len(chart(charts, "held-out")["lines"]) == 3  # answers are graded there, whatever the outcome
+    assert dict(facts_of(runs[0]))["outcome"] == "0.500 right in the first step, 0.500 in the last"
+    facts = dict(facts_of(runs[1]))
+    assert facts["reference_probability"] == "0.250 on average in the first step, 0.250 in the last"
+    assert "outcome" not in facts
+
+
+def test_a_users_own_outcome_is_no_accuracy_either(tmp_path):
+    folder = write_run(tmp_path / "a", [], [0.5], rewards=["rewards/mine.py:even", "accuracy"])
+    (folder / "metrics.jsonl").write_text('{"step": 1, "outcome/mean": 0.25, "eval_greedy": 0.125}\n')
+    charts = charts_of([read_run(folder)])
+    assert [(drawn["id"], drawn["title"]) for drawn in charts] == [
+        ("outcome-rewards-mine-py-even", "Outcome: even"),
+        ("held-out-rewards-mine-py-even", "Held-out share with even above flow_accept_threshold"),
+    ]
+
+
+def test_time_and_memory_are_drawn_of_each_experiment(tmp_path):
+    """A part has the same colour everywhere, also where a run lacks one before it."""
+    for name, parts in (("a", {"flow_update": 1.0, "rollout": 2.0}), ("b", {"rollout": 3.0})):
+        folder = write_run(tmp_path / name, [], [0.5], learning_rate=1.0 if name == "a" else 2.0)
+        line = {"step": 1, **{f"seconds/{part}": value for part, value in parts.items()}, "memory/host_gb": 4.0}
+        (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    charts = charts_of([read_run(tmp_path / name) for name in "ab"])
+    drawn = {
+        each["title"]: [(line["label"], line["values"], line["colour"]) for line in each["lines"]] for each in charts
+    }
+    assert drawn == {
+        "Time per part, a": [("flow_update", [1.0], 0), ("rollout", [2.0], 1)],
+        "Time per part, b": [("rollout", [3.0], 1)],
+        "Peak memory, a": [("host", [4.0], 0)],
+        "Peak memory, b": [("host", [4.0], 0)],
+    }
+    assert len({each["id"] for each in charts}) == 4
 
 
 def test_a_killed_run_is_read_as_far_as_it_is(tmp_path):
@@ -134,6 +224,7 @@ def test_head_of_a_page(tmp_path):
         ("max_steps", "4", "-1"),
     ]
     (folder / "alerts.jsonl").unlink()
+    log_healthy(folder, 20)
     assert verdict_of([read_run(folder)], ["run"]).kind == "fine"
     unwatched = read_run(write_run(tmp_path / "other", [], [0.5], watch=False))
     assert verdict_of([unwatched], ["other"]).title == "Alerts were not enabled for other."

@@ -5,8 +5,8 @@ An alert is raised when its problem appears, and again only after the problem ha
 """
 
 import json
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,7 +103,11 @@ class MetricHistory:
 
     def names(self, prefix: str) -> list[str]:
         """Names of the mean-reward metrics that start with `prefix`."""
-        return [name for name in self._last if name.startswith(prefix) and name.endswith("/mean")]
+        return _mean_rewards(self._last, prefix)
+
+
+def _mean_rewards(names: Iterable[str], prefix: str) -> list[str]:
+    return [name for name in names if name.startswith(prefix) and name.endswith("/mean")]
 
 
 @dataclass
@@ -144,12 +148,25 @@ class LimitCheck:
     Attributes:
         test: whether a mean is a problem.
         message: text of the alert, a format string with `mean`.
+        windows: number of full windows that it needs.
     """
 
     name: str
     metric: str
     test: Callable[[float], bool]
     message: str
+    windows: int = 1
+
+    def count_steps(self, logged: Mapping[str, int]) -> int | None:
+        """Number of steps that it can judge by; None if the run logs no metric of this group.
+
+        Args:
+            logged: number of logged steps of each metric.
+        """
+        group, separator, _ = self.metric.partition("/")
+        if separator and not any(name.startswith(f"{group}/") for name in logged):
+            return None
+        return logged.get(self.metric, 0)
 
     def find_problem(self, history: MetricHistory) -> str | None:
         mean = history.last(self.metric)
@@ -158,10 +175,17 @@ class LimitCheck:
 
 @dataclass(frozen=True)
 class HistoryCheck:
-    """Compares windows of one or more metrics; `find_problem` returns the text of the alert or None."""
+    """Compares windows of one or more metrics; attributes and `count_steps` are as those of `LimitCheck`.
+
+    Attributes:
+        find_problem: returns the text of the alert or None.
+        count_steps: counts the steps that it can judge by.
+    """
 
     name: str
     find_problem: Callable[[MetricHistory], str | None]
+    count_steps: Callable[[Mapping[str, int]], int | None]
+    windows: int = 2
 
 
 def _format_without_accuracy(history: MetricHistory) -> str | None:
@@ -189,9 +213,14 @@ def _entropy_collapse(history: MetricHistory) -> str | None:
     )
 
 
+def _format_steps(logged: Mapping[str, int]) -> int | None:
+    rewards = _mean_rewards(logged, "rewards/format")
+    return min(max(logged[name] for name in rewards), logged.get("outcome/mean", 0)) if rewards else None
+
+
 # Order in which alerts of the same step are reported.
 CHECKS: tuple[LimitCheck | HistoryCheck, ...] = (
-    HistoryCheck("format", _format_without_accuracy),
+    HistoryCheck("format", _format_without_accuracy, _format_steps),
     LimitCheck(
         "repetition",
         "completions/repetitive",
@@ -205,7 +234,7 @@ CHECKS: tuple[LimitCheck | HistoryCheck, ...] = (
         "{mean:.0%} of the responses reach max_completion_length and are cut off. Raise it, or add the reward "
         "`length`.",
     ),
-    HistoryCheck("entropy", _entropy_collapse),
+    HistoryCheck("entropy", _entropy_collapse, lambda logged: logged.get("entropy", 0)),
     LimitCheck(
         "gap",
         "rollout/effective_share",
@@ -248,3 +277,34 @@ CHECKS: tuple[LimitCheck | HistoryCheck, ...] = (
         "{mean:.0%} of the answers cannot be graded and teach nothing. `rlfr check-data` lists unreadable answers.",
     ),
 )
+
+
+@dataclass(frozen=True)
+class Unjudged:
+    """A check that could not judge at any step of a run.
+
+    Attributes:
+        steps: logged steps that have its metrics.
+        needed: number of such steps that it needs.
+    """
+
+    name: str
+    steps: int
+    needed: int
+
+
+def unjudged_checks(lines: Iterable[Mapping[str, object]]) -> list[Unjudged]:
+    """Return the checks that the logged steps were too few for, without those whose group of metrics a run lacks.
+
+    Args:
+        lines: metrics of each logged step.
+    """
+    logged = Counter(
+        name for line in lines for name, value in line.items() if isinstance(value, int | float) and value == value
+    )
+    unjudged = []
+    for check in CHECKS:
+        steps, needed = check.count_steps(logged), check.windows * WINDOW
+        if steps is not None and steps < needed:
+            unjudged.append(Unjudged(check.name, steps, needed))
+    return unjudged

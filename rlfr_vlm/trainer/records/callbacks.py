@@ -25,6 +25,7 @@ from transformers import (
 
 from rlfr_vlm.files import write_text
 from rlfr_vlm.models.vision import mark_ban_as_whole
+from rlfr_vlm.trainer.held_out import describe_evaluation
 from rlfr_vlm.trainer.records.alerts import ALERTS_FILE, Alert, AlertMonitor, truncate_alerts
 
 METRICS_FILE = "metrics.jsonl"
@@ -173,7 +174,7 @@ class AlertsFile(TrainerCallback):
 
 
 class ProgressLine(TrainerCallback):
-    """A progress bar with the remaining time and the most important metrics."""
+    """A progress bar with the remaining time and the most important metrics, and a line for each evaluation."""
 
     LABELS: ClassVar[dict[str, str]] = {"outcome/mean": "outcome", "loss": "loss", "eval_loss": "held-out loss"}
 
@@ -206,6 +207,18 @@ class ProgressLine(TrainerCallback):
         }
         if values:
             self.bar.set_postfix(values)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
+        """Print the held-out accuracy above the bar; fitting a field measures none."""
+        if state.is_world_process_zero and metrics and "eval_greedy" in metrics:
+            tqdm.write(f"step {state.global_step}: {describe_evaluation(metrics)}")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object

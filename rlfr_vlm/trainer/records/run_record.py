@@ -33,6 +33,7 @@ def write_run_record(
     resumed: bool = False,
     policy: str | None = None,
     changes: Sequence[str] = (),
+    given: Sequence[str] | None = None,
 ) -> None:
     """Write `run.json`.
 
@@ -44,6 +45,7 @@ def write_run_record(
         resumed: keep the earlier starts of the run in `earlier`.
         policy: where the policy was loaded from.
         changes: settings that differ from those of the checkpoint that the run goes on from.
+        given: names of the settings that the configuration file or the command line sets, if known.
     """
     path = folder / RUN_FILE
     write_json(
@@ -63,6 +65,7 @@ def write_run_record(
             "hardware": hardware(),
             "policy": policy,
             **({"changed_settings": list(changes)} if changes else {}),
+            **({} if given is None else {"given_settings": list(given)}),
             "data": data,
         },
     )

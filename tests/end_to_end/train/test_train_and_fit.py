@@ -259,13 +259,19 @@ def test_eval_only_measures_and_trains_nothing(policy_folder, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = train_arguments(policy_folder, str(run), "--method", "rlvr", "--eval_rows", "10", "--eval-only")
     assert main(arguments) == 0
-    assert "held-out accuracy (n = 10): greedy 0.000 [0.000, 0.278]; sampled" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "held-out accuracy (n = 10): greedy 0.000 [0.000, 0.278]; sampled" in output
+    assert output.count(f"measured policy: {policy_folder}, as it is without training; --resume") == 1
+    assert output.count("held-out accuracy") == 1
     written = json.loads((run / "evaluation.json").read_text())
     assert written["eval_rows"] == 10 and written["checkpoint"] is None
+    assert written["policy"] == policy_folder
     assert not (run / "model.safetensors").exists() and not (run / "metrics.jsonl").exists()
 
 
-def test_eval_only_measures_the_checkpoint_that_is_named(policy_folder, make_policy, processor, tmp_path, monkeypatch):
+def test_eval_only_measures_the_checkpoint_that_is_named(
+    policy_folder, make_policy, processor, tmp_path, monkeypatch, capsys
+):
     """Any one, of a run with any number of processes, and beside later ones."""
     import torch
 
@@ -283,6 +289,7 @@ def test_eval_only_measures_the_checkpoint_that_is_named(policy_folder, make_pol
     weights = dict(measured[0].named_parameters())
     assert all(torch.equal(weight, weights[name]) for name, weight in saved.named_parameters())
     assert json.loads((run / "evaluation.json").read_text())["checkpoint"] == str(run / "checkpoint-2")
+    assert f"measured policy: {run / 'checkpoint-2'}\n" in capsys.readouterr().out
 
 
 def test_a_resumed_run_logs_no_step_twice(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from rlfr_vlm.report.header import verdict_of
 from rlfr_vlm.report.read_run import read_run
-from rlfr_vlm.trainer.records.alerts import CHECKS, Alert, AlertMonitor, read_alerts
+from rlfr_vlm.trainer.records.alerts import CHECKS, Alert, AlertMonitor, Unjudged, read_alerts, unjudged_checks
 from rlfr_vlm.trainer.records.callbacks import AlertsFile
 from tests.report.fake_run import write_run
 
@@ -78,6 +78,39 @@ def test_a_check_needs_a_full_window():
 
 def test_metrics_that_are_missing_or_not_a_number_raise_no_alert():
     assert alerts_of([{"loss": 1.0, "flow/auc_within_group_mean": float("nan")}] * 20) == []
+
+
+def test_checks_that_lack_logged_steps_could_not_judge():
+    """A window is 10 logged steps; `format` and `entropy` compare two. RLPR's metrics are not in this run at all."""
+    names = [check.name for check in CHECKS if check.name not in ("no answer", "reference")]
+    two = {"format": 20, "entropy": 20}
+    assert unjudged_checks([HEALTHY] * 9) == [Unjudged(name, 9, two.get(name, 10)) for name in names]
+    assert unjudged_checks([HEALTHY] * 10) == [Unjudged("format", 10, 20), Unjudged("entropy", 10, 20)]
+    assert unjudged_checks([HEALTHY] * 20) == []
+    assert [check.name for check in unjudged_checks([])] == ["entropy", "flat"]  # of the others, no group is logged
+
+
+def test_what_can_raise_an_alert_counts_as_judged():
+    """Each check raises its alert at the step from which on it is not unjudged."""
+    trouble = {"completions/repetitive": 1.0, "completions/clipped_ratio": 1.0, "frac_reward_zero_std": 1.0}
+    monitor, lines = AlertMonitor(), []
+    for step in range(1, 31):
+        lines.append(trouble | {"entropy": 1.0 if step <= 10 else 0.01})
+        unjudged = {check.name for check in unjudged_checks(lines)}
+        raised = {name for name, _ in monitor.observe(lines[-1])}
+        assert not raised & unjudged
+        if step in (9, 10, 19, 20):
+            at_this_step = {10: {"repetition", "truncation", "flat"}, 20: {"entropy"}}.get(step, set())
+            assert raised == at_this_step
+            assert unjudged == {9: {"repetition", "truncation", "flat", "entropy"}, 20: set()}.get(step, {"entropy"})
+
+
+def test_a_check_whose_metric_is_never_a_number_could_not_judge():
+    """The AUC needs right and wrong responses; the run has flow rewards, but never both."""
+    lines = [HEALTHY | {"flow/auc_wrong_above_correct_mean": float("nan"), "flow/share_rewarded": 0.1}] * 40
+    assert unjudged_checks(lines) == [Unjudged("flow", 0, 10)]
+    without_flow = [{name: value for name, value in HEALTHY.items() if not name.startswith("flow/")}] * 40
+    assert unjudged_checks(without_flow) == []
 
 
 def state(step):
