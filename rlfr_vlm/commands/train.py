@@ -129,7 +129,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
         refuse_too_few_rows(args, len(rows.indices))
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
     peft_config = lora_config(policy, options)
-    train_dataset = training_dataset(rows, options, processing_class)
+    train_dataset = training_dataset(rows, options, processing_class, graded=is_graded(options))
     if trains and is_first_process():
         for line in (*notes_of_rows(rows), left_out_line(args, len(train_dataset))):
             print(line, end="\n" if line else "")
@@ -148,6 +148,11 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
         )
     except ValueError as error:  # TRL and transformers refuse settings with ValueError
         raise UserError(str(error)) from None
+
+
+def is_graded(options: ScriptArguments) -> bool:
+    """Return whether a reward of the run reads the answers with the grader."""
+    return "accuracy" in (options.rewards or ())
 
 
 def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class: "ProcessingClass") -> "Dataset":
@@ -170,7 +175,10 @@ def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class
         options, dataset_name=name, dataset_split=split, dataset_limit=None, long_prompts="drop"
     )
     dataset = training_dataset(
-        read_rows(eval_options, ("prompt", "answer"), args.seed), eval_options, processing_class
+        read_rows(eval_options, ("prompt", "answer"), args.seed),
+        eval_options,
+        processing_class,
+        graded=is_graded(options),
     )
     numbers = random.Random(0).sample(range(len(dataset)), min(options.eval_rows, len(dataset)))
     return dataset.select(sorted(numbers))
