@@ -9,6 +9,7 @@ from typing import Any
 
 from rlfr_vlm.data.rows import BadRow, Row, short
 from rlfr_vlm.data.text_checks import check_encoding, check_tokens, is_visible
+from rlfr_vlm.grading import extract
 from rlfr_vlm.grading.letters import LETTERS, option_letter
 
 # How tables and spreadsheets write no value, or a failed formula.
@@ -16,13 +17,15 @@ MISSING_WORDS = frozenset(
     ["nan", "NaN", "-nan", "None", "N/A", "n/a", "#N/A", "null", "NULL", "NaT", "<NA>", "#VALUE!", "#REF!", "#DIV/0!"]
 )
 BOOLEANS = {True: ["yes", "true"], False: ["no", "false"]}  # golds that a boolean stands for
+SOLUTION_MARK = "####"  # GSM8K: the last line of a solution has the answer behind it
+WRAPPED = re.compile(r"\\(?:boxed|fbox)\b|<answer>|\banswer is\b", re.IGNORECASE)
 LETTER_AND_TEXT = re.compile(r"\(?([A-Za-z])\)?[.):]?(?:\s+(.*))?", re.DOTALL)
 
 
 def clean_answer(row: Row) -> object:
     """Return the row's answer in a form that the grader reads.
 
-    The index of an option becomes its letter; a boolean becomes the words for it.
+    The index of an option becomes its letter, a boolean the words for it, a solution its final answer.
 
     Raises:
         BadRow: the answer is missing, not finite, of another type, or no option.
@@ -54,7 +57,28 @@ def _clean_gold(gold: Any, options: Sequence[str]) -> str | int | float | bool:
             raise BadRow("answer", f"the answer is {gold!r}, which marks a missing value")
         if not is_visible(gold):
             raise BadRow("answer", "the answer is blank")
+        gold = final_answer(gold)
     return gold
+
+
+def final_answer(gold: str) -> str:
+    """Return the final answer of a gold that is a whole solution; any other gold as it is.
+
+    Raises:
+        BadRow: the solution has no final answer.
+
+    >>> final_answer("24 + 48 = 72\\n#### 72"), final_answer("The answer is 72."), final_answer("red")
+    ('72', '72', 'red')
+    """
+    if SOLUTION_MARK in gold:
+        answer: str | None = gold.rpartition(SOLUTION_MARK)[2].strip()
+    elif WRAPPED.search(gold):
+        answer = extract(gold).answer
+    else:
+        return gold
+    if not answer:
+        raise BadRow("answer", f"the answer is a solution without a final answer: {gold[-60:]!r}")
+    return answer
 
 
 def _option_gold(gold: str | int | float | bool, options: Sequence[str]) -> str | int | float | bool:

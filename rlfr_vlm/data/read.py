@@ -147,7 +147,12 @@ def _read_table(path: Path, separator: str) -> "Dataset":
     import datasets
 
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        header = next(csv.reader(stream, delimiter=separator))
+        lines = csv.reader(stream, delimiter=separator)
+        header, first = next(lines), next(lines, [])
+    if twice := next((name for name in header if header.count(name) > 1), None):
+        raise UserError(f"{path} has the column {twice!r} twice. Rename or remove one of them.")
+    if len(first) > len(header):  # pandas would take the first cells as names of the rows
+        raise UserError(f"{path} has {len(header)} columns in its head, and {len(first)} in its first row.")
     features = datasets.Features({name: datasets.Value("string") for name in header})
     return _load(
         "csv",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from rlfr_vlm.data.answer_checks import without_spaces
+from rlfr_vlm.data.answer_checks import final_answer, without_spaces
 from rlfr_vlm.data.images import BASE64_LENGTH
 from rlfr_vlm.data.prompts import flatten_text
 from rlfr_vlm.data.rows import IMAGE_KEYS, BadRow, Row, short
@@ -19,9 +19,10 @@ from rlfr_vlm.grading.letters import LETTERS
 PROMPT_ROLES = ("system", "user", "assistant", "tool")
 MEDIA_KEYS = ("image", "images", "video", "videos", "audio", "audios")  # of a message, whose template ignores them
 MEDIA_COLUMNS = ("videos", "audios")  # of a row, which only other tools read
-INDEX, HIDDEN_OPTIONS, NO_FORMAT = "index", "hidden options", "no answer format"
+INDEX, SOLUTION, HIDDEN_OPTIONS, NO_FORMAT = "index", "solution", "hidden options", "no answer format"
 NOTES = {
     INDEX: "{rows} have the index of an option as answer; indices are 0-based, and became letters",
+    SOLUTION: "{rows} have a whole solution as answer; what stands behind ####, in a box or tags is the answer",
     HIDDEN_OPTIONS: "{rows} have options that their prompts do not show; write them into the prompt",
     NO_FORMAT: "prompts ask for no answer format; the grader reads \\boxed{{}}, <answer> tags and phrases such as "
     "`The answer is`, and other responses count as without an answer: ask for one, e.g. by system_prompt",
@@ -106,7 +107,13 @@ def notes_of(row: Row, answer: object) -> list[str]:
     text = "\n".join(message["content"] for message in flatten_text(row["prompt"]))
     by_index = type(answer) is int and bool(row.get("options")) and row["answer"] in LETTERS
     without_format = answer is not None and not ANSWER_FORMATS.search(text)
-    conditions = {INDEX: by_index, HIDDEN_OPTIONS: hides_options(row, text), NO_FORMAT: without_format}
+    by_solution = isinstance(answer, str) and final_answer(answer) != answer
+    conditions = {
+        INDEX: by_index,
+        SOLUTION: by_solution,
+        HIDDEN_OPTIONS: hides_options(row, text),
+        NO_FORMAT: without_format,
+    }
     return [note for note, holds in conditions.items() if holds]
 
 

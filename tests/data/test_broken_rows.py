@@ -10,23 +10,22 @@ import pytest
 from PIL import Image
 
 from rlfr_vlm.commands.check_data import render_report
+from rlfr_vlm.commands.run_trainer import training_dataset
 from rlfr_vlm.data.across_rows import refused_in_training
-from rlfr_vlm.data.check import DataReport, check_row, check_rows
+from rlfr_vlm.data.check import DataReport, check_row, check_rows, notes_of_rows
 from rlfr_vlm.data.load import Rows, read_rows
 from rlfr_vlm.data.mends import MENDS
 from rlfr_vlm.data.read import TEXT_COLUMN, RawDataset
 from rlfr_vlm.data.rows import BadRow
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.options import DataOptions
+from rlfr_vlm.options import DataOptions, RunOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDS = ("prompt", "answer")
 LISTED = {"prompt": "which?\nA. red\nB. blue\nC. green\nD. grey", "options": ["red", "blue", "green", "grey"]}
 TEXT = {"type": "text", "text": "sum?"}
 WITH_IMAGE = {"images": ["a.png"], "answer": "7"}
-NO_CAUSE = re.compile(
-    r"\b\w+Error: |object at 0x|\ban? (?:int|str|dict|float|NoneType)\b|not iterable|sequence elem"
-)
+NO_CAUSE = re.compile(r"\b\w+Error: |object at 0x|\ban? (?:int|str|dict|float|NoneType)\b|not iterable|sequence elem")
 
 
 def asked(*messages):
@@ -57,6 +56,7 @@ BROKEN = {
         ("blank", {"prompt": "q", "answer": "  \n"}, "answer", "blank"),
         ("zero-width", {"prompt": "q", "answer": "\u200b\u2060"}, "answer", "blank"),
         ("blank in a list", {"prompt": "q", "answer": ["7", " "]}, "answer", "blank"),
+        ("solution without its end", {"prompt": "q", "answer": "24 + 48 = 72\n#### "}, "answer", "without a final"),
         ("end of a turn", {"prompt": "q", "answer": "7<|im_end|>"}, "text", "<|im_end|>"),
         ("lone surrogate", '{"prompt": "q", "answer": "\\ud800"}', "text", "surrogate"),
         ("byte that is not UTF-8", {"prompt": "q", "answer": "caf\ufffd"}, "text", "UTF-8"),
@@ -180,6 +180,10 @@ CONVERTED = {
     "false in a list": ({"prompt": "q", "answer": [False, "0"]}, "answer", ["no", "false", "0"]),
     "true beside options": (choice(True, "False", "True"), "answer", "B"),
     "yes beside options": (choice(True, "no", "Yes", "maybe"), "answer", "B"),
+    "solution of GSM8K": ({"prompt": "q", "answer": "24 + 48 = <<24+48=72>>72\n#### 72"}, "answer", "72"),
+    "solution with a box": ({"prompt": "q", "answer": "So $x = 2$ and \\boxed{72}."}, "answer", "72"),
+    "answer in tags": ({"prompt": "q", "answer": "<answer>72</answer>"}, "answer", "72"),
+    "answer in a sentence": ({"prompt": "q", "answer": ["The answer is 72.", 72]}, "answer", ["72", 72]),
     "index": (choice(1), "answer", "B"),
     "letter and text": (choice("B. blue"), "answer", "B"),
     "None is an option": (choice("None", "red", "None"), "answer", "None"),
@@ -295,6 +299,16 @@ def test_training_refuses_what_the_check_drops_but_repeated_rows(media, text_tok
     assert refused_in_training(rows_of(media, *TWO_ANSWERS), text_tokenizer, graded=False) == {}
 
 
+def test_training_replaces_the_rows_that_it_refuses(media, text_tokenizer):
+    options = RunOptions(bad_row_limit=0.5)
+    dataset = training_dataset(
+        rows_of(media, *TWO_ANSWERS[:6], bad_row_limit=0.5), options, text_tokenizer, graded=True
+    )
+    replaced = {number: dataset[number].get("replaced_row") for number in range(6)}
+    assert [number for number, reason in replaced.items() if reason] == [1, 3]
+    assert replaced[1].startswith("row 1: two answers") and replaced[3].startswith("row 3: gold answer")
+
+
 def test_messages_that_the_chat_template_refuses_are_bad_rows(media, text_tokenizer):
     text_tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
@@ -303,6 +317,12 @@ def test_messages_that_the_chat_template_refuses_are_bad_rows(media, text_tokeni
     rows = rows_of(media, asked({"role": "system", "content": "s"}, {"role": "user", "content": "q"}), TWO_ANSWERS[0])
     refused = refused_in_training(rows, text_tokenizer, graded=True)
     assert list(refused) == [0] and "refuses the messages: no system turn" in refused[0].detail
+
+
+def test_whole_solutions_are_noted(media):
+    note = "note: 1 rows have a whole solution as answer"
+    rows = rows_of(media, {"prompt": "q", "answer": "#### 72"}, {"prompt": "r", "answer": "72"})
+    assert next(line[: len(note)] for line in notes_of_rows(rows)) == note
 
 
 # Files
@@ -322,6 +342,16 @@ def test_bytes_that_are_not_utf8_are_named(tmp_path):
     with pytest.raises(BadRow, match="not UTF-8, in 'caf\ufffd sum"):
         rows.load(0)
     assert rows.load(1)["answer"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("prompt,answer\nq,7,x\n", "2 columns in its head, and 3"), ("prompt,answer,answer\nq,7,8\n", "'answer' twice")],
+)
+def test_a_table_whose_head_does_not_fit_is_named(tmp_path, text, words):
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_rows(DataOptions(dataset_name=str(tmp_path / "rows.csv")), NEEDS)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlfr_eval.benchmarks.lockfile import LOCK_FILE
 from rlfr_eval.benchmarks.text import load_benchmark, resolve, shipped, suites, with_overrides
@@ -239,3 +241,38 @@ def test_list_names_everything(run_eval):
     code, out, _ = run_eval("list")
     assert code == 0 and all(name in out for name in [*shipped(), *suites(), *PRESETS])
     assert set(json.loads(run_eval("list", "--json")[1])["benchmarks"]) == set(shipped())
+
+
+SCALARS = st.sampled_from(
+    ["1", "0", "-1", "0.5", "true", '"x"', '""', "nan", "inf", "1979-05-27", '"\\u0000"', "[]", "[1]", "{}",
+     "{ a = 1 }", '["a"]', '"never"', '"qwen-box"']
+)  # fmt: skip
+KEYS = st.sampled_from(
+    ["name", "title", "licence", "n", "prompt", "judge", "answer_type", "tolerance", "no_answer", "free_text",
+     "source", "sampling", "reference", "other", "system_prompt"]
+)  # fmt: skip
+HEADS = st.sampled_from(["[source]", "[sampling]", "[[reference]]", "[other]", "[source"])
+INNER = st.sampled_from(["repo", "split", "temperature", "top_p", "max_tokens", "samples", "model", "value", "x"])
+LINES = st.one_of(
+    st.tuples(KEYS, st.just(" = "), SCALARS).map("".join),
+    st.tuples(HEADS, st.just("\n"), INNER, st.just(" = "), SCALARS).map("".join),
+    st.text(max_size=6),
+)
+WHOLE = 'name = "b"\ntitle = "B"\nlicence = "MIT"\nn = 1\n'
+
+
+@settings(derandomize=True, max_examples=300)
+@given(
+    start=st.sampled_from(["", WHOLE]),
+    lines=st.lists(LINES, max_size=4),
+    end=st.sampled_from(["", '[source]\nrepo = "r"']),
+)
+def test_fuzz_files(tmp_path_factory, start, lines, end):
+    path = tmp_path_factory.getbasetemp() / "fuzz.toml"
+    path.write_bytes("\n".join([start, *lines, end]).encode("utf-8", "replace"))
+    try:
+        benchmark = load_benchmark(path)
+    except UserError:
+        return
+    assert benchmark.name and isinstance(benchmark.n, int) and benchmark.judge in ("never", "undecided")
+    assert 0 <= benchmark.tolerance < 1 and benchmark.sampling.samples >= 1 and benchmark.source.repo == "r"
