@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlfr_vlm.config_file import parse_config, resolved, write_resolved
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.options import RunOptions, ScriptArguments
+from rlfr_vlm.options import DataOptions, RunOptions, ScriptArguments
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,3 +121,32 @@ def test_former_settings_have_the_values_of_their_constants():
         "spread_record_from": RECORD_FROM,
         "spread_filter_from": FILTER_FROM,
     }
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates() | st.binary(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+NAMES = st.sampled_from(
+    ["dataset_name", "dataset_limit", "dataset_columns", "bad_row_limit", "max_prompt_tokens", "flow_coef", "other"]
+)
+KEYS = NAMES | st.integers() | st.none() | st.booleans() | st.text(max_size=5)
+LINES = st.tuples(
+    NAMES | st.text(max_size=5),
+    st.sampled_from([": ", ":", " ", ": [", ": {", ": &a ", ": *a", ": !!python/object:os.system ", ": |\n  "]),
+    st.text(max_size=8) | st.sampled_from(["1", "x", "1e999", "2020-13-45", "0x", "~", "]", "? a", "<<: *a", "'"]),
+).map("".join)
+FILES = st.dictionaries(KEYS, VALUES, max_size=4).map(yaml.dump) | st.lists(LINES, max_size=4).map("\n".join)
+
+
+@settings(derandomize=True, max_examples=250)
+@given(text=FILES)
+def test_fuzz_files(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        (options,) = parse_config((DataOptions,), ["--config", str(path)])
+    except UserError:
+        return
+    assert isinstance(options.dataset_columns, list) and 0 <= options.bad_row_limit <= 1

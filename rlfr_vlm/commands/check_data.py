@@ -93,7 +93,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def render_report(report: "DataReport") -> str:
-    """Render the report as text."""
+    """Render the report as text: a line for each kind of bad row, with an example and what mends it."""
+    from rlfr_vlm.data.mends import mend_of
     from rlfr_vlm.data.row_checks import describe_notes
 
     lines = [
@@ -101,8 +102,8 @@ def render_report(report: "DataReport") -> str:
         f"{report.images} images in kept rows"
     ]
     for reason, count in report.dropped.most_common():
-        lines.append(f"  {count:>8}  {reason}")
-        lines += [f"            {printable(example)}" for example in report.examples[reason]]
+        example = " ".join(printable(report.examples[reason][0]).split())
+        lines.append(f"  {count:>8}  {reason}: {example}. To mend: {mend_of(reason)}.")
     lines += describe_notes(report.notes)
     if report.tokens:
         lines.append(f"prompt tokens (longest {report.longest}):")

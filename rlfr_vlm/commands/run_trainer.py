@@ -208,13 +208,31 @@ def _write_records(
     )
 
 
-def training_dataset(rows: "Rows", options: RunOptions, processing_class: "ProcessingClass") -> "Dataset":
-    """Return the rows as a data set; prompts that are too long are handled as `long_prompts` says."""
-    from rlfr_vlm.data.encode import is_text_only
+def training_dataset(
+    rows: "Rows", options: RunOptions, processing_class: "ProcessingClass", graded: bool = False
+) -> "Dataset":
+    """Return the rows as a data set; prompts that are too long are handled as `long_prompts` says.
+
+    The first process decides for all which golds can be read, so that they replace the same rows.
+
+    Args:
+        graded: whether the grader reads the rows' answers.
+    """
+    from torch import distributed
+
+    from rlfr_vlm.checkpoint import is_first_process
+    from rlfr_vlm.data.across_rows import refused_in_training
+    from rlfr_vlm.data.encode import is_text_only, special_tokens
     from rlfr_vlm.data.lengths import plan_lengths
     from rlfr_vlm.data.load import as_dataset
 
     rows.for_text_policy = is_text_only(processing_class)
+    rows.special_tokens = special_tokens(processing_class)
+    together = distributed.is_available() and distributed.is_initialized()
+    shared = [refused_in_training(rows, processing_class, graded) if is_first_process() or not together else {}]
+    if together:
+        distributed.broadcast_object_list(shared, src=0)
+    rows.refused = shared[0]
     if options.max_prompt_tokens is None:
         return as_dataset(rows)
     plan = plan_lengths(rows, processing_class, options.max_prompt_tokens, options.long_prompts)

@@ -142,7 +142,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     if options.max_prompt_tokens is None:
         context = getattr(policy.config.get_text_config(), "max_position_embeddings", None)
         refuse_prompts_beyond_context(rows, processing_class, context, args.max_completion_length or 0)
-    train_dataset = training_dataset(rows, options, processing_class)
+    train_dataset = training_dataset(rows, options, processing_class, graded=is_graded(options))
     if trains and is_first_process():
         for line in (*notes_of_rows(rows), left_out_line(args, len(train_dataset))):
             print(line, end="\n" if line else "")
@@ -161,6 +161,11 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
         )
     except ValueError as error:  # TRL and transformers refuse settings with ValueError
         raise UserError(str(error)) from None
+
+
+def is_graded(options: ScriptArguments) -> bool:
+    """Return whether a reward of the run reads the answers with the grader."""
+    return "accuracy" in (options.rewards or ())
 
 
 def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class: "ProcessingClass") -> "Dataset":
@@ -190,6 +195,6 @@ def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class
         rows = read_rows(eval_options, ("prompt", "answer"), args.seed)
     except UserError as error:  # it names the settings of the training rows
         raise UserError(SETTING_OF_ROWS.sub(r"eval_\g<0>", str(error))) from None
-    dataset = training_dataset(rows, eval_options, processing_class)
+    dataset = training_dataset(rows, eval_options, processing_class, graded=is_graded(options))
     numbers = random.Random(0).sample(range(len(dataset)), min(options.eval_rows, len(dataset)))
     return dataset.select(sorted(numbers))

@@ -11,13 +11,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlfr_vlm.data.across_rows import RowKey, bad_across_rows, prompt_text
 from rlfr_vlm.data.images import image_source, open_image
 from rlfr_vlm.data.load import Rows, read_rows
-from rlfr_vlm.data.prompts import flatten_text
 from rlfr_vlm.data.row_checks import describe_notes, notes_of
-from rlfr_vlm.data.rows import MALFORMED, BadRow, Row
+from rlfr_vlm.data.rows import MALFORMED, BadRow
 from rlfr_vlm.errors import UserError, nearest
-from rlfr_vlm.grading import gold_list, unreadable_golds
+from rlfr_vlm.grading import gold_list
 from rlfr_vlm.options import LONG_PROMPT_RULES, DataOptions
 
 if TYPE_CHECKING:
@@ -130,11 +130,13 @@ def make_checker(options: DataOptions, needed: tuple[str, ...], model: str) -> R
     """Read the data set, and load the model's processor if a model is given."""
     checker = RowChecker(read_rows(options, needed), options)
     if model:
+        from rlfr_vlm.data.encode import special_tokens
         from rlfr_vlm.data.lengths import TokenCounter
         from rlfr_vlm.policy import load_processor
 
         checker.counter = TokenCounter(load_processor(model, options))
         checker.rows.for_text_policy = checker.counter.grid is None
+        checker.rows.special_tokens = special_tokens(checker.counter.processing_class)
     return checker
 
 
@@ -143,7 +145,7 @@ def check_row(rows: Rows, number: int, counter: "TokenCounter | None", options: 
     try:
         converted = rows.converted(number)
         row = rows.checked(converted)
-        content = [_prompt_text(row), *(row["response"] for _ in range("response" in rows.needed))]
+        content = [prompt_text(row), *(row["response"] for _ in range("response" in rows.needed))]
         digest = hashlib.sha256("\0".join(content).encode())
         sizes = []
         for image in row["images"]:
@@ -171,10 +173,6 @@ def _check_length(
     if options.long_prompts == "downscale" and counter.pixels_that_fit(text, sizes, limit) is not None:
         return "", ""
     return "prompt too long", f"{tokens} tokens, max_prompt_tokens {limit}"
-
-
-def _prompt_text(row: Row) -> str:
-    return "\n".join(message["content"] for message in flatten_text(row["prompt"]))
 
 
 def _image_digest(image: object, rows: Rows) -> bytes:
@@ -212,8 +210,9 @@ def check_rows(
         else:
             usable[row.number] = row
     bar.close()
-    _drop_unreadable(report, usable)
-    _drop_duplicates(report, usable)
+    for number, bad in bad_across_rows({n: RowKey(row.digest, row.golds) for n, row in usable.items()}).items():
+        report.drop(number, bad.reason, bad.detail)
+        del usable[number]
     report.kept = sorted(usable)
     report.images = sum(row.images for row in usable.values())
     report.notes = Counter(note for row in usable.values() for note in row.notes)
@@ -276,26 +275,6 @@ def _check_all(
 def available_cores() -> int:
     """Return the number of cores this process may use, at most 8, because each worker needs about 200 MB."""
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
-def _drop_unreadable(report: DataReport, usable: dict[int, CheckedRow]) -> None:
-    """Drop rows for which the grader can read none of the acceptable golds."""
-    unreadable = unreadable_golds([gold for row in usable.values() for gold in row.golds])
-    for number, row in list(usable.items()):
-        if row.golds and all(gold in unreadable for gold in row.golds):
-            report.drop(number, "gold answer", f"{row.golds[0]!r}: {unreadable[row.golds[0]]}")
-            del usable[number]
-
-
-def _drop_duplicates(report: DataReport, usable: dict[int, CheckedRow]) -> None:
-    """Keep only the first of the rows with the same prompt and images (and response, if one is needed)."""
-    seen: dict[bytes, int] = {}
-    for number, row in sorted(usable.items()):
-        if row.digest in seen:
-            report.drop(number, "duplicate", f"it has the prompt and images of row {seen[row.digest]}")
-            del usable[number]
-        else:
-            seen[row.digest] = number
 
 
 def _count_tokens(report: DataReport, usable: dict[int, CheckedRow]) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlfr_vlm.data.prompts import flatten_text
-from rlfr_vlm.data.rows import Messages, Row
+from rlfr_vlm.data.rows import BadRow, Messages, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -58,6 +58,11 @@ def is_text_only(processing_class: "ProcessingClass") -> bool:
     return tokenizer_of(processing_class) is processing_class
 
 
+def special_tokens(processing_class: "ProcessingClass") -> tuple[str, ...]:
+    """Return the texts that the tokenizer never reads as text."""
+    return tuple(token for token in tokenizer_of(processing_class).all_special_tokens if token)
+
+
 def render_prompt(
     processing_class: "ProcessingClass", messages: Messages, template: TemplateArguments | None = None
 ) -> str:
@@ -73,6 +78,20 @@ def render_prompt(
     return processing_class.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=True, **(template or {})
     )
+
+
+def checked_prompt(processing_class: "ProcessingClass", row: Row) -> str:
+    """Return the prompt string of a row.
+
+    Raises:
+        BadRow: the chat template refuses the prompt, e.g. because two turns are of one role.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return render_prompt(processing_class, row["prompt"])
+    except TemplateError as error:
+        raise BadRow("prompt", f"the policy's chat template refuses the messages: {error}") from None
 
 
 def encode_prompts(

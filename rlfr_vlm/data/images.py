@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlfr_vlm.data.rows import BadRow
+from rlfr_vlm.data.image_errors import why_missing, why_unreadable
+from rlfr_vlm.data.rows import BadRow, short
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,13 +52,16 @@ def resolve(path: str, rules: ImageRules) -> Path:
     Raises:
         BadRow: the path leads outside the media folder, or there is no such file.
     """
-    root = (rules.media_root or Path.cwd()).resolve()
     path = re.sub(r"^file://", "", path, flags=re.IGNORECASE)
-    resolved = (root / path).resolve()
+    try:
+        root = (rules.media_root or Path.cwd()).resolve()
+        resolved = (root / path).resolve()
+    except RuntimeError:  # Python 3.13 does not raise
+        raise BadRow("image missing", f"{path!r} is a link that leads to itself") from None
     if not resolved.is_relative_to(root):
         raise BadRow("image outside", f"{path!r} leads outside {root}; set media_root to the folder of the images")
     if not resolved.is_file():
-        raise BadRow("image missing", f"{path!r} does not exist under {root}")
+        raise BadRow("image missing", f"{path!r} {why_missing(root, path)}")
     return resolved
 
 
@@ -69,16 +73,20 @@ def image_source(value: object, rules: ImageRules) -> bytes | Path:
     """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
+        if value is None or value == "":
+            raise BadRow("image unreadable", "the image's record has neither bytes nor a path")
     if isinstance(value, bytes | bytearray):
         return bytes(value)
     if isinstance(value, Path):
         value = str(value)
     if not isinstance(value, str) or not value:
-        raise BadRow("image unreadable", f"the image is a {type(value).__name__}")
-    if (match := URL.match(value)) and match[1].lower() != "file":
+        raise BadRow("image unreadable", f"the image is {short(value)}; it must be a path, bytes or base64")
+    if (match := URL.match(value.strip())) and match[1].lower() != "file":
         raise BadRow("image is a URL", f"{value[:100]!r}: download the images and name the files")
     if match := DATA_URL.match(value):
         return _decode_base64(value[match.end() :])
+    if value[:5].lower() == "data:":
+        raise BadRow("image unreadable", f"{value[:40]!r} is no data URL of an image in base64")
     if len(value) > BASE64_LENGTH and BASE64.fullmatch(value):
         return _decode_base64(value)
     try:
@@ -108,7 +116,7 @@ def image_size(value: object, rules: ImageRules) -> tuple[int, int]:
         with _open_undecoded(value, rules) as image:
             return _checked_size(image, rules, name_of(value))
     except (OSError, SyntaxError, ValueError, TypeError) as error:
-        raise BadRow("image unreadable", f"{name_of(value)}: {error}") from None
+        raise BadRow("image unreadable", f"{name_of(value)}: {error or type(error).__name__}") from None
 
 
 def open_image(value: object, rules: ImageRules | None = None) -> "Image":
@@ -130,7 +138,7 @@ def open_image(value: object, rules: ImageRules | None = None) -> "Image":
             _checked_size(image, rules, name)
             return to_rgb(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError, TypeError, PILImage.DecompressionBombError) as error:
-        raise BadRow("image unreadable", f"{name}: {error}") from None
+        raise BadRow("image unreadable", f"{name}: {error or type(error).__name__}") from None
 
 
 def _open_undecoded(value: object, rules: ImageRules) -> "Image":
@@ -139,8 +147,10 @@ def _open_undecoded(value: object, rules: ImageRules) -> "Image":
     source = image_source(value, rules)
     try:
         return PILImage.open(source if isinstance(source, Path) else io.BytesIO(source))
+    except PILImage.UnidentifiedImageError:  # its message is the address of a buffer
+        raise BadRow("image unreadable", f"{name_of(value)} {why_unreadable(source)}") from None
     except (OSError, SyntaxError, ValueError, TypeError, PILImage.DecompressionBombError) as error:
-        raise BadRow("image unreadable", f"{name_of(value)}: {error}") from None
+        raise BadRow("image unreadable", f"{name_of(value)}: {error or type(error).__name__}") from None
 
 
 def _checked_size(image: "Image", rules: ImageRules, name: str) -> tuple[int, int]:

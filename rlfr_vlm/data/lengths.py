@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from rlfr_vlm.data.encode import render_prompt, tokenizer_of
+from rlfr_vlm.data.encode import checked_prompt, tokenizer_of
 from rlfr_vlm.data.images import image_size
 from rlfr_vlm.data.load import Rows, shrunk_size
 from rlfr_vlm.data.rows import BadRow, Row
@@ -35,12 +35,16 @@ class TokenCounter:
     def __post_init__(self) -> None:
         self.grid = family_of_processor(self.processing_class).image_grid(self.processing_class)
 
-    def text_tokens(self, rows: Sequence[Row]) -> list[int]:
-        """Return the number of text tokens of each prompt, without image placeholders."""
+    def text_tokens(self, rows: Sequence[Row], texts: Sequence[str]) -> list[int]:
+        """Return the number of text tokens of each prompt, without image placeholders.
+
+        Args:
+            rows: the rows.
+            texts: their prompts, of `checked_prompt`.
+        """
         if not rows:
             return []
-        texts = [render_prompt(self.processing_class, row["prompt"]) for row in rows]
-        ids = tokenizer_of(self.processing_class)(texts, add_special_tokens=False)["input_ids"]
+        ids = tokenizer_of(self.processing_class)(list(texts), add_special_tokens=False)["input_ids"]
         return [len(row_ids) - len(row["images"]) for row_ids, row in zip(ids, rows, strict=True)]
 
     def image_tokens(self, sizes: Sequence[tuple[int, int]]) -> int:
@@ -49,7 +53,7 @@ class TokenCounter:
 
     def prompt_tokens(self, rows: Sequence[Row], sizes: Sequence[Sequence[tuple[int, int]]]) -> list[int]:
         """Return the number of prompt tokens that the processor will produce for each row."""
-        texts = self.text_tokens(rows)
+        texts = self.text_tokens(rows, [checked_prompt(self.processing_class, row) for row in rows])
         return [text + self.image_tokens(row_sizes) for text, row_sizes in zip(texts, sizes, strict=True)]
 
     def pixels_that_fit(self, text: int, sizes: Sequence[tuple[int, int]], limit: int) -> int | None:
@@ -115,11 +119,12 @@ def plan_lengths(
     counter, plan = TokenCounter(processing_class), LengthPlan()
     numbers = range(len(rows.raw.dataset))
     for start in tqdm(range(0, len(numbers), batch_size), desc="prompt lengths", unit="batch", leave=False):
-        batch = [(number, *_row_and_sizes(rows, number)) for number in numbers[start : start + batch_size]]
-        plan.kept += [number for number, row, _ in batch if row is None]
-        good = [(number, row, sizes) for number, row, sizes in batch if row is not None]
-        texts = counter.text_tokens([row for _, row, _ in good])
-        for (number, _, sizes), text in zip(good, texts, strict=True):
+        batch = {number: _sized(rows, counter, number) for number in numbers[start : start + batch_size]}
+        plan.kept += [number for number, sized in batch.items() if sized is None]
+        good = {number: sized for number, sized in batch.items() if sized is not None}
+        texts = [text for _, text, _ in good.values()]
+        tokens = counter.text_tokens([row for row, _, _ in good.values()], texts)
+        for (number, (_, _, sizes)), text in zip(good.items(), tokens, strict=True):
             _plan_row(plan, counter, number, text, sizes, limit, rule)
     plan.kept.sort()
     if not plan.kept:
@@ -146,12 +151,12 @@ def refuse_prompts_beyond_context(
     counter, limit = TokenCounter(processing_class), context - response
     long: dict[int, int] = {}
     for number in tqdm(rows.indices, desc="longest prompts", unit="row", leave=False, delay=2.0):
-        row, sizes = _row_and_sizes(rows, number)
-        if row is None:
+        if (sized := _sized(rows, counter, number)) is None:
             continue
+        row, text, sizes = sized
         images = counter.image_tokens(sizes)
-        size = len(render_prompt(processing_class, row["prompt"]).encode(errors="replace"))
-        if size + images > limit and (tokens := counter.text_tokens([row])[0] + images) > limit:
+        size = len(text.encode(errors="replace"))
+        if size + images > limit and (tokens := counter.text_tokens([row], [text])[0] + images) > limit:
             long[number] = tokens
     if long:
         number = max(long, key=lambda number: long[number])
@@ -190,10 +195,11 @@ def _plan_row(
     plan.pixel_limits[number] = pixels
 
 
-def _row_and_sizes(rows: Rows, number: int) -> tuple[Row | None, list[tuple[int, int]]]:
-    """Return a row and the sizes of its images, read from the image headers; None for a bad row."""
+def _sized(rows: Rows, counter: TokenCounter, number: int) -> tuple[Row, str, list[tuple[int, int]]] | None:
+    """Return a row, its prompt string, and the sizes of its images from their headers; None for a bad row."""
     try:
         row = rows.parse(number)
-        return row, [image_size(image, rows.rules) for image in row["images"]]
+        text = checked_prompt(counter.processing_class, row)
+        return row, text, [image_size(image, rows.rules) for image in row["images"]]
     except BadRow:
-        return None, []
+        return None

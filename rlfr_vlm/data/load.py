@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rlfr_vlm.data.answer_checks import check_options, clean_answer
 from rlfr_vlm.data.bad_rows import BadRows
 from rlfr_vlm.data.digits import SPLITS, load_digits_task
 from rlfr_vlm.data.images import ImageRules, open_image
 from rlfr_vlm.data.prompts import build_messages, flatten_text
 from rlfr_vlm.data.read import RawDataset, keep_encoded, read_dataset
-from rlfr_vlm.data.row_checks import check_messages, check_options, check_text, clean_answer
+from rlfr_vlm.data.row_checks import check_columns_of_media, check_images_of_blocks, check_messages
 from rlfr_vlm.data.rows import MALFORMED, BadRow, Converter, Row, check_columns, parse_mapping
+from rlfr_vlm.data.text_checks import check_question, check_response, check_text
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.models import VISION_TOKENS
 from rlfr_vlm.options import DataOptions
@@ -41,6 +43,8 @@ class Rows:
     Attributes:
         indices: numbers of the rows in use.
         for_text_policy: reject rows with images, because the policy is text-only.
+        special_tokens: of the policy's tokenizer; rows whose texts have one are bad.
+        refused: rows that are bad because of other rows or of the grader, by number (see across_rows.py).
         bad_rows: counts of the bad rows read so far.
     """
 
@@ -55,6 +59,8 @@ class Rows:
         self.pixel_limits = pixel_limits or {}
         self.indices: Sequence[int] = range(len(raw.dataset))
         self.for_text_policy = False
+        self.special_tokens: Sequence[str] = ()
+        self.refused: dict[int, BadRow] = {}
         self.bad_rows = BadRows(options.bad_row_limit, len(raw.dataset))
 
     def parse(self, number: int) -> Row:
@@ -63,6 +69,8 @@ class Rows:
         Raises:
             BadRow: the row cannot be used.
         """
+        if (refused := self.refused.get(number)) is not None:
+            raise BadRow(refused.reason, refused.detail)
         return self.checked(self.converted(number))
 
     def converted(self, number: int) -> Row:
@@ -86,8 +94,12 @@ class Rows:
             check_options(row["options"])
         if "answer" in self.needed:
             row["answer"] = clean_answer(row)
+        if "response" in self.needed:
+            check_response(row["response"], self.special_tokens)
+        check_columns_of_media(row)
         if not isinstance(row["prompt"], str):
             check_messages(row["prompt"])
+            check_images_of_blocks(row["prompt"], row["images"])
         if row["images"] and self.for_text_policy:
             raise BadRow("image", "the row has images, but the policy is text-only")
         try:
@@ -96,8 +108,9 @@ class Rows:
             raise BadRow("image places", str(error)) from None
         except MALFORMED as error:
             raise BadRow("prompt", f"{type(error).__name__}: {error}") from None
-        text = "\n".join(message["content"] for message in flatten_text(row["prompt"]))
-        check_text(text, bool(row["images"]), VISION_TOKENS)
+        texts = [message["content"] for message in flatten_text(row["prompt"])]
+        check_text("\n".join(texts), bool(row["images"]), VISION_TOKENS, self.special_tokens)
+        check_question(texts[-1])
         return row
 
     def load(self, number: int, cache: ImageCache | None = None) -> Row:

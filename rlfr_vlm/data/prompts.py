@@ -47,21 +47,27 @@ def _blocks(content: str | Sequence[Block] | None) -> list[Block]:
     """Return a message's content as blocks, with `<image>` markers replaced by image blocks."""
     if content is None:
         return []
-    if not isinstance(content, str):
-        # Image blocks must have no other keys: TRL inserts the images, and skips blocks that already have one. Keys
-        # with None come from Arrow, which gives all blocks the same keys.
-        return [
-            {"type": "image"}
-            if block["type"] == "image"
-            else {key: value for key, value in block.items() if value is not None}
-            for block in content
-        ]
+    if isinstance(content, str):
+        return _split_at_markers(content)
     blocks: list[Block] = []
-    for index, text in enumerate(content.split(IMAGE_MARKER)):
+    for block in content:
+        if block["type"] == "image":
+            # Image blocks must have no other keys: TRL inserts the images, and skips blocks that already have one.
+            blocks.append({"type": "image"})
+        elif IMAGE_MARKER in (block.get("text") or ""):
+            blocks += _split_at_markers(block["text"])
+        else:  # Keys with None come from Arrow, which gives all blocks the same keys.
+            blocks.append({key: value for key, value in block.items() if value is not None})
+    return blocks
+
+
+def _split_at_markers(text: str) -> list[Block]:
+    blocks: list[Block] = []
+    for index, part in enumerate(text.split(IMAGE_MARKER)):
         if index:
             blocks.append({"type": "image"})
-        if text.strip() or (text and not blocks):
-            blocks.append({"type": "text", "text": text})
+        if part.strip() or (part and not blocks):
+            blocks.append({"type": "text", "text": part})
     return blocks
 
 

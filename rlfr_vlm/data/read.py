@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 FILE_FORMATS = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".arrow")
 TEXT_COLUMN = "__json__"
+TWICE = "__twice__"  # key of an object of a JSON list that has another key twice
+URL = re.compile(r"[A-Za-z][\w+.-]*://")
 METADATA = ("dataset_info.json", "dataset_infos.json", "state.json", "config.json")
 SPLIT_NAMES = {"train", "test", "testmini", "validation", "valid", "val", "dev", "eval"}
 LIST_COLUMNS = ("images", "options", "choices", "answer")  # whose CSV cells may contain a JSON list
@@ -37,14 +39,30 @@ class RawDataset:
         """Return the raw columns of a stored row.
 
         Raises:
-            BadRow: the row is a line that is not JSON.
+            BadRow: the row is a line that is not JSON, or an object in it has a key twice.
         """
         if TEXT_COLUMN not in stored:
             return {name: _cell(name, value) for name, value in stored.items()}
         try:
-            return json.loads(stored[TEXT_COLUMN])
+            return json.loads(stored[TEXT_COLUMN], object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
             raise BadRow("json", f"the line is not JSON: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object of JSON. Python's own reader keeps the last of several values of one key."""
+    columns = _marked(pairs)
+    if TWICE in columns:
+        raise BadRow("json", f"the key {columns[TWICE]!r} occurs twice, with two values")
+    return columns
+
+
+def _marked(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object of JSON; a key that occurs twice is named under `TWICE`."""
+    columns = dict(pairs)
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(columns) < len(names) else None
+    return columns if twice is None else {**columns, TWICE: twice}
 
 
 def read_dataset(
@@ -67,6 +85,10 @@ def read_dataset(
             return RawDataset(_read_file(path, split), path.parent)
         if path.is_dir():
             return RawDataset(_read_folder(path, split), path)
+        if URL.match(name):
+            raise UserError(f"The dataset {name} is a URL. Download it, and give the file or folder.")
+        if "\\" in name:
+            raise UserError(f"No dataset at {name}. Write the path with / instead of \\.")
         if path.suffix in FILE_FORMATS or name.startswith((".", "/", "~")):
             raise UserError(f"No dataset at {name}. Give an existing file or folder, a hub id, or `digits`.")
         if revision is None:
@@ -125,7 +147,12 @@ def _read_table(path: Path, separator: str) -> "Dataset":
     import datasets
 
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        header = next(csv.reader(stream, delimiter=separator))
+        lines = csv.reader(stream, delimiter=separator)
+        header, first = next(lines), next(lines, [])
+    if twice := next((name for name in header if header.count(name) > 1), None):
+        raise UserError(f"{path} has the column {twice!r} twice. Rename or remove one of them.")
+    if len(first) > len(header):  # pandas would take the first cells as names of the rows
+        raise UserError(f"{path} has {len(header)} columns in its head, and {len(first)} in its first row.")
     features = datasets.Features({name: datasets.Value("string") for name in header})
     return _load(
         "csv",
@@ -147,7 +174,7 @@ def _read_json(paths: list[Path]) -> "Dataset":
         with path.open(encoding="utf-8-sig", errors="replace") as stream:
             first = stream.readline().strip()
         if first.startswith("["):
-            rows = json.loads(path.read_text(encoding="utf-8-sig"))
+            rows = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_marked)
             parts.append(datasets.Dataset.from_dict({TEXT_COLUMN: [json.dumps(row) for row in rows]}))
         elif first == "{":
             raise UserError(f"{path} is one JSON object over many lines. Write a list of rows, or one row per line.")

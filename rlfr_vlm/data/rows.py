@@ -5,7 +5,7 @@ A row has these columns:
     images       list of paths, bytes, base64 texts, `{"bytes", "path"}` records or PIL images (optional)
     answer       gold answer: text, a number, or a list of acceptable ones
     response     expert response, for fitting the flow field
-    id, source, answer_type (`option`, `text`), options (texts of the options): optional
+    id, source, answer_type (`option`, `text`), options (texts of the options, or letter -> text): optional
 All other columns are kept and passed to reward functions. Training needs prompt and answer; fitting needs prompt and
 response.
 """
@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from string import ascii_uppercase
 from typing import Any, TypeAlias
 
 from rlfr_vlm.errors import UserError, nearest, printable
@@ -44,6 +45,7 @@ CONSUMED = frozenset(
 )
 ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
 JSON_MESSAGES = re.compile(r"\s*\[\s*\{[^{}]*\"(?:role|content)\"")
+IMAGE_KEYS = ("image", "path", "url", "image_path")  # keys of an image block that hold its image
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
 
 
@@ -62,6 +64,20 @@ class BadRow(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"
+
+
+def short(value: object) -> str:
+    """Return what a value is, for messages.
+
+    >>> short(None), short([1]), short({"type": "video"}), short(7)
+    ('null', 'a list', "an object of type 'video'", '7 (int)')
+    """
+    if isinstance(value, Mapping):
+        return f"an object of type {value['type']!r:.60}" if "type" in value else "an object"
+    if isinstance(value, bytes | bytearray):
+        return f"{len(value)} bytes"
+    kind = {list: "a list", tuple: "a list", type(None): "null", bool: str(value).lower()}.get(type(value))
+    return kind or f"{value!r:.60} ({type(value).__name__})"
 
 
 def plain(raw: Row) -> Row:
@@ -88,7 +104,10 @@ def messages_in_text(raw: Row) -> Row:
 def rlpr(raw: Row) -> Row:
     """Convert a row of RLPR in verl's format: prompt messages and reward_model.ground_truth."""
     row = plain(raw)
-    row["answer"] = raw["reward_model"].get("ground_truth")
+    model = raw.get("reward_model")
+    if not isinstance(model, Mapping):
+        raise BadRow("answer", f"the column reward_model is {short(model)}; it must be an object with ground_truth")
+    row["answer"] = model.get("ground_truth")
     extra = raw.get("extra_info")
     if isinstance(extra, dict) and "index" in extra:
         row.setdefault("id", extra["index"])
@@ -99,13 +118,18 @@ def sharegpt(raw: Row) -> Row:
     """Convert a row in LLaMA-Factory's sharegpt format (MMPR, OpenR1-Math). The last turn of gpt is the response."""
     row = {key: value for key, value in plain(raw).items() if key != "prompt"}
     messages = []
-    for turn in raw.get("conversations") or raw.get("messages") or []:
-        role = ROLES.get(str(turn.get("from") or turn.get("role")))
+    turns = raw.get("conversations") or raw.get("messages") or []
+    if not isinstance(turns, list | tuple):
+        raise BadRow("prompt", f"the conversation is {short(turns)}; it must be a list of turns")
+    for turn in turns:
+        if not isinstance(turn, Mapping):
+            raise BadRow("prompt", f"a turn is {short(turn)}; it must have from and value, or role and content")
+        name = turn.get("from") or turn.get("role")
+        role = ROLES.get(str(name))
         if role is None:
-            raise BadRow(
-                "prompt", f"a turn is from {turn.get('from') or turn.get('role')!r}; known: {', '.join(ROLES)}"
-            )
-        messages.append({"role": role, "content": turn.get("value") or turn.get("content") or ""})
+            raise BadRow("prompt", f"a turn is from {name!r:.60}; known: {', '.join(ROLES)}")
+        content = turn.get("content") if turn.get("value") is None else turn["value"]
+        messages.append({"role": role, "content": content})
     if raw.get("system"):
         messages.insert(0, {"role": "system", "content": raw["system"]})
     if messages and messages[-1]["role"] == "assistant":
@@ -171,7 +195,7 @@ class Converter:
             BadRow: a column has an unexpected type or content.
         """
         if not isinstance(raw, dict):
-            raise BadRow("json", f"the row is a {type(raw).__name__}, not an object with columns")
+            raise BadRow("json", f"the row is {short(raw)}, not an object with columns")
         try:
             mapped = {**raw, **{name: raw.get(column) for name, column in self.mapping.items()}}
             row = CONVERTERS[detect(mapped) if self.row_format == "auto" else self.row_format](mapped)
@@ -197,23 +221,43 @@ def parse_mapping(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def images_of(value: object) -> list[object]:
-    """Return the value of an images column as a list."""
+    """Return the value of an images column as a list.
+
+    Raises:
+        BadRow: null beside an image, which would leave the row with fewer images than it says.
+    """
     if value is None or value == "":
         return []
-    return [image for image in value if image is not None] if isinstance(value, list | tuple) else [value]
+    images = list(value) if isinstance(value, list | tuple) else [value]
+    given = [image for image in images if image is not None]
+    if given and len(given) < len(images):
+        raise BadRow("image missing", f"image {images.index(None) + 1} of {len(images)} is null")
+    return given
 
 
 def options_of(value: object) -> list[str]:
-    """Return the texts of the options, in the order of their letters."""
+    """Return the texts of the options, in the order of their letters.
+
+    Raises:
+        BadRow: not a list of texts, nor an object of letter -> text.
+    """
     if isinstance(value, dict):
-        value = [value[key] for key in sorted(value)]
-        if any(isinstance(option, list | dict) for option in value):
-            raise BadRow("options", "the options are an object of lists; give a list of texts, or letter -> text")
+        value = _options_by_letter(value)
     if not isinstance(value, list | tuple):
-        raise BadRow("options", f"the options are a {type(value).__name__}, not a list of texts")
-    if any(option is None for option in value):
-        raise BadRow("options", "an option is null")
+        raise BadRow("options", f"the options are {short(value)}; give a list of texts, or letter -> text")
+    for option in value:
+        if option is None or isinstance(option, list | dict | bytes) or option != option:
+            raise BadRow("options", f"an option is {short(option)}; it must be a text or a number")
     return [str(option) for option in value]
+
+
+def _options_by_letter(options: Mapping[Any, object]) -> list[object]:
+    by_letter = {str(key).strip().upper(): option for key, option in options.items()}
+    letters = list(ascii_uppercase[: len(options)])
+    if sorted(by_letter) != letters:
+        names = ", ".join(map(str, options))
+        raise BadRow("options", f"the options are named {names:.80}; name them A, B, ... in turn, or give a list")
+    return [by_letter[letter] for letter in letters]
 
 
 def check_columns(row: Row, needed: Sequence[str]) -> None:
@@ -225,9 +269,10 @@ def check_columns(row: Row, needed: Sequence[str]) -> None:
     for name in needed:
         value = row.get(name)
         if value is None or (isinstance(value, str | list) and not value):
-            raise BadRow(f"no {name}", f"the row has {', '.join(key for key in row if row[key] not in (None, []))}")
+            filled = ", ".join(key for key in row if row[key] not in (None, []))
+            raise BadRow(f"no {name}", f"the row has {filled or 'no columns that are read'}")
     if "response" in needed and not isinstance(row["response"], str):
-        raise BadRow("response", f"the response is a {type(row['response']).__name__}, not a text")
+        raise BadRow("response", f"the response is {short(row['response'])}, not a text")
 
 
 def _images_of_messages(row: Row) -> Row:
@@ -246,10 +291,14 @@ def _images_of_messages(row: Row) -> Row:
 
 
 def _image_block(block: object) -> object:
-    if not isinstance(block, dict) or block.get("type") != "image_url":
+    """Return an image block of any tool as `{"type": "image", "image": ...}`; other blocks as they are."""
+    if not isinstance(block, dict) or block.get("type") not in ("image", "image_url"):
         return block
-    url = block.get("image_url")
-    return {"type": "image", "image": url.get("url") if isinstance(url, dict) else url}
+    if block["type"] == "image_url":
+        url = block.get("image_url")
+        return {"type": "image", "image": url.get("url") if isinstance(url, dict) else url}
+    name = next((name for name in IMAGE_KEYS if block.get(name) is not None), None)
+    return {**block, "image": block[name]} if name else block
 
 
 def _blocks(message: object) -> list[Block]:

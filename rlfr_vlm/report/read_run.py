@@ -159,7 +159,8 @@ def read_groups(folder: Path) -> tuple[list[LoggedGroup], int]:
 def _add_line(groups: dict[Hashable, LoggedGroup], group: JsonObject, path: Path, offset: int) -> None:
     """Add a logged line; a line with the same prompt and rollout in another rank's log belongs to the same group."""
     row, count = group.get("row_number"), len(group["responses"])
-    key = (group["step"], group.get("rollout"), row)
+    row = row if type(row) is int else None
+    key = (group["step"], str(group.get("rollout")), row)
     present = None if row is None else groups.get(key)
     if present is not None and all(other != path for other, _ in present.places):
         present.places.append((path, offset))
@@ -188,15 +189,15 @@ def _parsed(line: bytes) -> JsonObject | None:
     """Parse a line of a log; None if it is not a JSON object with an integer `step`."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and isinstance(value.get("step"), int) else None
+    return value if isinstance(value, dict) and type(value.get("step")) is int else None
 
 
 def _read_json(path: Path) -> JsonObject:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -204,9 +205,9 @@ def _read_json(path: Path) -> JsonObject:
 def _read_yaml(path: Path) -> JsonObject:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
-    return value if isinstance(value, dict) else {}
+    return {str(name): setting for name, setting in value.items()} if isinstance(value, dict) else {}
 
 
 def short_reward_name(name: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlfr_vlm.data.encode import special_tokens
 from rlfr_vlm.data.load import Rows, as_dataset
 from rlfr_vlm.data.read import RawDataset, keep_encoded
 from rlfr_vlm.models import TEXT, family_of_processor
@@ -55,7 +56,9 @@ def prepare_dataset(dataset: "Dataset | None", processing_class: "ProcessingClas
     if not isinstance(dataset, datasets.Dataset) or is_prepared(dataset):
         return dataset
     rows = Rows(RawDataset(keep_encoded(dataset), None), DataOptions(), ("prompt",))
-    rows.for_text_policy = processing_class is not None and family_of_processor(processing_class) is TEXT
+    if processing_class is not None:
+        rows.for_text_policy = family_of_processor(processing_class) is TEXT
+        rows.special_tokens = special_tokens(processing_class)
     return as_dataset(rows)
 
 

@@ -25,7 +25,7 @@ def broken(tmp_path):
         {"prompt": "one", "images": ["a.png"], "answer": "7"},
         {"prompt": "one", "images": ["b.png"], "answer": ["x+1", "7"]},
         {"prompt": "text", "answer": "B"},
-        {"prompt": "one", "images": ["a.png"], "answer": "8"},  # a duplicate, although its answer differs
+        {"prompt": "one", "images": ["a.png"], "answer": "8"},  # contradicts row 0
         {"prompt": "gone", "images": ["gone.png"], "answer": "7"},
         {"prompt": "bad", "images": ["bad.png"], "answer": "7"},
         {"prompt": "<image><image>two places", "images": ["a.png"], "answer": "7"},
@@ -37,7 +37,7 @@ def broken(tmp_path):
 
 
 REASONS = {
-    "duplicate": 1,
+    "two answers": 1,
     "image missing": 1,
     "image unreadable": 1,
     "image places": 1,

@@ -88,7 +88,7 @@ def test_first_frame_of_an_animation():
         ("/etc/hostname", "image outside", "set media_root"),
         ({"bytes": b"junk", "path": "\x1b[31m"}, "image unreadable", "\\x1b[31m"),
         (Image.new("1", (9000, 9000)), "image too large", "above image_pixel_ceiling"),
-        ({"bytes": None, "path": None}, "image unreadable", "NoneType"),
+        ({"bytes": None, "path": None}, "image unreadable", "neither bytes nor a path"),
         (7, "image unreadable", "int"),
         (Image.new("RGB", (3000, 10)), "image ratio", "3000 x 10"),
         (Image.new("RGB", (1, 10)), "image too small", "1 x 10"),

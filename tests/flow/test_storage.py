@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from rlfr_vlm.errors import UserError
@@ -238,3 +240,30 @@ def test_weights_that_are_not_finite_or_absurd_are_refused(tmp_path, value):
         field.cond_embed.weight[3, 2] = 100.0
     save_field(tmp_path / "flow", field, spec)
     load_field(tmp_path / "flow")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 9) | st.floats(width=16) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+RIGHT = json.loads(json.dumps(small_spec().to_dict()))
+SPECS = st.one_of(
+    st.dictionaries(st.sampled_from([*RIGHT, "other"]), VALUES, max_size=2).map(lambda changes: RIGHT | changes),
+    st.sampled_from(sorted(RIGHT)).map(lambda name: {key: value for key, value in RIGHT.items() if key != name}),
+    VALUES,
+)
+
+
+@settings(derandomize=True, max_examples=150)
+@given(text=SPECS.map(json.dumps).map(str.encode) | st.binary(max_size=12))
+def test_fuzz_specs(tmp_path_factory, text):
+    folder = tmp_path_factory.getbasetemp() / "fuzz"
+    if not folder.exists():
+        save_field(folder, small_field(small_spec()), small_spec())
+    (folder / "flow.json").write_bytes(text)
+    try:
+        _, spec = load_field(folder)
+    except UserError:
+        return
+    assert (spec.hidden_size, spec.depth) == (8, 1) and spec.to_dict() == FlowSpec.from_dict(spec.to_dict()).to_dict()

@@ -3,6 +3,9 @@
 import json
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.report.curves import charts_of, group_by_experiment
@@ -228,3 +231,50 @@ def test_head_of_a_page(tmp_path):
     assert verdict_of([read_run(folder)], ["run"]).kind == "fine"
     unwatched = read_run(write_run(tmp_path / "other", [], [0.5], watch=False))
     assert verdict_of([unwatched], ["other"]).title == "Alerts were not enabled for other."
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+LOGGED = st.fixed_dictionaries(
+    {"step": st.integers(0, 3) | VALUES},
+    optional={"row_number": st.integers(0, 2) | VALUES, "rollout": VALUES, "responses": st.lists(VALUES, max_size=2),
+              "loss": VALUES, "outcome/mean": VALUES},
+)  # fmt: skip
+LINES = st.one_of(
+    LOGGED.map(json.dumps).map(str.encode),
+    VALUES.map(json.dumps).map(str.encode),
+    st.binary(max_size=12),
+    st.sampled_from([b'{"step": 3, "cut o', b"[" * 3000, b'{"step": 1}{"step": 2}', b"\xff", b'{"step": 1e999}']),
+)
+CONFIGS = st.dictionaries(st.sampled_from(["method", "seed", "flow_accept_threshold", "watch", 1, None]), VALUES).map(
+    yaml.safe_dump
+)
+
+
+@settings(derandomize=True, max_examples=250)
+@given(
+    metrics=st.lists(LINES, max_size=4),
+    ranks=st.lists(st.lists(LINES, max_size=3), max_size=2),
+    config=CONFIGS.map(str.encode) | st.binary(max_size=12),
+    record=LINES,
+)
+def test_fuzz_folders(tmp_path_factory, metrics, ranks, config, record):
+    """A line counts as read only if it is an object with a step, and every other one as cut."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / "rollouts").mkdir()
+    (folder / "metrics.jsonl").write_bytes(b"\n".join(metrics))
+    (folder / "config.yaml").write_bytes(config)
+    (folder / "run.json").write_bytes(record)
+    for rank, lines in enumerate(ranks):
+        (folder / "rollouts" / f"rank{rank}.jsonl").write_bytes(b"\n".join(lines))
+    try:
+        run = read_run(folder)
+    except UserError:
+        return
+    assert all(type(line["step"]) is int for line in run.metrics)
+    assert all(type(logged.step) is int and logged.read()["step"] == logged.step for logged in run.groups)
+    assert facts_of(run) and isinstance(charts_of([run]), list) and isinstance(run.experiment, str)
+    assert run.is_right({"accuracy": 0.5}) in (True, False)

@@ -59,9 +59,9 @@ def _find_file(folder: Path) -> Path | None:
 def _parse_line(line: bytes) -> Alert | None:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+    if not isinstance(entry, dict) or type(entry.get("step")) is not int:
         return None
     return Alert(entry["step"], str(entry.get("alert", entry.get("dog", ""))), str(entry.get("message", "")))
 

@@ -5,6 +5,8 @@ import urllib.error
 import urllib.request
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlfr_eval.benchmarks.lockfile import LOCK_FILE
 from rlfr_eval.benchmarks.text import Benchmark, build, load_benchmark, resolve, shipped, suites, with_overrides
@@ -267,3 +269,39 @@ def test_a_hub_that_cannot_be_reached_is_asked_once_for_all_benchmarks(alone, ru
     text_fetch.hub_unreachable.cache_clear()
     assert code == 2 and len(asked) == 1 and asked[0][1] <= 10
     assert err.count("does not answer (no route to host). Where the hub cannot be reached, copy NAME.jsonl") == 6
+
+
+SCALARS = st.sampled_from(
+    ["1", "0", "-1", "0.5", "true", '"x"', '""', "nan", "inf", "1979-05-27", '"\\u0000"', "[]", "[1]", "{}",
+     "{ a = 1 }", '["a"]', '"never"', '"qwen-box"']
+)  # fmt: skip
+KEYS = st.sampled_from(
+    ["name", "title", "licence", "n", "prompt", "judge", "answer_type", "tolerance", "no_answer", "free_text",
+     "source", "sampling", "reference", "other", "system_prompt"]
+)  # fmt: skip
+HEADS = st.sampled_from(["[source]", "[sampling]", "[[reference]]", "[other]", "[source"])
+INNER = st.sampled_from(["repo", "split", "temperature", "top_p", "max_tokens", "samples", "model", "value", "x"])
+LINES = st.one_of(
+    st.tuples(KEYS, st.just(" = "), SCALARS).map("".join),
+    st.tuples(HEADS, st.just("\n"), INNER, st.just(" = "), SCALARS).map("".join),
+    st.text(max_size=6),
+)
+WHOLE = 'name = "b"\ntitle = "B"\nlicence = "MIT"\nn = 1\n'
+
+
+@settings(derandomize=True, max_examples=300)
+@given(
+    start=st.sampled_from(["", WHOLE]),
+    lines=st.lists(LINES, max_size=4),
+    end=st.sampled_from(["", '[source]\nrepo = "r"']),
+)
+def test_fuzz_files(tmp_path_factory, start, lines, end):
+    path = tmp_path_factory.getbasetemp() / "fuzz.toml"
+    path.write_bytes("\n".join([start, *lines, end]).encode("utf-8", "replace"))
+    try:
+        benchmark = load_benchmark(path)
+    except UserError:
+        return
+    assert benchmark.name and isinstance(benchmark.n, int) and benchmark.judge in ("never", "undecided")
+    assert 0 <= benchmark.tolerance < 1 and benchmark.sampling.samples >= 1
+    assert isinstance(benchmark.source.repo, str) and (benchmark.name == "fuzz" or "name" in path.read_text())

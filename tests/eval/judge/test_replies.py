@@ -1,8 +1,15 @@
 """A judge's reply becomes the one thing that was asked for, or nothing."""
 
-import pytest
+import re
+from decimal import Decimal
 
-from rlfr_eval.judge.replies import vlm_reader
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlfr_eval.judge.prompt import code_of
+from rlfr_eval.judge.replies import VLM_READERS, read_verdict, vlm_reader
+from rlfr_vlm.grading import Verdict
 
 ABCD = {"A": "cat", "B": "dog", "C": "cow", "D": "a hen"}
 
@@ -105,3 +112,56 @@ def test_a_reply_that_was_cut_off_says_nothing():
     assert vlm_reader("binary", {})("1", "length").reason == "judge cut off"
     assert vlm_reader("answer", {})("<think>so it is 14", "stop").value is None
     assert vlm_reader("letter", ABCD)("hm", "stop").reason == "judge gave no verdict"
+
+
+PARTS = st.one_of(
+    st.sampled_from(
+        ["A", "B", "b", "I", "Z", " ", "\n", ":", "-", "−", ".", ",", "14", "0", "1", "0.5", "1.5e3", "1,400"]
+    ),
+    st.sampled_from(
+        ["dog", "a hen", "Extracted answer: ", "Judgement: ", "The answer is ", "not ", "none", "or", "and", "**", "²",
+         "<think>", "</think>", "<|im_end|>", "½", "٣", "I cannot help", "<html>", "\ud800", "\u202e"]
+    ),
+    st.text(max_size=4),
+)  # fmt: skip
+REPLIES = st.lists(PARTS, max_size=8).map("".join)
+
+
+@settings(derandomize=True, max_examples=800)
+@given(reply=REPLIES, kind=st.sampled_from(sorted(VLM_READERS)), finish=st.sampled_from(["stop", "length", ""]))
+def test_fuzz_readers(reply, kind, finish):
+    """What is read stands in the reply, and a reply without a value has a reason."""
+    value, reason = vlm_reader(kind, ABCD)(reply, finish)
+    assert (value is None) == bool(reason)
+    if value is None:
+        return
+    assert finish != "length"
+    if kind in ("letter", "option", "letters"):
+        names = {"Z", *ABCD, *"EFGH"} if kind == "letters" else {"Z", "", *ABCD}
+        assert value in names or set(value) <= names
+        for letter in set(value) - {"Z"}:
+            assert letter in reply.upper() or ABCD[letter] in reply.lower()
+    elif kind == "binary":
+        assert value in ("0", "1") and value in reply
+    elif kind == "answer":
+        assert value == "" or value in reply.replace("<|im_end|>", "")
+    elif value:
+        digits = re.findall(r"[\d,]*\.?\d+(?:[eE][-+]?\d+)?", reply)
+        assert abs(Decimal(value)) in [Decimal(number.replace(",", "")) for number in digits]
+
+
+@settings(derandomize=True, max_examples=400)
+@given(
+    parts=st.lists(
+        PARTS | st.sampled_from(["VERDICT ", "{code}", ": CORRECT", ": INCORRECT", "\n", "or\n"]), max_size=8
+    )
+)
+def test_fuzz_verdicts(parts):
+    """A verdict needs the code, and its word on the same line; two different ones decide nothing."""
+    code = code_of("q", ["7"], "8")
+    reply = "".join(parts).replace("{code}", code)
+    decision = read_verdict(reply, "stop", "q", ["7"], "8")
+    assert bool(decision.reason) == (decision.verdict is Verdict.UNDECIDED)
+    if decision.verdict is not Verdict.UNDECIDED:
+        word = "CORRECT" if decision.verdict is Verdict.RIGHT else "INCORRECT"
+        assert re.search(rf"VERDICT\W+{code}\W+{word}\b", reply)

@@ -4,8 +4,12 @@ import asyncio
 import json
 import time
 from email.utils import formatdate
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlfr_eval.model.endpoint import Endpoint, Fault, retry_after
 from rlfr_vlm.errors import UserError
@@ -237,3 +241,56 @@ def test_azure_gets_its_key_header_and_may_call_the_model_otherwise_but_not_twic
     assert asyncio.run(run()).model == "gpt-4o-2024-08-06"
     assert {headers.get("api-key") for headers in server.headers[count:]} == {KEY}
     assert {headers.get("api-key") for headers in server.headers[:count]} == {None}
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["type", "text", "a"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+CONTENTS = st.text(max_size=5) | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": st.text()})) | VALUES
+CHOICES = st.fixed_dictionaries(
+    {},
+    optional={
+        "message": st.fixed_dictionaries({}, optional={"content": CONTENTS, "reasoning": VALUES}) | VALUES,
+        "text": CONTENTS,
+        "finish_reason": st.sampled_from(["stop", "length", "abort", None, 7]),
+    },
+)
+COMPLETIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "choices": st.lists(CHOICES | VALUES, max_size=2) | VALUES,
+        "model": st.just("m") | VALUES,
+        "usage": st.fixed_dictionaries({"prompt_tokens": VALUES, "completion_tokens": st.integers(0, 3) | VALUES})
+        | VALUES,
+    },
+)
+
+
+@settings(derandomize=True, max_examples=500)
+@given(reply=COMPLETIONS | VALUES, chat=st.booleans())
+def test_fuzz_replies(reply, chat):
+    """A reply of the server is an answer with a text of its own, or a fault by name."""
+    from openai.types import Completion
+    from openai.types.chat import ChatCompletion
+
+    client = Endpoint("http://127.0.0.1:9", "m")
+    built = (ChatCompletion if chat else Completion).construct(**reply) if isinstance(reply, dict) else reply
+    create = AsyncMock(return_value=built)
+    client._client = SimpleNamespace(
+        chat=SimpleNamespace(completions=SimpleNamespace(create=create)), completions=SimpleNamespace(create=create)
+    )
+    try:
+        answer = asyncio.run(client._try({"messages": []} if chat else {"prompt": "q"}, 1))
+    except Fault as fault:
+        assert fault.kind in ("not JSON", "empty", "wrong model", "aborted")
+        return
+    assert isinstance(answer.text, str) and answer.model == "m"
+    assert answer.text or answer.reasoning or answer.completion_tokens
+    choice = reply["choices"][0]
+    given_text = (choice["message"] or {}).get("content") if chat else choice.get("text")
+    parts = given_text if isinstance(given_text, list) else [{"text": given_text or ""}]
+    assert answer.text == "".join(part["text"] for part in parts)

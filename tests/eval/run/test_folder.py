@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlfr_eval.run.folder import RunStore, differences
 from rlfr_eval.run.lines import TAIL, Lines
@@ -100,3 +102,64 @@ def test_what_is_no_run_folder_says_so(tmp_path):
 def test_digest_and_differences():
     assert short_hash({"a": 1, "b": 2}) == short_hash({"b": 2, "a": 1}) != short_hash({"a": 1, "b": 3})
     assert differences({"a": {"b": [1]}}, {"a": {"b": [2]}, "c": 0}) == ["a.b: [1] -> [2]", "c: None -> 0"]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+RULES = {"id": "b/1/0", "by": "rules", "answer": "d", "grading": "g", "verdict": "right", "reason": ""}
+JUDGED = {"id": "b/1/0", "by": "judge", "answer": "d", "judge": "j", "verdict": "wrong", "reason": ""}
+
+
+def changed(line):
+    changes = st.dictionaries(st.sampled_from(sorted(line)), VALUES, max_size=2)
+    return changes.map(lambda values: json.dumps({**line, **values}).encode())
+
+
+def garbled(line):
+    """Lines of a kind: whole, with other values, cut short, and lines that are none."""
+    text = json.dumps(line).encode()
+    cut = st.integers(0, len(text)).map(lambda end: text[:end])
+    return st.lists(st.one_of(st.just(text), changed(line), cut, st.binary(max_size=8)), max_size=4).map(b"\n".join)
+
+
+@settings(derandomize=True, max_examples=200)
+@given(
+    samples=garbled(row("b/1/0")),
+    verdicts=garbled(RULES) | garbled(JUDGED),
+    failures=garbled({"id": "x", "kind": "y"}),
+)
+def test_fuzz_lines(tmp_path_factory, samples, verdicts, failures):
+    """Torn and garbled lines are passed over: what is read has the types that the harness counts on."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    with RunStore(folder) as store:
+        store.begin(MODEL, {"b": CONFIG}, ABOUT)
+        config = store.config_of("b")
+    for name, lines in (("samples", samples), ("verdicts", verdicts), ("failures", failures)):
+        (folder / f"{name}.jsonl").write_bytes(lines.replace(b'"config": "x"', f'"config": "{config}"'.encode()))
+    with RunStore(folder, read_only=True) as store:
+        answers, found, failed = list(store.answers()), list(store.all_verdicts()), list(store.failed_requests())
+    assert len({sample.id for sample in answers}) == len(answers)
+    assert all(isinstance(sample.raw, str) and sample.config == config for sample in answers)
+    assert all(verdict.verdict.value in ("right", "wrong", "undecided") for verdict in found)
+    assert len(failed) <= failures.count(b"\n") + 1
+
+
+@settings(derandomize=True, max_examples=150)
+@given(
+    text=st.dictionaries(
+        st.sampled_from(["format", "kind", "model", "benchmarks", "specs", "limits", "judges", "sessions"]),
+        st.just({}) | st.just(1) | VALUES,
+    ).map(json.dumps).map(str.encode)
+    | st.binary(max_size=8)
+)  # fmt: skip
+def test_fuzz_records(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / "run.json").write_bytes(text)
+    try:
+        with RunStore(folder, read_only=True) as store:
+            assert store.run["format"] == 1 and isinstance(store.run["model"], dict) and list(store.answers()) == []
+    except UserError as error:
+        assert "run.json" in str(error)
