@@ -117,7 +117,7 @@ def _read_yaml(path: str) -> Settings:
         raise UserError(f"No configuration file at {path}. Shipped ones are in scripts/configs/.") from None
     except OSError as error:
         raise UserError(f"Cannot read the configuration {path}: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bytes or dates that there are not
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold `key: value` lines.")
@@ -178,7 +178,7 @@ def differences(directory: str | Path, *configs: "DataclassInstance") -> list[st
     path = Path(directory) / RESOLVED_FILE
     if not path.is_file():
         return []
-    written, current = yaml.safe_load(path.read_text(encoding="utf-8")) or {}, resolved(*configs)
+    written, current = _read_yaml(str(path)), resolved(*configs)
     names = sorted(name for name in written.keys() & current.keys() if written[name] != current[name])
     return [f"{name}: {written[name]} -> {current[name]}" for name in names if name not in NOT_COMPARED]
 

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlfr_vlm.config_file import parse_config, resolved, write_resolved
+from rlfr_vlm.config_file import differences, parse_config, resolved, write_resolved
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import DataOptions, RunOptions, ScriptArguments
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
@@ -51,6 +51,8 @@ def test_lists_and_booleans(tmp_path):
         ("flow_coef: null", [], "flow_coef in .* is None, but must be float"),
         ("- a", [], "must hold `key: value` lines"),
         ("a: [", [], "is not valid YAML"),
+        ("a: " + "[" * 500, [], "is not valid YAML"),
+        ("a: 2020-13-45", [], "is not valid YAML"),
         ("num_generations: 1", [], "num_generations is 1"),
         ("num_generations: 3\nper_device_train_batch_size: 4", [], "must be divisible by num_generations"),
     ],
@@ -121,6 +123,13 @@ def test_former_settings_have_the_values_of_their_constants():
         "spread_record_from": RECORD_FROM,
         "spread_filter_from": FILTER_FROM,
     }
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a", "a: \xff"])
+def test_a_damaged_record_of_settings_is_named(tmp_path, text):
+    (tmp_path / "config.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        differences(tmp_path, DataOptions())
 
 
 VALUES = st.recursive(

@@ -149,7 +149,7 @@ def _read_table(path: Path, separator: str) -> "Dataset":
     with path.open(encoding="utf-8-sig", newline="") as stream:
         lines = csv.reader(stream, delimiter=separator)
         header, first = next(lines), next(lines, [])
-    if twice := next((name for name in header if header.count(name) > 1), None):
+    if twice := next((name for name in header if name and header.count(name) > 1), None):
         raise UserError(f"{path} has the column {twice!r} twice. Rename or remove one of them.")
     if len(first) > len(header):  # pandas would take the first cells as names of the rows
         raise UserError(f"{path} has {len(header)} columns in its head, and {len(first)} in its first row.")
