@@ -47,7 +47,7 @@ Script = Callable[[dict[str, Any], int], "Reaction | str"]
 class ScriptedEndpoint:
     """Serves `models` on a port, by default a free one.
 
-    `script(body, n)` is asked for the n-th POST; `requests` keeps the bodies.
+    `script(body, n)` is asked for the n-th POST; `requests` keeps the bodies, `received` all that came, as text.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class ScriptedEndpoint:
         self.requests: list[dict[str, Any]] = []
         self.connections = 0
         self.keys: list[str] = []
+        self.received: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -93,10 +94,12 @@ class ScriptedEndpoint:
         writer.close()
 
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        text = (await reader.readuntil(b"\r\n\r\n")).decode()
+        head = text.split("\r\n")
         headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in head[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         self.keys.append(headers.get("authorization", ""))
+        self.received.append(text + body.decode())
         if head[0].startswith("GET"):
             cards = [{"object": "model", "created": 0, "owned_by": "test", **card} for card in self.models]
             return await self._send(writer, Reaction(raw=json.dumps({"object": "list", "data": cards}).encode()))

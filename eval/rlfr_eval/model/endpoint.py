@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rlfr_eval.json_types import JsonObject
 from rlfr_eval.model.urls import is_local
 from rlfr_eval.schema import token_count
-from rlfr_eval.settings import redact
+from rlfr_eval.settings import redact, without_secrets
 from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -128,9 +128,14 @@ class Endpoint:
             api_key=self.api_key or "EMPTY",
             max_retries=0,
             timeout=self.time_limit,
-            # requests to this machine must bypass any proxy
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_local(self.url)),
+            http_client=openai.DefaultAsyncHttpxClient(
+                trust_env=not is_local(self.url),  # requests to this machine must bypass any proxy
+                follow_redirects=False,  # another server would get the request with the keys in its body
+            ),
         )
+        # openai takes these from OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS, for any server (3.57).
+        self._client.organization = self._client.project = None
+        self._client._custom_headers = {}
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -275,6 +280,10 @@ class Endpoint:
             if any(word in text.lower() for word in CONTEXT_WORDS):
                 return Fault(TOO_LONG, text, retryable=False)
             return Fault("refused", text, retryable=False)
+        if 300 <= status < 400:
+            place = without_secrets(error.response.headers.get("location", "nowhere"))[:200]
+            text = self._message(f"HTTP {status}: the server redirects to {place}; give the address that answers")
+            return Fault("redirect", text, retryable=False)
         if status == 429:
             return Fault("rate limit", text, wait=retry_after(error.response.headers.get("retry-after")))
         return Fault("server error", text, wait=retry_after(error.response.headers.get("retry-after")))
@@ -291,7 +300,7 @@ class Endpoint:
             raise Fault("empty", "the reply has no choices")
         served = reply.model or ""
         if served and served != self.model and not DATED.fullmatch(served.removeprefix(self.model)):
-            raise Fault("wrong model", f"asked {self.model!r}, {served!r} answered")
+            raise Fault("wrong model", f"asked {self.model!r}, {self._message(served)!r} answered")
         choice = reply.choices[0]
         text = text_of(choice.message.content if chat else choice.text)
         if choice.finish_reason in ABORTED:
