@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from rlfr_vlm import __version__
 from rlfr_vlm.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, is_disk_full, nearest, printable
+from rlfr_vlm.redaction import redact_text
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,9 @@ def options_parser(command: str, summary: str, program: str = "rlfr") -> argpars
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
+            message = redact_text(
+                message
+            )  # it repeats what was typed, such as an option for a key that does not exist
             raise UserError(f"{message[:1].upper()}{message[1:]}. See `{program} {command} --help`.")
 
     return Parser(prog=f"{program} {command}", description=summary, allow_abbrev=False)

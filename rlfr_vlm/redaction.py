@@ -162,9 +162,13 @@ def _redact_word(word: str, placeholder: str) -> str:
         value = WORD.match(assignment["value"])  # a quoted command may go on behind the value
         rest = assignment["value"][value.end() :] if value and not word.startswith("-") else ""
         return assignment["start"] + placeholder + redact_text(rest, placeholder)
-    if assignment and not ASSIGNMENT.fullmatch(assignment["value"]):
-        return assignment["start"] + _redact_word(assignment["value"], placeholder)
-    if assignment:  # `a=b=c` is no command
+    if assignment:
+        text = assignment["value"]
+        second = ASSIGNMENT.fullmatch(text)
+        if WORD.fullmatch(text) is None:  # a whole command
+            return assignment["start"] + redact_text(text, placeholder)
+        if second is None or is_secret(second["name"]):  # such as `--env=HF_TOKEN=x`
+            return assignment["start"] + _redact_word(text, placeholder)
         return word
     if (header := HEADER.fullmatch(word)) and is_secret(header["name"]):
         return header["start"] + placeholder

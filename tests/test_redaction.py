@@ -53,9 +53,25 @@ def test_odd_spellings_of_secrets(text):
     assert "Zq7" not in redact_text(text)
 
 
-@pytest.mark.parametrize("text", ["a=" * 2000, "\\" * 16000, '"' * 20000, "{" * 20000, "a:" * 9000, "--key " * 9000])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["docker", "--env=HF_TOKEN=Zq7", "--env=MODE=fast"], ["docker", "--env=HF_TOKEN=*", "--env=MODE=fast"]),
+        (["--server-cmd=FOO_TOKEN=Zq7 serve {model}"], ["--server-cmd=FOO_TOKEN=* serve {model}"]),
+        (["--server-cmd=A=1 FOO_TOKEN=Zq7 serve"], ["--server-cmd=A=1 FOO_TOKEN=* serve"]),
+    ],
+)
+def test_an_assignment_behind_an_option_with_an_equals_sign(words, expected):
+    assert redact_command(words, "*") == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a=" * 2000, "a=" * 2000 + " b", "\\" * 16000, '"' * 20000, "{" * 20000, "a:" * 9000, "--key " * 9000],
+)
 def test_long_odd_texts_are_no_error(text):
     redact_text(text)
+    redact_command([text])
 
 
 def test_json_with_options_and_with_headers_as_name_and_value():

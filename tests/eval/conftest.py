@@ -47,7 +47,7 @@ Script = Callable[[dict[str, Any], int], "Reaction | str"]
 class ScriptedEndpoint:
     """Serves `models` on a port, by default a free one.
 
-    `script(body, n)` is asked for the n-th POST; `requests` keeps the bodies.
+    `script(body, n)` is asked for the n-th POST; `requests` keeps the bodies, `received` all that came, as text.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class ScriptedEndpoint:
         self.keys: list[str] = []
         self.headers: list[dict[str, str]] = []  # of each request, by names in lower case
         self.paths: list[str] = []
+        self.received: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -95,12 +96,14 @@ class ScriptedEndpoint:
         writer.close()
 
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        text = (await reader.readuntil(b"\r\n\r\n")).decode()
+        head = text.split("\r\n")
         headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in head[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         self.keys.append(headers.get("authorization", ""))
         self.headers.append(headers)
         self.paths.append(head[0].split()[1])
+        self.received.append(text + body.decode())
         if head[0].startswith("GET"):
             cards = [{"object": "model", "created": 0, "owned_by": "test", **card} for card in self.models]
             return await self._send(writer, Reaction(raw=json.dumps({"object": "list", "data": cards}).encode()))

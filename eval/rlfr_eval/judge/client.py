@@ -17,7 +17,7 @@ from rlfr_eval.schema import JudgeVerdict, Sample
 from rlfr_vlm.grading import Verdict
 
 BYTES_PER_TOKEN = 2  # low for text, mathematics and non-Latin scripts, so that token counts are overestimated
-UNBILLED_FAULTS = ("connection", "rate limit", "server error", "refused", TOO_LONG)
+UNBILLED_FAULTS = ("connection", "rate limit", "server error", "refused", "redirect", TOO_LONG)
 
 
 class BudgetExceeded(Exception):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rlfr_eval.json_types import JsonObject
 from rlfr_eval.model.urls import is_azure, is_local, split_query
 from rlfr_eval.schema import token_count
-from rlfr_eval.settings import redact
+from rlfr_eval.settings import redact, without_secrets
 from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -136,14 +136,16 @@ class Endpoint:
             api_key=self.api_key or "EMPTY",
             max_retries=0,
             timeout=self.time_limit,
-            default_headers={
-                **({"api-key": self.api_key} if is_azure(self.url) and self.api_key else {}),
-                **self.headers,
-            },
             default_query=self.query,
-            # requests to this machine must bypass any proxy
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_local(self.url)),
+            http_client=openai.DefaultAsyncHttpxClient(
+                trust_env=not is_local(self.url),  # requests to this machine must bypass any proxy
+                follow_redirects=False,  # another server would get the request with the keys in its body
+            ),
         )
+        # openai takes these from OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS, for any server (3.57).
+        self._client.organization = self._client.project = None
+        azure_key = {"api-key": self.api_key} if is_azure(self.url) and self.api_key else {}
+        self._client._custom_headers = {**azure_key, **self.headers}
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -290,6 +292,10 @@ class Endpoint:
             if any(word in text.lower() for word in CONTEXT_WORDS):
                 return Fault(TOO_LONG, text, retryable=False)
             return Fault("refused", text, retryable=False)
+        if 300 <= status < 400:
+            place = without_secrets(error.response.headers.get("location", "nowhere"))[:200]
+            text = self._message(f"HTTP {status}: the server redirects to {place}; give the address that answers")
+            return Fault("redirect", text, retryable=False)
         if status == 429:
             return Fault("rate limit", text, wait=retry_after(error.response.headers.get("retry-after")))
         return Fault("server error", text, wait=retry_after(error.response.headers.get("retry-after")))
@@ -337,7 +343,7 @@ class Endpoint:
         if is_azure(self.url):
             asked = self._served = self._served or served
         if served and served != asked and not DATED.fullmatch(served.removeprefix(asked)):
-            raise Fault("wrong model", f"asked {asked!r}, {served!r} answered")
+            raise Fault("wrong model", f"asked {asked!r}, {self._message(served)!r} answered")
 
     def _message(self, text: str) -> str:
         """Return an error text of the server with the key masked."""

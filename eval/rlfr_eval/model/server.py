@@ -25,6 +25,7 @@ HOST = "127.0.0.1"
 POLL_INTERVAL = 0.5  # seconds between checks whether the server is ready
 TAIL_LINES = 15  # lines of the log in messages
 PROBE_LIMIT = 5.0  # seconds for one check whether the server is ready
+OWN_KEYS = ("JUDGE_API_KEY", "RLFR_EVAL_API_KEY")  # of other servers, so that a server started here gets none of them
 CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE"  # vLLM's variable for the size of the KV cache in GB
 
 
@@ -136,14 +137,19 @@ class Server:
         check_program(self.command, self.label)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._stream = self.log.open("ab")
+        inherited = {name: value for name, value in os.environ.items() if name not in OWN_KEYS}
         self._supervisor = subprocess.Popen(
-            [sys.executable, "-P", "-m", "rlfr_eval.model.supervisor", *self.command],
+            [sys.executable, "-P", "-m", "rlfr_eval.model.supervisor"],
             stdin=subprocess.PIPE,
             stdout=self._stream,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **self.environment},
+            env={**inherited, **self.environment},
             start_new_session=True,  # Ctrl-C must reach only the harness, which then stops the server
         )
+        assert self._supervisor.stdin is not None
+        with contextlib.suppress(OSError):  # a supervisor that ended at once is reported by `wait_ready`
+            self._supervisor.stdin.write(json.dumps(self.command).encode() + b"\n")
+            self._supervisor.stdin.flush()
 
     @property
     def alive(self) -> bool:

@@ -1,12 +1,14 @@
 """Run a server and end it with all its descendants when the harness exits or is killed.
 
-`python -m rlfr_eval.model.supervisor COMMAND...`: the harness holds the write end of the supervisor's standard input.
+`python -m rlfr_eval.model.supervisor` reads the server's command, a JSON list, from the first line of its standard
+input; every user of the machine can read arguments, and the command may hold a key. The harness holds the write end.
 When that end closes, the supervisor sends SIGTERM to the server's process group and then SIGKILL to every descendant.
 On Linux the supervisor also adopts the server's orphans, and the kernel kills the server if the supervisor dies.
 """
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -63,4 +65,5 @@ def main(command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    if line := sys.stdin.buffer.readline():  # empty if the harness was killed before it wrote the command
+        sys.exit(main(json.loads(line)))

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from tests.eval.killing import complete_lines
+
 RUN = "import sys; from rlfr_eval.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -46,10 +48,6 @@ def test_kill_minus_nine_loses_nothing_and_asks_nothing_twice(serve, make_reacti
     assert not stored & set(asked) and stored | set(asked) == {f"toy/p{i}/0" for i in range(120)}
     one = scores(alone / "run")["benchmarks"]["toy"]
     assert (one["right"], one["wrong"], one["answered"]) == (80, 40, 120)
-
-
-def complete_lines(path):
-    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
 
 def test_ctrl_c_keeps_what_was_answered(serve, make_reaction, toy, alone):

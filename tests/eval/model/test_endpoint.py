@@ -194,6 +194,27 @@ def test_a_server_that_is_not_there():
         asyncio.run(run())
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_a_fault_and_is_not_followed(react, serve, status):
+    """Another server would get the request, with keys in its body, and answer under the first one's name."""
+    other = serve(lambda body, n: "2")
+    place = f"{other.url}/chat/completions"
+    fault, client = ask(react(reaction(status=status, headers={"location": f"{place}?key=Zq7"})))
+    assert fault.kind == "redirect" and f"HTTP {status}: the server redirects to {place}?(secret); give" in str(fault)
+    assert client.faults == {"redirect": 1}
+    assert other.received == []
+
+
+def test_no_header_of_the_environment_is_sent(react, monkeypatch):
+    """openai 3.57 reads these variables by itself, for whatever server it talks to."""
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Api-Key: Zq7header\nAuthorization: Bearer Zq7header")
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "Zq7variable")
+    server = react(GOOD)
+    assert ask(server)[0].text == "2"
+    assert set(server.keys) == {f"Bearer {KEY}"} and "Zq7" not in "".join(server.received)
+
+
 def test_no_proxy_stands_between_us_and_this_machine(react, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -14,6 +13,7 @@ import pytest
 from rlfr_eval.model.server import Server, fill_command, free_port
 from rlfr_eval.model.serving import ServingOptions, native_adapter
 from rlfr_vlm.errors import UserError
+from tests.eval.killing import all_gone
 from tests.eval.stub_server import IMPORTS
 
 # A server that starts a child of its own, one of which leaves its process group, as vLLM's workers may.
@@ -51,22 +51,6 @@ def pids_in(log: Path) -> list[int]:
     return [
         int(word) for line in log.read_text().splitlines() if line.startswith("started") for word in line.split()[1:]
     ]
-
-
-def all_gone(pids: list[int], within: float = 20.0) -> bool:
-    until = time.monotonic() + within
-    while time.monotonic() < until:
-        if not any(map(lives, pids)):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != "zombie"
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_start_wait_and_stop_leave_nothing(family, tmp_path):

@@ -3,6 +3,8 @@
 import base64
 import csv
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from rlfr_eval.vlmeval.upstream_score import upstream_percent
 from rlfr_eval.vlmeval.worker_process import WorkerProcess
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import verify_answer
+from tests.eval.killing import all_gone
 from tests.eval.vlm.fixtures import vlmeval_python
 from tests.eval.vlm.sets import SETS, draw, judge_reply, says
 
@@ -217,3 +220,21 @@ for kind in {kinds!r}:
     assert not server.keys  # of any request
     for path in tmp_path.glob("*.in"):
         assert as_jpeg(path.read_bytes()) == path.with_suffix(".out").read_bytes(), path.name
+
+
+def test_process_ends_with_a_killed_parent_while_it_imports(tmp_path):
+    """VLMEvalKit's imports take ten seconds; the process reads its closed standard input only afterwards."""
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from rlfr_eval.vlmeval.worker_process import WorkerProcess\n"
+        "with WorkerProcess(Path(sys.argv[1]), Path('log')) as worker:\n"
+        "    print(worker._process.pid, flush=True); time.sleep(60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(vlmeval_python())], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    pid = int(parent.stdout.readline())
+    time.sleep(0.5)  # it imports
+    parent.kill()
+    parent.wait()
+    assert all_gone([pid], 2.0)
