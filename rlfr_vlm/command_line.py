@@ -117,9 +117,8 @@ def options_parser(command: str, summary: str, program: str = "rlfr") -> argpars
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
-            message = redact_text(
-                message
-            )  # it repeats what was typed, such as an option for a key that does not exist
+            # argparse repeats what was typed, such as an option for a key that does not exist
+            message = redact_text(message)
             raise UserError(f"{message[:1].upper()}{message[1:]}. See `{program} {command} --help`.")
 
     return Parser(prog=f"{program} {command}", description=summary, allow_abbrev=False)

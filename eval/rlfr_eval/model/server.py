@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from rlfr_eval.settings import without_secrets
+from rlfr_eval.settings import PREFIXES, SETTINGS, without_secrets
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.provenance import installed_version
 
@@ -25,7 +25,8 @@ HOST = "127.0.0.1"
 POLL_INTERVAL = 0.5  # seconds between checks whether the server is ready
 TAIL_LINES = 15  # lines of the log in messages
 PROBE_LIMIT = 5.0  # seconds for one check whether the server is ready
-OWN_KEYS = ("JUDGE_API_KEY", "RLFR_EVAL_API_KEY")  # of other servers, so that a server started here gets none of them
+# Secrets of other servers, so that a server started here gets none of them.
+OWN_KEYS = tuple(name for name, setting in SETTINGS.items() if setting.secret and name.startswith(PREFIXES))
 CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE"  # vLLM's variable for the size of the KV cache in GB
 
 

@@ -146,13 +146,14 @@ def test_ddp_and_fsdp_train_as_one_process(torch_runs, alone, how, kind):
     assert (torch_runs / how / "distributed_type").read_text() == kind
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_zero_trains_as_one_process(request, alone, stage):
     work = request.getfixturevalue(f"zero{stage}_runs")
     check_same(work, alone, work / f"zero{stage}")
     assert (work / f"zero{stage}" / "distributed_type").read_text() == "DEEPSPEED"
 
 
+@pytest.mark.slow
 def test_bfloat16_under_deepspeed_with_the_ban(zero2_runs):
     """DeepSpeed casts weights to bfloat16; the ban, which is no weight, must follow. Images, text and flow rewards."""
     log = json.loads((zero2_runs / "bf16" / "log.json").read_text())
