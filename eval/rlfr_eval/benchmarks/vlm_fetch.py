@@ -2,11 +2,13 @@
 
 import fcntl
 import http.client
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 from rlfr_eval.benchmarks.lockfile import read_lock, write_lock
 from rlfr_eval.benchmarks.vlm import VlmBenchmark
@@ -16,6 +18,18 @@ from rlfr_vlm.errors import UserError
 
 TIME_LIMIT = 60.0  # seconds without a byte
 CHUNK = 1 << 20  # bytes read at a time
+
+
+class HostUnreachable(UserError):
+    """No connection to a server. Another file from there would wait as long.
+
+    Attributes:
+        host: name of the server.
+    """
+
+    def __init__(self, text: str, host: str) -> None:
+        super().__init__(text)
+        self.host = host
 
 
 def fetch_vlm(
@@ -69,9 +83,15 @@ def _download(benchmark: VlmBenchmark, path: Path, locked: str, on_bytes: Callab
             scratch.replace(path)
     except (http.client.HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise UserError(
-            f"Cannot get {benchmark.url}: {reason}. If it cannot be reached, copy {path.name} to {path.parent}."
-        ) from None
+        text = f"Cannot get {benchmark.url}: {reason}. If it cannot be reached, copy {path.name} to {path.parent}."
+        if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+            raise HostUnreachable(text, host_of(benchmark)) from None
+        raise UserError(text) from None
+
+
+def host_of(benchmark: VlmBenchmark) -> str:
+    """Return the name of the server that has a benchmark's file; "" if no address is known."""
+    return urlsplit(benchmark.url).hostname or ""
 
 
 @contextmanager

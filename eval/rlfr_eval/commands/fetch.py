@@ -5,10 +5,14 @@ import json
 import sys
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlfr_eval.commands.arguments import eval_parser
 from rlfr_vlm.errors import EXIT_USER_ERROR, UserError
+
+if TYPE_CHECKING:
+    from rlfr_eval.benchmarks.vlm import VlmBenchmark
+    from rlfr_eval.json_types import JsonObject
 
 SUMMARY = "download benchmark data at pinned revisions and write the lock file"
 
@@ -61,12 +65,23 @@ def _text(options: argparse.Namespace) -> Iterator[Any]:
 
 def _vlm(options: argparse.Namespace) -> Iterator[Any]:
     from rlfr_eval.benchmarks.vlm import resolve_vlm
-    from rlfr_eval.benchmarks.vlm_fetch import fetch_vlm
+    from rlfr_eval.benchmarks.vlm_fetch import HostUnreachable, fetch_vlm, host_of
     from rlfr_eval.benchmarks.vlm_presets import vlm_preset
     from rlfr_eval.commands.vlm import vlm_data_folder
     from rlfr_eval.progress import download_bar
     from rlfr_eval.settings import load_settings
 
     data_dir = vlm_data_folder(load_settings({"LMUData": options.data_dir}))
+    unreachable: set[str] = set()
+
+    def get(benchmark: "VlmBenchmark") -> "JsonObject":
+        if host_of(benchmark) in unreachable and not (data_dir / f"{benchmark.vlmeval}.tsv").exists():
+            raise UserError(f"{host_of(benchmark)} could not be reached before, so it is not tried again.")
+        try:
+            return fetch_vlm(benchmark, data_dir, options.relock, download_bar(benchmark.name))
+        except HostUnreachable as error:
+            unreachable.add(error.host)
+            raise
+
     for benchmark in resolve_vlm(options.names, vlm_preset("official"), data_dir):
-        yield benchmark, partial(fetch_vlm, benchmark, data_dir, options.relock, download_bar(benchmark.name))
+        yield benchmark, partial(get, benchmark)

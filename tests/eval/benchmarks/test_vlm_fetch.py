@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -185,3 +187,20 @@ def test_ended_half_way_and_run_again(get, files, alone, monkeypatch, how):
     assert ours.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert get("slow")[0] == 0 and (alone / "lmu" / "Mine.tsv").read_bytes() == CONTENT
     assert left(alone) == ["Mine.tsv", "rlfr-eval.lock.json"]
+
+
+def test_a_server_that_cannot_be_reached_is_tried_once_for_all_of_its_files(alone, run_eval, monkeypatch):
+    asked = []
+
+    def refuse(url, timeout):
+        asked.append(url)
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    for name, host in (("One", "a.example"), ("Two", "a.example"), ("Three", "b.example")):
+        (alone / f"{name}.toml").write_text(
+            f'name = "{name}"\ntitle = "T"\nlicence = "MIT"\nn = 1\nvlmeval = "{name}"\nurl = "http://{host}/{name}.tsv"\n'
+        )
+    code, _, err = run_eval("fetch", "--vlm", "One.toml", "Two.toml", "Three.toml", "--data-dir", "lmu")
+    assert code == 2 and asked == ["http://a.example/One.tsv", "http://b.example/Three.tsv"]
+    assert "Two: a.example could not be reached before, so it is not tried again." in err
