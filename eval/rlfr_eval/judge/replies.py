@@ -97,7 +97,8 @@ ReplyReader = Callable[[str, str], ParsedReply]  # (reply, finish reason) -> par
 def read_verdict(reply: str, finish_reason: str, question: str, golds: Sequence[str], prediction: str) -> Decision:
     """Return the verdict in a reply to `judge_messages`.
 
-    It is undecided if no line is a verdict with the right code, if several contradict each other, or if the reply
+    A verdict is a line of its own with the right code; case and markup such as `**` do not matter, and reasoning in
+    think tags is not read. It is undecided if no line is a verdict, if several contradict each other, or if the reply
     repeats the lines of the prompt that list the possible verdicts.
     """
     visible, reason = _visible(reply, finish_reason)
