@@ -10,7 +10,7 @@ chances.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 
 import numpy as np
@@ -91,30 +91,33 @@ def change_coverages(
         yield held / repetitions, width, (samples, gain, loss)
 
 
+Coverages = Callable[[int, int, bool], Iterator[tuple[float, float, tuple[float, ...]]]]
+
+
+def print_coverage(what: str, names: str, measure: Coverages, repetitions: int) -> None:
+    """Print the lowest coverage for each number of problems, and that of a bootstrap with ten.
+
+    Args:
+        what: the things that are counted.
+        names: of the parts of a setting.
+    """
+    for problems in PROBLEMS:
+        results = list(measure(problems, repetitions, False))
+        lowest, _, setting = min(results)
+        width = sum(result[1] for result in results) / len(results)
+        print(
+            f"{problems:>4} {what}: lowest coverage {lowest:.3f} ({names}: {', '.join(map(str, setting))}), below "
+            f"0.93 in {sum(result[0] < 0.93 for result in results)} of {len(results)}, width {width:.3f}"
+        )
+    few = min(repetitions, 100)
+    print(f"  10 {what}, bootstrap: lowest coverage {min(measure(10, few, True))[0]:.2f} ({few} repetitions)")
+
+
 def main() -> None:
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 500
     print(f"{repetitions} repetitions of each setting, seed 0")
-    for problems in PROBLEMS:
-        results = list(coverages(problems, repetitions, bootstrap=False))
-        lowest, _, (samples, correlation, mean) = min(results)
-        width = sum(result[1] for result in results) / len(results)
-        print(
-            f"{problems:>4} problems: lowest coverage {lowest:.3f} ({samples} samples, correlation {correlation}, "
-            f"mean {mean}), below 0.93 in {sum(result[0] < 0.93 for result in results)} of {len(results)}, "
-            f"width {width:.3f}"
-        )
-    results = list(coverages(10, min(repetitions, 100), bootstrap=True))
-    print(f"  10 problems, bootstrap: lowest coverage {min(results)[0]:.2f} ({min(repetitions, 100)} repetitions)")
-    for problems in PROBLEMS:
-        results = list(change_coverages(problems, repetitions, bootstrap=False))
-        lowest, _, (samples, gain, loss) = min(results)
-        width = sum(result[1] for result in results) / len(results)
-        print(
-            f"{problems:>4} pairs: lowest coverage {lowest:.3f} ({samples} samples, gain {gain}, loss {loss}), "
-            f"below 0.93 in {sum(result[0] < 0.93 for result in results)} of {len(results)}, width {width:.3f}"
-        )
-    results = list(change_coverages(10, min(repetitions, 100), bootstrap=True))
-    print(f"  10 pairs, bootstrap: lowest coverage {min(results)[0]:.2f} ({min(repetitions, 100)} repetitions)")
+    print_coverage("problems", "samples, correlation, mean", coverages, repetitions)
+    print_coverage("pairs", "samples, gain, loss", change_coverages, repetitions)
 
 
 if __name__ == "__main__":
