@@ -3,9 +3,10 @@
 Letters: S timesteps, L hooked layers, B responses of a batch, P sequence length, T response tokens, D hidden width.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -18,19 +19,34 @@ from rlfr_vlm.flow.pairing import FlowInputs, context_lead
 from rlfr_vlm.models import family_of
 from rlfr_vlm.models.latents import Latents, capture_latents, only_first_blocks
 from rlfr_vlm.models.towers import unwrap
-from rlfr_vlm.stats import auc, auc_interval
+from rlfr_vlm.stats import auc, auc_interval, within_group_auc
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 
+class WithinGroups(TypedDict):
+    """AUC over pairs of responses to the same prompt, its 95 % interval, prompts with both kinds, and pairs."""
+
+    auc: float | None
+    ci95: list[float]
+    groups: int
+    pairs: int
+
+
 class AucRow(TypedDict):
-    """Area under the ROC curve, its 95 % interval [low, high], and the numbers of wrong and right responses."""
+    """Area under the ROC curve, its 95 % interval [low, high], and the numbers of wrong and right responses.
+
+    Attributes:
+        within_groups: only pairs of the same prompt, which are what training can use; absent if the prompts were not
+            given.
+    """
 
     auc: float | None
     ci95: list[float] | None
     n_wrong: int
     n_right: int
+    within_groups: NotRequired[WithinGroups]
 
 
 @dataclass
@@ -164,14 +180,20 @@ def _split_rows(
     ]
 
 
-def correctness_auc(deviations: Sequence[ResponseDeviation], responses: Sequence[Response]) -> dict[str, AucRow]:
+def correctness_auc(
+    deviations: Sequence[ResponseDeviation], responses: Sequence[Response], groups: Sequence[int] | None = None
+) -> dict[str, AucRow]:
     """AUC of the deviation of a response (mean and maximum over its tokens), wrong above right.
 
+    The AUC over all pairs includes how hard prompts are; `within_groups` compares responses to the same prompt.
     Undecided responses are left out. The interval is that of Hanley and McNeil at 95 %. AUC and interval are None if
     no response is wrong or none is right.
 
+    Args:
+        groups: number of the prompt of each response; None leaves `within_groups` out.
+
     Returns:
-        For each of `mean` and `max`: `auc`, `ci95` ([low, high]), `n_wrong` and `n_right`.
+        For each of `mean` and `max`: `auc`, `ci95` ([low, high]), `n_wrong`, `n_right` and `within_groups`.
     """
     table: dict[str, AucRow] = {}
     for statistic in ("mean", "max"):
@@ -183,6 +205,16 @@ def correctness_auc(deviations: Sequence[ResponseDeviation], responses: Sequence
         counts = len(values[0.0]), len(values[1.0])
         interval = None if value is None else list(auc_interval(value, *counts))
         table[statistic] = {"auc": value, "ci95": interval, "n_wrong": counts[0], "n_right": counts[1]}
+        if groups is not None:
+            scores = torch.tensor([getattr(deviation, statistic) for deviation in deviations])
+            outcomes = torch.tensor([math.nan if one.score is None else one.score for one in responses])
+            within = within_group_auc(scores, outcomes == 0, outcomes == 1, torch.tensor(groups))
+            table[statistic]["within_groups"] = {
+                "auc": within.value,
+                "ci95": [within.low, within.high],
+                "groups": within.groups,
+                "pairs": within.pairs,
+            }
     return table
 
 

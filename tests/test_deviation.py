@@ -72,3 +72,6 @@ def test_auc_of_correctness_by_hand():
     assert table["mean"]["auc"] == 0.5 and table["max"]["auc"] == 0.0
     assert (table["mean"]["n_wrong"], table["mean"]["n_right"]) == (2, 1)
     assert correctness_auc(deviations[:1], responses[:1])["mean"]["auc"] is None
+    # prompts: the right response and the wrong one of mean 2 belong to one, the wrong one of mean 4 to another
+    within = correctness_auc(deviations, responses, [0, 0, 1, 1])["mean"]["within_groups"]
+    assert within == {"auc": 0.0, "ci95": [0.0, 1.0], "groups": 1, "pairs": 1}

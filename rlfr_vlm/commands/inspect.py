@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rlfr_vlm.data.encode import ProcessingClass
     from rlfr_vlm.data.load import Rows
     from rlfr_vlm.data.rows import Row
-    from rlfr_vlm.deviation import AucRow
+    from rlfr_vlm.deviation import AucRow, WithinGroups
     from rlfr_vlm.flow import FlowSpec, VelocityField
     from rlfr_vlm.report.inspection import Inspection
 
@@ -243,7 +243,16 @@ def _print_summary(inspections: Sequence["Inspection"]) -> None:
         print(f"{inspection.policy}: {right} of {accuracy['n']} decided, {accuracy['undecided']} undecided")
         for row in summary["by_timestep"]:
             if row["timestep"] in summary["rewarding_timesteps"]:
-                print(f"  AUC of deviation at timestep {row['timestep']}, wrong above right: {_auc_text(row)}")
+                print(f"  AUC of deviation at timestep {row['timestep']}, wrong above right:")
+                print(f"    responses to the same prompt: {_within_text(row['within_groups'])}")
+                print(f"    all responses, which includes how hard prompts are: {_auc_text(row)}")
+
+
+def _within_text(within: "WithinGroups") -> str:
+    if within["auc"] is None:
+        return "undefined: no prompt has right and wrong responses; --samples sets how many each gets"
+    low, high = within["ci95"]
+    return f"{within['auc']:.3f} [{low:.3f}, {high:.3f}], {within['groups']} prompts with both"
 
 
 def _auc_text(row: "AucRow") -> str:

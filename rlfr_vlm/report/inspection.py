@@ -60,7 +60,8 @@ class Inspection:
     def summary(self) -> JsonObject:
         """Accuracy, AUC and norms as a JSON object, without the tokens."""
         layers = list(self.spec.layer_indices)
-        table = auc_table(self.deviations, self.responses, layers, self.timesteps)
+        prompts = [row["row_number"] for row in self.rows]
+        table = auc_table(self.deviations, self.responses, layers, self.timesteps, prompts)
         return {
             "policy": self.policy,
             "flow": self.flow,

@@ -28,17 +28,21 @@ def auc_table(
     responses: Sequence[Response],
     layers: Sequence[int],
     timesteps: Sequence[float],
+    groups: Sequence[int],
 ) -> list[AucTableRow]:
     """Rows of `correctness_auc` for each timestep and layer, and for the mean over layers.
 
     The interval is None if the AUC is 0 or 1, or if one side has a single response: it has no width there.
+
+    Args:
+        groups: number of the prompt of each response.
     """
     table: list[AucTableRow] = []
     choices: list[tuple[int | None, int | str]] = [*enumerate(layers), (None, ALL_LAYERS)]
     for timestep_index, timestep in enumerate(timesteps):
         for layer_index, layer in choices:
             selected = [deviation.select(timestep_index, layer_index) for deviation in deviations]
-            for statistic, row in correctness_auc(selected, responses).items():
+            for statistic, row in correctness_auc(selected, responses, groups).items():
                 has_width = row["auc"] is not None and 0 < row["auc"] < 1 and min(row["n_wrong"], row["n_right"]) > 1
                 interval = row["ci95"] if has_width else None
                 table.append({"timestep": timestep, "layer": layer, "statistic": statistic, **row, "ci95": interval})
@@ -80,6 +84,7 @@ def timestep_table(
                 "spread": spread,
                 "auc": auc_row["auc"],
                 "ci95": auc_row["ci95"],
+                "within_groups": auc_row.get("within_groups"),
             }
         )
     return rows

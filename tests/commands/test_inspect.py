@@ -29,15 +29,19 @@ def test_auc_by_hand():
     """Layer 1 ranks both wrong responses above the right one, layer 2 only one; in their mean the other ties."""
     deviations = [deviation(values) for values in ([[1.0, 4.0]], [[2.0, 5.0]], [[3.0, 2.0]], [[9.0, 9.0]])]
     responses = [Response([1], "", score) for score in (1.0, 0.0, 0.0, None)]
-    table = {(row["layer"], row["statistic"]): row for row in auc_table(deviations, responses, [1, 2], [0.8])}
+    rows = auc_table(deviations, responses, [1, 2], [0.8], [0, 0, 0, 0])
+    table = {(row["layer"], row["statistic"]): row for row in rows}
     assert [table[layer, "mean"]["auc"] for layer in (1, 2, "all")] == [1.0, 0.5, 0.75]
     assert table["all", "max"]["n_wrong"] == 2 and table["all", "max"]["n_right"] == 1
     assert all(row["ci95"] is None for row in table.values())  # one right response has no interval
     more = [Response([1], "", score) for score in (1.0, 0.0, 0.0, 1.0)]
-    again = {(row["layer"], row["statistic"]): row for row in auc_table(deviations, more, [1, 2], [0.8])}
+    again = {(row["layer"], row["statistic"]): row for row in auc_table(deviations, more, [1, 2], [0.8], [0, 1, 0, 1])}
     # layer 1: wrong 2, 3 above right 1, 9: 2 of 4
+    within = again[1, "mean"]["within_groups"]
+    # same prompt: wrong 3 above right 1; wrong 2 below right 9
+    assert (within["auc"], within["groups"], within["pairs"]) == (0.5, 2, 2)
     assert again[1, "mean"]["auc"] == 0.5 and again[1, "mean"]["ci95"] == list(auc_interval(0.5, 2, 2))
-    alike = auc_table(deviations[:1], responses[:1], [1, 2], [0.8])
+    alike = auc_table(deviations[:1], responses[:1], [1, 2], [0.8], [0])
     assert all(row["auc"] is None and row["ci95"] is None for row in alike)
 
 
@@ -45,7 +49,7 @@ def test_timesteps_and_norms_by_hand():
     values = torch.tensor([[[1.0, 3.0]], [[8.0, 8.0]]])
     measured = ResponseDeviation(values, torch.tensor([True, True]), norms=torch.tensor([[3.0, 5.0]]))
     responses = [Response([1, 2], "", 1.0)]
-    aucs = auc_table([measured], responses, [1], [0.5, 0.8])
+    aucs = auc_table([measured], responses, [1], [0.5, 0.8], [0])
     table = timestep_table([measured], [0.5, 0.8], aucs)
     half, rewarding = table
     assert (half["weight"], half["loss"], half["deviation"]) == (1.0, 2.0, 2.0)
@@ -106,6 +110,10 @@ def test_the_command_writes_page_numbers_and_figures(saved, capsys):
     code = main(["inspect", *paths, *data, "--format", "html,json,png", "--timesteps", "0.5"])
     printed = capsys.readouterr().out
     assert code == 0 and "6 responses to 3 prompts" in printed and "AUC of deviation at timestep 0.8" in printed
+    assert (
+        "responses to the same prompt: " in printed
+        and "all responses, which includes how hard prompts are: " in printed
+    )
     [result] = json.loads((saved / "out" / "inspect.json").read_text())
     assert result["timesteps"] == [0.5, 0.8] and result["rewarding_timesteps"] == [0.8]
     assert (result["rows"], result["responses"], len(result["tokens"])) == (3, 6, 6)

@@ -149,6 +149,7 @@ class LimitCheck:
         test: whether a mean is a problem.
         message: text of the alert, a format string with `mean`.
         windows: number of full windows that it needs.
+        former: metric that takes its place in runs of earlier versions, which lack it.
     """
 
     name: str
@@ -156,6 +157,7 @@ class LimitCheck:
     test: Callable[[float], bool]
     message: str
     windows: int = 1
+    former: str = ""
 
     def count_steps(self, logged: Mapping[str, int]) -> int | None:
         """Number of steps that it can judge by; None if the run logs no metric of this group.
@@ -166,10 +168,12 @@ class LimitCheck:
         group, separator, _ = self.metric.partition("/")
         if separator and not any(name.startswith(f"{group}/") for name in logged):
             return None
-        return logged.get(self.metric, 0)
+        return logged.get(self.metric, 0) or logged.get(self.former, 0)
 
     def find_problem(self, history: MetricHistory) -> str | None:
         mean = history.last(self.metric)
+        if mean is None and self.former:
+            mean = history.last(self.former)
         return self.message.format(mean=mean) if mean is not None and self.test(mean) else None
 
 
@@ -255,6 +259,7 @@ CHECKS: tuple[LimitCheck | HistoryCheck, ...] = (
         lambda mean: mean < 0.45,
         "wrong responses deviate less from the flow than right ones to the same prompt (AUC {mean:.2f}): the flow "
         "reward works against the outcome. Fit the field on data nearer to the task, or set flow_coef lower.",
+        former="flow/auc_wrong_above_correct_mean",
     ),
     LimitCheck(
         "no answer",

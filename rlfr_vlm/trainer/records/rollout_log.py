@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from rlfr_vlm.data.rows import Messages, Row
 from rlfr_vlm.files import JsonObject, write_text
@@ -148,7 +149,8 @@ class RolloutLog:
     def _disable(self, error: OSError) -> None:
         """Stop logging, since a full disk must not end the run because of its log."""
         if self.groups:
-            print(f"rollouts are not written any more: {error.strerror}: {self.path}", file=sys.stderr)
+            # above the progress bar
+            tqdm.write(f"rollouts are not written any more: {error.strerror}: {self.path}", file=sys.stderr)
         self.groups = 0
 
     def _save_thumbnails(self, images: Sequence["Image"]) -> list[str]:

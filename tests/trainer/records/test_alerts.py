@@ -23,6 +23,12 @@ def alerts_of(steps, window=1):
     return [(number, *alert) for number, metrics in enumerate(steps) for alert in monitor.observe(metrics)]
 
 
+def test_runs_of_earlier_versions_are_judged_by_the_auc_over_all_prompts():
+    lines = [{"flow/auc_wrong_above_correct_mean": 0.4}] * 20
+    assert [alert[1] for alert in alerts_of(lines)] == ["flow"]
+    assert alerts_of([line | {"flow/auc_within_group_mean": 0.5} for line in lines]) == []
+
+
 def test_a_healthy_run_raises_no_alert():
     assert alerts_of([HEALTHY] * 20) == []
 
@@ -107,7 +113,7 @@ def test_what_can_raise_an_alert_counts_as_judged():
 
 def test_a_check_whose_metric_is_never_a_number_could_not_judge():
     """The AUC needs right and wrong responses; the run has flow rewards, but never both."""
-    lines = [HEALTHY | {"flow/auc_wrong_above_correct_mean": float("nan"), "flow/share_rewarded": 0.1}] * 40
+    lines = [HEALTHY | {"flow/auc_within_group_mean": float("nan"), "flow/share_rewarded": 0.1}] * 40
     assert unjudged_checks(lines) == [Unjudged("flow", 0, 10)]
     without_flow = [{name: value for name, value in HEALTHY.items() if not name.startswith("flow/")}] * 40
     assert unjudged_checks(without_flow) == []

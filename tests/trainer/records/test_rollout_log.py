@@ -1,10 +1,12 @@
 """The rollout log: groups, per-token values, size limit, no duplicates after a resume."""
 
 import json
+import sys
 
 import pytest
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from rlfr_vlm.trainer.records.rollout_log import RolloutLog, pack, unpack
 from rlfr_vlm.trainer.rollout import shape
@@ -76,6 +78,20 @@ def test_a_full_disk_ends_the_log_not_the_run(tmp_path, monkeypatch, capsys):
     log.take([group("a") | {"pictures": [Image.new("RGB", (8, 8))]}], 0, 2)
     log.take([group("b")], 1, 2)
     assert capsys.readouterr().err.count("rollouts are not written any more: No space left") == 1 and log.groups == 0
+
+
+def test_its_message_stands_on_a_line_of_its_own_above_the_progress_bar(tmp_path, monkeypatch, capsys):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rlfr_vlm.trainer.records.rollout_log.save_thumbnail", full)
+    with tqdm(total=10, desc="rlvr", file=sys.stderr):
+        RolloutLog(tmp_path, 0, groups=1, megabytes=1).take(
+            [group("a") | {"pictures": [Image.new("RGB", (8, 8))]}], 0, 2
+        )
+    # tqdm returns to the start of the line after it has cleared its bar
+    before = capsys.readouterr().err.partition("rollouts are not written any more")[0]
+    assert before.endswith("\r") and "rlvr" in before
 
 
 def test_a_truncated_line_is_dropped_at_resume(tmp_path):
