@@ -56,14 +56,15 @@ def why_missing(root: Path, path: str) -> str:
             return f"does not exist under {root}; {meant!r} does"
     if "\\" in path:
         return f"does not exist under {root}; write / for \\"
-    if (meant := in_other_case(root, path)) is not None:
-        return f"does not exist under {root}; {meant!r} does, in other letters"
+    if (file := in_other_case(root, path)) is not None:
+        return f"does not exist under {root}; {file!r} does, in other letters"
     return f"does not exist under {root}"
 
 
 def in_other_case(root: Path, path: str) -> str | None:
     """Return the path of a file that differs in upper and lower case or in the composition of accents only."""
-    folder, parts = root, []
+    folder = root
+    parts: list[str] = []
     for part in Path(path).parts:
         name = _names(folder).get(_folded(part))
         if name is None:
