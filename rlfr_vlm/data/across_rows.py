@@ -101,7 +101,7 @@ def refused_in_training(rows: "Rows", processing_class: "ProcessingClass", grade
     from rlfr_vlm.data.encode import checked_prompt
 
     keys, refused = {}, {}
-    for number in tqdm(rows.indices, desc="rows", unit="row", leave=False):
+    for number in tqdm(rows.indices, desc="rows", unit="row", leave=False, delay=2):
         try:
             row = rows.parse(number)
         except BadRow:

@@ -56,8 +56,8 @@ def why_missing(root: Path, path: str) -> str:
             return f"does not exist under {root}; {meant!r} does"
     if "\\" in path:
         return f"does not exist under {root}; write / for \\"
-    if (other := in_other_case(root, path)) is not None:
-        return f"does not exist under {root}; {other!r} does, in other letters"
+    if (file := in_other_case(root, path)) is not None:
+        return f"does not exist under {root}; {file!r} does, in other letters"
     return f"does not exist under {root}"
 
 

@@ -11,6 +11,8 @@ from rlfr_eval.model.endpoint import Endpoint
 from tests.eval.faults import FAILED, HARMLESS, SLOW, STOPPING, always, message, saying
 from tests.eval.test_replies_undecided import WHY, about_the_season, healthy_judge, policy_why
 
+pytestmark = pytest.mark.slow  # a whole run each
+
 STATES = {  # state -> right, wrong, undecided; exit code; whether the reasons are failures
     "failed": ((0, 0, 2), 3, True),
     "undecided": ((0, 0, 2), 0, False),

@@ -10,6 +10,8 @@ import pytest
 from tests.eval.conftest import question_of
 from tests.eval.faults import FAILED, HARMLESS, SLOW, STOPPING, always, encoded, message, saying
 
+pytestmark = pytest.mark.slow  # a whole run each
+
 ANSWERS = {"p0": "\\boxed{0}", "p1": "\\boxed{-1}", "p2": "\\boxed{4}", "p3": "\\boxed{-1}"}
 TRUE = {"p0": "right", "p1": "wrong", "p2": "right", "p3": "wrong"}
 FAULTY = ("p2", "p3")

@@ -11,6 +11,8 @@ from tests.eval.faults import FAILED, HARMLESS, STOPPING, always, message, sayin
 from tests.eval.vlm.sets import SETS, judge
 from tests.eval.vlm.test_judge_replies import about_a_row
 
+pytestmark = pytest.mark.slow  # a whole run each
+
 DATA = ("LogicVista", "MathVerse_MINI")
 STATES = {  # state -> right, wrong, undecided of each set; exit code; whether the reasons are failures
     "failed": ((0, 0, 5), 3, True),
