@@ -372,9 +372,15 @@ class Failure:
 
     @classmethod
     def read(cls, row: JsonObject) -> "Failure | None":
-        """The failure of a JSON line; None when it has no kind."""
+        """The failure of a JSON line; None when it has no kind.
+
+        Raises:
+            TypeError: a value has another type.
+        """
         if "kind" not in row:
             return None
+        if not all(isinstance(row.get(key, ""), str) for key in ("id", "kind", "text")):
+            raise TypeError("a text of the failure is none")
         return cls(row.get("id", ""), row["kind"], row.get("text", ""), row.get("time", 0.0))
 
     def write(self) -> JsonObject:

@@ -73,9 +73,12 @@ def read_spec(path: Path) -> FlowSpec:
     if not path.is_file():
         raise UserError(f"{path.parent} is no flow field: {path.name} is missing.")
     try:
-        return FlowSpec.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except json.JSONDecodeError as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}). Restore it or fit the field again.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no JSON object. Restore it or fit the field again.")
+    return FlowSpec.from_dict(values)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ reply as the answer, so "Extracted answer: 14" is wrong there, and it replaces a
 one.
 """
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -230,6 +231,8 @@ def _number(reply: str, integer: bool) -> str | None:
     if len(numbers) != 1 or re.search(r"\d", NUMBER.sub("", text)) or MINUS_WORD.search(text) or _has_negation(text):
         return None
     number = numbers.pop()
+    if not math.isfinite(number):
+        return None
     return str(int(number)) if number.is_integer() and integer else repr(number)
 
 

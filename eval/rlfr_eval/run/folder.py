@@ -110,7 +110,7 @@ class RunStore:
             return {}
         try:
             run = read_run_record(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{path} is broken: {error}. Take another --out; the answers beside it are intact."
             ) from None
@@ -244,7 +244,9 @@ def _larger(first: int | None, second: int | None) -> int | None:
 
 def _more_samples(earlier: JsonObject | None, spec: JsonObject) -> JsonObject:
     """Return the fields of a benchmark, with the samples of the earlier ones if they are more."""
-    samples = max(spec["sampling"]["samples"], earlier["sampling"]["samples"] if earlier else 0)
+    if not earlier or "sampling" not in earlier or "sampling" not in spec:
+        return spec
+    samples = max(spec["sampling"]["samples"], earlier["sampling"]["samples"])
     return {**spec, "sampling": {**spec["sampling"], "samples": samples}}
 
 

@@ -47,7 +47,7 @@ class Lines:
             for line in stream:
                 try:
                     row = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     row = None
                 if isinstance(row, dict):
                     yield row

@@ -143,6 +143,7 @@ def test_running_servers_of_lm_get_their_own_keys_alone(check_running_servers, t
     check_running_servers("lm", [*data, "--data-dir", "data"], (policy, judge), ("Why 1?", "Why 2?"))
 
 
+@pytest.mark.slow
 def test_running_servers_of_vlm_get_their_own_keys_alone(check_running_servers, lmu):
     data = ["--data", "LogicVista", "MathVision_MINI", "--data-dir", str(lmu)]
     check_running_servers("vlm", data, (sets.policy, sets.judge), ("[LogicVista-1]", "(LogicVista-2)"))

@@ -18,6 +18,8 @@ ABCD = {"A": "cat", "B": "dog", "C": "cow", "D": "a hen"}
     ("reads", "reply", "value"),
     [
         ("answer", "14", "14"),
+        ("float", "1e999", None),
+        ("integer", "1e999", None),
         ("answer", "Extracted answer: 14", "14"),
         ("answer", "Sure! Here it is.\n\nExtracted Answer: 14\n", "14"),
         ("answer", "**\\frac{1}{2}**", "\\frac{1}{2}"),

@@ -163,3 +163,16 @@ def test_fuzz_records(tmp_path_factory, text):
             assert store.run["format"] == 1 and isinstance(store.run["model"], dict) and list(store.answers()) == []
     except UserError as error:
         assert "run.json" in str(error)
+
+
+def test_deeply_nested_json_is_a_damaged_line_and_a_broken_record(tmp_path):
+    with RunStore(tmp_path) as store:
+        store.begin(MODEL, {"b": CONFIG}, ABOUT)
+    (tmp_path / "failures.jsonl").write_text(
+        "[" * 100_000 + '\n{"id": null, "kind": "x"}\n{"id": "b/p/0", "kind": "x"}\n'
+    )
+    with RunStore(tmp_path, read_only=True) as store:
+        assert [failure.id for failure in store.failed_requests()] == ["b/p/0"] and store.failures.damaged == 2
+    (tmp_path / "run.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"run\.json is broken"):
+        RunStore(tmp_path, read_only=True)
