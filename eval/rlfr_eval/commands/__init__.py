@@ -1,1 +1,1 @@
-"""One command of `rlfr-eval` per file."""
+"""The commands of `rlfr-eval`, one per file."""

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they become."""
+"""Options that several commands share, and the objects that are built from them."""
 
 import argparse
 import json
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 EXIT_INCOMPLETE = 3
 OMITTABLE = ("temperature", "top_p", "max_tokens", "seed", "stop")
-# of a request, that --extra-body must not change behind the record's back
+# fields of a request that --extra-body must not change, since run.json records them from other options
 OWN_FIELDS = {"model", "messages", "prompt", "temperature", "top_p", "top_k", "max_tokens", "seed", "stream", "n"}
 
 
 def eval_parser(command: str, summary: str) -> argparse.ArgumentParser:
-    """A parser of `rlfr-eval`."""
+    """Return the parser of a command of `rlfr-eval`."""
     return options_parser(command, summary, "rlfr-eval")
 
 
@@ -54,7 +54,7 @@ def add_model_options(given: argparse.ArgumentParser, default_out: str = "output
 
 
 def add_asking_options(asking: Any) -> None:
-    """Of a request. `asking` is a group of a parser."""
+    """Add the options of a request to `asking`, a group of a parser."""
     asking.add_argument("--temperature", type=float)
     asking.add_argument("--top-p", type=float)
     asking.add_argument("--top-k", type=int)
@@ -86,7 +86,7 @@ def add_serving_options(given: argparse.ArgumentParser) -> None:
 
 
 def read_extra_body(options: argparse.Namespace) -> dict[str, Any]:
-    """--extra-body, with the numbers of the other options checked.
+    """Return the object of --extra-body, after checking the numbers of the other options.
 
     Raises:
         UserError: a number out of range, no JSON object, or a field that has an option of its own.
@@ -108,7 +108,7 @@ def read_extra_body(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_serving(options: argparse.Namespace, settings: Settings, more: str = "") -> "ServingOptions":
-    """How the model is reached. `more` are options for vLLM in front of the user's."""
+    """Return how the model is served. `more` are arguments for vLLM that precede the user's."""
     from rlfr_eval.model.server import fill_command
     from rlfr_eval.model.serving import ServingOptions
 
@@ -157,7 +157,7 @@ def deliver(
 
 
 def read_settings(options: argparse.Namespace, more: Mapping[str, str | None] | None = None) -> Settings:
-    """Settings with this command line on top."""
+    """Return the settings, overridden by the command line."""
     flags = {
         "JUDGE_BASE_URL": options.judge_base_url,
         "JUDGE_MODEL": options.judge_model,
@@ -167,7 +167,7 @@ def read_settings(options: argparse.Namespace, more: Mapping[str, str | None] | 
 
 
 def judge_options(options: argparse.Namespace) -> "JudgeOptions":
-    """How the judge is used, from the flags."""
+    """Return how the judge is used in this run."""
     from rlfr_eval.judge.session import JudgeOptions
 
     return JudgeOptions(
@@ -176,7 +176,7 @@ def judge_options(options: argparse.Namespace) -> "JudgeOptions":
 
 
 def read_judge(options: argparse.Namespace, settings: Settings) -> JudgeChoice | None:
-    """The judge in force."""
+    """Return the judge that the settings name, or None; print its note."""
     choice = choose_judge(settings, none=options.judge == "none")
     if choice is not None and choice.note:
         print(f"note: {choice.note}", file=sys.stderr)

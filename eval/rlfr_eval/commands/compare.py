@@ -1,4 +1,4 @@
-"""`rlfr-eval compare`: paired differences between runs, and the problems that flipped."""
+"""`rlfr-eval compare`: paired differences between runs, and the problems whose verdict changed."""
 
 import argparse
 import dataclasses
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare the first run with each other one."""
+    """Compare the first run with each of the others. Returns the exit code."""
     if len(options.run_dir) < 2:
         raise UserError("compare needs two run folders or more.")
     first = load_means(options.run_dir[0])
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class BenchmarkMeans:
-    """One benchmark of a run, as it is compared.
+    """The data of one benchmark of a run that a comparison needs.
 
     Attributes:
         means: problem id -> share of right answers among the decided ones.
@@ -79,7 +79,7 @@ class BenchmarkMeans:
 
 @dataclass(frozen=True)
 class RunMeans:
-    """A run, as it is compared."""
+    """The data of a run that a comparison needs."""
 
     folder: Path
     benchmarks: Mapping[str, BenchmarkMeans]
@@ -87,7 +87,7 @@ class RunMeans:
 
 
 def load_means(folder: Path) -> RunMeans:
-    """Read the mean of each problem, and how each benchmark was asked."""
+    """Read the mean score of each problem and the configuration of each benchmark."""
     from rlfr_eval.kinds.kind import kind_class, recorded_benchmarks
     from rlfr_eval.run.folder import RunStore
     from rlfr_eval.score.metrics import collect
@@ -130,7 +130,10 @@ def _note(text: str) -> None:
 
 
 def differences_of(a: RunMeans, b: RunMeans, note: Callable[[str], None] = _note) -> "list[Difference]":
-    """Differences by benchmark and pooled, B minus A; `note` gets the remarks for the reader.
+    """Return the differences by benchmark and pooled, B minus A.
+
+    Args:
+        note: called with each remark for the reader.
 
     Raises:
         UserError: they cannot be paired.
@@ -164,7 +167,7 @@ def differences_of(a: RunMeans, b: RunMeans, note: Callable[[str], None] = _note
 
 
 def _check_pair(name: str, a: RunMeans, b: RunMeans, note: Callable[[str], None]) -> None:
-    """Refuse a benchmark that cannot be paired, and note what else differs."""
+    """Refuse a benchmark whose problems cannot be paired; note other differences."""
     from rlfr_eval.report.table import percent
     from rlfr_eval.run.folder import differences
     from rlfr_eval.score.metrics import HEADLINE_UNDECIDED
@@ -196,7 +199,7 @@ def _p(value: float) -> str:
 
 
 def adjusted(found: "Sequence[Difference]") -> dict[str, float]:
-    """p-values of the single benchmarks, adjusted for how many they are."""
+    """Return the p-value of each benchmark after Holm's correction."""
     from rlfr_eval.score.compare import holm
 
     single = [one for one in found if one.name != POOLED]

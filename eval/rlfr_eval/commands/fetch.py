@@ -1,4 +1,4 @@
-"""`rlfr-eval fetch`: get benchmark data at pinned revisions, and lock it."""
+"""`rlfr-eval fetch`: download benchmark data at pinned revisions, and record it in the lock file."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fetch each; one that fails does not stop the others. Returns 2 when one failed."""
+    """Fetch each benchmark. A failure does not stop the others. Returns 2 if one failed."""
     failed, entries = 0, {}
     for benchmark, get in _vlm(options) if options.vlm else _text(options):
         try:

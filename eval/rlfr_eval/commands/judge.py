@@ -1,4 +1,4 @@
-"""`rlfr-eval judge`: can the judge in force be trusted, and do the judges of a run agree?"""
+"""`rlfr-eval judge`: check a judge with known cases; measure the agreement of a run's judges."""
 
 import argparse
 import asyncio
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check, and print what the judge said. Returns 2 for a judge that fails."""
+    """Check the judge and print its replies. Returns 2 if it fails."""
     if options.action == "agreement":
         return _agreement(options)
     if options.run_dir is not None:

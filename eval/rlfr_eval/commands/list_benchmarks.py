@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the lists."""
+    """Print benchmarks, suites and presets. Returns the exit code."""
     import dataclasses
 
     from rlfr_eval.benchmarks.text import shipped, suites

@@ -1,4 +1,4 @@
-"""`rlfr-eval lm`: text benchmarks: answer, grade by rules, ask the judge about the rest, score."""
+"""`rlfr-eval lm`: evaluate text benchmarks: ask the model, grade by rules, ask the judge, score."""
 
 import argparse
 from pathlib import Path
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Evaluate. Returns 0 when everything is answered and judged, 3 when another call could do more."""
+    """Evaluate. Returns 0 if everything is answered and judged, 3 if another call could complete the run."""
     evaluation = _evaluation(options)
     if options.dry_run:
         print(evaluation.plan())

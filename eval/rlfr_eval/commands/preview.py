@@ -1,4 +1,4 @@
-"""`rlfr-eval preview`: what a multimodal benchmark asks: final prompt, images, gold; nothing is sent anywhere."""
+"""`rlfr-eval preview`: print the final prompt, images and gold of a multimodal benchmark's rows; send nothing."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show rows as they would be asked."""
+    """Print rows as the model would receive them. Returns the exit code."""
     if options.rows < 1:
         raise UserError(f"--rows {options.rows}: at least one row is shown.")
     import dataclasses
@@ -85,7 +85,7 @@ def _text(benchmark: "VlmBenchmark", problem: "VlmProblem") -> str:
 
 
 def image_facts(path: str) -> dict[str, str | int]:
-    """Size, mode and bytes of an image."""
+    """Return size, mode and bytes of an image, as text."""
     from PIL import Image
 
     with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""`rlfr-eval regrade`: new verdicts for stored answers, by today's grader or another judge; nothing is asked again."""
+"""`rlfr-eval regrade`: grade stored answers with the current grader or another judge; the model is not asked."""
 
 import argparse
 import dataclasses
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Regrade. Returns 3 when answers are missing, or the judge could not say all it was asked."""
+    """Regrade. Returns 3 if answers are missing or the judge failed on some."""
     from rlfr_eval.judge.phase import expected_cost, judge_undecided
     from rlfr_eval.kinds.kind import open_kind
     from rlfr_eval.run.folder import RunStore
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
     settings = read_settings(options)
     choice = read_judge(options, settings)
-    # read-only first: a folder that is not a run must not get files
+    # opened read-only first, so that no file is created in a folder that is no run
     with RunStore(options.run_dir, read_only=True) as before, open_kind(before.run, settings) as kind:
         selections = restore(before, kind, options.data_dir)
         if options.dry_run:
@@ -64,5 +64,5 @@ def run(options: argparse.Namespace) -> int:
 
 
 def specs_of(selections: "Selections") -> "dict[str, JsonObject]":
-    """Benchmarks as run.json has them; VLMEvalKit may have another version now."""
+    """Return the `specs` of run.json. They change where VLMEvalKit has another version now."""
     return {name: dataclasses.asdict(selection.benchmark) for name, selection in selections.items()}

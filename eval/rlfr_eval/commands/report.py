@@ -1,4 +1,4 @@
-"""`rlfr-eval report`: the tables of runs, report.md beside each, and a page of them together."""
+"""`rlfr-eval report`: print the scores of runs, write report.md for each and one HTML page for all."""
 
 import argparse
 import time
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print and write."""
+    """Print the scores and write the reports. Returns the exit code."""
     if options.answers < 0:
         raise UserError(f"--answers is {options.answers}; it must be 0 or more.")
     from rlfr_eval.run.folder import RunStore
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def scores_of(folder: Path) -> "JsonObject":
-    """scores.json of a run.
+    """Return the content of a run's scores.json.
 
     Raises:
         UserError: it is missing or broken.
@@ -100,7 +100,7 @@ def _write_page(
 
 
 def _samples(options: argparse.Namespace, names: Sequence[str], stores: "Sequence[RunStore]") -> "Samples":
-    """Answers of all runs; where the data files are missing, the page says so and lacks the problems."""
+    """Return the answers of all runs. Where data files are missing, the page says so and lacks the problems."""
     from rlfr_eval.kinds.kind import open_kind, recorded_benchmarks
     from rlfr_eval.report.page_samples import Samples, wanted_problems
     from rlfr_eval.run.restore import restore
@@ -119,7 +119,7 @@ def _samples(options: argparse.Namespace, names: Sequence[str], stores: "Sequenc
 
 
 def _pairings(folders: Sequence[Path], names: Sequence[str]) -> "list[Pairing]":
-    """Each run against the first; runs that cannot be paired say why."""
+    """Compare each run with the first one. A run that cannot be paired has the reason as its note."""
     from rlfr_eval.commands.compare import adjusted, differences_of, load_means
     from rlfr_eval.report.page import Pairing
 

@@ -1,4 +1,4 @@
-"""`rlfr-eval settings`: what is in force, and where each value came from."""
+"""`rlfr-eval settings`: print the settings in force and the origin of each value."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print them. Returns 2 when they contradict one another."""
+    """Print the settings. Returns 2 if they contradict each other."""
     settings = read_settings(options)
     code = 0
     try:

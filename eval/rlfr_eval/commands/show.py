@@ -1,4 +1,4 @@
-"""`rlfr-eval show`: one answer, whole: prompt, raw text, what was extracted, every verdict."""
+"""`rlfr-eval show`: print an answer with its prompt, raw text, extraction and verdicts."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show every sample that the id names."""
+    """Print every sample that the id names. Returns the exit code."""
     from rlfr_eval.kinds.kind import open_kind
     from rlfr_eval.run.folder import RunStore
     from rlfr_eval.run.restore import restore

@@ -1,4 +1,4 @@
-"""`rlfr-eval vlm`: VLMEvalKit's multimodal benchmarks: answer, score by its rules, ask the judge about the rest."""
+"""`rlfr-eval vlm`: evaluate VLMEvalKit's multimodal benchmarks: ask the model, score by its rules, ask the judge."""
 
 import argparse
 import dataclasses
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Evaluate. Returns 0 when everything is answered and judged, 3 when another call could do more."""
+    """Evaluate. Returns 0 if everything is answered and judged, 3 if another call could complete the run."""
     with _evaluation(options) as (evaluation, kind):
         if options.dry_run:
             print(evaluation.plan())
@@ -127,12 +127,12 @@ def _evaluation(options: argparse.Namespace) -> "Iterator[tuple[Evaluation, VlmK
 
 
 def vlm_data_folder(settings: "Settings") -> Path:
-    """Where VLMEvalKit's files are."""
+    """Return the folder of VLMEvalKit's TSV files."""
     return Path(settings["LMUData"] or "~/LMUData").expanduser()
 
 
 def trained_prompt(options: argparse.Namespace) -> "TrainingPrompt":
-    """The system prompt that is named, or that of the policy's training where the preset is that."""
+    """Return the system prompt of the command line, or that of the policy's training for the preset `training`."""
     from rlfr_eval.benchmarks.training_prompt import TrainingPrompt, training_prompt
 
     if options.preset != "training" or options.system_prompt is not None:
