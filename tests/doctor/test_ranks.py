@@ -137,6 +137,7 @@ def test_a_rank_that_never_arrives_is_named(tmp_path):
     assert json.loads(file.read_text())["exit_code"] == 2
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_in_the_sum_is_named_and_both_end(driver):
     port = free_port()
     processes = [start([sys.executable, driver, "hangs", "--timeout", "8"], **rank(number, port)) for number in (1, 0)]

@@ -146,7 +146,8 @@ def test_ddp_and_fsdp_train_as_one_process(torch_runs, alone, how, kind):
     assert (torch_runs / how / "distributed_type").read_text() == kind
 
 
-@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
 def test_zero_trains_as_one_process(request, alone, stage):
     work = request.getfixturevalue(f"zero{stage}_runs")
     check_same(work, alone, work / f"zero{stage}")

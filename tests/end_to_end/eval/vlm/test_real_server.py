@@ -83,6 +83,7 @@ NUMBERS = [  # of the questions that want one; DynaMath's prompts say so, but no
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+@pytest.mark.slow
 def test_a_policy_on_a_real_server(make_policy, processor, lmu, serve, run_eval, scores, alone):
     model = alone / "policy"
     policy = make_policy(hidden_size=128, num_heads=4)
