@@ -166,10 +166,7 @@ class RLFRTrainer(ResumableGRPO):
         )
         self.undecided_guard = UndecidedGuard(args.undecided_limit, args.undecided_window)
         self.probabilities = self._bind_probabilities()
-        if args.rollout_log_groups:
-            self.rollout_log = RolloutLog(
-                Path(args.output_dir), self.accelerator.process_index, args.rollout_log_groups, args.rollout_log_mb
-            )
+        self.rollout_log = self._open_rollout_log(args)
         keep_records(self, args.method, settings)
 
     # --- set-up -----------------------------------------------------------------------------------------------------
@@ -182,6 +179,12 @@ class RLFRTrainer(ResumableGRPO):
     @property
     def _image_token_id(self) -> int | None:
         return self.family.image_token_id(unwrap(self.model).config)
+
+    def _open_rollout_log(self, args: RLFRConfig) -> RolloutLog | None:
+        if not args.rollout_log_groups:
+            return None
+        rank, folder = self.accelerator.process_index, Path(args.output_dir)
+        return RolloutLog(folder, rank, args.rollout_log_groups, args.rollout_log_mb)
 
     def _bind_probabilities(self) -> PolicyProbabilities | None:
         """Give each reference-probability reward access to the policy."""
