@@ -52,10 +52,10 @@ def run_trainer(
 
     silence_libraries()
     resume, rest = take_option(arguments, "--resume")
+    given = names_given(rest)
     if resume is not None and take_option(rest, "--config")[0] is None:
         rest = [*settings_of(resume, take_option(rest, "--output_dir")[0]), *rest]
-    given = names_given(rest)
-    options, args = parse_config(classes, [*rest, *cpu_arguments(given)])
+    options, args = parse_config(classes, [*rest, *cpu_arguments(names_given(rest))])
     if args.output_dir in (None, UNSET_OUTPUT_DIR):
         raise UserError("output_dir is not set. Name the folder of the run, e.g. --output_dir outputs/my-run.")
     settings = resolved(options, args)  # before the trainer fills in defaults, so that a resumed run compares equal
@@ -247,10 +247,9 @@ def refuse_other_run(output_dir: Path) -> None:
     Raises:
         UserError: the folder holds a run.
     """
-    from rlfr_vlm.checkpoint import checkpoints
-    from rlfr_vlm.trainer.records.callbacks import METRICS_FILE
+    from rlfr_vlm.trainer.records.default_records import holds_run
 
-    if checkpoints(output_dir) or (output_dir / METRICS_FILE).exists():
+    if holds_run(output_dir):
         raise UserError(
             f"{output_dir} holds a run already. Go on with it by `--resume auto`, name another --output_dir, or "
             "remove it."

@@ -139,10 +139,10 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
         refuse_too_few_rows(args, len(rows.indices))
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
     peft_config = lora_config(policy, options)
-    if options.max_prompt_tokens is None:
+    train_dataset = training_dataset(rows, options, processing_class, graded=is_graded(options))
+    if options.max_prompt_tokens is None:  # rows that training replaces are left out
         context = getattr(policy.config.get_text_config(), "max_position_embeddings", None)
         refuse_prompts_beyond_context(rows, processing_class, context, args.max_completion_length or 0)
-    train_dataset = training_dataset(rows, options, processing_class, graded=is_graded(options))
     if trains and is_first_process():
         for line in (*notes_of_rows(rows), left_out_line(args, len(train_dataset))):
             print(line, end="\n" if line else "")

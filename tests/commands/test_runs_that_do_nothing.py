@@ -202,6 +202,8 @@ def test_a_resume_takes_over_the_settings_of_the_run(policy_folder, run, capsys,
     assert f"settings of {run}/checkpoint-2/config.yaml; the command line overrides them" in printed
     lines = [line for line in printed.splitlines() if line.startswith("other than when")]
     assert [line.split(": ")[1] for line in lines] == ["max_steps"] and steps_of(run) == [1, 2, 3, 4]
+    given = set(json.loads((run / "run.json").read_text())["given_settings"])
+    assert {"method", "max_steps", "num_generations"} <= given and "adam_beta1" not in given  # what a user typed
 
 
 def test_the_configuration_of_a_run_starts_another(policy_folder, run, tmp_path):

@@ -92,7 +92,7 @@ def _revision(source: Source) -> str:
     try:
         return HfApi().dataset_info(source.repo).sha or ""
     except Exception as error:  # the hub client raises many exception types: offline, gated, missing
-        raise UserError(_unreachable(source, str(error) or type(error).__name__)) from None
+        raise UserError(_unreachable(source, str(error).strip() or type(error).__name__)) from None
 
 
 def _load(source: Source, revision: str) -> Iterable[JsonObject]:
@@ -109,12 +109,12 @@ def _load(source: Source, revision: str) -> Iterable[JsonObject]:
             revision=revision or None,
         )
     except Exception as error:  # the hub, the network and file formats raise many exception types
-        raise UserError(_unreachable(source, str(error) or type(error).__name__)) from None
+        raise UserError(_unreachable(source, str(error).strip() or type(error).__name__)) from None
 
 
 def _unreachable(source: Source, reason: str) -> str:
     return (
-        f"Cannot get {source.repo}: {reason.strip().splitlines()[0][:300]}. Where the hub cannot be reached, copy "
+        f"Cannot get {source.repo}: {reason.splitlines()[0][:300]}. Where the hub cannot be reached, copy "
         "NAME.jsonl with the columns problem and answer into the data folder; a gated data set needs `hf auth login` "
         "first."
     )

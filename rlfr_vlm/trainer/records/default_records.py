@@ -50,6 +50,11 @@ def drop_records(trainer: Trainer) -> None:
         trainer.remove_callback(callback)
 
 
+def holds_run(folder: Path) -> bool:
+    """Return whether a folder has checkpoints or metrics of a run, which another run would mix with or replace."""
+    return bool(checkpoints(folder)) or (folder / METRICS_FILE).exists()
+
+
 def _begin(trainer: Trainer, settings: Settings) -> None:
     """Write `config.yaml` and `run.json`; called when training begins, after a checkpoint was loaded.
 
@@ -57,7 +62,7 @@ def _begin(trainer: Trainer, settings: Settings) -> None:
         UserError: the folder holds another run, which would be mixed with this one.
     """
     folder, resumed = Path(trainer.args.output_dir), trainer.state.global_step > 0
-    if not resumed and (checkpoints(folder) or (folder / METRICS_FILE).exists()):
+    if not resumed and holds_run(folder):
         raise UserError(
             f"{folder} holds a run already. Go on with it by trainer.train(resume_from_checkpoint=True), name another "
             "output_dir, or remove it."

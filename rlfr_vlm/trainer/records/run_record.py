@@ -45,9 +45,12 @@ def write_run_record(
         resumed: keep the earlier starts of the run in `earlier`.
         policy: where the policy was loaded from.
         changes: settings that differ from those of the checkpoint that the run goes on from.
-        given: names of the settings that the configuration file or the command line sets, if known.
+        given: names of the settings that the configuration file or the command line sets, if known. A resumed run adds
+            those of its earlier starts, whose settings it may have taken over.
     """
     path = folder / RUN_FILE
+    if resumed and given is not None:
+        given = sorted({*given, *given_earlier(path)})
     write_json(
         path,
         {
@@ -71,11 +74,24 @@ def write_run_record(
     )
 
 
-def earlier_starts(path: Path) -> list[JsonObject]:
-    """Read the starts of a run from its record, the latest last; empty if there is no readable record."""
+def given_earlier(path: Path) -> list[str]:
+    """Read the names of the settings that a user gave to earlier starts of a run."""
+    names = read_record(path).get("given_settings")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def read_record(path: Path) -> JsonObject:
+    """Read the record of a run; empty if there is no readable one."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def earlier_starts(path: Path) -> list[JsonObject]:
+    """Read the starts of a run from its record, the latest last; empty if there is no readable record."""
+    if not (record := read_record(path)):
         return []
     return [*record.get("earlier", []), {key: record.get(key) for key in START_KEYS if key in record}]
 
