@@ -4,10 +4,8 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlfr_vlm.data.images import image_size
-from rlfr_vlm.data.lengths import TokenCounter
+from rlfr_vlm.data.lengths import TokenCounter, sized_row
 from rlfr_vlm.data.load import Rows
-from rlfr_vlm.data.rows import BadRow, Row
 from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,16 +38,12 @@ def measure_prompts(rows: Rows, processing_class: "ProcessingClass", sample: int
         UserError: the policy's family is unknown, no row of the sample can be read, or the tokenizer is empty.
     """
     counter, numbers = TokenCounter(processing_class), list(rows.indices)
-    read: list[tuple[Row, list[tuple[int, int]]]] = []
-    for number in random.Random(0).sample(numbers, min(sample, len(numbers))):
-        try:
-            row = rows.parse(number)
-            read.append((row, [image_size(image, rows.rules) for image in row["images"]]))
-        except BadRow:
-            continue
+    chosen = random.Random(0).sample(numbers, min(sample, len(numbers)))
+    read = [sized for number in chosen if (sized := sized_row(rows, counter, number)) is not None]
     if not read:
         raise UserError("no row can be read; `rlfr check-data` says why")
-    tokens = counter.prompt_tokens([row for row, _ in read], [sizes for _, sizes in read])
+    texts = counter.text_tokens([row for row, _, _ in read], [text for _, text, _ in read])
+    tokens = [text + counter.image_tokens(sizes) for text, (_, _, sizes) in zip(texts, read, strict=True)]
     if not max(tokens):  # transformers makes an empty tokenizer where a folder has none
         raise UserError("the policy's tokenizer makes no tokens; its files are missing")
     return PromptLengths(max(tokens), sum(tokens) / len(tokens), len(tokens), len(numbers))

@@ -119,7 +119,7 @@ def plan_lengths(
     counter, plan = TokenCounter(processing_class), LengthPlan()
     numbers = range(len(rows.raw.dataset))
     for start in tqdm(range(0, len(numbers), batch_size), desc="prompt lengths", unit="batch", leave=False):
-        batch = {number: _sized(rows, counter, number) for number in numbers[start : start + batch_size]}
+        batch = {number: sized_row(rows, counter, number) for number in numbers[start : start + batch_size]}
         plan.kept += [number for number, sized in batch.items() if sized is None]
         good = {number: sized for number, sized in batch.items() if sized is not None}
         texts = [text for _, text, _ in good.values()]
@@ -151,7 +151,7 @@ def refuse_prompts_beyond_context(
     counter, limit = TokenCounter(processing_class), context - response
     long: dict[int, int] = {}
     for number in tqdm(rows.indices, desc="longest prompts", unit="row", leave=False, delay=2.0):
-        if (sized := _sized(rows, counter, number)) is None:
+        if (sized := sized_row(rows, counter, number)) is None:
             continue
         row, text, sizes = sized
         images = counter.image_tokens(sizes)
@@ -195,7 +195,7 @@ def _plan_row(
     plan.pixel_limits[number] = pixels
 
 
-def _sized(rows: Rows, counter: TokenCounter, number: int) -> tuple[Row, str, list[tuple[int, int]]] | None:
+def sized_row(rows: Rows, counter: TokenCounter, number: int) -> tuple[Row, str, list[tuple[int, int]]] | None:
     """Return a row, its prompt string, and the sizes of its images from their headers; None for a bad row."""
     try:
         row = rows.parse(number)
