@@ -1,8 +1,7 @@
-"""Confidence intervals and AUC."""
+"""Confidence intervals and the AUC over all pairs; that within groups is in group_auc.py."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,61 +41,6 @@ def auc(positive: "Tensor", negative: "Tensor") -> float | None:
     below = torch.searchsorted(order, positive.double())
     not_above = torch.searchsorted(order, positive.double(), right=True)
     return ((below + not_above).double().mean() / 2 / len(negative)).item()
-
-
-@dataclass(frozen=True)
-class GroupedAuc:
-    """AUC over pairs of the same group.
-
-    Attributes:
-        value: None if no group has both classes.
-        low, high: 95 % interval over groups.
-        groups: groups with both classes.
-        pairs: pairs of a positive and a negative of the same group.
-    """
-
-    value: float | None
-    low: float
-    high: float
-    groups: int
-    pairs: int
-
-
-def within_group_auc(scores: "Tensor", positive: "Tensor", negative: "Tensor", groups: "Tensor") -> GroupedAuc:
-    """Probability that a positive's score exceeds that of a negative of the same group, ties counting half.
-
-    GRPO can only use what separates responses to the same prompt; an AUC over all pairs includes how hard prompts are.
-    The interval is that of a ratio of two sums over groups (the delta method), with Student's t; a group with many
-    pairs counts more.
-
-    Args:
-        scores: (N,).
-        positive, negative: (N,) bool, exclusive; elements that are neither are left out.
-        groups: (N,) number of the group of each element.
-
-    >>> import torch
-    >>> wrong = torch.tensor([True, False, True, False])
-    >>> within_group_auc(torch.tensor([2.0, 1.0, 3.0, 4.0]), wrong, ~wrong, torch.tensor([0, 0, 1, 1])).value
-    0.5
-    """
-    wins, pairs = [], []
-    for group in groups.unique():
-        high, low = scores[positive & (groups == group)], scores[negative & (groups == group)]
-        if len(high) and len(low):
-            above = (high[:, None] > low).double() + 0.5 * (high[:, None] == low)
-            wins.append(above.sum().item())
-            pairs.append(above.numel())
-    count, total = len(pairs), sum(pairs)
-    if not count:
-        return GroupedAuc(None, 0.0, 1.0, 0, 0)
-    value = sum(wins) / total
-    if count == 1:
-        return GroupedAuc(value, 0.0, 1.0, 1, total)
-    from scipy.stats import t as student
-
-    squares = sum((won - value * size) ** 2 for won, size in zip(wins, pairs, strict=True))
-    half = float(student.ppf(0.975, count - 1)) * math.sqrt(squares * count / (count - 1)) / total
-    return GroupedAuc(value, max(0.0, value - half), min(1.0, value + half), count, total)
 
 
 def auc_interval(value: float, num_positive: int, num_negative: int, z: float = Z95) -> tuple[float, float]:

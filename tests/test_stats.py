@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rlfr_vlm.stats import auc, auc_interval, mean_interval, wilson_interval, within_group_auc
+from rlfr_vlm.stats import auc, auc_interval, mean_interval, wilson_interval
 
 
 def test_wilson_interval_of_nothing_and_of_extremes():
@@ -20,34 +20,6 @@ def test_auc_counts_pairs():
     assert auc(torch.tensor([3.0, 2.0]), torch.tensor([1.0, 2.0])) == pytest.approx(3.5 / 4)
     assert auc(torch.tensor([1.0]), torch.tensor([2.0])) == 0.0
     assert auc(torch.tensor([]), torch.tensor([1.0])) is None
-
-
-def test_auc_within_groups_by_hand():
-    """Groups of 1 x 2 and 2 x 1 pairs: 2 of 2, and a tie and a loss, so 2.5 of 4; the third group has no wrong one."""
-    scores = torch.tensor([5.0, 1.0, 2.0, 3.0, 0.0, 3.0, 9.0])
-    wrong = torch.tensor([True, False, False, True, True, False, False])
-    result = within_group_auc(scores, wrong, ~wrong, torch.tensor([0, 0, 0, 1, 1, 1, 2]))
-    assert (result.value, result.groups, result.pairs) == (0.625, 2, 4)
-    # residuals 2 - 1.25 and 0.5 - 1.25; variance 2 / 1 * 1.125 / 16; t(1) = 12.7, so the interval is everything
-    assert (result.low, result.high) == (0.0, 1.0)
-
-
-def test_auc_within_groups_has_the_interval_of_a_ratio():
-    """Each group has one pair, so the value is a share: 12 of 20, and its error that of a mean of 20 numbers."""
-    wins = [1.0] * 12 + [0.0] * 8
-    scores = torch.tensor([number for win in wins for number in (win, 0.5)])
-    wrong = torch.tensor([True, False] * 20)
-    result = within_group_auc(scores, wrong, ~wrong, torch.arange(40) // 2)
-    mean, low, high = mean_interval(wins)
-    assert (result.value, result.low, result.high) == pytest.approx((mean, low, high)) and result.pairs == 20
-
-
-def test_auc_within_groups_without_pairs_or_with_undecided_ones():
-    scores, groups = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 1])
-    none = torch.tensor([False, False, False])
-    assert within_group_auc(scores, ~none, none, groups).value is None
-    one = within_group_auc(scores, torch.tensor([True, False, False]), torch.tensor([False, True, False]), groups)
-    assert (one.value, one.low, one.high, one.groups) == (0.0, 0.0, 1.0, 1)
 
 
 def test_auc_interval_by_hanley_and_mcneil():
