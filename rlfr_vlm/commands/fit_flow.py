@@ -1,4 +1,4 @@
-"""`rlfr fit-flow`: fit a flow field to a policy's latents on expert responses."""
+"""`rlfr fit-flow`: fit a flow field to a policy's latents on expert responses, or on its own ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +62,7 @@ def build_fit_trainer(options: RunOptions, args: "FlowFitConfig") -> "FlowFitTra
     """Build the fit trainer for a configuration."""
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
-    from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, spec_for
+    from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, accepted_rows, spec_for
     from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine
 
     refuse_data_parallel(args)
@@ -70,7 +70,10 @@ def build_fit_trainer(options: RunOptions, args: "FlowFitConfig") -> "FlowFitTra
     rows = read_rows(options, ("prompt", "response"), args.seed)
     policy, processing_class = load_policy(options, trust_remote_code=False)
     dataset = training_dataset(rows, options, processing_class)
-    data = f"{options.dataset_name} ({options.dataset_split}, {len(dataset)} rows)"
+    kept = accepted_rows(dataset, args)
+    if len(kept) < len(dataset):
+        print(f"{len(kept)} of {len(dataset)} rows are fitted on, by their verdict")
+    data = f"{options.dataset_name} ({options.dataset_split}, {len(kept)} rows, {args.flow_accept})"
     return FlowFitTrainer(
         policy,
         args,

@@ -83,6 +83,21 @@ class Rows:
         check_columns(row, self.needed)
         return row
 
+    def values_of(self, column: str) -> dict[int, object]:
+        """Value of a column in each row of `indices`, as it is stored; None in rows without it.
+
+        Raises:
+            UserError: no row has the column.
+        """
+        source = self.convert.mapping.get(column, column)
+        rows = {number: self.raw.row(self.raw.dataset[number]) for number in self.indices}
+        names = dict.fromkeys(str(name) for row in rows.values() for name in row)
+        if source not in names:
+            raise UserError(
+                f"The data set has no column {source!r}; it has {', '.join(names)}.{nearest(source, names)}"
+            )
+        return {number: row.get(source) for number, row in rows.items()}
+
     def checked(self, row: Row) -> Row:
         """Return a converted row with its prompt as messages and its answer in a form that the grader reads.
 

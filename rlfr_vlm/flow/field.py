@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 FREQUENCY_FEATURES = 256
+WRONG, RIGHT = 0, 1  # classes of a contrast field
 MAX_PERIOD = 10000.0
 
 
@@ -87,9 +88,13 @@ class VelocityField(nn.Module):
         eps: RMSNorm epsilon; RLFR takes the policy's `rms_norm_eps`.
         image_context: also condition on the mean latent of the sample's image tokens, through a projection that
             starts at zero, so that a field fitted without it loads and gives the same velocities.
+        classes: number of classes of responses to tell apart (contrast fields have 2, see `WRONG` and `RIGHT`),
+            through an embedding that starts at zero, for the same reason; 0 has none.
     """
 
-    def __init__(self, hidden_size: int, depth: int, eps: float = 1e-6, image_context: bool = False) -> None:
+    def __init__(
+        self, hidden_size: int, depth: int, eps: float = 1e-6, image_context: bool = False, classes: int = 0
+    ) -> None:
         super().__init__()
         self.hidden_size = hidden_size
         self.input_proj = nn.Linear(hidden_size, hidden_size)
@@ -97,6 +102,7 @@ class VelocityField(nn.Module):
         self.layer_embed = ScalarEmbedding(hidden_size)
         self.cond_embed = nn.Linear(hidden_size, hidden_size)
         self.image_embed = nn.Linear(hidden_size, hidden_size, bias=False) if image_context else None
+        self.class_embed = nn.Embedding(classes, hidden_size) if classes else None
         blocks = [ResidualBlock(hidden_size, eps) for _ in range(depth)]
         self.res_blocks = nn.ModuleList(blocks)
         self.final_layer = FinalLayer(hidden_size, eps)
@@ -113,12 +119,25 @@ class VelocityField(nn.Module):
         zeroed += [self.final_layer.adaLN_modulation, self.final_layer.linear]
         if self.image_embed is not None:
             zeroed.append(self.image_embed)
+        if self.class_embed is not None:
+            zeroed.append(self.class_embed)
         for module in zeroed:
             for parameter in module.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor, layer: Tensor, image_cond: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        cond: Tensor,
+        layer: Tensor,
+        image_cond: Tensor | None = None,
+        label: Tensor | None = None,
+    ) -> Tensor:
         """Predict the velocity.
+
+        What depends on the condition alone is computed for the shape of the condition. So several noise draws of the
+        same tokens, as a leading axis of `x_t` that `cond` has not, cost less than as many calls.
 
         Args:
             x_t: (..., D) noised latents.
@@ -126,6 +145,7 @@ class VelocityField(nn.Module):
             cond: (..., D) condition latents.
             layer: layer index / number of layers; any shape that broadcasts against (...).
             image_cond: (..., D) or broadcastable, only with `image_context`.
+            label: class of the response, any shape that broadcasts against (...), only with `classes`.
 
         Returns:
             (..., D) velocities, in the dtype of the forward pass.
@@ -133,6 +153,8 @@ class VelocityField(nn.Module):
         y = self.layer_embed(layer) + self.cond_embed(cond) + self.time_embed(t)
         if self.image_embed is not None and image_cond is not None:
             y = y + self.image_embed(image_cond)
+        if self.class_embed is not None and label is not None:
+            y = y + self.class_embed(label)
         x, activated = self.input_proj(x_t), nn.functional.silu(y)
         for block in self.res_blocks:
             x = block(x, activated)

@@ -29,6 +29,7 @@ class FlowInputs:
         mask: (B, T) bool, True at response tokens (no padding) that have a conditioning token.
         layer_positions: (L,) layer index / number of layers.
         image: (L, B, D) mean latent over the sample's image tokens, or None.
+        label: (B,) class of each response, for a contrast field; None without.
     """
 
     target: Tensor
@@ -36,6 +37,12 @@ class FlowInputs:
     mask: Tensor
     layer_positions: Tensor
     image: Tensor | None = None
+    label: Tensor | None = None
+
+    @property
+    def token_rows(self) -> Tensor:
+        """(M,) row of each token of the mask."""
+        return self.mask.nonzero()[:, 0]
 
     def chunks(self, size: int) -> Iterator["FlowInputs"]:
         """Yield the same inputs with masks of at most `size` tokens, in row-major order. Latents are not copied."""
@@ -52,8 +59,7 @@ class FlowInputs:
         """
         image = None
         if self.image is not None:
-            rows = self.mask.nonzero()[:, 0]
-            image = self.image[:, rows].detach().float()
+            image = self.image[:, self.token_rows].detach().float()
         return self.target[:, self.mask].detach().float(), self.cond[:, self.mask].detach().float(), image
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from rlfr_vlm.flow.field import RIGHT, WRONG
 from rlfr_vlm.flow.pairing import FlowInputs
 
 Field = Callable[..., Tensor]
@@ -80,7 +81,8 @@ def token_flow_losses(
     noise = standard_normal(shape, target.device, generator) if noise is None else noise
     t = logit_normal(shape[:-1], target.device, generator) if t is None else t
     x_t = linear_path(target, noise, t.unsqueeze(-1))
-    velocity = field(x_t, t, cond, inputs.layer_positions.unsqueeze(-1), image)
+    label = {} if inputs.label is None else {"label": inputs.label[inputs.token_rows]}
+    velocity = field(x_t, t, cond, inputs.layer_positions.unsqueeze(-1), image, **label)
     return (velocity.float() - target_velocity(target, noise)).square().mean(dim=-1)
 
 
@@ -103,17 +105,26 @@ def layer_deviations(
     *,
     generator: torch.Generator | None = None,
     noise: Tensor | None = None,
+    row_noise: Tensor | None = None,
+    draws: int = 1,
+    antithetic: bool = False,
+    contrast: bool = False,
     tokens_at_once: int = SCORE_TOKENS,
 ) -> Tensor:
     """Return the weighted deviation of each token from the flow, per timestep and layer.
 
-    It is `deviation_weight(t)` * mean over D of (v - u)^2 (RLFR, section on flow rewards). All timesteps use the same
-    noise.
+    It is `deviation_weight(t)` * mean over D of (v - u)^2 (RLFR, section on flow rewards), averaged over the noise
+    draws. All timesteps use the same noise. For a contrast field it is the deviation from the flow of right responses
+    minus that from the flow of wrong ones, under the same noise, and may be negative.
 
     Args:
         timesteps: rewarding timesteps in [0, 1); RLFR uses 0.8.
-        noise: (L, M, D), instead of drawing.
-        tokens_at_once: tokens of one evaluation of the field, in all layers; bounds the memory.
+        noise: (L, M, D), instead of drawing: one draw per token.
+        row_noise: (R, L, B, D), instead of drawing: R draws that the tokens of a response share.
+        draws: R, draws for each token; not with `noise` or `row_noise`.
+        antithetic: use each draw with both signs, which cancels the odd part of its effect.
+        contrast: the field has the classes `WRONG` and `RIGHT`.
+        tokens_at_once: tokens of one evaluation of the field, in all layers and draws; bounds the memory.
 
     Returns:
         (number of timesteps, L, B, T) float32, 0 at tokens outside `inputs.mask`.
@@ -122,28 +133,44 @@ def layer_deviations(
         raise ValueError(f"timesteps must lie in [0, 1), got {list(timesteps)}")
     shape = (len(timesteps), inputs.target.shape[0], *inputs.mask.shape)
     deviations = inputs.target.new_zeros(shape, dtype=torch.float32)
-    for number, chunk in enumerate(inputs.chunks(tokens_at_once)):
-        chunk_noise = None if noise is None else noise[:, number * tokens_at_once :][:, :tokens_at_once]
-        deviations[:, :, chunk.mask] = _chunk_deviations(field, chunk, timesteps, generator, chunk_noise)
+    copies = (draws if row_noise is None else len(row_noise)) * (2 if antithetic else 1)
+    size = max(1, tokens_at_once // copies)
+    for number, chunk in enumerate(inputs.chunks(size)):
+        if row_noise is not None:
+            drawn = row_noise[:, :, chunk.token_rows]
+        elif noise is not None:
+            drawn = noise[None, :, number * size :][:, :, :size]
+        else:
+            tokens = int(chunk.mask.sum())
+            full = (draws, shape[1], tokens, inputs.target.shape[-1])
+            drawn = standard_normal(full, inputs.target.device, generator)
+        drawn = torch.cat([drawn, -drawn]) if antithetic else drawn
+        deviations[:, :, chunk.mask] = _chunk_deviations(field, chunk, timesteps, drawn, contrast)
     return deviations
 
 
 def _chunk_deviations(
-    field: Field,
-    inputs: FlowInputs,
-    timesteps: Sequence[float],
-    generator: torch.Generator | None,
-    noise: Tensor | None,
+    field: Field, inputs: FlowInputs, timesteps: Sequence[float], noise: Tensor, contrast: bool
 ) -> Tensor:
-    """Return the deviations (number of timesteps, L, M) of the M kept tokens."""
+    """Return the deviations (number of timesteps, L, M) of the M kept tokens, for noise (R, L, M, D)."""
     target, cond, image = inputs.packed()
-    noise = standard_normal(target.shape, target.device, generator) if noise is None else noise
     velocity_true = target_velocity(target, noise)
+    layer = inputs.layer_positions.unsqueeze(-1)
     rows = []
     for step in timesteps:
         t = torch.tensor(step, device=target.device)
-        velocity = field(linear_path(target, noise, t), t, cond, inputs.layer_positions.unsqueeze(-1), image)
-        rows.append(deviation_weight(step) * (velocity.float() - velocity_true).square().mean(dim=-1))
+        x_t = linear_path(target, noise, t)
+
+        def squared_errors(**label: Tensor) -> Tensor:
+            velocity = field(x_t, t, cond, layer, image, **label)  # noqa: B023
+            return (velocity.float() - velocity_true).square().mean(dim=-1).mean(dim=0)
+
+        if contrast:
+            right, wrong = (torch.tensor(value, device=target.device) for value in (RIGHT, WRONG))
+            deviation = squared_errors(label=right) - squared_errors(label=wrong)
+        else:
+            deviation = squared_errors()
+        rows.append(deviation_weight(step) * deviation)
     return torch.stack(rows)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +17,11 @@ from rlfr_vlm.flow.pairing import CONTEXT_MODES, ContextMode, FlowInputs, pair_t
 from rlfr_vlm.provenance import short_hash
 
 logger = logging.getLogger(__name__)
+
+Reference = Literal["expert", "own", "contrast"]
+REFERENCES: tuple[str, ...] = get_args(Reference)
+LatentForm = Literal["raw", "sphere", "minus_prompt"]
+LATENT_FORMS: tuple[str, ...] = get_args(LatentForm)
 
 
 def resolve_layers(percentiles: Sequence[float], num_layers: int) -> tuple[int, ...]:
@@ -80,8 +85,13 @@ class FlowSpec:
         image_context: whether the field also takes the mean latent of the image tokens.
         eps: RMSNorm epsilon.
         policy_name, policy_config_hash: the policy that gave the latents.
-        data, steps, final_loss: description of the expert data, training steps, and the final held-out loss.
+        data, steps, final_loss: description of the data, training steps, and the final held-out loss.
         latent_mean, latent_std: per-layer statistics with which latents are normalised; None without normalisation.
+        reference: what the field was fitted on: an expert's responses, the policy's own ones, or both the right and
+            the wrong ones of the policy, told apart by a class input (contrast).
+        latents: form of the latents: raw; sphere (scaled to root mean square 1); minus_prompt (minus the mean latent
+            of the prompt's tokens). Statistics are taken after that.
+        recommended: what `rlfr inspect --grid` found to tell right from wrong best; None before.
     """
 
     hidden_size: int
@@ -100,10 +110,17 @@ class FlowSpec:
     final_loss: float | None = None
     latent_mean: tuple[float, ...] | None = None
     latent_std: tuple[float, ...] | None = None
+    reference: Reference = "expert"
+    latents: LatentForm = "raw"
+    recommended: JsonObject | None = None
 
     def __post_init__(self) -> None:
         if self.context_mode not in CONTEXT_MODES:
             raise UserError(f"Unknown context mode {self.context_mode!r}; choose one of {', '.join(CONTEXT_MODES)}.")
+        for name, known in (("reference", REFERENCES), ("latents", LATENT_FORMS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise UserError(f"The flow spec has {name} {value!r}; it must be one of {', '.join(known)}.")
         if self.shift < 1:
             raise UserError(
                 f"shift is {self.shift}; the conditioning token is at least 1 away. Set shift to 1 or more."
@@ -182,19 +199,48 @@ class FlowSpec:
     def to_dict(self) -> JsonObject:
         return dataclasses.asdict(self)
 
-    def inputs(self, hidden: Tensor, valid: Tensor, num_response: int, image: Tensor | None = None) -> FlowInputs:
-        """Pair captured latents, after normalising them if the spec has statistics.
+    @property
+    def is_contrast(self) -> bool:
+        """Whether the field has a class input for right and wrong responses."""
+        return self.reference == "contrast"
+
+    @property
+    def needs_prompt_mean(self) -> bool:
+        """Whether the mean latent of the prompt's tokens must be captured."""
+        return self.latents == "minus_prompt"
+
+    def inputs(
+        self,
+        hidden: Tensor,
+        valid: Tensor,
+        num_response: int,
+        image: Tensor | None = None,
+        prompt: Tensor | None = None,
+    ) -> FlowInputs:
+        """Pair captured latents, in the form of the spec and normalised if it has statistics.
 
         Args:
             hidden: (L, B, S, D) captured latents (see `rlfr_vlm.models.latents`).
             valid: (B, S) bool, False at padding.
             num_response: T.
             image: (L, B, D) or None.
+            prompt: (L, B, D) mean latents of the prompts, which minus_prompt needs.
         """
-        hidden, image = self._normalise(hidden), None if image is None else self._normalise(image)
+        hidden = self._normalise(self._in_form(hidden, prompt))
+        image = None if image is None else self._normalise(self._in_form(image, prompt))
         target, cond, mask = pair_tokens(hidden, valid.bool(), num_response, self.context_mode, self.shift)
         positions = torch.tensor([i / self.num_layers for i in self.layer_indices], device=hidden.device)
         return FlowInputs(target, cond, mask, positions, image)
+
+    def _in_form(self, latents: Tensor, prompt: Tensor | None) -> Tensor:
+        """Latents (L, B, ..., D) in the form of the spec."""
+        if self.latents == "sphere":
+            values = latents.float()
+            return values * values.square().mean(dim=-1, keepdim=True).clamp(min=1e-12).rsqrt()
+        if self.latents == "minus_prompt":
+            assert prompt is not None
+            return latents - (prompt if latents.dim() == prompt.dim() else prompt.unsqueeze(2))
+        return latents
 
     def _normalise(self, latents: Tensor) -> Tensor:
         if self.latent_mean is None or self.latent_std is None:
@@ -280,7 +326,17 @@ def check_same_field(current: FlowSpec, saved: FlowSpec, where: str) -> None:
     Raises:
         UserError: names the values that differ.
     """
-    names = ("hidden_size", "depth", "num_layers", "layer_indices", "context_mode", "shift", "image_context")
+    names = (
+        "hidden_size",
+        "depth",
+        "num_layers",
+        "layer_indices",
+        "context_mode",
+        "shift",
+        "image_context",
+        "reference",
+        "latents",
+    )
     differences = [
         f"{name}: here {getattr(current, name)}, checkpoint {getattr(saved, name)}"
         for name in names

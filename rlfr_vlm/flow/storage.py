@@ -27,7 +27,8 @@ RELEASED_CONSTANTS = ("time_embed.freqs", "layer_embed.freqs")
 
 def build_field(spec: FlowSpec) -> VelocityField:
     """Build a new, untrained field for `spec`."""
-    return VelocityField(spec.hidden_size, spec.depth, eps=spec.eps, image_context=spec.image_context)
+    classes = 2 if spec.is_contrast else 0
+    return VelocityField(spec.hidden_size, spec.depth, spec.eps, spec.image_context, classes)
 
 
 def save_field(directory: str | Path, field: VelocityField, spec: FlowSpec) -> None:
@@ -100,8 +101,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 def _load_weights(field: VelocityField, weights: dict[str, Tensor], path: Path, spec: FlowSpec) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in field.state_dict().items()}
-    # A field fitted without image context can be continued with it: the new projection starts at zero.
-    optional = {"image_embed.weight"} if spec.image_context else set()
+    # A field fitted without image context or classes can be continued with them: the new inputs start at zero.
+    optional = {"image_embed.weight", "class_embed.weight"}
     problems = [f"missing {name}" for name in expected if name not in weights and name not in optional]
     problems += [f"unexpected {name}" for name in weights if name not in expected]
     problems += [

@@ -19,16 +19,27 @@ from rlfr_vlm.models.towers import find_language_tower, unwrap
 
 @dataclass
 class Latents:
-    """Captured hidden states: `hidden` (L, B, S, D), and `image` (L, B, D) means over image tokens, or None."""
+    """Captured hidden states.
+
+    Attributes:
+        hidden: (L, B, S, D).
+        image, prompt: (L, B, D) means over image tokens and over the prompt's tokens; None if not captured.
+    """
 
     hidden: Tensor
     image: Tensor | None = None
+    prompt: Tensor | None = None
 
     @staticmethod
     def cat(chunks: Sequence["Latents"]) -> "Latents":
         """Join captures of successive row chunks of one batch."""
-        image = None if chunks[0].image is None else torch.cat([c.image for c in chunks], dim=1)  # type: ignore[misc]
-        return Latents(torch.cat([c.hidden for c in chunks], dim=1), image)
+
+        def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+            present = [part for part in parts if part is not None]
+            return torch.cat(present, dim=1) if present else None
+
+        hidden = torch.cat([chunk.hidden for chunk in chunks], dim=1)
+        return Latents(hidden, joined([c.image for c in chunks]), joined([c.prompt for c in chunks]))
 
 
 class _Recorder:
@@ -40,16 +51,19 @@ class _Recorder:
         last: int,
         rows: Tensor | None,
         image_mask: Tensor | None,
+        prompt_mask: Tensor | None,
         consume: Callable[[int, Latents], None],
     ) -> None:
         self.num_layers = num_layers
         self.last = last
         self.rows = rows
         self.image_mask = image_mask
+        self.prompt_mask = prompt_mask
         self.consume = consume
         self.start = 0
         self.hidden: list[Tensor] = []
         self.image: list[Tensor] = []
+        self.prompt: list[Tensor] = []
 
     def record(self, output: Tensor | tuple[Tensor, ...]) -> None:
         # Blocks of older transformers releases return a tuple.
@@ -58,19 +72,28 @@ class _Recorder:
         selected = slice(None) if self.rows is None else self.rows[chunk].to(hidden.device)
         # Copy, or the slice would keep the whole (B, P, D) tensor alive.
         self.hidden.append(hidden[:, -self.last :][selected].clone())
-        if self.image_mask is not None:
-            self.image.append(image_mean(hidden, self.image_mask[chunk].to(hidden.device))[selected])
+        for mask, means in ((self.image_mask, self.image), (self.prompt_mask, self.prompt)):
+            if mask is not None:
+                means.append(masked_mean(hidden, mask[chunk].to(hidden.device))[selected])
         if len(self.hidden) == self.num_layers:
-            latents = Latents(torch.stack(self.hidden), torch.stack(self.image) if self.image else None)
+            image, prompt = (torch.stack(means) if means else None for means in (self.image, self.prompt))
+            latents = Latents(torch.stack(self.hidden), image, prompt)
             first, self.start = self.start, chunk.stop
-            self.hidden, self.image = [], []
+            self.hidden, self.image, self.prompt = [], [], []
             self.consume(first, latents)
 
 
-def image_mean(hidden: Tensor, image_mask: Tensor) -> Tensor:
-    """Return the mean (B, D) of `hidden` (B, P, D) over the True positions of `image_mask` (B, P); 0 without any."""
-    weights = image_mask.to(hidden.dtype)
+def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean (B, D) of `hidden` (B, P, D) over the True positions of `mask` (B, P); 0 without any."""
+    weights = mask.to(hidden.dtype)
     return torch.einsum("bp,bpd->bd", weights, hidden) / weights.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def prompt_tokens(attention_mask: Tensor, num_response: int) -> Tensor:
+    """Return the mask (B, P) of the prompt's tokens, images included: those before the last `num_response` ones."""
+    mask = attention_mask.bool().clone()
+    mask[:, mask.shape[1] - num_response :] = False
+    return mask
 
 
 @contextmanager
@@ -81,6 +104,7 @@ def capture_latents(
     *,
     rows: Tensor | None = None,
     image_mask: Tensor | None = None,
+    prompt_mask: Tensor | None = None,
     consume: Callable[[int, Latents], None] | None = None,
 ) -> Iterator[list[Latents]]:
     """Capture the outputs of decoder blocks during forward passes inside the context.
@@ -92,7 +116,8 @@ def capture_latents(
         layers: blocks, counted from 1, in increasing order.
         last: S, the number of last positions to keep.
         rows: (B,) bool, keep only these rows of the batch.
-        image_mask: (B, P) bool, True at image tokens; their mean latent is captured as well.
+        image_mask, prompt_mask: (B, P) bool, True at image tokens, and at all tokens of the prompt; their mean latents
+            are captured as well.
         consume: called with (index of the chunk's first row, latents) instead of storing, so that only one chunk is
             in memory.
 
@@ -101,7 +126,9 @@ def capture_latents(
     """
     stored: list[Latents] = []
     blocks = find_language_tower(model).layers
-    recorder = _Recorder(len(layers), last, rows, image_mask, consume or (lambda _, latents: stored.append(latents)))
+    recorder = _Recorder(
+        len(layers), last, rows, image_mask, prompt_mask, consume or (lambda _, latents: stored.append(latents))
+    )
     hooks = []
     try:
         for index in layers:

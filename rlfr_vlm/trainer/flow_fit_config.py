@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from rlfr_vlm.checkpoint import ResumableArguments
-from rlfr_vlm.errors import UserError
-from rlfr_vlm.options import FitOptions
+from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.flow.spec import LATENT_FORMS, REFERENCES
+from rlfr_vlm.options import FIT_ACCEPTS, FitOptions
 
 
 @dataclass
@@ -27,4 +28,17 @@ class FlowFitConfig(FitOptions, ResumableArguments, TrainingArguments):
         for name in ("flow_noise_repeats", "flow_depth", "max_length"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name, known in (
+            ("flow_reference", REFERENCES),
+            ("flow_accept", FIT_ACCEPTS),
+            ("flow_latents", LATENT_FORMS),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                raise UserError(f"{name} is {value!r}; choose one of {', '.join(known)}.{nearest(value, known)}")
+        if self.flow_reference == "contrast" and self.flow_accept != "all":
+            raise UserError(
+                f"flow_accept is {self.flow_accept}, but flow_reference contrast is fitted on right and wrong rows. "
+                "Leave flow_accept out."
+            )
         super().__post_init__()

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from rlfr_vlm.checkpoint import CompleteCheckpoints
 from rlfr_vlm.config_file import resolved
 from rlfr_vlm.data.encode import Encoded, encode_examples
+from rlfr_vlm.data.load import Rows, as_dataset
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.deviation import flow_inputs_of
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.flow.field import RIGHT, WRONG
 from rlfr_vlm.flow.pairing import FlowInputs
 from rlfr_vlm.flow.path import logit_normal, standard_normal, target_velocity, token_flow_losses
 from rlfr_vlm.flow.spec import FlowSpec, check_same_field
@@ -37,21 +39,32 @@ if TYPE_CHECKING:
     from rlfr_vlm.data.encode import ProcessingClass
 
 TIME_BUCKETS = 5  # of t in [0, 1], in the held-out report
+CLASSES = {"right": RIGHT, "wrong": WRONG}  # of the column verdict
 STATISTICS_ROWS = 256  # rows that a layer's mean and standard deviation are taken over
 
 
 class Collated(TypedDict):
-    """One micro-batch: its encoded rows, None if all were too long, and the number of rows left out as too long."""
+    """One micro-batch.
+
+    Attributes:
+        batch: its encoded rows, None if all were too long.
+        labels: (B,) class of each row, for a contrast field; None without.
+        left_out: number of rows left out as too long.
+    """
 
     batch: Encoded | None
+    labels: Tensor | None
     left_out: int
 
 
 def empty_inputs(spec: FlowSpec, device: torch.device) -> FlowInputs:
     """Inputs without any token that counts."""
     hidden = torch.zeros(len(spec.layer_indices), 1, 1, spec.hidden_size, device=device)
-    image = hidden[:, :, 0] if spec.image_context else None
-    return spec.inputs(hidden, torch.zeros(1, 1, device=device), 1, image)
+    means = hidden[:, :, 0]
+    inputs = spec.inputs(hidden, torch.zeros(1, 1, device=device), 1, means if spec.image_context else None, means)
+    if spec.is_contrast:
+        inputs.label = torch.zeros(1, dtype=torch.long, device=device)
+    return inputs
 
 
 class FlowFitTrainer(FiniteUpdates, CompleteCheckpoints):
@@ -60,16 +73,17 @@ class FlowFitTrainer(FiniteUpdates, CompleteCheckpoints):
     Args:
         model: policy, or a hub id or folder to load it from. It is frozen and put into evaluation mode.
         args: settings; None is `FlowFitConfig` with its defaults.
-        train_dataset: Hugging Face dataset with the columns prompt, response (an expert's) and, for vision-language
-            policies, images.
+        train_dataset: Hugging Face dataset with the columns prompt, response and, for vision-language policies,
+            images. With `flow_accept` right or wrong, or `flow_reference` contrast, also verdict (right, wrong or
+            undecided; `rlfr sample` writes it).
         eval_dataset: held-out rows; None holds out the last `eval_fraction` of the training rows.
         processing_class: processor or tokenizer; None loads the one of the model.
         spec: of the field; None makes it from `args`. Its `steps` and `final_loss` are filled in.
         kwargs: further arguments of transformers' `Trainer`, such as `callbacks`.
 
     Raises:
-        UserError: the model cannot be loaded, image context is asked of a text-only policy, or no rows are left for
-            training or for holding out.
+        UserError: the model cannot be loaded, image context is asked of a text-only policy, rows have no verdict, or
+            no rows are left for training or for holding out.
     """
 
     def __init__(
@@ -92,8 +106,10 @@ class FlowFitTrainer(FiniteUpdates, CompleteCheckpoints):
         self.spec = spec_for(model, args) if spec is None else spec
         self.left_out = 0
         self.encoder = processing_class
-        train_dataset = prepare_dataset(train_dataset, processing_class)
-        if eval_dataset is None and train_dataset is not None:
+        train_dataset = accepted_rows(prepare_dataset(train_dataset, processing_class), args)
+        if eval_dataset is not None:
+            eval_dataset = accepted_rows(prepare_dataset(eval_dataset, processing_class), args)
+        elif train_dataset is not None:
             train_dataset, eval_dataset = hold_out(train_dataset, args)
         torch.manual_seed(args.seed)
         super().__init__(
@@ -101,7 +117,7 @@ class FlowFitTrainer(FiniteUpdates, CompleteCheckpoints):
             args=args,
             data_collator=self._collate,
             train_dataset=train_dataset,
-            eval_dataset=prepare_dataset(eval_dataset, processing_class),
+            eval_dataset=eval_dataset,
             **kwargs,
         )
         self.policy.to(args.device)
@@ -114,11 +130,27 @@ class FlowFitTrainer(FiniteUpdates, CompleteCheckpoints):
         batch = encode_examples(self.encoder, rows)
         limit = self.args.max_length
         if batch.input_ids.shape[1] <= limit:
-            return {"batch": batch, "left_out": 0}
+            return {"batch": batch, "labels": self._labels(rows), "left_out": 0}
         # Padding may make the batch too long; only rows that are too long themselves are left out.
         lengths = batch.attention_mask.sum(dim=1).tolist()
         short = [row for row, length in zip(rows, lengths, strict=True) if length <= limit]
-        return {"batch": encode_examples(self.encoder, short) if short else None, "left_out": len(rows) - len(short)}
+        left_out = len(rows) - len(short)
+        if not short:
+            return {"batch": None, "labels": None, "left_out": left_out}
+        return {"batch": encode_examples(self.encoder, short), "labels": self._labels(short), "left_out": left_out}
+
+    def _labels(self, rows: Sequence[Row]) -> Tensor | None:
+        """Class (B,) of each row, for a contrast field."""
+        return torch.tensor([CLASSES[row["verdict"]] for row in rows]) if self.spec.is_contrast else None
+
+    def _inputs(self, collated: Collated) -> FlowInputs:
+        """Field inputs of a micro-batch; without rows a pass over no token keeps several ranks in step."""
+        batch, labels = collated["batch"], collated["labels"]
+        if batch is None:
+            return empty_inputs(self.spec, self.args.device)
+        inputs = flow_inputs_of(self.policy, batch.to(self.args.device), self.spec)
+        inputs.label = None if labels is None else labels.to(self.args.device)
+        return inputs
 
     def measure_statistics(self) -> None:
         """Put each layer's mean and standard deviation, over tokens and channels of its raw latents, into the spec."""
@@ -149,12 +181,8 @@ class FlowFitTrainer(FiniteUpdates, CompleteCheckpoints):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Mean flow-matching loss over tokens, noise repeats and layers."""
-        batch = inputs["batch"]
         self.left_out += inputs["left_out"]
-        if batch is None:  # every row was too long; a pass over no token keeps several ranks in step
-            flow_inputs = empty_inputs(self.spec, self.args.device)
-        else:
-            flow_inputs = flow_inputs_of(self.policy, batch.to(self.args.device), self.spec)
+        flow_inputs = self._inputs(inputs)
         with self.accelerator.autocast():
             losses = token_flow_losses(model, flow_inputs, noise_repeats=self.args.flow_noise_repeats)
         return losses.sum() / max(losses.numel(), 1)
@@ -168,10 +196,9 @@ class FlowFitTrainer(FiniteUpdates, CompleteCheckpoints):
         rows = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
         size = self.args.per_device_eval_batch_size
         for start in range(0, len(rows), size):
-            batch = self._collate([self.eval_dataset[i] for i in rows[start : start + size]])["batch"]
-            if batch is not None:
-                flow_inputs = flow_inputs_of(self.policy, batch.to(self.args.device), self.spec)
-                sums += self._loss_sums(flow_inputs, generator)
+            collated = self._collate([self.eval_dataset[i] for i in rows[start : start + size]])
+            if collated["batch"] is not None:
+                sums += self._loss_sums(self._inputs(collated), generator)
         self.model.train()
         # float32: some accelerators have no float64 reduction
         sums = self.accelerator.reduce(sums.float().to(self.args.device), reduction="sum").double().cpu()
@@ -233,7 +260,33 @@ def spec_for(policy: "PreTrainedModel", args: FlowFitConfig, policy_name: str = 
         shift=args.flow_shift,
         image_context=args.flow_image_context,
         data=data,
+        reference=args.flow_reference,
+        latents=args.flow_latents,
     )
+
+
+def accepted_rows(dataset: "Dataset | None", args: FlowFitConfig) -> "Dataset | None":
+    """Rows that the field is fitted on, by their verdict.
+
+    Raises:
+        UserError: a verdict is needed and missing, has an unknown value, or leaves no rows of a class.
+    """
+    contrast = args.flow_reference == "contrast"
+    if dataset is None or (args.flow_accept == "all" and not contrast):
+        return dataset
+    reason = "flow_reference contrast" if contrast else f"flow_accept {args.flow_accept}"
+    rows: Rows = dataset.format["format_kwargs"]["transform"]
+    try:
+        verdicts = rows.values_of("verdict")
+    except UserError as error:
+        raise UserError(f"{reason} needs the column verdict, which `rlfr sample` writes. {error}") from None
+    if unknown := sorted({str(verdict) for verdict in verdicts.values()} - {*CLASSES, "undecided"}):
+        raise UserError(f"The column verdict has the value {unknown[0]!r}; it must be right, wrong or undecided.")
+    kept = list(CLASSES) if contrast else [args.flow_accept]
+    for verdict in kept:
+        if verdict not in verdicts.values():
+            raise UserError(f"{reason} needs {verdict} responses, and none of the {len(dataset)} rows is {verdict}.")
+    return as_dataset(rows, [number for number, verdict in verdicts.items() if verdict in kept])
 
 
 def hold_out(dataset: "Dataset", args: FlowFitConfig) -> tuple["Dataset", "Dataset"]:

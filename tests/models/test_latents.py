@@ -6,7 +6,7 @@ import torch
 from rlfr_vlm.data.digits import digit_rows
 from rlfr_vlm.data.encode import encode_examples
 from rlfr_vlm.data.prompts import build_messages
-from rlfr_vlm.models.latents import capture_latents, image_mean, only_first_blocks
+from rlfr_vlm.models.latents import capture_latents, masked_mean, only_first_blocks
 from rlfr_vlm.models.towers import find_language_tower
 
 LAYERS = (1, 3, 4)
@@ -124,7 +124,7 @@ def test_image_mean_is_over_image_tokens_only(make_policy, batch):
 
 def test_image_mean_of_a_text_row_is_zero():
     hidden = torch.ones(2, 3, 4)
-    means = image_mean(hidden, torch.tensor([[True, False, False], [False] * 3]))
+    means = masked_mean(hidden, torch.tensor([[True, False, False], [False] * 3]))
     assert means[:, 0].tolist() == [1.0, 0.0]
 
 

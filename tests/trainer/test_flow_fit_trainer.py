@@ -1,5 +1,6 @@
 """Fitting: what counts in the loss, exact resume, the held-out report."""
 
+import json
 import math
 
 import pytest
@@ -127,7 +128,7 @@ def test_rows_that_are_too_long_are_left_out_and_counted(fit):
     trainer = fit(max_length=5, max_steps=2)
     trainer.train()
     assert trainer.left_out_rows() == 16  # two batches of eight
-    loss = trainer.compute_loss(trainer.model, {"batch": None, "left_out": 0})
+    loss = trainer.compute_loss(trainer.model, {"batch": None, "labels": None, "left_out": 0})
     loss.backward()  # a zero that every weight takes part in
     assert loss.item() == 0
     assert all(p.grad is not None and (p.grad == 0).all() for p in trainer.model.parameters())
@@ -176,3 +177,89 @@ def test_held_out_loss_is_repeatable_and_matches_the_zero_predictor_before_train
     for parameter in trainer.model.parameters():
         nn.init.normal_(parameter, std=0.1)
     assert trainer.evaluate()["eval_loss"] != pytest.approx(first["eval_loss"])
+
+
+def rows_with_verdicts(verdicts, tmp_path):
+    from rlfr_vlm.data.digits import digit_rows
+
+    rows = [{k: row[k] for k in ("prompt", "answer", "response")} for row in digit_rows("train", len(verdicts), 0)]
+    lines = [json.dumps(row | {"verdict": verdict}) for row, verdict in zip(rows, verdicts, strict=True)]
+    (tmp_path / "sampled.jsonl").write_text("\n".join(lines))
+    return load_rows(str(tmp_path / "sampled.jsonl"), columns=("prompt", "response"))
+
+
+VERDICTS = ["right", "wrong", "undecided", "right", "wrong"] * 8
+
+
+@pytest.fixture
+def fit_text(make_text_policy, text_tokenizer, tmp_path):
+    def build(dataset, **changes):
+        defaults = {
+            "output_dir": str(tmp_path / "fit"), "max_steps": 12, "per_device_train_batch_size": 8, "use_cpu": True,
+            "learning_rate": 1e-2, "report_to": [], "save_strategy": "no", "eval_fraction": 0.2, "flow_depth": 1,
+            "lr_scheduler_type": "constant", "warmup_steps": 0, "flow_layers": [0.5, 1.0],
+        }  # fmt: skip
+        args = FlowFitConfig(**(defaults | changes))
+        trainer = FlowFitTrainer(make_text_policy(), args, dataset, processing_class=text_tokenizer)
+        drop_records(trainer)
+        return trainer
+
+    return build
+
+
+@pytest.mark.parametrize(("accept", "rows"), [("right", 16), ("wrong", 16), ("all", 40)])
+def test_rows_are_accepted_by_their_verdict(fit_text, tmp_path, accept, rows):
+    trainer = fit_text(rows_with_verdicts(VERDICTS, tmp_path), flow_reference="own", flow_accept=accept)
+    datasets = (trainer.train_dataset, trainer.eval_dataset)
+    assert sum(map(len, datasets)) == rows and trainer.spec.reference == "own"
+    if accept != "all":
+        assert {row["verdict"] for dataset in datasets for row in dataset} == {accept}
+
+
+def test_a_contrast_field_learns_both_classes_and_is_saved(fit_text, tmp_path):
+    trainer = fit_text(rows_with_verdicts(VERDICTS, tmp_path), flow_reference="contrast", flow_latents="sphere")
+    assert len(trainer.train_dataset) + len(trainer.eval_dataset) == 32  # undecided rows are left out
+    batch = trainer._collate([trainer.train_dataset[index] for index in range(4)])
+    verdicts = [trainer.train_dataset[index]["verdict"] for index in range(4)]
+    assert batch["labels"].tolist() == [int(verdict == "right") for verdict in verdicts]
+    trainer.train()
+    assert math.isfinite(trainer.evaluate()["eval_loss"])
+    trainer.save_model(str(tmp_path / "field"))
+    field, spec = load_field(tmp_path / "field")
+    assert (spec.reference, spec.latents) == ("contrast", "sphere")
+    assert field.class_embed.weight.abs().sum(dim=1).min() > 0  # began at zero
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "settings", "message"),
+    [
+        (["wrong"] * 8, {"flow_accept": "right"}, "flow_accept right needs right responses, and none of the 8 rows"),
+        (["right"] * 8, {"flow_reference": "contrast"}, "flow_reference contrast needs wrong responses"),
+        (["yes"] * 8, {"flow_accept": "right"}, "verdict has the value 'yes'; it must be right, wrong or undecided"),
+    ],
+)
+def test_verdicts_that_cannot_be_used_are_named(fit_text, tmp_path, verdicts, settings, message):
+    with pytest.raises(UserError, match=message):
+        fit_text(rows_with_verdicts(verdicts, tmp_path), **settings)
+
+
+def test_rows_without_verdicts_are_named(fit, digits):
+    with pytest.raises(
+        UserError,
+        match=r"needs the column verdict, which `rlfr sample` writes. The data set has no column 'verdict'; it has",
+    ):
+        fit(flow_accept="right")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"flow_reference": "experts"}, "flow_reference is 'experts'; choose one of .* Did you mean 'expert'"),
+        ({"flow_accept": "rigt"}, "flow_accept is 'rigt'"),
+        ({"flow_latents": "ball"}, "flow_latents is 'ball'; choose one of raw, sphere, minus_prompt"),
+        ({"flow_reference": "contrast", "flow_accept": "right"}, "flow_accept is right, but flow_reference contrast"),
+    ],
+)
+def test_fit_settings_that_cannot_be_are_named(tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        FlowFitConfig(output_dir=str(tmp_path), use_cpu=True, report_to=[], **settings)
