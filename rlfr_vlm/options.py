@@ -10,9 +10,13 @@ from typing import TypedDict
 
 from rlfr_vlm.errors import UserError
 
-METHODS = ("rlvr", "rlfr", "entropy", "rlpr", "rlfr+rlpr")
-METHOD_PARTS = ("rlvr", "rlfr", "entropy", "rlpr")  # any of them may be joined by +
+METHODS = ("rlvr", "rlfr", "entropy", "rlpr", "visual", "rlfr+rlpr", "rlfr+visual")
+METHOD_PARTS = ("rlvr", "rlfr", "entropy", "rlpr", "visual")  # any of them may be joined by +
 ACCEPT_METRICS = ("correct", "entropy")
+FIT_ACCEPTS = ("all", "right", "wrong")
+FLOW_LEVELS = ("token", "response")
+FLOW_GATES = ("off", "auto")
+FLOW_SCHEDULES = ("constant", "linear", "cosine")
 LONG_PROMPT_RULES = ("drop", "downscale", "stop")
 GROUP_FILTERS = ("none", "mixed", "spread")
 ROLLOUTS = ("hf", "vllm-colocate", "vllm-server")
@@ -287,6 +291,55 @@ class FlowOptions:
     flow_timesteps: list[float] = field(
         default_factory=lambda: [0.8], metadata={"help": "Rewarding timesteps, above 0 and below 1; 1 is data."}
     )
+    flow_noise: str = field(
+        default="group",
+        metadata={
+            "help": "Who shares a noise draw: token (each has its own; the paper), response or group; none: no noise."
+        },
+    )
+    flow_noise_draws: int = field(default=1, metadata={"help": "Draws that a deviation is averaged over."})
+    flow_antithetic: bool = field(
+        default=True, metadata={"help": "Use each draw with both signs, so that the reward depends less on it."}
+    )
+    flow_retest_every: int = field(
+        default=25,
+        metadata={"help": "Every so many rollouts, count the rewards that keep their sign under new noise; 0: never."},
+    )
+    flow_score_layers: list[int] = field(
+        default_factory=list, metadata={"help": "Blocks whose deviations are rewarded; unset: all of the field's."}
+    )
+    flow_level: str = field(
+        default="token", metadata={"help": "Reward tokens (the paper), or each response by one number (response)."}
+    )
+    flow_statistic: str = field(
+        default="mean",
+        metadata={
+            "help": "Number of a response, for level response and for the gate: mean, max, last, before_answer, "
+            "end_minus_start."
+        },
+    )
+    flow_response_coef: float = field(
+        default=0.1, metadata={"help": "Level response: weight of the standard score within the group."}
+    )
+    flow_skip_uniform: bool = field(
+        default=True, metadata={"help": "Level response: none for groups that are all right or all wrong."}
+    )
+    flow_gate: str = field(
+        default="off",
+        metadata={
+            "help": "auto: reward only while low deviation goes with right responses to the same prompt, by the "
+            "interval of the AUC over the last rollouts; off: always."
+        },
+    )
+    flow_gate_window: int = field(default=20, metadata={"help": "Rollouts over which the gate measures."})
+    flow_schedule: str = field(
+        default="constant", metadata={"help": "Weight of the flow reward over training: constant, linear, cosine."}
+    )
+    flow_from_step: int = field(default=0, metadata={"help": "First update with a flow reward."})
+    flow_to_step: int = field(default=0, metadata={"help": "Update at which the schedule ends; 0: the last one."})
+    flow_end_share: float = field(
+        default=0.0, metadata={"help": "linear, cosine: share of the weight that is left at the end."}
+    )
     flow_two_sided: bool = field(
         default=True, metadata={"help": "Reward low and penalise high deviation (paper); false: penalise only."}
     )
@@ -311,10 +364,10 @@ class FlowOptions:
     flow_max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clip of the update."})
     flow_noise_repeats: int = field(default=1, metadata={"help": "Noise copies of each token in the update."})
 
-    def shaping(self) -> ShapingArguments:
-        """Return the keyword arguments of `rlfr_vlm.shaping.flow_rewards`."""
+    def shaping(self, share: float = 1.0) -> ShapingArguments:
+        """Return the keyword arguments of `rlfr_vlm.shaping.flow_rewards`, with a share of the coefficient."""
         return {
-            "coef": self.flow_coef,
+            "coef": self.flow_coef * share,
             "threshold": self.flow_threshold,
             "top_k": self.flow_top_k,
             "two_sided": self.flow_two_sided,
@@ -322,8 +375,32 @@ class FlowOptions:
 
 
 @dataclass
+class VisualOptions:
+    """Visual dependency (VPPO): how much a token owes to the image, as a weight on its advantage."""
+
+    visual_share: float = field(
+        default=0.4, metadata={"help": "Share of a response's tokens, the most dependent ones, that are trained."}
+    )
+    visual_min_scale: float = field(
+        default=0.9,
+        metadata={"help": "Factor on the advantage of the least dependent response; the mean factor is 1."},
+    )
+
+
+@dataclass
 class FitOptions:
-    """Fitting a field on expert responses; optimiser and batch come from transformers' TrainingArguments."""
+    """Fitting a field; optimiser and batch come from transformers' TrainingArguments."""
+
+    flow_reference: str = field(
+        default="expert",
+        metadata={
+            "help": "What the responses are: expert; own, the policy's (`rlfr sample`); contrast, the policy's right "
+            "and wrong ones, told apart by a class input."
+        },
+    )
+    flow_accept: str = field(
+        default="all", metadata={"help": "Rows to fit on, by their column verdict: all, right or wrong."}
+    )
 
     flow_depth: int = field(default=4, metadata={"help": "Residual blocks: 4 up to 3B policies, 6 for 7B and 8B."})
     flow_layers: list[float] = field(
@@ -333,6 +410,10 @@ class FitOptions:
     flow_shift: int = field(default=1, metadata={"help": "Distance to the conditioning token."})
     flow_image_context: bool = field(
         default=False, metadata={"help": "Also condition on the mean latent of the image tokens."}
+    )
+    flow_latents: str = field(
+        default="raw",
+        metadata={"help": "Form of the latents: raw; sphere, of length 1; minus_prompt, less the prompt's mean."},
     )
     flow_normalise: bool = field(
         default=False, metadata={"help": "Normalise latents per layer; statistics are stored in the spec."}

@@ -2,9 +2,13 @@
 
     deviation -> min-max per row -> threshold -> top-k -> times -coef -> discounted return-to-go -> + outcome advantage
 
+At the level of responses instead: one number a response -> standard score within its group -> times -coef -> +.
+
 Letters: B samples, T response tokens. `mask` (B, T) is True at response tokens that have a partner; all functions
 return exactly 0 elsewhere. Source: RLFR (arXiv 2510.10201), flow rewards and advantage shaping.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -91,15 +95,69 @@ def shape_advantages(outcome: Tensor, rewards: Tensor, completion_mask: Tensor, 
     """A_k = A_outcome + return-to-go of the token rewards, (B, T); padding is exactly 0.
 
     Args:
-        outcome: (B,) group-normalised outcome advantage.
+        outcome: (B,) group-normalised outcome advantage, or (B, T) if it is weighted by token.
         rewards: (B, T) token rewards.
         completion_mask: (B, T), 1 at response tokens.
 
     >>> shape_advantages(torch.tensor([1.0]), torch.tensor([[0.5, -0.25, 0.0]]), torch.tensor([[1, 1, 0]])).tolist()
     [[1.25, 0.75, 0.0]]
     """
-    shaped = outcome.unsqueeze(1) + returns_to_go(rewards, gamma)
+    shaped = (outcome.unsqueeze(1) if outcome.dim() == 1 else outcome) + returns_to_go(rewards, gamma)
     return torch.where(completion_mask.bool(), shaped, torch.zeros_like(shaped))
+
+
+def response_rewards(
+    statistic: Tensor, outcome: Tensor, group_size: int, *, coef: float, threshold: float, skip_uniform: bool
+) -> Tensor:
+    """Flow reward (N,) of whole responses: -coef * standard score of the statistic among its group's decided ones.
+
+    A group with fewer than two decided responses, or with equal statistics, gets 0; an undecided response too.
+
+    Args:
+        statistic: (N,) one number of each response's deviations; those of a prompt are adjacent.
+        outcome: (N,) outcome rewards, NaN where undecided.
+        group_size: responses to a prompt.
+        threshold: a response is right above it.
+        skip_uniform: give 0 to groups whose decided responses are all right or all wrong.
+
+    >>> statistic, outcome = torch.tensor([1.0, 3.0, 5.0, 5.0]), torch.tensor([1.0, 0.0, 1.0, 1.0])
+    >>> rewards = response_rewards(statistic, outcome, 2, coef=1.0, threshold=0.5, skip_uniform=False)
+    >>> [round(value, 4) for value in rewards.tolist()]
+    [0.7071, -0.7071, 0.0, 0.0]
+    """
+    # float64: responses to a prompt may differ little beside what they have in common
+    values, results = statistic.double().view(-1, group_size), outcome.view(-1, group_size)
+    decided = ~results.isnan()
+    count = decided.sum(dim=1, keepdim=True)
+    mean = torch.where(decided, values, 0.0).sum(dim=1, keepdim=True) / count.clamp(min=1)
+    centred = torch.where(decided, values - mean, 0.0)
+    spread = (centred.square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+    usable = (count > 1) & (spread > 0)
+    if skip_uniform:
+        right = (decided & (results > threshold)).sum(dim=1, keepdim=True)
+        usable = usable & (right > 0) & (right < count)
+    scores = torch.where(usable, centred / spread, 0.0)
+    return (-coef * scores).flatten().to(statistic.dtype) + 0.0
+
+
+def schedule_factor(step: int, *, schedule: str, first: int, last: int, end_share: float) -> float:
+    """Share of the flow coefficient at an update.
+
+    constant: 1 from update `first` to update `last`, 0 outside. linear, cosine: 0 before `first`, then from 1 down (or
+    up) to `end_share` at `last`, and that from then on.
+
+    >>> [schedule_factor(s, schedule="linear", first=2, last=6, end_share=0.0) for s in (1, 2, 4, 6, 9)]
+    [0.0, 1.0, 0.5, 0.0, 0.0]
+    >>> round(schedule_factor(4, schedule="cosine", first=0, last=8, end_share=0.5), 6)
+    0.75
+    """
+    if step < first or (schedule == "constant" and step > last):
+        return 0.0
+    if schedule == "constant":
+        return 1.0
+    progress = min(1.0, (step - first) / max(last - first, 1))
+    remaining = 1 - progress if schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return end_share + (1 - end_share) * remaining
 
 
 def entropy_bonus(advantages: Tensor, entropies: Tensor, *, alpha: float, kappa: float) -> Tensor:

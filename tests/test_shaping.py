@@ -10,7 +10,9 @@ from rlfr_vlm.shaping import (
     keep_above,
     keep_top_k,
     normalise_deviation,
+    response_rewards,
     returns_to_go,
+    schedule_factor,
     shape_advantages,
 )
 
@@ -97,3 +99,32 @@ def test_rewards_are_finite_bounded_and_zero_outside_the_mask(scores, valid, two
         assert (rewards <= 0).all()
     if top_k > 0:
         assert (rewards != 0).sum() <= top_k
+
+
+def test_response_rewards_by_hand():
+    """Group 1: statistics 1, 2, 6 of decided responses have mean 3 and standard deviation sqrt(7)."""
+    nan = float("nan")
+    statistic = torch.tensor([1.0, 2.0, 6.0, 50.0, 7.0, 9.0, 8.0, 8.0])
+    outcome = torch.tensor([1.0, 0.0, 0.0, nan, 1.0, 1.0, 1.0, nan])
+    expected = [2 * 0.5 / 7**0.5, 1 * 0.5 / 7**0.5, -3 * 0.5 / 7**0.5, 0.0]
+    skipped = response_rewards(statistic, outcome, 4, coef=0.5, threshold=0.5, skip_uniform=True)
+    assert skipped.tolist() == pytest.approx([*expected, 0, 0, 0, 0])
+    every = response_rewards(statistic, outcome, 4, coef=0.5, threshold=0.5, skip_uniform=False)
+    assert every.tolist() == pytest.approx([*expected, 0.5, -0.5, 0, 0])  # 7, 9, 8: mean 8, standard deviation 1
+
+
+def test_equal_or_lonely_responses_get_no_response_reward():
+    outcome = torch.tensor([1.0, 0.0, 1.0, float("nan")])
+    values = response_rewards(torch.tensor([4.0, 4.0, 1.0, 2.0]), outcome, 2, coef=1, threshold=0.5, skip_uniform=True)
+    assert values.tolist() == [0, 0, 0, 0]
+
+
+def test_schedules_at_their_ends_and_in_the_middle():
+    def at(step, schedule, end_share=0.2):
+        return schedule_factor(step, schedule=schedule, first=10, last=20, end_share=end_share)
+
+    assert [at(step, "constant") for step in (9, 10, 20, 21)] == [0, 1, 1, 0]
+    assert [at(step, "linear") for step in (9, 10, 15, 20, 30)] == pytest.approx([0, 1, 0.6, 0.2, 0.2])
+    assert [at(step, "cosine") for step in (9, 10, 15, 20, 30)] == pytest.approx([0, 1, 0.6, 0.2, 0.2])
+    assert at(12, "cosine", 0.0) == pytest.approx(0.904508, abs=1e-6)  # (1 + cos(0.2 pi)) / 2
+    assert at(12, "linear", 2.0) == pytest.approx(1.2)

@@ -35,6 +35,7 @@ def help_text() -> str:
         RolloutOptions,
         RunOptions,
         TrainOptions,
+        VisualOptions,
     )
 
     return describe_options(
@@ -48,6 +49,7 @@ def help_text() -> str:
         ReferencePassOptions,
         GroupOptions,
         FlowOptions,
+        VisualOptions,
         RecordOptions,
         HeldOutOptions,
         inherited="Every setting of TRL's GRPOConfig is accepted as well, such as --output_dir, --learning_rate, "

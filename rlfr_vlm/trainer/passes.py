@@ -19,6 +19,7 @@ from rlfr_vlm.trainer.records.rollout_log import RolloutLog
 from rlfr_vlm.trainer.records.timing import PartTimes
 from rlfr_vlm.trainer.signals.entropy import EntropyBonus
 from rlfr_vlm.trainer.signals.flow import OnlineFlow
+from rlfr_vlm.trainer.signals.flow_noise import RolloutNoise
 from rlfr_vlm.trainer.trl_seams import Batch, response_mask
 
 if TYPE_CHECKING:
@@ -60,13 +61,18 @@ class ScorePass:
     Attributes:
         flow: the field; None without flow rewards.
         times: clocks of the trainer.
+        noise: of the rollout; None draws it for each token.
+        retest_noise: independent noise, to score every token a second time; None does not.
         logps: (B, T) of the policy that sampled, after the pass.
     """
 
     flow: OnlineFlow | None
     times: PartTimes
+    noise: RolloutNoise | None = None
+    retest_noise: RolloutNoise | None = None
     logps: Tensor | None = None
     _scores: list[Tensor] = field(default_factory=list)
+    _retest_scores: list[Tensor] = field(default_factory=list)
     _masks: list[Tensor] = field(default_factory=list)
 
     @contextmanager
@@ -83,11 +89,15 @@ class ScorePass:
             rows, positions = latents.hidden.shape[1:3]
             valid = attention_mask[first_row : first_row + rows, -positions:]
             with self.times.timed("flow_score"):
-                scores, mask = flow.score(latents, valid, num_response)
+                noise = None if self.noise is None else self.noise.of_rows(first_row, rows)
+                scores, mask = flow.score(latents, valid, num_response, noise)
+                if (retest := self.retest_noise) is not None:
+                    noise = retest.of_rows(first_row, rows)
+                    self._retest_scores.append(flow.score(latents, valid, num_response, noise, retest.own)[0])
             self._scores.append(scores)
             self._masks.append(mask)
 
-        with flow.capturing(model, input_ids, num_response, consume=score):
+        with flow.capturing(model, input_ids, attention_mask, num_response, consume=score):
             yield
 
     def finished(self, logps: Tensor, entropies: Tensor | None) -> None:
@@ -97,6 +107,10 @@ class ScorePass:
     def deviations(self) -> tuple[Tensor, Tensor]:
         """Deviation (L, B, T) in each layer, and the mask (B, T) of tokens that have one."""
         return torch.cat(self._scores, dim=1), torch.cat(self._masks)
+
+    def retest_deviations(self) -> Tensor | None:
+        """Deviation (L, B, T) under the independent noise; None if it was not measured."""
+        return torch.cat(self._retest_scores, dim=1) if self._retest_scores else None
 
 
 @dataclass
@@ -134,7 +148,7 @@ class LossPass:
             return
         self._attention_mask = attention_mask
         consume: Callable[[int, Latents], None] = lambda _, latents: self._chunks.append(latents)  # noqa: E731
-        with self.flow.capturing(model, input_ids, num_response, rows=self.rows, consume=consume):
+        with self.flow.capturing(model, input_ids, attention_mask, num_response, rows=self.rows, consume=consume):
             yield
 
     def finished(self, logps: Tensor, entropies: Tensor | None) -> None:

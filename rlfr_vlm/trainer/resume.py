@@ -18,6 +18,7 @@ from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.records.card import write_card
 from rlfr_vlm.trainer.records.rollout_log import RolloutLog
 from rlfr_vlm.trainer.signals.flow import OnlineFlow
+from rlfr_vlm.trainer.signals.flow_reward import FlowReward
 from rlfr_vlm.trainer.trl_seams import GRPOSeams
 
 if TYPE_CHECKING:
@@ -32,13 +33,14 @@ class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
     """`GRPOTrainer` that resumes from a checkpoint exactly where the run was.
 
     Attributes:
-        flow: the field, or None.
+        flow, flow_reward: the field and how it rewards, or None.
         selector: selects the groups that train the policy.
         undecided_guard: stops the run if too many answers are undecided.
         rollout_log: writes rollouts, or None.
     """
 
     flow: OnlineFlow | None = None
+    flow_reward: FlowReward | None = None
     rollout_log: RolloutLog | None = None
     selector: GroupSelector
     undecided_guard: UndecidedGuard
@@ -49,6 +51,8 @@ class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
             self.flow.save(folder)
         if self.accelerator.is_main_process:
             state = self.selector.state_dict() | {"undecided": self.undecided_guard.state_dict()}
+            if self.flow_reward is not None and self.flow_reward.gate is not None:
+                state["flow_gate"] = self.flow_reward.gate.state_dict()
             write_json(folder / GROUPS_FILE, state)
 
     def create_model_card(self, *args: object, **kwargs: object) -> None:
@@ -103,6 +107,8 @@ class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
             state = json.loads((Path(checkpoint) / GROUPS_FILE).read_text())
             self.selector.load_state_dict(state)
             self.undecided_guard.load_state_dict(state.get("undecided", []))  # absent in older checkpoints
+            if "flow_gate" in state and self.flow_reward is not None and self.flow_reward.gate is not None:
+                self.flow_reward.gate.load_state_dict(state["flow_gate"])
 
 
 def load_policy_weights(policy: PreTrainedModel, checkpoint: str | Path) -> None:

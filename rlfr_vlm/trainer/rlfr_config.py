@@ -11,8 +11,12 @@ from trl import GRPOConfig
 
 from rlfr_vlm.checkpoint import ResumableArguments
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.flow import NOISE_SHARING, STATISTICS
 from rlfr_vlm.options import (
     ACCEPT_METRICS,
+    FLOW_GATES,
+    FLOW_LEVELS,
+    FLOW_SCHEDULES,
     GROUP_FILTERS,
     METHOD_PARTS,
     METHODS,
@@ -23,6 +27,7 @@ from rlfr_vlm.options import (
     ReferencePassOptions,
     RolloutOptions,
     TrainOptions,
+    VisualOptions,
     check_ranges,
 )
 
@@ -38,6 +43,15 @@ RANGES = (
     ("rollout_gap_limit", 0, math.inf),
     ("rollout_log_groups", 0, math.inf),
     ("rollout_log_mb", 0.01, math.inf),
+    ("flow_noise_draws", 1, math.inf),
+    ("flow_retest_every", 0, math.inf),
+    ("flow_response_coef", 0, LARGEST),
+    ("flow_gate_window", 1, math.inf),
+    ("flow_from_step", 0, math.inf),
+    ("flow_to_step", 0, math.inf),
+    ("flow_end_share", 0, LARGEST),
+    ("visual_share", 1e-6, 1),
+    ("visual_min_scale", 0, 1),
     ("per_device_train_batch_size", 1, math.inf),
     ("gradient_accumulation_steps", 1, math.inf),
     ("learning_rate", 0, LARGEST),
@@ -51,6 +65,7 @@ SCALES = ("group", "batch", "none")
 @dataclass
 class RLFRConfig(
     FlowOptions,
+    VisualOptions,
     GroupOptions,
     RecordOptions,
     ReferencePassOptions,
@@ -98,6 +113,11 @@ class RLFRConfig(
     def uses_flow(self) -> bool:
         """Whether flow rewards are on."""
         return self.flow_coef != 0.0
+
+    @property
+    def uses_visual(self) -> bool:
+        """Whether advantages are weighted by visual dependency."""
+        return "visual" in method_parts(self.method)
 
     @property
     def uses_entropy(self) -> bool:
@@ -207,9 +227,10 @@ def _check_shaping(config: RLFRConfig) -> None:
             f"refill_rounds is {config.refill_rounds}, but group_filter is none, so no group is ever dropped. Set "
             "group_filter: mixed, or refill_rounds: 0."
         )
-    if not (config.uses_flow or config.uses_entropy):
+    if not (config.uses_flow or config.uses_entropy or config.uses_visual):
         return
     source = "flow rewards give" if config.uses_flow else "the entropy bonus gives"
+    source = "visual dependency gives" if config.uses_visual and not config.uses_flow else source
     if config.off_policy_mask_threshold is not None:
         raise UserError(
             f"off_policy_mask_threshold works on one advantage per response; {source} one per token. Unset it, or set "
@@ -228,6 +249,21 @@ def _check_flow(config: RLFRConfig, uses_flow: bool) -> None:
         return
     if config.flow_coef < 0:
         raise UserError(f"flow_coef is {config.flow_coef}; it is the weight of a reward. Set it to 0 or more.")
+    for name, known in (
+        ("flow_noise", NOISE_SHARING),
+        ("flow_level", FLOW_LEVELS),
+        ("flow_statistic", STATISTICS),
+        ("flow_gate", FLOW_GATES),
+        ("flow_schedule", FLOW_SCHEDULES),
+    ):
+        value = getattr(config, name)
+        if value not in known:
+            raise UserError(f"{name} is {value!r}; choose one of {', '.join(known)}.{nearest(value, known)}")
+    if config.flow_to_step and config.flow_to_step < config.flow_from_step:
+        raise UserError(
+            f"flow_to_step is {config.flow_to_step} and flow_from_step {config.flow_from_step}; the schedule cannot "
+            "end before it begins. Raise flow_to_step, or set it to 0 for the last update."
+        )
     if bad := [t for t in config.flow_timesteps if not 0 < t < 1]:
         raise UserError(f"flow_timesteps has {bad[0]}; times lie between 0 (noise) and 1 (data). RLFR uses 0.8.")
     if not config.flow_timesteps:

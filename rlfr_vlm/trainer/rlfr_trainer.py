@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from rlfr_vlm.checkpoint import SaveBetweenRollouts
 from rlfr_vlm.config_file import resolved
+from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.flow.storage import FIELD_FOLDER, save_field
 from rlfr_vlm.models import ModelFamily, family_of
@@ -46,7 +47,7 @@ from rlfr_vlm.trainer.packing import pack_by_length, padding_share
 from rlfr_vlm.trainer.passes import LogProbPass, LossPass, ScorePass, UnwatchedPass
 from rlfr_vlm.trainer.records.callbacks import FlowStep, MarkBan
 from rlfr_vlm.trainer.records.default_records import keep_records
-from rlfr_vlm.trainer.records.metrics import RowStatistics, flow_metrics, outcome_metrics
+from rlfr_vlm.trainer.records.metrics import outcome_metrics
 from rlfr_vlm.trainer.records.rollout_log import RolloutLog, describe_groups
 from rlfr_vlm.trainer.records.timing import PartTimes, largest
 from rlfr_vlm.trainer.refill import refill_groups
@@ -56,9 +57,12 @@ from rlfr_vlm.trainer.rollout import Rollout, field_weights, mask_undecided, sha
 from rlfr_vlm.trainer.setup import Rewards, arguments_for, load_model, prepare_dataset, reward_functions
 from rlfr_vlm.trainer.signals.entropy import EntropyBonus
 from rlfr_vlm.trainer.signals.flow import Flow, OnlineFlow, check_flow, find_flow
+from rlfr_vlm.trainer.signals.flow_reward import FlowReward, FlowTerms
 from rlfr_vlm.trainer.signals.reference_probability import PolicyProbabilities
 from rlfr_vlm.trainer.signals.token_rewards import add_reward_columns, sum_token_rewards
+from rlfr_vlm.trainer.signals.visual import VisualDependency
 from rlfr_vlm.trainer.trl_seams import (
+    LOGPROB_IMAGE_KEYS,
     Batch,
     Generated,
     drop_undecided_notices,
@@ -138,6 +142,7 @@ class RLFRTrainer(ResumableGRPO):
         self._rollout: Rollout | None = None  # between the start and the return of a rollout
         self._pass: LogProbPass = UnwatchedPass()  # taken by the next log-prob pass
         self._micro_batches = 0  # since the last log
+        self._rollouts = 0
         super().__init__(
             model,
             reward_functions(reward_funcs, args),
@@ -148,8 +153,10 @@ class RLFRTrainer(ResumableGRPO):
             **kwargs,
         )
         self.bonus = EntropyBonus.from_options(args)
+        self.visual = VisualDependency.for_run(args, args.uses_visual, self.model, is_sharded(self.accelerator))
         if flow is not None and args.uses_flow:
             self.flow = OnlineFlow(*flow, args, self.accelerator, args.seed, self._image_token_id)
+            self.flow_reward = FlowReward(args, self.num_generations, tokenizer_of(self.processing_class))
             self.add_callback(FlowStep(lambda: self.step_flow()))  # looked up at each step, so that it can be wrapped
         self._guard_vision(args)
         self._checks_next_rollout = args.rollout_check
@@ -280,18 +287,35 @@ class RLFRTrainer(ResumableGRPO):
         """
         replaced = [bool(row.get("replaced_row")) for row in inputs]
         self.log_values({"data/replaced_rows": self.mean_over_ranks(sum(replaced) / len(replaced))})
-        rollout = Rollout(ScorePass(self.flow, self._times), self.accelerator.process_index)
+        rollout = Rollout(self._score_pass(len(inputs), record), self.accelerator.process_index)
         self._rollout = rollout
         try:
             if self.computes_old_logps:
-                self._pass = rollout.score
+                self._pass = rollout.score if self.visual is None else self.visual.beside(rollout.score)
             batch = super()._generate_and_score_completions(inputs)
             self._check_rollout(batch)
             if self.flow is not None and not self.computes_old_logps:
                 self._run_latent_pass(batch, rollout.score, max(self.flow.spec.layer_indices))
+            if self.visual is not None:
+                self._run_blank_pass(self.visual, batch)
         finally:
             self._rollout, self._pass = None, UnwatchedPass()
         return self._shape(rollout, batch, record)
+
+    def _score_pass(self, num_rows: int, record: bool) -> ScorePass:
+        """The log-prob pass of a rollout of `num_rows` rows on this rank, with its noise.
+
+        Args:
+            record: count this as a rollout; every `flow_retest_every` ones are scored a second time.
+        """
+        if self.flow is None:
+            return ScorePass(None, self._times)
+        noise = self.flow.draw_noise(num_rows, self.num_generations)
+        every, retest = self.args.flow_retest_every, None
+        if record and every and self._rollouts % every == 0:
+            retest = self.flow.draw_noise(num_rows, self.num_generations, independent=True)
+        self._rollouts += record
+        return ScorePass(self.flow, self._times, noise, retest)
 
     def _run_latent_pass(self, batch: Batch, score: ScorePass, deepest: int) -> None:
         with self._times.timed("flow_forward"):
@@ -306,6 +330,44 @@ class RLFRTrainer(ResumableGRPO):
                 whole_model=self.is_fsdp_enabled,
             )
 
+    def _run_blank_pass(self, visual: VisualDependency, batch: Batch) -> None:
+        """Run the policy over the rollout with blank images and, without a pass for old log-probs, with its own."""
+        images = {key: batch[key] for key in LOGPROB_IMAGE_KEYS if key in batch}
+        input_ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+        attention_mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        num_response, size = batch["completion_ids"].shape[1], self.args.per_device_train_batch_size
+        passes = [(visual.blank_pass, visual.without_images(images))]
+        if not self.computes_old_logps:
+            passes.insert(0, (visual.image_pass, images))
+        with self._times.timed("visual"), torch.no_grad():
+            for watched, inputs in passes:
+                self._pass = watched
+                self._get_per_token_logps_and_entropies(
+                    self.model, input_ids, attention_mask, num_response, batch_size=size, **inputs
+                )
+
+    def _weigh_by_dependency(
+        self, visual: VisualDependency, rollout: Rollout, batch: Batch, mask: Tensor
+    ) -> tuple[Tensor | None, Tensor]:
+        """Weights (B, T) of the outcome advantage, None if all are 1, and the dependency (B, T) of each token."""
+        rows = len(mask)
+        count = batch.get("num_images")
+        has_image = torch.ones(rows) if count is None else torch.tensor([float(number > 0) for number in count])
+        with self._times.timed("visual"), torch.no_grad():
+            dependency = visual.dependency(self.model, self.temperature) * mask
+        weights, metrics = visual.of_rollout(
+            dependency,
+            mask,
+            has_image.to(mask.device).bool(),
+            rollout.outcome,
+            threshold=self.args.flow_accept_threshold,
+            group_size=self.num_generations,
+            gather=self.accelerator.gather,
+            local=lambda values: rollout.local(values, rows),
+        )
+        self.log_values(metrics)
+        return weights, dependency
+
     def _shape(self, rollout: Rollout, batch: Batch, record: bool) -> Batch:
         """Turn the rewards of a rollout into advantages, and log the rollout."""
         rows, args = len(batch["advantages"]), self.args
@@ -314,11 +376,14 @@ class RLFRTrainer(ResumableGRPO):
         batch["keep"] = rollout.local(keep, rows)
         outcome, mask = rollout.local(rollout.outcome, rows), response_mask(batch)
         numbers = {"advantage": batch["advantages"]}
-        deviation = deviation_mask = None
+        weights = None
+        if self.visual is not None:
+            weights, dependency = self._weigh_by_dependency(self.visual, rollout, batch, mask)
+            numbers["visual_dependency"] = dependency
+        terms = None
         if self.flow is not None:
-            deviations, scored = rollout.score.deviations()
-            deviation, deviation_mask = deviations.mean(dim=0), scored & mask.bool()
-        shaped = shape(
+            terms = self._flow_terms(self.flow, rollout, batch, outcome, mask, numbers)
+        batch["advantages"] = shape(
             batch["advantages"],
             outcome,
             batch["keep"],
@@ -326,31 +391,62 @@ class RLFRTrainer(ResumableGRPO):
             batch["completion_mask"],
             mask,
             token_rewards=sum_token_rewards(self.reward_funcs, self.reward_weights, mask),
-            deviation=deviation,
-            deviation_mask=deviation_mask,
-            shaping=args.shaping(),
+            flow=terms,
+            weights=weights,
             gamma=args.flow_gamma,
         )
-        if shaped.flow_rewards is not None and deviation is not None and deviation_mask is not None:
-            batch["flow_weight"] = field_weights(
-                outcome,
-                batch["keep"],
-                accept=args.flow_accept,
-                threshold=args.flow_accept_threshold,
-                soft_weight=args.flow_soft_weight,
-            )
-            statistics = RowStatistics.of(deviation, deviation_mask, shaped.flow_rewards).values
-            gathered = RowStatistics(self.accelerator.gather(statistics))
-            self.log_values(flow_metrics(gathered, rollout.outcome, args.flow_accept_threshold, self.num_generations))
-            numbers |= {"flow_reward": shaped.flow_rewards, "deviations": deviations * scored}
-        batch["advantages"] = shaped.advantages
-        if shaped.advantages.dim() == 2:
-            numbers["token_advantage"] = shaped.advantages
+        if batch["advantages"].dim() == 2:
+            numbers["token_advantage"] = batch["advantages"]
         if "sampling_per_token_logps" in batch:
             numbers["engine_logp"] = batch["sampling_per_token_logps"].nan_to_num()
         if self.rollout_log is not None:
             batch["log_row"] = self._log_rollout(self.rollout_log, rollout, batch, numbers)
         return batch
+
+    def _flow_terms(
+        self,
+        flow: OnlineFlow,
+        rollout: Rollout,
+        batch: Batch,
+        outcome: Tensor,
+        mask: Tensor,
+        numbers: dict[str, Tensor],
+    ) -> FlowTerms:
+        """Flow rewards of this rank's responses; logs their metrics, and adds to the batch what the field learns from.
+
+        Args:
+            outcome: (B,).
+            mask: (B, T), 0 at padding and at tool output.
+            numbers: of the rollout log; rewards and deviations are added.
+        """
+        rows = len(outcome)
+        deviations, scored = rollout.score.deviations()
+        found = self.flow_reward.of_rollout(
+            deviations[flow.scored_layers].mean(dim=0),
+            scored & mask.bool(),
+            batch["completion_ids"],
+            outcome,
+            rollout.outcome,
+            share=self.flow_reward.share(self.state.global_step, self.state.max_steps),
+            gather=self.accelerator.gather,
+            local=lambda values: rollout.local(values, rows),
+        )
+        self.log_values(found.metrics)
+        if (again := rollout.score.retest_deviations()) is not None:
+            self.log_values(self.flow_reward.retest(found, again[flow.scored_layers].mean(dim=0)))
+        threshold = self.args.flow_accept_threshold
+        batch["flow_weight"] = field_weights(
+            outcome,
+            batch["keep"],
+            accept=self.args.flow_accept,
+            threshold=threshold,
+            soft_weight=self.args.flow_soft_weight,
+            contrast=flow.spec.is_contrast,
+        )
+        batch["is_right"] = outcome > threshold
+        rewards = torch.zeros_like(found.deviation) if found.terms.tokens is None else found.terms.tokens
+        numbers |= {"flow_reward": rewards, "deviations": deviations * scored}
+        return found.terms
 
     def _log_rollout(self, log: RolloutLog, rollout: Rollout, batch: Batch, numbers: dict[str, Tensor]) -> Tensor:
         """Log the rollout; returns (B,) marks of the logged rows."""
@@ -455,7 +551,7 @@ class RLFRTrainer(ResumableGRPO):
             weights = self._field_token_weights(loss_pass)  # on every rank: it may gather
             if rows.any():
                 with self._times.timed("flow_update"):
-                    flow.accumulate(*loss_pass.latents(), weights[rows])
+                    flow.accumulate(*loss_pass.latents(), weights[rows], batch["is_right"][rows])
         return loss
 
     def _field_token_weights(self, loss_pass: LossPass) -> Tensor:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from rlfr_vlm.data.rows import Row
-from rlfr_vlm.options import ShapingArguments
 from rlfr_vlm.rewards.completion import Completion
-from rlfr_vlm.shaping import flow_rewards, shape_advantages
+from rlfr_vlm.shaping import shape_advantages
 from rlfr_vlm.trainer.passes import ScorePass
+from rlfr_vlm.trainer.signals.flow_reward import FlowTerms
 
 
 @dataclass
@@ -61,14 +61,6 @@ class Rollout:
         return values[self.rank * num_rows : (self.rank + 1) * num_rows]
 
 
-@dataclass(frozen=True)
-class Shaped:
-    """Advantages (B,) or (B, T), and the flow rewards (B, T) in them; None without flow rewards."""
-
-    advantages: Tensor
-    flow_rewards: Tensor | None
-
-
 def mask_undecided(rewards: Tensor) -> Tensor:
     """Return the rewards (N, F) with NaN in every column of a row whose outcome (first column) is undecided.
 
@@ -91,12 +83,11 @@ def shape(
     response_mask: Tensor,
     *,
     token_rewards: Tensor | None = None,
-    deviation: Tensor | None = None,
-    deviation_mask: Tensor | None = None,
-    shaping: ShapingArguments | None = None,
+    flow: FlowTerms | None = None,
+    weights: Tensor | None = None,
     gamma: float = 1.0,
-) -> Shaped:
-    """Advantages of a rollout, from the outcome advantages of GRPO and the rewards of its tokens.
+) -> Tensor:
+    """Advantages (B,) or (B, T) of a rollout, from the outcome advantages of GRPO and the rewards of its tokens.
 
     Args:
         advantages: (B,) outcome advantages.
@@ -106,25 +97,27 @@ def shape(
         completion_mask: (B, T), 0 at padding.
         response_mask: (B, T), 0 at padding and at tool output.
         token_rewards: (B, T) of the user's own reward functions.
-        deviation: (B, T) from the flow field.
-        deviation_mask: (B, T) bool, tokens that have a deviation.
-        shaping: keyword arguments of `flow_rewards`; needed with a deviation.
+        flow: flow rewards, of tokens or of responses.
+        weights: (B, T) by which the outcome advantage of each token is multiplied (visual dependency).
         gamma: discount of the return-to-go.
     """
     decided = ~outcome.isnan().unsqueeze(1)
     advantages = advantages * ~flat
+    if flow is not None and flow.responses is not None:
+        advantages = advantages + flow.responses
     rewards = None if token_rewards is None else token_rewards * response_mask * decided
-    flow = None
-    if deviation is not None and deviation_mask is not None:
-        assert shaping is not None
-        flow = flow_rewards(deviation, deviation_mask & decided, **shaping)
-        rewards = flow if rewards is None else flow + rewards
+    if flow is not None and flow.tokens is not None:
+        rewards = flow.tokens * decided if rewards is None else flow.tokens * decided + rewards
+    if weights is not None:
+        advantages = advantages.unsqueeze(1) * weights * completion_mask
     if rewards is not None:
         advantages = shape_advantages(advantages, rewards, completion_mask, gamma)
-    return Shaped(advantages * keep.view(-1, *[1] * (advantages.dim() - 1)), flow)
+    return advantages * keep.view(-1, *[1] * (advantages.dim() - 1))
 
 
-def field_weights(outcome: Tensor, keep: Tensor, *, accept: str, threshold: float, soft_weight: float) -> Tensor:
+def field_weights(
+    outcome: Tensor, keep: Tensor, *, accept: str, threshold: float, soft_weight: float, contrast: bool = False
+) -> Tensor:
     """(B,) weight of each row in the update of the flow field; 0 for undecided rows.
 
     Args:
@@ -134,8 +127,11 @@ def field_weights(outcome: Tensor, keep: Tensor, *, accept: str, threshold: floa
             gives 1 to decided rows of kept groups, whose tokens are then chosen by their entropy.
         threshold: a row is correct above it.
         soft_weight: weight of decided rows that are not accepted.
+        contrast: the field tells right from wrong rows, so that all decided rows teach it.
     """
     decided = ~outcome.isnan()
+    if contrast:
+        return decided.float()
     if accept == "entropy":
         return (decided & keep).float()
     return torch.where(outcome > threshold, 1.0, torch.where(decided, soft_weight, 0.0))

@@ -66,9 +66,9 @@ class Counts:
             self.score_calls, self.scored = self.score_calls + len(calls), self.scored + sum(calls)
             return result
 
-        def updating(latents, valid, weights):
+        def updating(latents, valid, weights, *classes):
             self.kept += latents.hidden.nbytes
-            _, calls = tokens_of(accumulate, latents, valid, weights)
+            _, calls = tokens_of(accumulate, latents, valid, weights, *classes)
             self.update_calls, self.updated = self.update_calls + len(calls), self.updated + sum(calls)
 
         flow.score, flow.accumulate = scoring, updating

@@ -93,6 +93,113 @@ def capture_rollout(trainer):
     return seen
 
 
+def test_a_closed_gate_is_trl_bit_for_bit(make_trainer, make_policy):
+    """The gate needs more than two rollouts to open, and flow rewards that do not count leave no trace."""
+    plain = make_trainer(make_policy())
+    plain.train()
+    gated = make_trainer(make_policy(), flow="new", flow_gate="auto", flow_coef=0.5, flow_threshold=0.2)
+    gated.train()
+    assert losses_of(gated) == losses_of(plain) and any(losses_of(plain))
+    assert same(weights_of(gated.model), weights_of(plain.model))
+    logged = gated.state.log_history[0]
+    assert logged["flow/gate"] == 0 and logged["flow/coef_share"] == 0 and logged["flow/reward_per_token"] == 0
+
+
+@pytest.mark.parametrize("setting", [{"flow_from_step": 99}, {"flow_level": "response", "flow_response_coef": 0.0}])
+def test_flow_rewards_without_weight_are_trl_bit_for_bit(make_trainer, make_policy, setting):
+    plain = make_trainer(make_policy())
+    plain.train()
+    flow = make_trainer(make_policy(), flow="new", **setting)
+    flow.train()
+    assert losses_of(flow) == losses_of(plain)
+    assert same(weights_of(flow.model), weights_of(plain.model))
+
+
+def test_the_coefficient_follows_its_schedule(make_trainer, make_policy):
+    trainer = make_trainer(
+        make_policy(), flow="new", max_steps=3, steps_per_generation=1, flow_schedule="linear", flow_end_share=0.25
+    )
+    trainer.train()
+    shares = [entry["flow/coef_share"] for entry in trainer.state.log_history if "flow/coef_share" in entry]
+    assert shares == pytest.approx([1.0, 0.75, 0.5])  # updates 0, 1, 2 of 3
+
+
+def test_an_open_gate_rewards_and_is_measured_on_the_statistic(make_trainer, make_policy):
+    trainer = make_trainer(make_policy(), flow="new", max_steps=1, flow_gate="auto", flow_threshold=0.2)
+    trainer.flow_reward.gate.open = True
+    seen = capture_rollout(trainer)
+    trainer.train()
+    assert seen["advantages"].dim() == 2
+    logged = trainer.state.log_history[0]
+    assert logged["flow/gate"] == 1
+    if logged["flow/gate_groups"]:
+        assert logged["flow/gate_auc"] == pytest.approx(logged["flow/auc_within_group_mean"])
+
+
+def test_response_level_adds_the_standard_score_within_the_group(make_trainer, make_policy):
+    """Against a slow loop over groups and responses."""
+    trainer = make_trainer(
+        make_policy(),
+        flow="new",
+        max_steps=1,
+        flow_level="response",
+        flow_statistic="max",
+        flow_response_coef=0.25,
+        flow_skip_uniform=False,
+    )
+    seen = capture_rollout(trainer)
+    trainer.train()
+    largest = [row[mask].max().item() for row, mask in zip(seen["deviation"], seen["mask"], strict=True)]
+    for start in (0, 4):
+        group = torch.tensor(largest[start : start + 4], dtype=torch.float64)
+        for row in range(4):
+            expected = seen["outcome"][start + row] - 0.25 * (group[row] - group.mean()) / group.std()
+            assert seen["advantages"][start + row].item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_responses_of_a_group_are_scored_under_the_same_noise(make_trainer, make_policy):
+    """Chunks of two rows: each chunk gets the draws of its rows' groups, and a retest other ones."""
+    trainer = make_trainer(
+        make_policy(), flow="new", max_steps=1, steps_per_generation=4, per_device_train_batch_size=2
+    )
+    noises = []
+    score = trainer.flow.score
+    trainer.flow.score = lambda latents, valid, number, noise=None, generator=None: (
+        noises.append(noise) or score(latents, valid, number, noise, generator)
+    )
+    trainer.train()
+    own, retest = torch.cat(noises[::2], dim=2), torch.cat(noises[1::2], dim=2)  # (1, L, 8, D)
+    for noise in (own, retest):
+        assert noise.shape[2] == 8
+        assert all(torch.equal(noise[:, :, 0], noise[:, :, row]) for row in (1, 2, 3))
+        assert all(torch.equal(noise[:, :, 4], noise[:, :, row]) for row in (5, 6, 7))
+        assert not torch.equal(noise[:, :, 0], noise[:, :, 4])
+    assert not torch.equal(own, retest)
+    logged = trainer.state.log_history[0]
+    assert 0 <= logged["flow/sign_agreement"] <= 1 and -1 <= logged["flow/retest_correlation"] <= 1
+
+
+def test_a_contrast_field_is_updated_on_both_classes(make_trainer, make_policy):
+    policy = make_policy()
+    spec = FlowSpec.for_policy(policy.config.get_text_config(), "tiny", 1, (0.25, 0.5), reference="contrast")
+    field = build_field(spec)
+    for parameter in field.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    torch.nn.init.zeros_(field.class_embed.weight)
+    trainer = make_trainer(policy, flow=(field, spec), max_steps=1)
+    trainer.train()
+    assert trainer.flow.field.class_embed.weight.abs().sum(dim=1).min() > 0
+
+
+def test_latents_less_the_prompts_mean_reach_the_field(make_trainer, make_policy):
+    trainer = make_trainer(make_policy(), flow="new", max_steps=1, spec_changes={"latents": "minus_prompt"})
+    shapes = []
+    score = trainer.flow.score
+    trainer.flow.score = lambda latents, *rest: shapes.append(latents.prompt.shape) or score(latents, *rest)
+    trainer.train()
+    assert shapes[0][0] == 2 and shapes[0][2] == trainer.flow.spec.hidden_size
+
+
 def test_advantages_are_outcome_plus_return_of_flow_rewards(make_trainer, make_policy):
     trainer = make_trainer(make_policy(), flow="new", max_steps=1, flow_coef=0.5, flow_threshold=0.2, flow_top_k=4)
     seen = capture_rollout(trainer)
@@ -131,11 +238,11 @@ def test_deviations_of_both_passes_agree(make_trainer, make_policy):
     torch.testing.assert_close(first, second)
 
 
-def score_by_latents(latents, valid, num_response):
+def score_by_latents(latents, valid, num_response, *noise):
     """Stands in for the field, whose noise depends on the chunking: a number that every latent enters."""
     assert latents.hidden.shape[2] == num_response + 1  # token_post: one prompt token is the first one's partner
     values = latents.hidden.sum(dim=(0, 3)) + latents.image.sum(dim=(0, 2)).unsqueeze(1)
-    return (values * valid)[None, :, 1:], valid[:, 1:].bool()
+    return (values * valid)[:, 1:].expand(2, -1, -1), valid[:, 1:].bool()
 
 
 def count_blocks(trainer) -> list[int]:
@@ -243,7 +350,7 @@ def test_high_entropy_tokens_can_be_accepted_instead(make_trainer, make_policy):
     before = weights_of(trainer.flow.field)
     seen = []
     accumulate = trainer.flow.accumulate
-    trainer.flow.accumulate = lambda latents, valid, weights: (
+    trainer.flow.accumulate = lambda latents, valid, weights, is_right: (
         seen.append(weights),
         accumulate(latents, valid, weights),
     )
@@ -265,7 +372,7 @@ def test_with_entropy_acceptance_undecided_answers_and_dropped_groups_teach_noth
     )  # fmt: skip
     seen = []
     accumulate = trainer.flow.accumulate
-    trainer.flow.accumulate = lambda latents, valid, weights: (
+    trainer.flow.accumulate = lambda latents, valid, weights, is_right: (
         seen.append((latents.hidden.shape[1], weights)),
         accumulate(latents, valid, weights),
     )

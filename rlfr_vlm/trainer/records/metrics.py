@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlfr_vlm.stats import auc, within_group_auc
+from rlfr_vlm.flow import response_statistic
+from rlfr_vlm.group_auc import within_group_auc
+from rlfr_vlm.stats import auc
 
 
 @dataclass
@@ -27,7 +29,7 @@ class RowStatistics:
         """Compute the statistics from deviations, their mask and flow rewards, each (B, T)."""
         count = mask.sum(dim=1)
         mean = (deviation * mask).sum(dim=1) / count.clamp(min=1)
-        largest = deviation.masked_fill(~mask, 0.0).amax(dim=1)
+        largest = response_statistic(deviation, mask, "max")
         columns = [mean, largest, count, (rewards > 0).sum(dim=1), (rewards < 0).sum(dim=1), rewards.sum(dim=1)]
         return RowStatistics(torch.stack([column.float() for column in columns], dim=1))
 
@@ -68,6 +70,24 @@ def flow_metrics(rows: RowStatistics, outcome: Tensor, threshold: float, group_s
         metrics[f"flow/auc_within_group_{name}"] = math.nan if grouped.value is None else grouped.value
         metrics["flow/groups_with_both"] = float(grouped.groups)
     return metrics
+
+
+def dependency_metrics(dependency: Tensor, outcome: Tensor, threshold: float, group_size: int) -> dict[str, float]:
+    """Metrics of visual dependency.
+
+    Args:
+        dependency: (B,) mean over the tokens of each response, those of a prompt one after the other.
+        outcome, threshold, group_size: as for `flow_metrics`.
+    """
+    right, wrong = outcome > threshold, outcome <= threshold
+    groups = torch.arange(len(outcome), device=outcome.device) // group_size
+    within = within_group_auc(dependency, right, wrong, groups)
+    return {
+        "visual/dependency": dependency.mean().item(),
+        "visual/dependency_correct": dependency[right].mean().item(),
+        "visual/dependency_wrong": dependency[wrong].mean().item(),
+        "visual/auc_within_group_correct_above_wrong": math.nan if within.value is None else within.value,
+    }
 
 
 def outcome_metrics(outcome: Tensor, threshold: float) -> dict[str, float]:

@@ -7,5 +7,11 @@ rewards (token_rewards.py) go with every method.
 from rlfr_vlm.trainer.signals.entropy import EntropyBonus
 from rlfr_vlm.trainer.signals.flow import OnlineFlow
 from rlfr_vlm.trainer.signals.reference_probability import PolicyProbabilities
+from rlfr_vlm.trainer.signals.visual import VisualDependency
 
-SIGNALS: dict[str, type] = {"rlfr": OnlineFlow, "entropy": EntropyBonus, "rlpr": PolicyProbabilities}
+SIGNALS: dict[str, type] = {
+    "rlfr": OnlineFlow,
+    "entropy": EntropyBonus,
+    "rlpr": PolicyProbabilities,
+    "visual": VisualDependency,
+}

@@ -6,7 +6,7 @@ optimiser and its random generator are separate, so that the policy's gradients 
 Letters: L hooked layers, B samples, S captured positions, T response tokens, D hidden width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,10 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow import (
+    RIGHT,
+    WRONG,
     FlowSpec,
+    NoisePlan,
     VelocityField,
     check_context,
     check_fits_policy,
@@ -30,15 +33,18 @@ from rlfr_vlm.flow import (
 )
 from rlfr_vlm.flow.path import UPDATE_TOKENS
 from rlfr_vlm.flow.storage import FIELD_FOLDER
-from rlfr_vlm.models.latents import Latents, capture_latents
+from rlfr_vlm.models.latents import Latents, capture_latents, prompt_tokens
 from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
 from rlfr_vlm.options import FlowOptions
+from rlfr_vlm.trainer.signals.flow_noise import RolloutNoise
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 OPTIMIZER_FILE = "flow_optimizer.pt"
 GENERATOR_FILE = "flow_generator_rank{rank}.pt"
+COMMON_GENERATOR_FILE = "flow_generator.pt"
+RETEST_SEED = 1 << 20  # added to the seed, for noise that is independent of the run's
 
 
 class OnlineFlow:
@@ -72,6 +78,10 @@ class OnlineFlow:
         )
         self.generator = torch.Generator(device=accelerator.device)
         self.generator.manual_seed(seed + accelerator.process_index)
+        self.common_generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
+        self.plan = noise_plan(options)
+        self.scored_layers = scored_layers(spec, options.flow_score_layers)
         self._loss_sum = torch.zeros((), device=accelerator.device)
         self._weight_sum = torch.zeros((), device=accelerator.device)
 
@@ -79,6 +89,7 @@ class OnlineFlow:
         self,
         model: torch.nn.Module,
         input_ids: Tensor,
+        attention_mask: Tensor,
         num_response: int,
         *,
         rows: Tensor | None = None,
@@ -87,34 +98,76 @@ class OnlineFlow:
         """Capture the latents that the field needs from the log-prob pass inside the context.
 
         Args:
-            input_ids: (B, P).
+            input_ids, attention_mask: (B, P).
             num_response: T.
             rows: (B,) bool, capture only these rows.
             consume: called with the index of a chunk's first row and its latents.
         """
-        image_mask = None
+        image_mask = prompt_mask = None
+        if self.spec.needs_prompt_mean:
+            prompt_mask = prompt_tokens(attention_mask, num_response)
         if self.spec.image_context and self.image_token_id is not None:
             image_mask = input_ids == self.image_token_id
         positions = num_response + self.lead
         return capture_latents(
-            model, self.spec.layer_indices, positions, rows=rows, image_mask=image_mask, consume=consume
+            model,
+            self.spec.layer_indices,
+            positions,
+            rows=rows,
+            image_mask=image_mask,
+            prompt_mask=prompt_mask,
+            consume=consume,
         )
 
+    def draw_noise(self, num_rows: int, group_size: int, *, independent: bool = False) -> RolloutNoise:
+        """Draw the noise of a rollout.
+
+        Args:
+            num_rows: of this rank.
+            group_size: adjacent rows, over all ranks, that answer the same prompt.
+            independent: draw other noise than the run's, and leave the run's generators as they are.
+        """
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        rows = range(rank * num_rows, (rank + 1) * num_rows)
+        own, common = self.generator, self.common_generator
+        if independent:
+            own = torch.Generator(device=self.accelerator.device).manual_seed(self.seed + RETEST_SEED + 1 + rank)
+            common = torch.Generator().manual_seed(self.seed + RETEST_SEED)
+        return RolloutNoise.begin(self.plan, self.spec, own, common, rows, group_size, ranks * num_rows)
+
     @torch.no_grad()
-    def score(self, latents: Latents, valid: Tensor, num_response: int) -> tuple[Tensor, Tensor]:
+    def score(
+        self,
+        latents: Latents,
+        valid: Tensor,
+        num_response: int,
+        row_noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Deviation (L, B, T) of each response token in each layer, and the mask (B, T) of tokens that have one.
 
         Args:
             latents: captured at the last S positions.
             valid: (B, S) attention mask of those positions.
             num_response: T.
+            row_noise: (R, L, B, D) noise of the rows; None draws it for each token.
+            generator: of the noise of each token; None is that of this rank.
         """
-        inputs = self.spec.inputs(latents.hidden, valid, num_response, latents.image)
+        inputs = self.spec.inputs(latents.hidden, valid, num_response, latents.image, latents.prompt)
         with self._autocast():
-            scores = layer_deviations(self.field, inputs, self.options.flow_timesteps, generator=self.generator)
+            scores = layer_deviations(
+                self.field,
+                inputs,
+                self.options.flow_timesteps,
+                generator=self.generator if generator is None else generator,
+                row_noise=row_noise,
+                draws=self.plan.draws,
+                antithetic=self.plan.uses_both_signs,
+                contrast=self.spec.is_contrast,
+            )
         return scores.mean(dim=0), inputs.mask
 
-    def accumulate(self, latents: Latents, valid: Tensor, weights: Tensor) -> None:
+    def accumulate(self, latents: Latents, valid: Tensor, weights: Tensor, is_right: Tensor | None = None) -> None:
         """Add the gradient of the weighted flow-matching loss of one micro-batch.
 
         Sums are accumulated, and `step` divides by the total weight. So the update does not depend on how the batch
@@ -122,8 +175,11 @@ class OnlineFlow:
 
         Args:
             weights: (B, T), 1 for accepted tokens, `flow_soft_weight` for others, 0 at padding.
+            is_right: (B,) bool, classes of the responses, which a contrast field needs.
         """
-        inputs = self.spec.inputs(latents.hidden, valid, weights.shape[1], latents.image)
+        inputs = self.spec.inputs(latents.hidden, valid, weights.shape[1], latents.image, latents.prompt)
+        if self.spec.is_contrast and is_right is not None:
+            inputs.label = torch.where(is_right, RIGHT, WRONG)
         inputs.mask = inputs.mask & (weights > 0)
         # The loss is computed outside any checkpointed region: inside one it would have no graph.
         for part in inputs.chunks(UPDATE_TOKENS):
@@ -169,6 +225,7 @@ class OnlineFlow:
         if self.accelerator.is_main_process:
             save_field(directory / FIELD_FOLDER, self.field, self.spec)
             torch.save(self.optimizer.state_dict(), directory / OPTIMIZER_FILE)
+            torch.save(self.common_generator.get_state(), directory / COMMON_GENERATOR_FILE)
         torch.save(self.generator.get_state(), directory / self._generator_file)
 
     def load(self, directory: Path) -> None:
@@ -189,6 +246,8 @@ class OnlineFlow:
         self.spec = spec
         self.optimizer.load_state_dict(_load(directory / OPTIMIZER_FILE))
         self.generator.set_state(_load(directory / self._generator_file))
+        if (directory / COMMON_GENERATOR_FILE).exists():  # absent in older checkpoints
+            self.common_generator.set_state(_load(directory / COMMON_GENERATOR_FILE))
 
     @property
     def _generator_file(self) -> str:
@@ -229,6 +288,29 @@ def find_flow(flow: Flow | None, options: FlowOptions) -> Flow:
     return flow
 
 
+def noise_plan(options: FlowOptions) -> NoisePlan:
+    """How the noise of a run's deviations is drawn.
+
+    Raises:
+        UserError: a setting is not known.
+    """
+    return NoisePlan(options.flow_noise, options.flow_noise_draws, options.flow_antithetic)  # type: ignore[arg-type]
+
+
+def scored_layers(spec: FlowSpec, blocks: Sequence[int]) -> list[int]:
+    """Indices, among the field's layers, of the blocks whose deviations are rewarded; all if `blocks` is empty.
+
+    Raises:
+        UserError: the field was not fitted on one of the blocks.
+    """
+    if unknown := [block for block in blocks if block not in spec.layer_indices]:
+        raise UserError(
+            f"flow_score_layers has block {unknown[0]}, but the field was fitted on the blocks "
+            f"{', '.join(map(str, spec.layer_indices))}. Choose among them."
+        )
+    return [spec.layer_indices.index(block) for block in blocks] or list(range(len(spec.layer_indices)))
+
+
 def check_flow(flow: Flow, options: FlowOptions, policy: torch.nn.Module) -> None:
     """Refuse a field that was fitted in another mode or for another policy.
 
@@ -236,6 +318,12 @@ def check_flow(flow: Flow, options: FlowOptions, policy: torch.nn.Module) -> Non
         UserError: names the difference and what to do.
     """
     check_context(flow[1], options.flow_context_mode, options.flow_shift)
+    scored_layers(flow[1], options.flow_score_layers)
+    if flow[1].is_contrast and options.flow_update and options.flow_accept == "entropy":
+        raise UserError(
+            "flow_accept is entropy, but the field tells right from wrong responses and is updated on both. Set "
+            "flow_accept: correct, or flow_update: false."
+        )
     name = str(getattr(policy, "name_or_path", "the policy"))
     has_vision = find_vision_tower(policy) is not None
     check_fits_policy(flow[1], find_language_tower(policy).config, name, has_vision=has_vision)

@@ -109,13 +109,12 @@ def test_the_log_of_a_run_matches_its_training_data(make_trainer, make_policy, p
     seen = []
     monkeypatch.setattr(
         "rlfr_vlm.trainer.rlfr_trainer.shape",
-        lambda *args, **kwargs: seen.append(shape(*args, **kwargs)) or seen[-1],
+        lambda *args, **kwargs: seen.append(kwargs["flow"].tokens) or shape(*args, **kwargs),
     )
     trainer.train()
     written = lines(tmp_path / "run")
     assert [line["step"] for line in written] == [0, 2]  # two updates a rollout
-    for line, shaped in zip(written, seen, strict=True):
-        flow = shaped.flow_rewards
+    for line, flow in zip(written, seen, strict=True):
         assert line["prompt"][0]["content"].startswith("<image>") and isinstance(line["row_number"], int)
         assert [(tmp_path / "run" / "rollouts" / name).exists() for name in line["thumbnails"]] == [True]
         assert len(line["responses"]) == 4
