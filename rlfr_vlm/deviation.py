@@ -1,52 +1,51 @@
-"""Measure the deviation of responses from a flow field, and the AUC with which it tells wrong from right.
+"""Measure the deviation of responses from a flow field, and what else their tokens say.
 
 Letters: S timesteps, L hooked layers, B responses of a batch, P sequence length, T response tokens, D hidden width.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 
+from rlfr_vlm.answer_position import token_before_answer
 from rlfr_vlm.data.encode import Encoded, append_responses, encode_prompts, tokenizer_of
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.evaluate import Response
-from rlfr_vlm.flow import FlowSpec, VelocityField, layer_deviations
+from rlfr_vlm.flow import FlowSpec, NoisePlan, VelocityField, layer_deviations, response_statistic
+from rlfr_vlm.flow.noise import PAPER_NOISE
 from rlfr_vlm.flow.pairing import FlowInputs, context_lead
 from rlfr_vlm.models import family_of
-from rlfr_vlm.models.latents import Latents, capture_latents, only_first_blocks
+from rlfr_vlm.models.latents import Latents, capture_latents, only_first_blocks, prompt_tokens
 from rlfr_vlm.models.towers import unwrap
-from rlfr_vlm.stats import auc, auc_interval, within_group_auc
+from rlfr_vlm.visual_dependency import token_dependency
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-
-class WithinGroups(TypedDict):
-    """AUC over pairs of responses to the same prompt, its 95 % interval, prompts with both kinds, and pairs."""
-
-    auc: float | None
-    ci95: list[float]
-    groups: int
-    pairs: int
+RowNoise: TypeAlias = Callable[[Sequence[int]], Tensor | None]
 
 
-class AucRow(TypedDict):
-    """Area under the ROC curve, its 95 % interval [low, high], and the numbers of wrong and right responses.
+@dataclass
+class TokenMeasures:
+    """What a full forward pass says of the tokens of one response.
 
     Attributes:
-        within_groups: only pairs of the same prompt, which are what training can use; absent if the prompts were not
-            given.
+        entropies: (T,) nats, of the distribution each token was drawn from.
+        logps: (T,) log-probability of each token at temperature 1.
+        norms: (L, T) root mean square over D of the raw latents.
+        mean_latents: (L, D) mean raw latents over the tokens.
+        visual_dependency: (T,) nats (see `rlfr_vlm.visual_dependency`); None without images.
     """
 
-    auc: float | None
-    ci95: list[float] | None
-    n_wrong: int
-    n_right: int
-    within_groups: NotRequired[WithinGroups]
+    entropies: Tensor
+    logps: Tensor
+    norms: Tensor
+    mean_latents: Tensor
+    visual_dependency: Tensor | None = None
 
 
 @dataclass
@@ -56,14 +55,14 @@ class ResponseDeviation:
     Attributes:
         deviations: (S, L, T), 0 at tokens outside `mask`.
         mask: (T,) bool, True at tokens that have a partner.
-        entropies: (T,) nats, of the distribution each token was drawn from, or None if not measured.
-        norms: (L, T) root mean square over D of the raw latents, or None if not measured.
+        before_answer: index of the token before the answer's marker.
+        measures: what a full forward pass says; None if not asked for.
     """
 
     deviations: Tensor
     mask: Tensor
-    entropies: Tensor | None = None
-    norms: Tensor | None = None
+    before_answer: int = 0
+    measures: TokenMeasures | None = None
 
     @property
     def scores(self) -> Tensor:
@@ -71,23 +70,34 @@ class ResponseDeviation:
         return self.deviations.mean(dim=(0, 1))
 
     @property
+    def entropies(self) -> Tensor | None:
+        """(T,) nats, or None if not measured."""
+        return None if self.measures is None else self.measures.entropies
+
+    @property
     def mean(self) -> float:
         """Mean of `scores` over the tokens of `mask`; 0 if there are none."""
-        return self.scores[self.mask].mean().item() if self.mask.any() else 0.0
+        return self.statistic("mean")
 
     @property
     def max(self) -> float:
         """Largest of `scores` over the tokens of `mask`; 0 if there are none."""
-        return self.scores[self.mask].max().item() if self.mask.any() else 0.0
+        return self.statistic("max")
+
+    def statistic(self, name: str) -> float:
+        """One of `rlfr_vlm.flow.STATISTICS` of `scores`."""
+        before_answer = torch.tensor([self.before_answer])
+        return response_statistic(self.scores[None], self.mask[None], name, before_answer).item()
 
     def by_layer(self, timesteps: Sequence[int]) -> Tensor:
         """Mean (L, T) over the timesteps with these indices."""
         return self.deviations[list(timesteps)].mean(dim=0)
 
-    def select(self, timestep: int, layer: int | None = None) -> "ResponseDeviation":
-        """The same response at one timestep and one layer (an index of L), or at all layers."""
+    def select(self, timesteps: int | Sequence[int], layer: int | None = None) -> "ResponseDeviation":
+        """The same response at one or several timesteps and one layer (an index of L), or at all layers."""
         layers = slice(None) if layer is None else slice(layer, layer + 1)
-        return ResponseDeviation(self.deviations[timestep : timestep + 1, layers], self.mask)
+        steps = [timesteps] if isinstance(timesteps, int) else list(timesteps)
+        return ResponseDeviation(self.deviations[steps][:, layers], self.mask, self.before_answer, self.measures)
 
 
 def flow_inputs_of(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> FlowInputs:
@@ -108,10 +118,11 @@ def response_deviations(
     spec: FlowSpec,
     *,
     timesteps: Sequence[float] = (0.8,),
+    noise: NoisePlan = PAPER_NOISE,
+    groups: Sequence[int] | None = None,
     seed: int = 0,
     batch_size: int = 256,
-    with_entropies: bool = False,
-    with_norms: bool = False,
+    with_measures: bool = False,
     progress: str = "",
 ) -> list[ResponseDeviation]:
     """Measure how far each token of each response deviates from a flow field.
@@ -124,141 +135,133 @@ def response_deviations(
         field: a flow field fitted to latents of this policy, on the same device.
         spec: specification of the field, as `load_field` returns it.
         timesteps: S values in [0, 1); all use the same noise. RLFR rewards 0.8.
+        noise: how noise is drawn; RLFR draws once for each token.
+        groups: number of the prompt of each response, which noise shared by a group needs.
         seed: of the noise; the same seed and batch size draw the same noise.
         batch_size: responses per forward pass.
-        with_entropies: also measure entropies. Needs a full forward pass, with logits of the response tokens.
-        with_norms: also measure the norms of the raw latents.
+        with_measures: also measure `TokenMeasures`. Needs a full forward pass, with logits of the response tokens.
         progress: label of a progress bar; none is shown without a label or for a single batch.
 
     Returns:
         One `ResponseDeviation` per response, on the CPU: `deviations` (S, L, T) and `mask` (T,), with T the number of
-        tokens of that response, and `entropies` (T,) and `norms` (L, T) if asked for.
+        tokens of that response.
+
+    Raises:
+        ValueError: the noise is shared by groups, and `groups` is missing.
     """
     from tqdm import tqdm
 
     generator = torch.Generator(device=policy.device).manual_seed(seed)
-    pad = tokenizer_of(processing_class).pad_token_id
+    tokenizer = tokenizer_of(processing_class)
+    draw_rows = _row_noise(noise, groups, spec, generator)
     results: list[ResponseDeviation] = []
     hidden_bar = not progress or len(rows) <= batch_size
     for start in tqdm(range(0, len(rows), batch_size), desc=progress, unit="batch", disable=hidden_bar):
         indices = range(start, min(start + batch_size, len(rows)))
         prompts = encode_prompts(processing_class, [rows[i] for i in indices])
-        batch = append_responses(prompts, [responses[i].ids for i in indices], pad).to(policy.device)
-        entropies = None
-        if with_entropies:
-            latents, entropies = _full_pass(policy, batch, spec)
+        ids = [responses[i].ids for i in indices]
+        batch = append_responses(prompts, ids, tokenizer.pad_token_id).to(policy.device)
+        measures: Sequence[TokenMeasures | None] = [None] * len(ids)
+        if with_measures:
+            latents, measures = _full_pass(policy, batch, spec)
         else:
             latents = _shallow_pass(policy, batch, spec)
         inputs = _pair(latents, batch, spec)
-        deviations = layer_deviations(field, inputs, timesteps, generator=generator).cpu()
-        norms = _root_mean_squares(latents, batch) if with_norms else None
-        lengths = [len(responses[i].ids) for i in indices]
-        results += _split_rows(lengths, deviations, inputs.mask, entropies, norms)
+        deviations = layer_deviations(
+            field,
+            inputs,
+            timesteps,
+            generator=generator,
+            row_noise=draw_rows(indices),
+            draws=noise.draws,
+            antithetic=noise.uses_both_signs,
+            contrast=spec.is_contrast,
+        ).cpu()
+        results += [
+            ResponseDeviation(
+                deviations[:, :, row, : len(tokens)],
+                inputs.mask[row, : len(tokens)].cpu(),
+                token_before_answer(tokens, tokenizer),
+                measures[row],
+            )
+            for row, tokens in enumerate(ids)
+        ]
     return results
 
 
-def _split_rows(
-    lengths: Sequence[int], deviations: Tensor, mask: Tensor, entropies: Tensor | None, norms: Tensor | None
-) -> list[ResponseDeviation]:
-    """Split the measurements of a batch into one `ResponseDeviation` per response, without padding, on the CPU.
+def _row_noise(noise: NoisePlan, groups: Sequence[int] | None, spec: FlowSpec, generator: torch.Generator) -> RowNoise:
+    """Return the function that gives the noise (R, L, B, D) of responses, or None for noise of each token.
 
-    Args:
-        lengths: number of tokens of each response.
-        deviations: (S, L, B, T).
-        mask: (B, T).
-        entropies: (B, T), or None.
-        norms: (L, B, T), or None.
+    Raises:
+        ValueError: the noise is shared by groups, and `groups` is missing.
     """
-    return [
-        ResponseDeviation(
-            deviations[:, :, row, :length],
-            mask[row, :length].cpu(),
-            None if entropies is None else entropies[row, :length].cpu(),
-            None if norms is None else norms[:, row, :length],
-        )
-        for row, length in enumerate(lengths)
-    ]
+    shape = len(spec.layer_indices), spec.hidden_size
+    if noise.shared == "token":
+        return lambda _: None
+    if noise.shared != "group":
+        return lambda indices: noise.draw(len(indices), *shape, generator, generator.device)
+    if groups is None:
+        raise ValueError("noise that a group shares needs the number of each response's prompt (groups)")
+    known = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    table = noise.draw(len(known), *shape, generator, generator.device)
+    return lambda indices: table[:, :, [known[groups[i]] for i in indices]]
 
 
-def correctness_auc(
-    deviations: Sequence[ResponseDeviation], responses: Sequence[Response], groups: Sequence[int] | None = None
-) -> dict[str, AucRow]:
-    """AUC of the deviation of a response (mean and maximum over its tokens), wrong above right.
-
-    The AUC over all pairs includes how hard prompts are; `within_groups` compares responses to the same prompt.
-    Undecided responses are left out. The interval is that of Hanley and McNeil at 95 %. AUC and interval are None if
-    no response is wrong or none is right.
-
-    Args:
-        groups: number of the prompt of each response; None leaves `within_groups` out.
-
-    Returns:
-        For each of `mean` and `max`: `auc`, `ci95` ([low, high]), `n_wrong`, `n_right` and `within_groups`.
-    """
-    table: dict[str, AucRow] = {}
-    for statistic in ("mean", "max"):
-        values: dict[float, list[float]] = {0.0: [], 1.0: []}
-        for deviation, response in zip(deviations, responses, strict=True):
-            if response.score in values:
-                values[response.score].append(getattr(deviation, statistic))
-        value = auc(torch.tensor(values[0.0]), torch.tensor(values[1.0]))
-        counts = len(values[0.0]), len(values[1.0])
-        interval = None if value is None else list(auc_interval(value, *counts))
-        table[statistic] = {"auc": value, "ci95": interval, "n_wrong": counts[0], "n_right": counts[1]}
-        if groups is not None:
-            scores = torch.tensor([getattr(deviation, statistic) for deviation in deviations])
-            outcomes = torch.tensor([math.nan if one.score is None else one.score for one in responses])
-            within = within_group_auc(scores, outcomes == 0, outcomes == 1, torch.tensor(groups))
-            table[statistic]["within_groups"] = {
-                "auc": within.value,
-                "ci95": [within.low, within.high],
-                "groups": within.groups,
-                "pairs": within.pairs,
-            }
-    return table
-
-
-def _image_mask(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> Tensor | None:
-    """Image tokens (B, P) of the batch, or None if the field takes no image context or the policy no images."""
+def _capture(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> AbstractContextManager[list[Latents]]:
+    """Capture what the field needs of `batch`: the response and its context lead, and the means it takes."""
+    num_response = batch.completion_mask.shape[1]
     image_token = family_of(policy).image_token_id(unwrap(policy).config)
-    return batch.input_ids == image_token if spec.image_context and image_token is not None else None
-
-
-def _captured_positions(batch: Encoded, spec: FlowSpec) -> int:
-    """Number of last positions whose latents are needed: the response and its context lead."""
-    return batch.completion_mask.shape[1] + context_lead(spec.context_mode, spec.shift)
+    image_mask = prompt_mask = None
+    if spec.image_context and image_token is not None:
+        image_mask = batch.input_ids == image_token
+    if spec.needs_prompt_mean:
+        prompt_mask = prompt_tokens(batch.attention_mask, num_response)
+    last = num_response + context_lead(spec.context_mode, spec.shift)
+    return capture_latents(policy, spec.layer_indices, last, image_mask=image_mask, prompt_mask=prompt_mask)
 
 
 @torch.no_grad()
 def _shallow_pass(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> Latents:
     """Latents of a forward pass that ends at the deepest hooked block."""
-    last, image_mask = _captured_positions(batch, spec), _image_mask(policy, batch, spec)
-    with (
-        only_first_blocks(policy, max(spec.layer_indices)) as backbone,
-        capture_latents(policy, spec.layer_indices, last, image_mask=image_mask) as captured,
-    ):
+    with only_first_blocks(policy, max(spec.layer_indices)) as backbone, _capture(policy, batch, spec) as captured:
         backbone(**batch.model_inputs(), use_cache=False)
     return captured[0]
 
 
 @torch.no_grad()
-def _full_pass(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> tuple[Latents, Tensor]:
-    """Latents, and entropies (B, T) of the distribution each response token was drawn from, of a full forward pass."""
-    last, image_mask = _captured_positions(batch, spec), _image_mask(policy, batch, spec)
-    kept_logits = batch.completion_mask.shape[1] + 1  # the first response token is drawn at the last prompt token
-    with capture_latents(policy, spec.layer_indices, last, image_mask=image_mask) as captured:
+def _full_pass(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> tuple[Latents, list[TokenMeasures]]:
+    """Latents and measures of a full forward pass, and with images of one more with blank ones."""
+    mask = batch.completion_mask
+    kept_logits = mask.shape[1] + 1  # the first response token is drawn at the last prompt token
+    with _capture(policy, batch, spec) as captured:
         output = policy(**batch.model_inputs(), use_cache=False, logits_to_keep=kept_logits)
-    entropies = torch.distributions.Categorical(logits=output.logits[:, :-1].float()).entropy()
-    return captured[0], entropies
+    drawn_from = output.logits[:, :-1].float().log_softmax(dim=-1)
+    dependency = None
+    if "pixel_values" in batch.extra:
+        blank = batch.model_inputs() | {"pixel_values": torch.zeros_like(batch.extra["pixel_values"])}
+        blank_output = policy(**blank, use_cache=False, logits_to_keep=kept_logits)
+        dependency = token_dependency(drawn_from, blank_output.logits[:, :-1]).cpu()
+    tokens = batch.input_ids[:, -mask.shape[1] :].unsqueeze(-1)
+    logps = drawn_from.gather(-1, tokens).squeeze(-1).cpu()
+    entropies = torch.distributions.Categorical(logits=drawn_from).entropy().cpu()
+    hidden = captured[0].hidden[:, :, -mask.shape[1] :].float()
+    norms = hidden.square().mean(dim=-1).sqrt().cpu()
+    means = ((hidden * mask[None, ..., None]).sum(dim=2) / mask.sum(dim=1).clamp(min=1)[:, None]).cpu()
+    lengths = mask.sum(dim=1).tolist()
+    measures = [
+        TokenMeasures(
+            entropies[row, :length],
+            logps[row, :length],
+            norms[:, row, :length],
+            means[:, row],
+            None if dependency is None else dependency[row, :length],
+        )
+        for row, length in enumerate(lengths)
+    ]
+    return captured[0], measures
 
 
 def _pair(latents: Latents, batch: Encoded, spec: FlowSpec) -> FlowInputs:
     """Field inputs of captured latents."""
     valid = batch.attention_mask[:, -latents.hidden.shape[2] :]
-    return spec.inputs(latents.hidden, valid, batch.completion_mask.shape[1], latents.image)
-
-
-def _root_mean_squares(latents: Latents, batch: Encoded) -> Tensor:
-    """Root mean square (L, B, T) over D of the latents of the response tokens, on the CPU."""
-    hidden = latents.hidden[:, :, -batch.completion_mask.shape[1] :]
-    return hidden.float().square().mean(dim=-1).sqrt().cpu()
+    return spec.inputs(latents.hidden, valid, batch.completion_mask.shape[1], latents.image, latents.prompt)

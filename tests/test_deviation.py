@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from rlfr_vlm.correctness_auc import correctness_auc
 from rlfr_vlm.data.load import load_rows
-from rlfr_vlm.deviation import ResponseDeviation, correctness_auc, response_deviations
+from rlfr_vlm.deviation import ResponseDeviation, response_deviations
 from rlfr_vlm.evaluate import Accuracy, Response, respond
 from rlfr_vlm.flow import FlowSpec, build_field
 

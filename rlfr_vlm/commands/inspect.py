@@ -1,22 +1,24 @@
 """`rlfr inspect`: measure how far the tokens of a policy's responses deviate from a flow field, without training."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlfr_vlm.commands.inspected_responses import (
+    device_of,
+    evenly_spread_rows,
+    fit_to,
+    load_policy_for,
+    responses_of,
+    whole_groups,
+)
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.options import DataOptions, FlowOptions
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from rlfr_vlm.data.encode import ProcessingClass
-    from rlfr_vlm.data.load import Rows
+    from rlfr_vlm.correctness_auc import AucRow, WithinGroups
     from rlfr_vlm.data.rows import Row
-    from rlfr_vlm.deviation import AucRow, WithinGroups
-    from rlfr_vlm.flow import FlowSpec, VelocityField
     from rlfr_vlm.report.inspection import Inspection
 
 SUMMARY = "colour a policy's tokens by their deviation from a flow field; AUC of wrong against right"
@@ -45,6 +47,16 @@ class InspectOptions:
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1 ..."})
     format: list[str] = field(
         default_factory=lambda: ["html"], metadata={"help": "One or several of html, json, png."}
+    )
+    grid: bool = field(
+        default=False,
+        metadata={
+            "help": "Compare fields, noises, timesteps, layers and statistics, on one policy and any number of fields."
+        },
+    )
+    given: bool = field(
+        default=False,
+        metadata={"help": "Measure the responses and verdicts of the rows (`rlfr sample`) instead of sampling."},
     )
     out: str = field(default="outputs/inspect", metadata={"help": "Output folder."})
 
@@ -79,10 +91,18 @@ def run(arguments: Sequence[str]) -> int:
     check_options(options, data, flow)
     out = Path(options.out)
     make_folder(out)
-    rows = evenly_spread_rows(read_rows(data, ("prompt", "answer"), options.seed), options.n)
+    needed = ("prompt", "verdict") if options.given else ("prompt", "answer")
+    rows = read_rows(data, needed, options.seed)
+    chosen = whole_groups(rows, options.n) if options.given else evenly_spread_rows(rows, options.n)
+    if options.grid:
+        from rlfr_vlm.commands.inspect_grid import run_grid
+
+        run_grid(options, data, flow, chosen, out)
+        return 0
     fields = options.flow * len(options.policy) if len(options.flow) == 1 else options.flow
     inspections = [
-        _inspect(policy, path, rows, options, data, flow) for policy, path in zip(options.policy, fields, strict=True)
+        _inspect(policy, path, chosen, options, data, flow)
+        for policy, path in zip(options.policy, fields, strict=True)
     ]
     _print_summary(inspections)
     from rlfr_vlm.report.inspection import write_figures, write_html, write_measurements
@@ -111,7 +131,9 @@ def check_options(options: InspectOptions, data: DataOptions, flow: FlowOptions)
     for name, value in (("policy", options.policy), ("flow", options.flow), ("data", data.dataset_name)):
         if not value:
             raise UserError(f"--{name} is not set. `rlfr inspect --help` shows an example.")
-    if len(options.flow) not in (1, len(options.policy)):
+    if options.grid and len(options.policy) != 1:
+        raise UserError(f"--policy names {len(options.policy)} policies; --grid compares fields of one.")
+    if not options.grid and len(options.flow) not in (1, len(options.policy)):
         raise UserError(
             f"--flow names {len(options.flow)} fields for {len(options.policy)} policies; give one for all, or one "
             "for each."
@@ -128,109 +150,55 @@ def check_options(options: InspectOptions, data: DataOptions, flow: FlowOptions)
             raise UserError(f"A timestep is {step}; it must be above 0 and below 1 (1 is data).")
 
 
-def device_of(name: str) -> str:
-    """Name of a torch device; `auto` is the GPU if there is one, else the CPU.
-
-    Raises:
-        UserError: this machine has no such device.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"--device is {name!r}; it may be auto, cpu, cuda, or cuda:1 and so on.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"--device is {name}, and torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here. Leave it "
-            "out, or name another."
-        )
-    return name
-
-
-def evenly_spread_rows(rows: "Rows", n: int) -> list["Row"]:
-    """Up to `n` rows spread evenly over the data; unusable rows are replaced as in training."""
-    from rlfr_vlm.data.load import as_dataset
-
-    dataset = as_dataset(rows)
-    count = min(n, len(dataset))
-    return [dataset[math.floor(index * len(dataset) / count)] for index in range(count)]
-
-
-def _load_policy_and_field(
-    name: str, flow_path: str, options: InspectOptions, data: DataOptions
-) -> "tuple[PreTrainedModel, ProcessingClass, VelocityField, FlowSpec]":
-    """Load a policy and its field in evaluation mode on the device of the options, with vision tokens banned.
-
-    Raises:
-        UserError: one of them cannot be loaded, or the field does not fit the policy.
-    """
-    import dataclasses
-
-    from rlfr_vlm.flow import check_fits_policy, load_field
-    from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
-    from rlfr_vlm.models.vision import ban_tokens, vision_token_ids
-    from rlfr_vlm.options import RunOptions
-    from rlfr_vlm.policy import load_policy
-
-    velocity_field, spec = load_field(flow_path)
-    run_options = RunOptions(**dataclasses.asdict(data), model_name_or_path=name, dtype=options.dtype)
-    policy, processing_class = load_policy(run_options)
-    check_fits_policy(spec, find_language_tower(policy).config, name, find_vision_tower(policy) is not None)
-    ban_tokens(policy, vision_token_ids(policy, processing_class))
-    device = device_of(options.device)
-    return policy.to(device).eval(), processing_class, velocity_field.to(device).eval(), spec
-
-
 def _inspect(
     name: str,
     flow_path: str,
-    rows: list["Row"],
+    rows: Sequence["Row"],
     options: InspectOptions,
     data: DataOptions,
     flow: FlowOptions,
 ) -> "Inspection":
-    """Sample responses of one policy and measure their deviations from its field."""
+    """Measure the deviations of one policy's responses from its field, twice at the rewarding timesteps."""
+    from functools import partial
+
     from rlfr_vlm.data.encode import tokenizer_of
     from rlfr_vlm.deviation import response_deviations
-    from rlfr_vlm.evaluate import respond
+    from rlfr_vlm.flow import load_field
     from rlfr_vlm.report.inspection import Inspection
-    from rlfr_vlm.rewards import accuracy
+    from rlfr_vlm.trainer.signals.flow import noise_plan
 
-    policy, processing_class, velocity_field, spec = _load_policy_and_field(name, flow_path, options, data)
-    repeated = [row for row in rows for _ in range(max(1, options.samples))]
-    print(f"{name}: {len(repeated)} responses to {len(rows)} prompts")
-    responses = respond(
-        policy,
-        processing_class,
-        repeated,
-        accuracy,
-        sampled=options.samples > 0,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        max_new_tokens=options.max_new_tokens,
-        progress="respond",
-    )
+    flow_field = load_field(flow_path)  # before the policy, which may take long
+    policy, processing_class = load_policy_for(name, options, data)
+    velocity_field, spec = fit_to(flow_field, policy, name)
+    repeated, responses, groups = responses_of(name, policy, processing_class, rows, options)
     timesteps = sorted({*options.timesteps, *flow.flow_timesteps})
-    deviations = response_deviations(
+    measure = partial(
+        response_deviations,
         policy,
         processing_class,
         repeated,
         responses,
         velocity_field,
         spec,
-        timesteps=timesteps,
-        seed=options.seed,
+        noise=noise_plan(flow),
+        groups=groups,
         batch_size=options.batch_size,
-        with_entropies=True,
-        with_norms=True,
-        progress="measure",
     )
-    tokenizer = tokenizer_of(processing_class)
+    deviations = measure(timesteps=timesteps, seed=options.seed, with_measures=True, progress="measure")
+    again = measure(timesteps=flow.flow_timesteps, seed=options.seed + 1, progress="measure with other noise")
     return Inspection(
-        name, flow_path, tokenizer, spec, repeated, responses, deviations, timesteps, flow, options.max_new_tokens
+        name,
+        flow_path,
+        tokenizer_of(processing_class),
+        spec,
+        repeated,
+        responses,
+        groups,
+        deviations,
+        again,
+        timesteps,
+        flow,
+        options.max_new_tokens,
     )
 
 
@@ -245,7 +213,17 @@ def _print_summary(inspections: Sequence["Inspection"]) -> None:
             if row["timestep"] in summary["rewarding_timesteps"]:
                 print(f"  AUC of deviation at timestep {row['timestep']}, wrong above right:")
                 print(f"    responses to the same prompt: {_within_text(row['within_groups'])}")
+                print(f"    the same, of like length: {_within_text(row['like_length'])}")
                 print(f"    all responses, which includes how hard prompts are: {_auc_text(row)}")
+        print("  Yardsticks, responses to the same prompt:")
+        for yardstick in summary["yardsticks"]:
+            print(f"    {yardstick['name']}: {_within_text(yardstick['within_groups'])}")
+        retest = summary["retest"]
+        if retest["sign_agreement"] is not None:
+            print(
+                f"  Under other noise {retest['sign_agreement']:.3f} of the token rewards keep their sign; deviations "
+                f"correlate by {retest['correlation']:.3f} within a response."
+            )
 
 
 def _within_text(within: "WithinGroups") -> str:

@@ -21,6 +21,8 @@ from rlfr_vlm.report.rollouts import RolloutPage, describe_runs
 from rlfr_vlm.report.run_report import SCRIPTS, page_footer, quantile_plot
 from rlfr_vlm.report.separation import ALL_LAYERS, auc_table, norm_table, timestep_table
 from rlfr_vlm.report.token_text import TokenDecoder
+from rlfr_vlm.report.yardsticks import yardsticks
+from rlfr_vlm.retest import row_correlation, sign_agreement
 from rlfr_vlm.shaping import flow_rewards
 from rlfr_vlm.trainer.records.rollout_log import flat_messages, pack
 
@@ -37,7 +39,9 @@ class Inspection:
 
     Attributes:
         policy, flow: folder or hub id of the policy, and folder of the field.
-        rows, responses, deviations: one per response; responses of the same row are adjacent.
+        rows, responses, deviations: one per response; responses to the same prompt are adjacent.
+        prompts: number of the prompt of each response.
+        again: deviations at the rewarding timesteps under other noise.
         timesteps: measured timesteps, including the rewarding ones of `options`.
     """
 
@@ -47,7 +51,9 @@ class Inspection:
     spec: FlowSpec
     rows: list[Row]
     responses: list[Response]
+    prompts: list[int]
     deviations: list[ResponseDeviation]
+    again: list[ResponseDeviation]
     timesteps: list[float]
     options: FlowOptions
     max_new_tokens: int
@@ -60,8 +66,7 @@ class Inspection:
     def summary(self) -> JsonObject:
         """Accuracy, AUC and norms as a JSON object, without the tokens."""
         layers = list(self.spec.layer_indices)
-        prompts = [row["row_number"] for row in self.rows]
-        table = auc_table(self.deviations, self.responses, layers, self.timesteps, prompts)
+        table = auc_table(self.deviations, self.responses, layers, self.timesteps, self.prompts)
         return {
             "policy": self.policy,
             "flow": self.flow,
@@ -69,20 +74,34 @@ class Inspection:
             "layers": layers,
             "timesteps": self.timesteps,
             "rewarding_timesteps": list(self.options.flow_timesteps),
-            "rows": len({row["row_number"] for row in self.rows}),
+            "rows": len(set(self.prompts)),
             "responses": len(self.responses),
             "accuracy": Accuracy.of(self.responses).to_dict(),
             "auc": table,
             "by_timestep": timestep_table(self.deviations, self.timesteps, table),
+            "yardsticks": yardsticks(self.deviations, self.responses, self.prompts, layers),
+            "retest": self.retest(),
             "latent_rms": norm_table(self.deviations, layers),
         }
+
+    def retest(self) -> JsonObject:
+        """Share of token rewards that keep their sign under other noise, and correlation of deviations; or None."""
+        agreements, correlations = [], []
+        for deviation, other in zip(self.deviations, self.again, strict=True):
+            mask = deviation.mask[None]
+            first, second = deviation.select(self.rewarding).scores[None], other.scores[None]
+            rewards = [flow_rewards(values, mask, **self.options.shaping()) for values in (first, second)]
+            agreements.append(sign_agreement(*rewards))
+            correlations.append(row_correlation(first, second, mask))
+        return {"sign_agreement": _mean(agreements), "correlation": _mean(correlations)}
 
     def groups(self) -> list[JsonObject]:
         """Groups in the format of the rollout log, with `pictures` (images in memory) instead of image files."""
         groups: dict[int, JsonObject] = {}
-        for row, response, deviation in zip(self.rows, self.responses, self.deviations, strict=True):
+        measured = zip(self.prompts, self.rows, self.responses, self.deviations, strict=True)
+        for prompt, row, response, deviation in measured:
             group = groups.setdefault(
-                row["row_number"],
+                prompt,
                 {
                     "step": None,
                     "row_number": row["row_number"],
@@ -111,7 +130,13 @@ class Inspection:
             "entropy": pack(_entropies(deviation)),
             "flow_reward": pack(rewards),
             "deviations": [pack(layer) for layer in layers],
+            **self._dependency(deviation),
         }
+
+    def _dependency(self, deviation: ResponseDeviation) -> JsonObject:
+        """Visual dependency of the tokens, if it was measured."""
+        dependency = None if deviation.measures is None else deviation.measures.visual_dependency
+        return {} if dependency is None else {"visual_dependency": pack(dependency)}
 
     def tokens(self) -> list[JsonObject]:
         """Per response: token texts, deviations per layer at the rewarding timesteps, and entropies."""
@@ -133,8 +158,14 @@ class Inspection:
 
 def _entropies(deviation: ResponseDeviation) -> "Tensor":
     if deviation.entropies is None:
-        raise ValueError("an inspection needs entropies; measure the deviations with with_entropies=True")
+        raise ValueError("an inspection needs entropies; measure the deviations with with_measures=True")
     return deviation.entropies
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """Mean of the values that are not NaN; None without any."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else None
 
 
 def rollout_page(inspections: Sequence[Inspection]) -> tuple[RolloutPage, list[JsonObject]]:

@@ -18,7 +18,7 @@ from rlfr_vlm.trainer.records.rollout_log import unpack_array
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Packed arrays (T,) of a logged response, beside its deviations, by which the page can colour tokens.
-TOKEN_ARRAYS = ("flow_reward", "entropy", "token_advantage")
+TOKEN_ARRAYS = ("flow_reward", "entropy", "token_advantage", "visual_dependency")
 COPIED_KEYS = ("finish", "rewards", "kept", "advantage", *TOKEN_ARRAYS)
 
 

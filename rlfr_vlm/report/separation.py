@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from rlfr_vlm.deviation import AucRow, ResponseDeviation, correctness_auc
+from rlfr_vlm.correctness_auc import AucRow, correctness_auc
+from rlfr_vlm.deviation import ResponseDeviation
 from rlfr_vlm.evaluate import Response
 from rlfr_vlm.files import JsonObject
 
@@ -85,6 +86,7 @@ def timestep_table(
                 "auc": auc_row["auc"],
                 "ci95": auc_row["ci95"],
                 "within_groups": auc_row.get("within_groups"),
+                "like_length": auc_row.get("like_length"),
             }
         )
     return rows
@@ -92,7 +94,7 @@ def timestep_table(
 
 def norm_table(deviations: Sequence[ResponseDeviation], layers: Sequence[int]) -> list[JsonObject]:
     """Mean and quantiles of the root mean square of the latents of each layer, over the tokens of all responses."""
-    norms = [deviation.norms for deviation in deviations if deviation.norms is not None]
+    norms = [deviation.measures.norms for deviation in deviations if deviation.measures is not None]
     rows = []
     for index, layer in enumerate(layers):
         values = torch.cat([tensor[index] for tensor in norms]) if norms else torch.zeros(0)

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from rlfr_vlm.cli import main
+from rlfr_vlm.data.encode import append_responses, encode_prompts
 from rlfr_vlm.data.load import load_rows
-from rlfr_vlm.deviation import ResponseDeviation, response_deviations
+from rlfr_vlm.deviation import ResponseDeviation, TokenMeasures, response_deviations
 from rlfr_vlm.evaluate import Response
-from rlfr_vlm.flow import FIELD_FOLDER, FlowSpec, save_field
+from rlfr_vlm.flow import FIELD_FOLDER, FlowSpec, load_field, save_field
 from rlfr_vlm.flow.storage import build_field
 from rlfr_vlm.report.separation import auc_table, norm_table, timestep_table
 from rlfr_vlm.stats import auc_interval
@@ -18,11 +19,10 @@ from tests.chromium import chromium
 LAYERS = (1, 2, 3)
 
 
-def deviation(values, norms=1.0):
+def deviation(values):
     """Deviation from `values` (S, L), equal at two tokens; a third token has no partner."""
     tensor = torch.tensor(values).unsqueeze(-1).expand(-1, -1, 3) * torch.tensor([1.0, 1.0, 0.0])
-    mask, norm = torch.tensor([True, True, False]), torch.full((tensor.shape[1], 3), norms)
-    return ResponseDeviation(tensor, mask, norms=norm)
+    return ResponseDeviation(tensor, torch.tensor([True, True, False]))
 
 
 def test_auc_by_hand():
@@ -47,7 +47,8 @@ def test_auc_by_hand():
 
 def test_timesteps_and_norms_by_hand():
     values = torch.tensor([[[1.0, 3.0]], [[8.0, 8.0]]])
-    measured = ResponseDeviation(values, torch.tensor([True, True]), norms=torch.tensor([[3.0, 5.0]]))
+    measures = TokenMeasures(torch.ones(2), torch.ones(2), torch.tensor([[3.0, 5.0]]), torch.ones(1, 4))
+    measured = ResponseDeviation(values, torch.tensor([True, True]), measures=measures)
     responses = [Response([1, 2], "", 1.0)]
     aucs = auc_table([measured], responses, [1], [0.5, 0.8], [0])
     table = timestep_table([measured], [0.5, 0.8], aucs)
@@ -73,7 +74,7 @@ def test_a_full_pass_gives_the_deviations_of_a_shallow_pass(field, processor):
     rows = [load_rows("digits", limit=4)[i] for i in range(4)]
     responses = [Response([20, 21, 22, 2][: 2 + index % 3], "", 1.0) for index in range(4)]
     arguments = (policy, processor, rows, responses, network, spec)
-    full = response_deviations(*arguments, batch_size=4, with_entropies=True, with_norms=True)
+    full = response_deviations(*arguments, batch_size=4, with_measures=True)
     shallow = response_deviations(*arguments, batch_size=4)
     for one, other, response in zip(full, shallow, responses, strict=True):
         length = len(response.ids)
@@ -81,8 +82,8 @@ def test_a_full_pass_gives_the_deviations_of_a_shallow_pass(field, processor):
         assert torch.equal(one.mask, other.mask)
         torch.testing.assert_close(one.by_layer([0]).mean(dim=0), other.scores * one.mask)
         assert not one.mask[-1]  # token_pre: the last token has no partner
-        assert other.entropies is None and other.norms is None
-    assert tuple(full[0].norms.shape) == (3, 2)
+        assert other.entropies is None and other.measures is None
+    assert tuple(full[0].measures.norms.shape) == (3, 2)
 
 
 def test_entropies_of_a_policy_without_preferences(field, processor):
@@ -90,9 +91,29 @@ def test_entropies_of_a_policy_without_preferences(field, processor):
     policy, network, spec = field
     policy.get_output_embeddings().weight.data.zero_()
     rows, responses = [load_rows("digits", limit=1)[0]], [Response([20, 21, 2], "", 1.0)]
-    [measured] = response_deviations(policy, processor, rows, responses, network, spec, with_entropies=True)
+    [measured] = response_deviations(policy, processor, rows, responses, network, spec, with_measures=True)
     expected = torch.log(torch.tensor(float(policy.config.get_text_config().vocab_size)))
     torch.testing.assert_close(measured.entropies, expected.expand(3))
+
+
+def test_measures_of_a_full_pass(field, processor):
+    """Log-probs and means against the policy's own logits and hidden states; blank images change the distribution."""
+    policy, network, spec = field
+    rows, responses = [load_rows("digits", limit=1)[0]], [Response([20, 21, 2], "", 1.0)]
+    [measured] = response_deviations(policy, processor, rows, responses, network, spec, with_measures=True)
+    batch = append_responses(encode_prompts(processor, rows), [[20, 21, 2]], 0)
+    with torch.no_grad():
+        output = policy(**batch.model_inputs(), output_hidden_states=True)
+        blank = batch.model_inputs() | {"pixel_values": torch.zeros_like(batch.extra["pixel_values"])}
+        without = policy(**blank).logits[0, -4:-1].log_softmax(dim=-1)
+    logps = output.logits[0, -4:-1].log_softmax(dim=-1)
+    measures = measured.measures
+    torch.testing.assert_close(measures.logps, logps[range(3), [20, 21, 2]])
+    divergence = (logps.exp() * (logps - without)).sum(dim=-1)
+    torch.testing.assert_close(measures.visual_dependency, divergence, rtol=1e-3, atol=1e-7)
+    assert divergence.max() > 0
+    means = torch.stack([output.hidden_states[layer][0, -3:].mean(dim=0) for layer in spec.layer_indices])
+    torch.testing.assert_close(measures.mean_latents, means)
 
 
 @pytest.fixture
@@ -116,6 +137,11 @@ def test_the_command_writes_page_numbers_and_figures(saved, capsys):
     )
     [result] = json.loads((saved / "out" / "inspect.json").read_text())
     assert result["timesteps"] == [0.5, 0.8] and result["rewarding_timesteps"] == [0.8]
+    assert [row["name"] for row in result["yardsticks"]][:3] == ["length", "low mean log-prob", "mean entropy"]
+    assert "Yardsticks, responses to the same prompt:" in printed and set(result["retest"]) == {
+        "sign_agreement",
+        "correlation",
+    }
     assert (result["rows"], result["responses"], len(result["tokens"])) == (3, 6, 6)
     assert result["accuracy"]["n"] + result["accuracy"]["undecided"] == 6
     response = result["tokens"][0]
@@ -161,3 +187,54 @@ def test_mistakes_get_one_message(changed, message, tmp_path, capsys):
     arguments = [part for name, values in options.items() if values is not None for part in (name, *values)]
     assert main(["inspect", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def rows_with_responses(processor, path):
+    """Two prompts with two responses each, one of them right, as `rlfr sample` writes them."""
+    lines = []
+    for prompt in range(2):
+        for sample, verdict in enumerate(("right", "wrong")):
+            ids = processor.tokenizer(f"{prompt + sample} \\boxed{{{sample}}}")["input_ids"]
+            line = {"prompt": "1+1?", "answer": "2", "response": "x", "completion_ids": ids, "verdict": verdict}
+            lines.append(json.dumps(line | {"prompt_index": prompt, "sample_index": sample}))
+    path.write_text("\n".join(lines))
+
+
+def test_the_grid_compares_fields_on_given_responses_and_writes_its_recommendation(saved, processor, capsys):
+    rows_with_responses(processor, saved / "rows.jsonl")
+    paths = ["--policy", str(saved / "policy"), "--flow", str(saved / FIELD_FOLDER), "--out", str(saved / "grid")]
+    options = ["--data", str(saved / "rows.jsonl"), "--given", "true", "--grid", "true", "--timesteps", "0.5"]
+    assert main(["inspect", *paths, *options]) == 0
+    printed = capsys.readouterr().out
+    # 1 field x 3 noises x 2 timesteps x (3 layers and their mean) x 5 statistics
+    assert "4 responses of the data to 2 prompts" in printed and "120 cells" in printed
+    assert "The best cell is not confirmed" in printed  # one prompt on each half has no interval
+    written = json.loads((saved / "grid" / "grid.json").read_text())
+    assert len(written["cells"]) == 120 and (saved / "grid" / "grid.png").stat().st_size > 1000
+    assert load_field(saved / FIELD_FOLDER)[1].recommended == written["recommended"]
+    assert written["recommended"]["confirmed"] is False
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({}, "no column 'verdict'"),
+        (
+            {"verdict": "right"},
+            "--given needs rows that `rlfr sample` wrote. The data set has no column 'prompt_index'",
+        ),
+        ({"verdict": "right", "prompt_index": 0}, "has no column 'completion_ids'"),
+    ],
+)
+def test_rows_without_responses_are_named(saved, capsys, columns, message):
+    (saved / "rows.jsonl").write_text(json.dumps({"prompt": "1+1?", "answer": "2", **columns}))
+    paths = ["--policy", str(saved / "policy"), "--flow", str(saved / FIELD_FOLDER), "--out", str(saved / "out")]
+    assert main(["inspect", *paths, "--data", str(saved / "rows.jsonl"), "--given", "true"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_grid_of_two_policies_is_refused(saved, capsys):
+    both = [str(saved / "policy")] * 2
+    arguments = ["--policy", *both, "--flow", "f", "--data", "digits", "--grid", "true"]
+    assert main(["inspect", *arguments]) == 2
+    assert "--grid compares fields of one" in capsys.readouterr().err

@@ -14,6 +14,7 @@ function modesOf(data) {
     ...data.layers.map((layer) => (
       {id: `layer_${layer}`, label: `deviation, layer ${layer}`, good: "low", of: (tokens) => tokens.layers?.get(layer)})),
     {id: "entropy", label: "entropy", good: "low", of: (tokens) => tokens.entropy},
+    {id: "visual_dependency", label: "visual dependency", good: "high", of: (tokens) => tokens.visual_dependency},
     {id: "token_advantage", label: "advantage", good: "high", of: (tokens) => tokens.token_advantage},
   ];
   return modes.filter((mode) => data.scales[mode.id]);
@@ -35,14 +36,15 @@ function tokensOf(response) {
     ?? (response.advantage === null ? null : Float32Array.from(pieces, () => response.advantage));
   const flow = halves(response.flow_reward);
   response.tokens = {pieces, layers, deviation, flow_reward: flow, token_advantage: advantage,
-                     entropy: halves(response.entropy), cut: flow && deviation && beyondTopK(response, deviation, flow)};
+                     entropy: halves(response.entropy), visual_dependency: halves(response.visual_dependency),
+                     cut: flow && deviation && beyondTopK(response, deviation, flow)};
   return response.tokens;
 }
 
 /** Per token: whether its normalised deviation exceeds the threshold although top-k dropped it (float16 precision). */
 function beyondTopK(response, deviation, flow) {
   const valid = deviation.filter((value) => !Number.isNaN(value)), {threshold, two_sided} = DATA.runs[response.run];
-  if (threshold === null || response.outcome === "undecided" || !valid.length) return null;
+  if (threshold === null || response.outcome === "undecided" || !valid.length || !flow.some((value) => value)) return null;
   const low = Math.min(...valid), span = Math.max(...valid) - low;
   return Array.from(deviation, (value, i) => {
     const unit = (value - low) / span, relative = two_sided ? 2 * unit - 1 : unit;
