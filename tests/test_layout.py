@@ -20,12 +20,12 @@ SHARED_FILES = {"data.read", "data.rows"}  # data sets as files, and their rows
 
 # A module may import from its own layer and the ones before it. The longest prefix in the table decides.
 LAYERS = (
-    {"errors", "files", "stats", "provenance", "redaction"},
+    {"errors", "files", "stats", "group_auc", "retest", "answer_position", "provenance", "redaction"},
     {"options", "library_output", "compat", "command_line", "page", "steps"},
-    {"grading", "flow", "shaping", "doctor"},
+    {"grading", "flow", "shaping", "visual_dependency", "doctor"},
     {"data", "models", "rewards", "policy"},
     {"config_file", "evaluate", "checkpoint", "export", "model_card", "prompt_lengths"},
-    {"deviation", "trainer", "plan"},
+    {"deviation", "correctness_auc", "trainer", "plan"},
     {"report"},
     {"quickstart", "commands", "cli"},
 )

@@ -84,8 +84,8 @@ def _deviations(result: QuickstartResult) -> "Figure":
             if len(selected):
                 label = f"{name} ({len(selected)})"
                 axes.hist(selected, bins=edges, density=True, alpha=0.55, color=COLOURS[name], label=label)
-        value = result.auc[statistic]["auc"]
-        axes.set_title(f"{statistic} over tokens" + ("" if value is None else f", AUC {value:.3f}"))
+        value = result.auc[statistic]["within_groups"]["auc"]
+        axes.set_title(f"{statistic} over tokens" + ("" if value is None else f", AUC within a prompt {value:.3f}"))
         axes.set_xlabel("deviation from the flow")
         axes.legend()
     panels[0].set_ylabel("density")
@@ -142,7 +142,7 @@ def _draw_response(
 
     response, deviation = result.responses[index], result.deviations[index]
     verdict = {1.0: "right", 0.0: "wrong", None: "undecided"}[response.score]
-    gold = result.rows[index]["answer"]
+    gold = result.measured[index]["answer"]
     colour = COLOURS.get(verdict, "black")
     axes.text(-0.2, y + 0.2, f"gold {gold}, {verdict}", ha="right", va="center", fontsize=8, color=colour)
     fills = colours.to_rgba(rewards.double().numpy())

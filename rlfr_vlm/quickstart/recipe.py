@@ -25,6 +25,8 @@ class QuickstartRecipe:
     rl_learning_rate: float = 1e-4
     max_new_tokens: int = 24
     eval_rows: int = 1000
+    signal_prompts: int = 250  # held-out prompts whose responses tell whether deviation separates wrong from right
+    signal_samples: int = 4
     coloured_responses: int = 6
 
     @classmethod
@@ -38,6 +40,7 @@ class QuickstartRecipe:
             rl_rows=256,
             rl_prompts=8,
             eval_rows=128,
+            signal_prompts=32,
         )
 
     def fit_arguments(self, output_dir: str, seed: int) -> Settings:
@@ -61,6 +64,7 @@ class QuickstartRecipe:
         samples = self.rl_prompts * self.rl_generations
         return {
             **({"reward_weights": [1.0, 0.0]} if "rlpr" in method else {}),
+            **({"flow_gate": "auto"} if "rlfr" in method else {}),
             "output_dir": output_dir,
             "method": method,
             "seed": seed,

@@ -1,6 +1,7 @@
 """Report of the quick start: accuracy table, `report.md`, `summary.json`, figures and page."""
 
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -8,10 +9,27 @@ from rlfr_vlm.evaluate import Accuracy
 from rlfr_vlm.files import JsonObject, write_json, write_text
 from rlfr_vlm.provenance import package_versions
 from rlfr_vlm.quickstart.figures import draw_figures
-from rlfr_vlm.quickstart.run import QuickstartResult
+from rlfr_vlm.quickstart.run import LoggedStep, QuickstartResult
 from rlfr_vlm.stats import mean_interval
 
 PACKAGES = ("rlfr-vlm", "torch", "transformers", "trl", "accelerate", "datasets")
+
+
+class GateHistory(TypedDict):
+    """When the gate of the flow reward was open in a run.
+
+    Attributes:
+        rollouts: that logged the gate.
+        open: rollouts whose flow reward counted.
+        first_open_step: update of the first of them; None if there was none.
+        auc, low: of the last window, and the lower end of its interval.
+    """
+
+    rollouts: int
+    open: int
+    first_open_step: int | None
+    auc: float | None
+    low: float | None
 
 
 class Difference(TypedDict):
@@ -72,16 +90,52 @@ def _flow_lines(result: QuickstartResult) -> list[str]:
         f"{held['eval_zero_predictor_loss']:.3f}."
     ]
     for statistic, values in result.auc.items():
-        if values["auc"] is None or values["ci95"] is None:
-            lines.append(
-                f"AUC of {statistic} deviation: undefined, the base policy's answers are all right or all wrong."
-            )
+        within = values["within_groups"]
+        if within["auc"] is None:
+            lines.append(f"AUC of {statistic} deviation: undefined, no prompt has right and wrong answers.")
             continue
-        low, high = values["ci95"]
+        low, high = within["ci95"]
+        pooled = "undefined" if values["auc"] is None else f"{values['auc']:.3f}"
         lines.append(
-            f"AUC of a response's {statistic} deviation, wrong above right: {values['auc']:.3f} "
-            f"[{low:.3f}, {high:.3f}]."
+            f"AUC of a response's {statistic} deviation, wrong above right: {within['auc']:.3f} [{low:.3f}, "
+            f"{high:.3f}] within {within['groups']} prompts; {pooled} over all, which includes how hard prompts are."
         )
+    return [*lines, *_gate_lines(result)]
+
+
+def gate_history(steps: Sequence[LoggedStep]) -> GateHistory:
+    """When the gate of the flow reward was open in a run, from its logged steps."""
+    logged = [step for step in steps if "flow/gate" in step]
+    opened = [int(step["step"]) for step in logged if step["flow/gate"] > 0]
+    last = logged[-1] if logged else {}
+    return {
+        "rollouts": len(logged),
+        "open": len(opened),
+        "first_open_step": opened[0] if opened else None,
+        "auc": last.get("flow/gate_auc"),
+        "low": last.get("flow/gate_low"),
+    }
+
+
+def _gate_lines(result: QuickstartResult) -> list[str]:
+    """Say for each run with flow rewards whether they counted."""
+    lines = []
+    for seed, runs in result.history.items():
+        for method, steps in runs.items():
+            gate = gate_history(steps)
+            if not gate["rollouts"]:
+                continue
+            name = f"{method.upper()}, seed {seed}"
+            if gate["first_open_step"] is None:
+                lines.append(
+                    f"{name}: the gate stayed closed, so no flow reward counted: within a prompt, low deviation did "
+                    "not go with right answers beyond noise."
+                )
+            else:
+                lines.append(
+                    f"{name}: the gate opened at update {gate['first_open_step']}; flow rewards counted in "
+                    f"{gate['open']} of {gate['rollouts']} rollouts."
+                )
     return lines
 
 
@@ -143,6 +197,12 @@ def summary(result: QuickstartResult) -> JsonObject:
             "heldout_loss": result.held_out["eval_loss"],
             "zero_predictor_loss": result.held_out["eval_zero_predictor_loss"],
             "auc_correct_vs_wrong": result.auc,
+            "gate": {
+                str(seed): {
+                    method: gate_history(steps) for method, steps in runs.items() if gate_history(steps)["rollouts"]
+                }
+                for seed, runs in result.history.items()
+            },
         },
         "seconds": {name: round(seconds, 1) for name, seconds in result.seconds.items()},
         "policy_was_cached": result.policy_was_cached,

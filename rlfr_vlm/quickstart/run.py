@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlfr_vlm.config_file import write_resolved
+from rlfr_vlm.correctness_auc import AucRow, correctness_auc
 from rlfr_vlm.data.load import load_rows
 from rlfr_vlm.data.rows import Row
-from rlfr_vlm.deviation import AucRow, ResponseDeviation, correctness_auc, response_deviations
+from rlfr_vlm.deviation import ResponseDeviation, response_deviations
 from rlfr_vlm.evaluate import Accuracy, Response, respond
 from rlfr_vlm.flow import FlowSpec, VelocityField
-from rlfr_vlm.options import HeldOutOptions, reward_names
+from rlfr_vlm.options import FlowOptions, HeldOutOptions, reward_names
 from rlfr_vlm.quickstart.recipe import QuickstartRecipe
 from rlfr_vlm.quickstart.warm_start import cached_policy
 from rlfr_vlm.rewards import accuracy, build_rewards
+from rlfr_vlm.trainer.signals.flow import noise_plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -38,7 +40,8 @@ class QuickstartResult:
         held_out: evaluation metrics of the flow field.
         auc: statistic -> AUC of deviation against correctness, with its interval.
         rows: held-out rows.
-        responses: sampled responses of the warm-started policy to `rows`.
+        measured: the first held-out rows, each repeated for the responses to it.
+        responses: sampled responses of the warm-started policy to `measured`.
         deviations: their deviations from the flow.
         seconds: stage -> wall time.
     """
@@ -52,6 +55,7 @@ class QuickstartResult:
     held_out: dict[str, float] = field(default_factory=dict)
     auc: dict[str, AucRow] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    measured: list[Row] = field(default_factory=list)
     responses: list[Response] = field(default_factory=list)
     deviations: list[ResponseDeviation] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -87,7 +91,7 @@ def run_quickstart(
     with result.timed("evaluate"):
         test = load_rows("digits", split="test", limit=recipe.eval_rows, seed=seeds[0])
         result.rows = [test[i] for i in range(len(test))]
-        result.base, result.responses = _evaluate(folder, result)
+        result.base = _evaluate(folder, result)
     with result.timed("fit_flow"):
         flow = _fit(folder, out / "flow", result)
     with result.timed("evaluate"):
@@ -98,7 +102,7 @@ def run_quickstart(
             with result.timed(method):
                 history = _train(folder, run_folder, method, seed, recipe)
             with result.timed("evaluate"):
-                scores, _ = _evaluate(run_folder, result)
+                scores = _evaluate(run_folder, result)
             result.trained.setdefault(seed, {})[method] = scores
             result.history.setdefault(seed, {})[method] = history
             print(f"seed {seed} {method}: sampled {scores['sampled'].value:.3f}, greedy {scores['greedy'].value:.3f}")
@@ -111,8 +115,8 @@ def _load(folder: Path) -> "tuple[PreTrainedModel, ProcessorMixin]":
     return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
 
 
-def _evaluate(folder: Path, result: QuickstartResult) -> tuple[dict[str, Accuracy], list[Response]]:
-    """Measure greedy and sampled accuracy on the held-out rows; also returns the sampled responses."""
+def _evaluate(folder: Path, result: QuickstartResult) -> dict[str, Accuracy]:
+    """Measure greedy and sampled accuracy on the held-out rows."""
     policy, processor = _load(folder)
     responses = {
         mode: respond(
@@ -126,7 +130,7 @@ def _evaluate(folder: Path, result: QuickstartResult) -> tuple[dict[str, Accurac
         )
         for mode in ("greedy", "sampled")
     }
-    return {mode: Accuracy.of(answers) for mode, answers in responses.items()}, responses["sampled"]
+    return {mode: Accuracy.of(answers) for mode, answers in responses.items()}
 
 
 def _fit(folder: Path, out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
@@ -151,11 +155,25 @@ def _fit(folder: Path, out: Path, result: QuickstartResult) -> tuple[VelocityFie
 
 
 def _measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], result: QuickstartResult) -> None:
+    """Sample several responses to each of the first held-out prompts, and measure their deviations."""
     policy, processor = _load(folder)
-    result.deviations = response_deviations(
-        policy, processor, result.rows, result.responses, *flow, seed=result.seeds[0]
+    recipe, seed = result.recipe, result.seeds[0]
+    result.measured = [row for row in result.rows[: recipe.signal_prompts] for _ in range(recipe.signal_samples)]
+    result.responses = respond(
+        policy, processor, result.measured, accuracy, sampled=True, seed=seed, max_new_tokens=recipe.max_new_tokens
     )
-    result.auc = correctness_auc(result.deviations, result.responses)
+    prompts = [row["row_number"] for row in result.measured]
+    result.deviations = response_deviations(
+        policy,
+        processor,
+        result.measured,
+        result.responses,
+        *flow,
+        noise=noise_plan(FlowOptions()),
+        groups=prompts,
+        seed=seed,
+    )
+    result.auc = correctness_auc(result.deviations, result.responses, prompts)
 
 
 def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRecipe) -> list[LoggedStep]:
