@@ -25,7 +25,7 @@ LAYERS = (
     {"grading", "flow", "shaping", "doctor"},
     {"data", "models", "rewards", "policy"},
     {"config_file", "evaluate", "checkpoint", "export", "model_card", "prompt_lengths"},
-    {"deviation", "trainer", "plan"},
+    {"deviation", "trainer", "plan", "sampling"},
     {"report"},
     {"quickstart", "commands", "cli"},
 )
