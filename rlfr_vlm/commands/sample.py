@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -234,9 +234,14 @@ def _draw_all(file: "SampleFile", prompts: "Prompts", engine: "Engine", options:
     from tqdm import tqdm
 
     from rlfr_vlm.grading import PoolSettings, Verdict, shared_pool
+    from rlfr_vlm.sampling.rows import replaced_columns
 
     pool = shared_pool(PoolSettings(options.grading_workers, options.grading_time_limit))
     draws = prompts.draws(options.samples, file.position)
+    if (first := next(draws, None)) is not None:
+        if not file.outcomes and (names := replaced_columns(first.row)):
+            print(f"columns of the data that the rows replace: {', '.join(names)}")
+        draws = chain([first], draws)
     verdicts = [outcome.verdict for outcome in file.outcomes]
     total = len(prompts.numbers) * options.samples
     with tqdm(total=total, initial=len(verdicts), desc="sample", unit="response") as bar:

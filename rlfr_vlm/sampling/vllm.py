@@ -104,7 +104,11 @@ class VllmEngine:
                 f"vLLM refuses a prompt of rows {rows[0]['row_number']} to {rows[-1]['row_number']}: {error} Set "
                 "--max_prompt_tokens, or raise --vllm_max_model_length."
             ) from None
-        return [_sample_of(output.outputs[0]) for output in outputs]
+        responses = [output.outputs[0] for output in outputs]
+        texts = tokenizer_of(self.processing_class).batch_decode(
+            [list(response.token_ids) for response in responses], skip_special_tokens=True
+        )
+        return [_sample_of(response, text) for response, text in zip(responses, texts, strict=True)]
 
     def _prompt(self, row: Row) -> dict[str, Any]:
         """Return a prompt as vLLM takes it: token ids with one placeholder per image, which vLLM expands."""
@@ -128,12 +132,12 @@ class VllmEngine:
             seed=seed,
             logprobs=0,  # those of the drawn tokens alone
             bad_words=self.banned or None,
+            detokenize=False,  # vLLM leaves out a last character of which a byte is missing; training decodes it
         )
 
 
-def _sample_of(output: "CompletionOutput") -> Sample:
+def _sample_of(output: "CompletionOutput", text: str) -> Sample:
     ids = list(output.token_ids)
     chosen = zip(ids, output.logprobs or (), strict=True)
-    return Sample(
-        output.text, ids, sum(logps[token].logprob for token, logps in chosen), output.finish_reason == "length"
-    )
+    logp = sum(logps[token].logprob for token, logps in chosen)
+    return Sample(text, ids, logp, output.finish_reason == "length")
