@@ -208,7 +208,7 @@ def _build_engine(options: SampleOptions, data: DataOptions, processing_class: "
     if processing_class is None:
         from rlfr_vlm.sampling.endpoint import EndpointEngine
 
-        return EndpointEngine(options.engine, options.policy, sampling_of(options), options.batch_size or 1)
+        return EndpointEngine(options.engine, options.policy, sampling_of(options))
     if options.engine == "vllm":
         from rlfr_vlm.sampling.vllm import VllmEngine, VllmSettings
 

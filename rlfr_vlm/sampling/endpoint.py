@@ -4,11 +4,11 @@ vLLM's servers, which say so in their list of models, also get what only they kn
 tell token ids and log-probs. Other servers tell neither.
 """
 
+import asyncio
 import base64
 import io
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -75,13 +75,12 @@ def api_key(address: str) -> str:
 
 
 class EndpointEngine:
-    """Draws responses from a server, one request for each.
+    """Draws responses from a server, one request for each; those of a call are sent at the same time.
 
     Args:
         address: of the server, as `server_address` returns it.
         model: name of the served policy.
         sampling: how responses are drawn.
-        concurrency: requests at a time.
 
     Raises:
         UserError: the server cannot be reached, refuses the key, or does not serve the model.
@@ -89,19 +88,19 @@ class EndpointEngine:
 
     processing_class = None
 
-    def __init__(self, address: str, model: str, sampling: Sampling, concurrency: int) -> None:
+    def __init__(self, address: str, model: str, sampling: Sampling) -> None:
         import openai
 
         self.address, self.model, self.sampling = address, model, sampling
-        self.concurrency = concurrency
         self.answered = False  # whether any request has succeeded
         self._key = api_key(address)
-        self._client = openai.OpenAI(
+        self._runner = asyncio.Runner()  # Ctrl-C ends its requests, where threads would wait for their replies
+        self._client = openai.AsyncOpenAI(
             base_url=address,
             api_key=self._key or "EMPTY",
             max_retries=1,
             timeout=TIME_LIMIT,
-            http_client=openai.DefaultHttpxClient(
+            http_client=openai.DefaultAsyncHttpxClient(
                 trust_env=urlsplit(address).hostname not in LOOPBACK,  # a proxy cannot reach this machine's servers
                 follow_redirects=False,  # another server would get the key
             ),
@@ -109,7 +108,7 @@ class EndpointEngine:
         # openai takes these from the environment, for any server (3.57)
         self._client.organization = self._client.project = None
         self._client._custom_headers = {}
-        self.is_vllm = self._check_served()
+        self.is_vllm = self._runner.run(self._check_served())
         self._client.max_retries = RETRIES  # a copy of the client would take the headers from the environment again
 
     def sample(self, rows: Sequence[Row], seeds: Sequence[int]) -> list[Sample]:
@@ -118,18 +117,25 @@ class EndpointEngine:
         Raises:
             UserError: the server is lost, refuses the key, or refuses all requests from the first one on.
         """
-        with ThreadPoolExecutor(self.concurrency) as executor:
-            samples = list(executor.map(self._ask, rows, seeds))
+        samples = self._runner.run(self._ask_all(rows, seeds))
         self.answered = self.answered or any(not sample.fault for sample in samples)
         if not self.answered:
             raise UserError(f"{self.address} answers none of the first {len(samples)} requests: {samples[0].fault}.")
         return samples
 
-    def _ask(self, row: Row, seed: int) -> Sample:
+    async def _ask_all(self, rows: Sequence[Row], seeds: Sequence[int]) -> list[Sample]:
+        tasks = [asyncio.create_task(self._ask(row, seed)) for row, seed in zip(rows, seeds, strict=True)]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # after an error of one
+                task.cancel()
+
+    async def _ask(self, row: Row, seed: int) -> Sample:
         import openai
 
         try:
-            reply = self._client.chat.completions.create(**self._request(row, seed))
+            reply = await self._client.chat.completions.create(**self._request(row, seed))
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             return _fault(f"the server refuses the request: {self._text(error)}")
         except openai.OpenAIError as error:
@@ -159,7 +165,7 @@ class EndpointEngine:
             "extra_body": extra or None,
         }
 
-    def _check_served(self) -> bool:
+    async def _check_served(self) -> bool:
         """Check that the server can be reached and serves the model. Returns whether it is vLLM's.
 
         Raises:
@@ -168,7 +174,7 @@ class EndpointEngine:
         import openai
 
         try:
-            cards = list(self._client.models.list(timeout=SHORT_LIMIT).data)
+            cards = list((await self._client.models.list(timeout=SHORT_LIMIT)).data)
         except openai.NotFoundError:  # no list of models: the first request shows whether the name is right
             return False
         except openai.OpenAIError as error:

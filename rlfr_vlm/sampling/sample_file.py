@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rlfr_vlm.config_file import Settings, changed_settings, read_settings, write_settings_file
+from rlfr_vlm.data.read import SUMMARY_SUFFIX
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import JsonObject, make_folder
 from rlfr_vlm.sampling.rows import NO_RESPONSE, line_of
@@ -82,7 +83,7 @@ class SampleFile:
 
     @property
     def summary_path(self) -> Path:
-        return self.path.with_suffix(".summary.json")
+        return self.path.with_suffix(SUMMARY_SUFFIX)
 
     @property
     def position(self) -> tuple[int, int] | None:

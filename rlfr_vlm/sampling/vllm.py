@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlfr_vlm.data.encode import render_prompt, tokenizer_of
@@ -35,6 +35,14 @@ class VllmSettings:
     tensor_parallel_size: int = 1
 
 
+def stored_dtype(name: str) -> str:
+    """Return the type that a policy is stored in; vLLM's own choice would make float32 a half."""
+    from transformers import AutoConfig
+
+    dtype = AutoConfig.from_pretrained(name).dtype
+    return "auto" if dtype is None else str(dtype).removeprefix("torch.")
+
+
 def check_installed() -> None:
     """Check that vLLM is installed.
 
@@ -58,7 +66,7 @@ class VllmEngine:
         settings: how vLLM is started.
 
     Raises:
-        UserError: vLLM is not installed.
+        UserError: vLLM is not installed, or cannot start.
     """
 
     def __init__(
@@ -82,13 +90,13 @@ class VllmEngine:
         family = family_of_processor(processing_class)
         self.grid = family.image_grid(processing_class)
         self.banned = family.vision_token_texts(tokenizer_of(processing_class)) if family.vision_tower else []
-        self.llm = LLM(
-            model=name,
-            dtype=settings.dtype,
-            gpu_memory_utilization=settings.gpu_memory_utilization,
-            max_model_len=settings.max_model_len,
-            tensor_parallel_size=settings.tensor_parallel_size,
-        )
+        arguments = asdict(settings)
+        if settings.dtype == "auto":
+            arguments["dtype"] = stored_dtype(name)
+        try:
+            self.llm = LLM(model=name, **arguments)
+        except ValueError as error:
+            raise UserError(f"vLLM cannot start with {name}: {' '.join(str(error).split())}") from None
 
     def sample(self, rows: Sequence[Row], seeds: Sequence[int]) -> list[Sample]:
         """Draw one response to each row with its own seed.
@@ -96,7 +104,7 @@ class VllmEngine:
         Raises:
             UserError: a prompt and its response do not fit into vLLM's context.
         """
-        prompts = [self._prompt(row) for row in rows]
+        prompts: Any = [self._prompt(row) for row in rows]
         try:
             outputs = self.llm.generate(prompts, [self._parameters(seed) for seed in seeds], use_tqdm=False)
         except ValueError as error:
@@ -137,7 +145,6 @@ class VllmEngine:
 
 
 def _sample_of(output: "CompletionOutput", text: str) -> Sample:
-    ids = list(output.token_ids)
-    chosen = zip(ids, output.logprobs or (), strict=True)
-    logp = sum(logps[token].logprob for token, logps in chosen)
+    ids, steps = list(output.token_ids), output.logprobs or []
+    logp = sum(step[token].logprob for token, step in zip(ids, steps, strict=True) if step is not None)
     return Sample(text, ids, logp, output.finish_reason == "length")

@@ -179,6 +179,11 @@ def test_other_commands_read_the_rows(right_rows, policy, tmp_path, capsys):
     assert read["verdict"] == "wrong" and read["images"][0].tobytes() == original[0].tobytes()
 
 
+def test_the_folder_of_the_rows_can_be_read_as_well(right_rows):
+    """The summary beside the rows is no row."""
+    assert len(load_rows(str(right_rows.parent), columns=("prompt", "response"))) == 24
+
+
 def test_rows_that_were_sampled_can_be_sampled_again(right_rows, arguments, tmp_path):
     assert main(arguments("again.jsonl", data=right_rows, dataset_split=None, n=2, samples=1)) == 0
     rows = rows_of(tmp_path / "again.jsonl")

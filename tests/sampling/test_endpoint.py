@@ -38,8 +38,8 @@ def completion_of(choice):
     return json.dumps(body).encode()
 
 
-def engine(server, model="m", concurrency=1, **sampling):
-    return EndpointEngine(server.url, model, Sampling(**sampling), concurrency)
+def engine(server, model="m", **sampling):
+    return EndpointEngine(server.url, model, Sampling(**sampling))
 
 
 def test_the_request_has_the_messages_the_image_and_the_sampling(serve):
@@ -93,7 +93,7 @@ def test_a_refused_request_is_a_fault_of_its_response_alone(serve):
 
 @pytest.mark.parametrize("reason", ["content_filter", "abort"])
 def test_a_response_that_the_server_ended_is_a_fault(serve, reason):
-    server = serve(lambda body, n: Reaction("half", finish_reason=reason if n == 2 else "stop"))
+    server = serve(lambda body, n: Reaction("half", finish_reason=reason if body["seed"] == 2 else "stop"))
     assert [sample.fault for sample in engine(server).sample([row()] * 2, [1, 2])] == [
         "", f"the server ended the response with {reason}",
     ]  # fmt: skip
@@ -114,7 +114,7 @@ def test_a_server_that_is_lost_stops_the_run(serve):
 
 def test_no_server():
     with pytest.raises(UserError, match=r"Cannot reach the server http://127.0.0.1:9/v1 \(.*Start it, or give"):
-        EndpointEngine("http://127.0.0.1:9/v1", "m", Sampling(), 1)
+        EndpointEngine("http://127.0.0.1:9/v1", "m", Sampling())
 
 
 def test_a_model_that_is_not_served(serve):

@@ -28,7 +28,7 @@ def test_responses_and_log_probs_are_the_policys(make_policy, processor, tmp_pat
     processor.save_pretrained(folder)
     command = [sys.executable, "-m", "rlfr_vlm.cli", "sample", "--engine", "vllm", "--policy", folder,
                "--data", "digits", "--dataset_limit", "6", "--samples", "8", "--max_new_tokens", str(LIMIT),
-               "--dtype", "float32", "--image_min_pixels", "6272", "--out", str(tmp_path / "rows.jsonl"),
+               "--image_min_pixels", "6272", "--out", str(tmp_path / "rows.jsonl"),
                "--vllm_max_model_length", "256", "--vllm_gpu_memory_utilization", "0.3"]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
