@@ -131,6 +131,8 @@ def run(arguments: Sequence[str]) -> int:
         rows = read_rows(data, ("prompt", "answer"), options.seed)
         processing_class = _load_processor(options, data)
         prompts = choose_prompts(rows, data, processing_class, options.n)
+        if processing_class is not None and data.max_prompt_tokens is None:
+            _refuse_long_prompts(prompts, processing_class, options)
         if file.last is not None:
             prompts.check_unchanged(file.last)
             print(f"{options.out} has {len(file.outcomes)} responses; going on behind them")
@@ -190,6 +192,25 @@ def _load_processor(options: SampleOptions, data: DataOptions) -> "ProcessingCla
         return None
     refuse_missing_folder(options.policy)
     return load_processor(options.policy, data)
+
+
+def _refuse_long_prompts(prompts: "Prompts", processing_class: "ProcessingClass", options: SampleOptions) -> None:
+    """Refuse prompts that leave no room for a response in the policy's context.
+
+    Raises:
+        UserError: there are some.
+    """
+    from transformers import AutoConfig
+
+    from rlfr_vlm.data.lengths import refuse_prompts_beyond_context
+
+    context = getattr(AutoConfig.from_pretrained(options.policy).get_text_config(), "max_position_embeddings", None)
+    if options.engine == "vllm" and options.vllm_max_model_length is not None:
+        context = options.vllm_max_model_length
+    prompts.rows.indices = prompts.numbers
+    refuse_prompts_beyond_context(
+        prompts.rows, processing_class, context, options.max_new_tokens, setting="max_new_tokens"
+    )
 
 
 def sampling_of(options: SampleOptions) -> "Sampling":

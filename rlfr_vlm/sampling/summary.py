@@ -11,6 +11,7 @@ from rlfr_vlm.sampling.sample_file import Outcome
 from rlfr_vlm.stats import clustered_interval, pass_at_k
 
 BINS = 5  # of the histogram, besides those of prompts that are all wrong and all right
+TRUNCATED_SHARE = 0.01  # share of responses at the limit above which it is too low
 BAR = 40  # characters of the longest bar
 
 
@@ -132,6 +133,9 @@ def render(values: JsonObject) -> str:
         f"{values['responses']} responses to {values['prompts']} prompts: {values['right']} right, {values['wrong']} "
         f"wrong, {values['undecided']} undecided; {values['truncated']} reached the limit of tokens"
     ]
+    if values["truncated"] > TRUNCATED_SHARE * values["responses"]:
+        share = values["truncated"] / values["responses"]
+        lines.append(f"  {share:.1%} are cut off, and count as wrong without an answer: raise --max_new_tokens")
     if values["undecided_reasons"]:
         lines.append(f"  undecided: {_counts(values['undecided_reasons'])}")
     if values["left_out_rows"]:

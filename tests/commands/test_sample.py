@@ -281,6 +281,10 @@ def test_a_server_that_comes_back_gets_the_rest(arguments, tmp_path, capsys, ser
         ({"engine": "vlm"}, "Did you mean 'vllm'?"),
         ({"engine": "http://127.0.0.1:9/v1"}, "Cannot reach the server http://127.0.0.1:9/v1"),
         ({"max_prompt_tokens": 2}, "All prompts are longer than max_prompt_tokens 2"),
+        (
+            {"max_new_tokens": 500},
+            "5 prompts do not fit the policy's context of 512 tokens beside a response of 500",
+        ),
         ({"device": "cuda:99"}, "--device is cuda:99, and torch"),
         ({"sample": 3}, "Unknown option --sample. Did you mean 'samples'?"),
     ],

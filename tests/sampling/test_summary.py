@@ -62,6 +62,7 @@ def test_histogram_of_difficulty(values):
 
 def test_text(values):
     lines = render(values).split("\n")
+    assert lines.pop(1) == "  10.0% are cut off, and count as wrong without an answer: raise --max_new_tokens"
     assert lines[:4] == [
         "20 responses to 5 prompts: 7 right, 8 wrong, 5 undecided; 2 reached the limit of tokens",
         "  undecided: 5 time-out",
