@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": "rlfr_vlm.commands.plan",
     "report": "rlfr_vlm.commands.report",
     "inspect": "rlfr_vlm.commands.inspect",
+    "sample": "rlfr_vlm.commands.sample",
     "export": "rlfr_vlm.commands.export",
     "doctor": "rlfr_vlm.commands.doctor",
 }

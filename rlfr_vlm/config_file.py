@@ -10,7 +10,7 @@ import logging
 import os
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -176,11 +176,26 @@ def resolved(*configs: "DataclassInstance") -> Settings:
 def differences(directory: str | Path, *configs: "DataclassInstance") -> list[str]:
     """Describe how the resolved settings differ from those written in `directory`; empty if none are written."""
     path = Path(directory) / RESOLVED_FILE
-    if not path.is_file():
-        return []
-    written, current = _read_yaml(str(path)), resolved(*configs)
+    return changed_settings(read_settings(path), resolved(*configs), NOT_COMPARED) if path.is_file() else []
+
+
+def changed_settings(written: Settings, current: Settings, ignored: Collection[str]) -> list[str]:
+    """Describe the settings that both have, with different values.
+
+    >>> changed_settings({"seed": 1, "out": "a", "old": 2}, {"seed": 3, "out": "b"}, ("out",))
+    ['seed: 1 -> 3']
+    """
     names = sorted(name for name in written.keys() & current.keys() if written[name] != current[name])
-    return [f"{name}: {written[name]} -> {current[name]}" for name in names if name not in NOT_COMPARED]
+    return [f"{name}: {written[name]} -> {current[name]}" for name in names if name not in ignored]
+
+
+def read_settings(path: Path) -> Settings:
+    """Return the settings that `write_settings` wrote.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    return _read_yaml(str(path))
 
 
 def write_resolved(directory: str | Path, *configs: "DataclassInstance") -> None:
@@ -190,7 +205,12 @@ def write_resolved(directory: str | Path, *configs: "DataclassInstance") -> None
 
 def write_settings(directory: str | Path, settings: Settings) -> None:
     """Write settings that `resolved` returned to `config.yaml` in `directory`."""
-    write_text(Path(directory) / RESOLVED_FILE, yaml.safe_dump(settings, sort_keys=True, allow_unicode=True))
+    write_settings_file(Path(directory) / RESOLVED_FILE, settings)
+
+
+def write_settings_file(path: Path, settings: Settings) -> None:
+    """Write settings that `resolved` returned to a YAML file."""
+    write_text(path, yaml.safe_dump(settings, sort_keys=True, allow_unicode=True))
 
 
 def _plain(name: str, value: object) -> object:

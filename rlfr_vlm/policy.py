@@ -48,6 +48,16 @@ def _cannot_load(name: str, error: Exception) -> UserError:
     )
 
 
+def refuse_missing_folder(name: str) -> None:
+    """Refuse the name of a model that can only be a folder, and is none.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise UserError(f"No model at {name}. Give an existing folder or a hub id.")
+
+
 def load_policy(
     options: RunOptions, *, trust_remote_code: bool = False
 ) -> "tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase]":
@@ -59,8 +69,7 @@ def load_policy(
     name = options.model_name_or_path
     if not name:
         raise UserError("model_name_or_path is not set. Give a local folder or a hub id.")
-    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise UserError(f"No model at {name}. Give an existing folder or a hub id.")
+    refuse_missing_folder(name)
     kwargs = {"dtype": options.dtype}
     if options.attn_implementation:
         kwargs["attn_implementation"] = options.attn_implementation

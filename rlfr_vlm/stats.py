@@ -1,4 +1,4 @@
-"""Confidence intervals and the AUC over all pairs; that within groups is in group_auc.py."""
+"""Confidence intervals, AUC over all pairs (within groups: group_auc.py) and pass@k."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Z95 = 1.959963984540054
+LARGEST_EFFECT = 3.0  # answers per problem that count as independent at most; more hide problems that differ
 
 
 def wilson_interval(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
@@ -22,6 +23,50 @@ def wilson_interval(successes: float, n: float, z: float = Z95) -> tuple[float, 
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def clustered_error(means: Sequence[float]) -> float | None:
+    """Standard error of the mean over problems, samples of one problem being one cluster; None for one problem."""
+    count = len(means)
+    if count < 2:
+        return None
+    mean = sum(means) / count
+    return math.sqrt(sum((value - mean) ** 2 for value in means) / (count - 1) / count)
+
+
+def clustered_interval(means: Sequence[float], samples: int) -> tuple[float, float]:
+    """95 % interval of the mean over problems: Wilson's, adjusted for clusters where a problem has several samples.
+
+    The adjusted interval is Wilson's with an effective number of answers: m (1 - m) / SE^2 for the mean m and its
+    clustered standard error SE, from one to `LARGEST_EFFECT` per problem, times (z / t)^2 for Student's t of the
+    problems. `benchmarks/statistics/coverage.py` measures its coverage, and that of a bootstrap, which has no width
+    where all answers are wrong or all right.
+
+    Args:
+        means: share of right answers of each problem.
+        samples: answers per problem.
+    """
+    count = len(means)
+    if samples == 1 or count < 2:
+        return wilson_interval(sum(means), count)
+    from scipy.stats import t as student
+
+    mean, error = sum(means) / count, clustered_error(means)
+    effective = mean * (1 - mean) / error**2 if error else count
+    effective = min(max(effective, count), count * min(samples, LARGEST_EFFECT))
+    effective *= (Z95 / float(student.ppf(0.975, count - 1))) ** 2
+    return wilson_interval(mean * effective, effective)
+
+
+def pass_at_k(samples: int, right: int, k: int) -> float:
+    """Chance that k of the samples, drawn without replacement, hold a right one (Chen et al. 2021, eq. 1).
+
+    >>> pass_at_k(4, 1, 2)
+    0.5
+    """
+    if samples - right < k:
+        return 1.0
+    return 1.0 - math.prod((samples - right - i) / (samples - i) for i in range(k))
 
 
 def auc(positive: "Tensor", negative: "Tensor") -> float | None:

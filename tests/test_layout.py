@@ -25,7 +25,7 @@ LAYERS = (
     {"grading", "flow", "shaping", "visual_dependency", "doctor"},
     {"data", "models", "rewards", "policy"},
     {"config_file", "evaluate", "checkpoint", "export", "model_card", "prompt_lengths"},
-    {"deviation", "correctness_auc", "trainer", "plan"},
+    {"deviation", "correctness_auc", "trainer", "plan", "sampling"},
     {"report"},
     {"quickstart", "commands", "cli"},
 )

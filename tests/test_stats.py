@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rlfr_vlm.stats import auc, auc_interval, mean_interval, wilson_interval
+from rlfr_vlm.stats import auc, auc_interval, mean_interval, pass_at_k, wilson_interval
 
 
 def test_wilson_interval_of_nothing_and_of_extremes():
@@ -36,3 +36,12 @@ def test_mean_interval_is_students():
     assert (mean, low, high) == pytest.approx((1.0, 1 - 12.7062, 1 + 12.7062), abs=1e-3)
     with pytest.raises(ValueError, match="at least two"):
         mean_interval([1.0])
+
+
+def test_pass_at_k_by_hand():
+    # 1 - C(n - c, k) / C(n, k)
+    assert pass_at_k(4, 1, 1) == pytest.approx(1 / 4)
+    assert pass_at_k(5, 2, 2) == pytest.approx(1 - 3 / 10)
+    assert pass_at_k(8, 3, 4) == pytest.approx(1 - 5 / 70)
+    assert pass_at_k(4, 0, 4) == 0.0
+    assert pass_at_k(4, 2, 3) == 1.0  # three draws of four with two wrong ones hold a right one

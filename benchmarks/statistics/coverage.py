@@ -16,7 +16,7 @@ from itertools import product
 import numpy as np
 
 from rlfr_eval.score.compare import difference_interval
-from rlfr_eval.score.metrics import interval
+from rlfr_vlm.stats import clustered_interval
 
 RESAMPLES = 2000
 CHANGES = (
@@ -52,7 +52,7 @@ def coverages(problems: int, repetitions: int, bootstrap: bool) -> Iterator[tupl
         held, width = 0, 0.0
         for _ in range(repetitions):
             means = shares(random, mean, correlation, problems, samples).tolist()
-            low, high = bootstrap_interval(means) if bootstrap else interval(means, samples)
+            low, high = bootstrap_interval(means) if bootstrap else clustered_interval(means, samples)
             held += low - 1e-12 <= mean <= high + 1e-12
             width += (high - low) / repetitions
         yield held / repetitions, width, (samples, correlation, mean)

@@ -21,6 +21,7 @@ class BadRows:
         size: number of rows in the data set.
         read, bad: numbers of the rows read; a row that is read twice counts once.
         reasons: number of bad rows by reason.
+        handling: what is done with bad rows, for the log.
     """
 
     limit: float
@@ -28,6 +29,7 @@ class BadRows:
     read: set[int] = field(default_factory=set)
     bad: set[int] = field(default_factory=set)
     reasons: Counter[str] = field(default_factory=Counter)
+    handling: str = "replaced by another row"
 
     def record(self, number: int, error: BadRow | None) -> None:
         """Count a row that was read; `error` is None for a good row.
@@ -40,7 +42,7 @@ class BadRows:
             return
         self.bad.add(number)
         if len(self.bad) <= MAX_LOGGED:
-            logger.warning("row %d is bad and is replaced by another row: %s", number, error)
+            logger.warning("row %d is bad and is %s: %s", number, self.handling, error)
         self.reasons[error.reason] += 1
         if self._above_limit():
             kinds = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())

@@ -133,7 +133,11 @@ def plan_lengths(
 
 
 def refuse_prompts_beyond_context(
-    rows: Rows, processing_class: "ProcessingClass", context: int | None, response: int
+    rows: Rows,
+    processing_class: "ProcessingClass",
+    context: int | None,
+    response: int,
+    setting: str = "max_completion_length",
 ) -> None:
     """Refuse prompts that leave no room for a response in the policy's context, before training.
 
@@ -142,6 +146,7 @@ def refuse_prompts_beyond_context(
     Args:
         context: tokens of prompt and response together; None if the policy has no limit.
         response: tokens of a response.
+        setting: the setting that limits it.
 
     Raises:
         UserError: a prompt is too long.
@@ -162,8 +167,8 @@ def refuse_prompts_beyond_context(
         number = max(long, key=lambda number: long[number])
         raise UserError(
             f"{len(long)} prompts do not fit the policy's context of {context} tokens beside a response of {response} "
-            f"(max_completion_length): row {number} has {long[number]}. Lower "
-            f"max_completion_length, or set max_prompt_tokens (to {max(limit, 1)}), above which long_prompts decides."
+            f"({setting}): row {number} has {long[number]}. Lower {setting}, or set max_prompt_tokens (to "
+            f"{max(limit, 1)}), above which long_prompts decides."
         )
 
 

@@ -24,6 +24,7 @@ TEXT_COLUMN = "__json__"
 TWICE = "__twice__"  # key of an object of a JSON list that has another key twice
 URL = re.compile(r"[A-Za-z][\w+.-]*://")
 METADATA = ("dataset_info.json", "dataset_infos.json", "state.json", "config.json")
+SUMMARY_SUFFIX = ".summary.json"  # of a file beside the rows of `rlfr sample`
 SPLIT_NAMES = {"train", "test", "testmini", "validation", "valid", "val", "dev", "eval"}
 LIST_COLUMNS = ("images", "options", "choices", "answer")  # whose CSV cells may contain a JSON list
 
@@ -203,7 +204,8 @@ def _read_folder(path: Path, split: str) -> "Dataset":
     arrows = sorted(path.glob("*.arrow"))
     if arrows and split == "train":
         return keep_encoded(datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in arrows]))
-    files = sorted(file for file in [*path.glob("*.jsonl"), *path.glob("*.json")] if file.name not in METADATA)
+    found = [*path.glob("*.jsonl"), *path.glob("*.json")]
+    files = sorted(file for file in found if file.name not in METADATA and not file.name.endswith(SUMMARY_SUFFIX))
     if not files:
         return keep_encoded(_load(str(path), split=split))
     in_split = [file for file in files if split in re.split(r"[^a-z]+", file.stem.lower())]

@@ -35,6 +35,7 @@ KEYS = {
     "OPENAI_API_KEY": "a judge at OpenAI",
     "JUDGE_API_KEY": "a judge behind JUDGE_BASE_URL",
     "RLFR_EVAL_API_KEY": "rlfr-eval --base-url",
+    "RLFR_API_KEY": "rlfr sample --engine URL",
 }
 
 

@@ -119,6 +119,7 @@ def test_keys_are_set_or_not_and_never_shown(monkeypatch):
         "OPENAI_API_KEY": OK,
         "JUDGE_API_KEY": OK,
         "RLFR_EVAL_API_KEY": OK,
+        "RLFR_API_KEY": OK,
     }
     assert {name: check.status for name, check in found.items()} == statuses
     assert found["OPENAI_API_KEY"].found.startswith("not set") and found["JUDGE_API_KEY"].found == "set"

@@ -1,6 +1,5 @@
 """Scores of one benchmark: accuracy over decided answers, intervals, coverage and bounds, pass@k, maj@k."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -8,10 +7,9 @@ from rlfr_eval.json_types import JsonObject
 from rlfr_eval.schema import Sample
 from rlfr_eval.score.verdicts import Standing
 from rlfr_vlm.grading import Verdict
-from rlfr_vlm.stats import Z95, wilson_interval
+from rlfr_vlm.stats import clustered_error, clustered_interval, pass_at_k
 
 HEADLINE_UNDECIDED = 0.01  # share of undecided answers above which a benchmark gets no single number
-LARGEST_EFFECT = 3.0  # answers per problem that count as independent at most; more hide problems that differ
 
 
 @dataclass
@@ -33,17 +31,6 @@ class ProblemResult:
     def mean(self) -> float | None:
         """Share of right answers among the decided ones."""
         return self.right / self.decided if self.decided else None
-
-
-def pass_at_k(samples: int, right: int, k: int) -> float:
-    """Chance that k of the samples, drawn without replacement, hold a right one (Chen et al. 2021, eq. 1).
-
-    >>> pass_at_k(4, 1, 2)
-    0.5
-    """
-    if samples - right < k:
-        return 1.0
-    return 1.0 - math.prod((samples - right - i) / (samples - i) for i in range(k))
 
 
 def majority(result: ProblemResult) -> float | None:
@@ -69,39 +56,6 @@ def _score(group: Sequence[Verdict]) -> float | None:
     return float(decided.count(Verdict.RIGHT) * 2 >= len(decided)) if decided else None
 
 
-def clustered_error(means: Sequence[float]) -> float | None:
-    """Standard error of the mean over problems, samples of one problem being one cluster; None for one problem."""
-    count = len(means)
-    if count < 2:
-        return None
-    mean = sum(means) / count
-    return math.sqrt(sum((value - mean) ** 2 for value in means) / (count - 1) / count)
-
-
-def interval(means: Sequence[float], samples: int) -> tuple[float, float]:
-    """95 % interval of the mean over problems: Wilson's, adjusted for clusters where a problem has several samples.
-
-    The adjusted interval is Wilson's with an effective number of answers: m (1 - m) / SE^2 for the mean m and its
-    clustered standard error SE, from one to `LARGEST_EFFECT` per problem, times (z / t)^2 for Student's t of the
-    problems. `benchmarks/statistics/coverage.py` measures its coverage, and that of a bootstrap, which has no width
-    where all answers are wrong or all right.
-
-    Args:
-        means: share of right answers of each problem.
-        samples: answers per problem.
-    """
-    count = len(means)
-    if samples == 1 or count < 2:
-        return wilson_interval(sum(means), count)
-    from scipy.stats import t as student
-
-    mean, error = sum(means) / count, clustered_error(means)
-    effective = mean * (1 - mean) / error**2 if error else count
-    effective = min(max(effective, count), count * min(samples, LARGEST_EFFECT))
-    effective *= (Z95 / float(student.ppf(0.975, count - 1))) ** 2
-    return wilson_interval(mean * effective, effective)
-
-
 def accuracy(results: Iterable[ProblemResult], samples: int) -> JsonObject:
     """avg@k over decided answers with its error, coverage and bounds. Shares, not percent."""
     results = list(results)
@@ -109,7 +63,7 @@ def accuracy(results: Iterable[ProblemResult], samples: int) -> JsonObject:
     right = sum(result.right for result in results)
     decided = sum(result.decided for result in results)
     means = [result.mean for result in results if result.mean is not None]
-    low, high = interval(means, samples)
+    low, high = clustered_interval(means, samples)
     return {
         "accuracy": sum(means) / len(means) if means else None,
         "ci95": [low, high],

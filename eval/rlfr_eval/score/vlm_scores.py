@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from rlfr_eval.json_types import JsonObject
-from rlfr_eval.score.metrics import HEADLINE_UNDECIDED, ProblemResult, accuracy, interval
+from rlfr_eval.score.metrics import HEADLINE_UNDECIDED, ProblemResult, accuracy
 from rlfr_vlm.grading import Verdict
+from rlfr_vlm.stats import clustered_interval
 
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.vlm import VlmBenchmark
@@ -159,7 +160,7 @@ def wemath(pairs: Sequence[tuple["VlmProblem", ProblemResult]], strict: bool, sa
     lower, upper = (sum(bound) / len(bound) if bound else float(bound is high) for bound in (low, high))
     return {
         "accuracy": min(max(sum(means) / len(means), lower), upper) if means else None,
-        "ci95": list(interval(means, HALVES * samples)),
+        "ci95": list(clustered_interval(means, HALVES * samples)),
         "lower": lower,
         "upper": upper,
         "n": len(members),

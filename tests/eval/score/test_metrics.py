@@ -15,13 +15,12 @@ from rlfr_eval.score.metrics import (
     ProblemResult,
     accuracy,
     collect,
-    interval,
     majority,
     over_samples,
-    pass_at_k,
 )
 from rlfr_eval.score.verdicts import Standing
 from rlfr_vlm.grading import Verdict
+from rlfr_vlm.stats import clustered_interval, pass_at_k
 
 R, W, U = Verdict.RIGHT, Verdict.WRONG, Verdict.UNDECIDED
 
@@ -142,16 +141,16 @@ def test_interval_of_several_samples_has_a_width_at_the_edges():
     """A bootstrap gave [0, 0] and [1, 1]. Ten problems that agree count as ten answers, fewer by Student's t."""
     n = 10 * (1.959964 / 2.262157) ** 2
     z2 = 1.959964**2
-    low, high = interval([0.0] * 10, 4)
+    low, high = clustered_interval([0.0] * 10, 4)
     assert low == 0.0 and high == pytest.approx(z2 / (n + z2), abs=1e-6)
-    assert interval([1.0] * 10, 4) == pytest.approx((1 - high, 1.0), abs=1e-6)
+    assert clustered_interval([1.0] * 10, 4) == pytest.approx((1 - high, 1.0), abs=1e-6)
 
 
 def test_interval_of_several_samples_counts_at_most_three_answers_per_problem():
     """Problems that hardly differ would count as hundreds of answers."""
     n = 3 * 20 * (1.959964 / 2.093024) ** 2  # t of 19 degrees of freedom
     half = 1.959964 / (1 + 1.959964**2 / n) * math.sqrt(0.25 / n + 1.959964**2 / (4 * n * n))
-    assert interval([0.46875, 0.53125] * 10, 32) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-5)
+    assert clustered_interval([0.46875, 0.53125] * 10, 32) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-5)
 
 
 @pytest.mark.parametrize("mean", [0.05, 0.1, 0.5, 0.95])
@@ -161,6 +160,6 @@ def test_coverage_at_ten_problems(mean, correlation):
     random = np.random.default_rng(0)
     held = 0
     for _ in range(400):
-        low, high = interval(shares(random, mean, correlation, 10, 8).tolist(), 8)
+        low, high = clustered_interval(shares(random, mean, correlation, 10, 8).tolist(), 8)
         held += low <= mean <= high
     assert held / 400 >= 0.93

@@ -1,0 +1,129 @@
+"""Rows that `rlfr sample` writes: a row of the data with one graded response, in the documented row format.
+
+Beside the columns of `data/rows.py` a row has
+    response          text of the response, which replaces an expert's
+    completion_ids    its tokens, or null
+    verdict           right, wrong or undecided
+    extracted, reason the answer that was graded, and why a verdict is undecided (or why there is no response)
+    logp, truncated   see `sampling/engine.py`
+    prompt_index      number of the row in the data
+    sample_index      number of the response, from 0
+"""
+
+import base64
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlfr_vlm.data.images import ImageRules, image_source
+from rlfr_vlm.data.rows import Row
+from rlfr_vlm.files import JsonObject
+from rlfr_vlm.grading import Grade, GradingPool, Item, Reason, Verdict, grade_many
+from rlfr_vlm.sampling.engine import Sample
+
+if TYPE_CHECKING:
+    from rlfr_vlm.sampling.prompts import Draw
+
+RESULT_COLUMNS = (
+    *("response", "completion_ids", "verdict", "extracted", "reason"),
+    *("logp", "truncated", "prompt_index", "sample_index"),
+)
+NO_RESPONSE = "no response: "  # start of the reason where an engine gave none
+OPENED_COLUMNS = ("row_number", "image_paths")  # that opening a row adds
+
+
+def grade_samples(
+    draws: Sequence["Draw"], samples: Sequence[Sample], no_answer_is_wrong: bool, tolerance: float, pool: GradingPool
+) -> list[JsonObject]:
+    """Return verdict, extracted answer and reason of each response, as the reward `accuracy` judges it."""
+    items = [
+        Item(draw.row["answer"], sample.text, None, draw.row.get("options") or (), draw.row.get("answer_type"))
+        for draw, sample in zip(draws, samples, strict=True)
+    ]
+    grades = grade_many(items, tolerance=tolerance, pool=pool)
+    return [_verdict(sample, grade, no_answer_is_wrong) for sample, grade in zip(samples, grades, strict=True)]
+
+
+def _verdict(sample: Sample, grade: Grade, no_answer_is_wrong: bool) -> JsonObject:
+    if sample.fault:  # there is nothing that could be wrong
+        return {"verdict": Verdict.UNDECIDED.value, "extracted": None, "reason": NO_RESPONSE + sample.fault}
+    wrong = no_answer_is_wrong and grade.reason == Reason.NO_ANSWER
+    verdict = Verdict.WRONG if wrong else grade.verdict
+    return {"verdict": verdict.value, "extracted": grade.extracted, "reason": grade.reason}
+
+
+def result_row(draw: "Draw", sample: Sample, graded: JsonObject, images: Sequence[str]) -> JsonObject:
+    """Return the row of one response.
+
+    Args:
+        draw: the row of the data.
+        sample: its response.
+        graded: of `grade_samples`.
+        images: the row's images as `stored_images` returns them.
+    """
+    own = {name: value for name, value in draw.row.items() if name not in (*OPENED_COLUMNS, *RESULT_COLUMNS)}
+    return {
+        **own,
+        "images": list(images),
+        "response": sample.text,
+        "completion_ids": sample.ids,
+        **graded,
+        "logp": sample.logp,
+        "truncated": sample.truncated,
+        "prompt_index": draw.prompt,
+        "sample_index": draw.sample,
+    }
+
+
+def stored_images(values: Iterable[object], rules: ImageRules, folder: Path) -> list[str]:
+    """Return images in a form that a file in `folder` may hold.
+
+    An image file gets its path, relative to `folder` if it lies there and absolute otherwise; any other image is
+    embedded as a data URL of its own bytes.
+
+    Args:
+        values: images of a row as the data set has them.
+        rules: where paths of the data set lead.
+        folder: the folder of the file that is written.
+    """
+    folder = folder.resolve()
+    result = []
+    for value in values:
+        source = _png(value) if hasattr(value, "save") else image_source(value, rules)
+        if isinstance(source, Path):
+            result.append(str(source.relative_to(folder) if source.is_relative_to(folder) else source))
+        else:
+            result.append("data:image/png;base64," + base64.b64encode(source).decode())
+    return result
+
+
+def _png(image: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")  # type: ignore[attr-defined]
+    return stream.getvalue()
+
+
+def line_of(row: JsonObject) -> bytes:
+    """Return a row as one line of JSON."""
+    return json.dumps(_plain(row), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+
+
+def _plain(value: object) -> object:
+    """Return a value that JSON has: bytes become base64, numbers that are not finite null, other types their text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return base64.b64encode(value).decode() if isinstance(value, bytes | bytearray) else str(value)
+
+
+def replaced_columns(row: Row) -> list[str]:
+    """Return the columns of a row of the data that the written rows have with another meaning."""
+    return [name for name in RESULT_COLUMNS if name in row]
