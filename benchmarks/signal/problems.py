@@ -1,6 +1,6 @@
 """Write sums and short word problems with exact answers, as rows that every command reads.
 
-    python benchmarks/signal/problems.py --out FILE.jsonl [--n 800] [--seed 0]
+python benchmarks/signal/problems.py --out FILE.jsonl [--n 800] [--seed 0]
 """
 
 import argparse

@@ -37,11 +37,13 @@ class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
         selector: selects the groups that train the policy.
         undecided_guard: stops the run if too many answers are undecided.
         rollout_log: writes rollouts, or None.
+        rollouts: number of rollouts with flow rewards so far, without refills.
     """
 
     flow: OnlineFlow | None = None
     flow_reward: FlowReward | None = None
     rollout_log: RolloutLog | None = None
+    rollouts: int = 0
     selector: GroupSelector
     undecided_guard: UndecidedGuard
 
@@ -51,6 +53,7 @@ class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
             self.flow.save(folder)
         if self.accelerator.is_main_process:
             state = self.selector.state_dict() | {"undecided": self.undecided_guard.state_dict()}
+            state["rollouts"] = self.rollouts
             if self.flow_reward is not None and self.flow_reward.gate is not None:
                 state["flow_gate"] = self.flow_reward.gate.state_dict()
             write_json(folder / GROUPS_FILE, state)
@@ -107,6 +110,7 @@ class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
             state = json.loads((Path(checkpoint) / GROUPS_FILE).read_text())
             self.selector.load_state_dict(state)
             self.undecided_guard.load_state_dict(state.get("undecided", []))  # absent in older checkpoints
+            self.rollouts = state.get("rollouts", 0)
             if "flow_gate" in state and self.flow_reward is not None and self.flow_reward.gate is not None:
                 self.flow_reward.gate.load_state_dict(state["flow_gate"])
 

@@ -142,7 +142,6 @@ class RLFRTrainer(ResumableGRPO):
         self._rollout: Rollout | None = None  # between the start and the return of a rollout
         self._pass: LogProbPass = UnwatchedPass()  # taken by the next log-prob pass
         self._micro_batches = 0  # since the last log
-        self._rollouts = 0
         super().__init__(
             model,
             reward_functions(reward_funcs, args),
@@ -312,9 +311,9 @@ class RLFRTrainer(ResumableGRPO):
             return ScorePass(None, self._times)
         noise = self.flow.draw_noise(num_rows, self.num_generations)
         every, retest = self.args.flow_retest_every, None
-        if record and every and self._rollouts % every == 0:
+        if record and every and self.rollouts % every == 0:
             retest = self.flow.draw_noise(num_rows, self.num_generations, independent=True)
-        self._rollouts += record
+        self.rollouts += record
         return ScorePass(self.flow, self._times, noise, retest)
 
     def _run_latent_pass(self, batch: Batch, score: ScorePass, deepest: int) -> None:

@@ -68,6 +68,20 @@ def test_train_four_equals_train_two_and_resume_two(make_trainer, make_policy, t
         assert equal(weights_of(second.flow.field), weights_of(whole.flow.field))
 
 
+def test_the_gate_continues_from_a_checkpoint(make_trainer, make_policy, tmp_path):
+    """Open in the checkpoint: the next rollout counts, and its pairs join those of the checkpoint's window."""
+    arguments = {"flow": "new", "flow_gate": "auto", "save_strategy": "steps", "save_steps": 2}
+    first = make_trainer(make_policy(), **arguments)
+    first.train()
+    first.flow_reward.gate.open = True
+    first.save_extra_state(tmp_path / "run" / "checkpoint-2")
+    second = make_trainer(make_policy(), max_steps=4, **arguments)
+    second.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert [entry["flow/gate"] for entry in second.state.log_history if "flow/gate" in entry] == [0, 1]
+    before, after = first.flow_reward.gate.rollouts, second.flow_reward.gate.rollouts
+    assert len(after) == 2 and after[0] == before[0]
+
+
 def test_a_run_resumed_in_its_second_epoch_sees_the_prompts_in_that_epochs_order(make_trainer, make_policy, digits):
     """Eight prompts, one a step: step 12 is in the middle of the second epoch, step 16 at its end."""
 

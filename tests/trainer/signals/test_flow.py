@@ -121,6 +121,31 @@ def test_state_of_another_field_is_refused_naming_both_sides(tmp_path):
         flow.load(tmp_path)
 
 
+def test_processes_share_the_noise_of_a_group_that_they_split():
+    """Rows 0 to 3 and 4 to 7 of groups of six: group 0 is on both processes, group 1 on the second."""
+
+    def noise(rank: int) -> torch.Tensor:
+        accelerator = SimpleNamespace(device=torch.device("cpu"), process_index=rank, num_processes=2)
+        flow = OnlineFlow(build_field(SPEC), SPEC, FlowOptions(), accelerator, 0)
+        return flow.draw_noise(4, 6).of_rows(0, 4)
+
+    first, second = noise(0), noise(1)
+    assert torch.equal(first[:, :, 0], first[:, :, 3]) and torch.equal(first[:, :, 0], second[:, :, 1])
+    assert torch.equal(second[:, :, 2], second[:, :, 3]) and not torch.equal(second[:, :, 1], second[:, :, 2])
+
+
+def test_independent_noise_leaves_the_runs_noise_as_it_is():
+    one, other = new_flow(), new_flow()
+    other.draw_noise(4, 2, independent=True)
+    assert torch.equal(one.draw_noise(4, 2).table, other.draw_noise(4, 2).table)
+
+
+def test_blocks_that_the_field_was_not_fitted_on_are_named():
+    with pytest.raises(UserError, match="flow_score_layers has block 7, but the field was fitted on the blocks 1, 2"):
+        new_flow(flow_score_layers=[2, 7])
+    assert new_flow(flow_score_layers=[2]).scored_layers == [1]
+
+
 def test_each_process_draws_its_own_noise():
     def noise(rank: int) -> torch.Tensor:
         accelerator = SimpleNamespace(device=torch.device("cpu"), process_index=rank)
