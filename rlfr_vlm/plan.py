@@ -152,10 +152,10 @@ def activation_bytes(policy: nn.Module, settings: MemorySettings) -> float:
 
 def _saved_by_blocks(policy: nn.Module, number: int, settings: MemorySettings) -> float:
     """Return the bytes that autograd saves when the first `number` blocks run on a micro-batch, without weights."""
-    tower = find_language_tower(policy).module
+    tower = find_language_tower(policy)
     dtype = torch.bfloat16 if settings.bf16 else torch.float32
-    with _copy_on_meta(tower, dtype) as copy:
-        copy.layers = copy.layers[:number]
+    with _copy_on_meta(tower.module, dtype) as copy:
+        setattr(copy, tower.blocks, getattr(copy, tower.blocks)[:number])
         shape = (settings.rows, settings.positions, copy.config.hidden_size)
         embeddings = torch.zeros(shape, device="meta", dtype=dtype, requires_grad=True)
         with _record_saved_tensors(copy) as saved:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.models import family_of_processor
+from rlfr_vlm.models.refused import refuse_by_name
 from rlfr_vlm.options import DataOptions, RunOptions
 
 if TYPE_CHECKING:
@@ -22,17 +24,19 @@ def load_processor(
         kwargs: arguments of `from_pretrained`, such as revision.
 
     Raises:
-        UserError: it cannot be loaded, or has no chat template.
+        UserError: it cannot be loaded, has no chat template, or cannot keep the pixel limits.
     """
-    from transformers import AutoConfig, AutoProcessor
+    from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
 
-    pixels = {"min_pixels": options.image_min_pixels, "max_pixels": options.image_max_pixels}
-    pixels = {key: value for key, value in pixels.items() if value is not None}
     try:
+        refuse_by_name(PreTrainedConfig.get_config_dict(name, **kwargs)[0].get("model_type"))
         AutoConfig.from_pretrained(name, **kwargs)
-        processing_class = AutoProcessor.from_pretrained(name, padding_side="left", **pixels, **kwargs)
+        processing_class = AutoProcessor.from_pretrained(name, padding_side="left", **kwargs)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _cannot_load(name, error) from None
+    limits = options.image_min_pixels, options.image_max_pixels
+    if limits != (None, None):
+        family_of_processor(processing_class).limit_pixels(processing_class, *limits)
     if not (getattr(processing_class, "chat_template", None) or tokenizer_of(processing_class).chat_template):
         raise UserError(
             f"The model {name!r} has no chat template, so its prompts cannot be built. Use an instruction-tuned "

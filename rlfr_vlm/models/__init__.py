@@ -4,17 +4,42 @@ from typing import TYPE_CHECKING
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.models.family import ModelFamily
-from rlfr_vlm.models.qwen_vl import QwenVLFamily
-from rlfr_vlm.models.text import TextFamily
+from rlfr_vlm.models.gemma import Gemma3Family, Gemma4Family
+from rlfr_vlm.models.glm_v import GLMVFamily
+from rlfr_vlm.models.idefics import IdeficsFamily
+from rlfr_vlm.models.internvl import InternVLFamily
+from rlfr_vlm.models.lfm2_vl import LFM2VLFamily
+from rlfr_vlm.models.llava import LlavaFamily, LlavaNextFamily, LlavaOnevisionFamily
+from rlfr_vlm.models.pixtral import PixtralFamily
+from rlfr_vlm.models.qwen_vl import VISION_TOKENS, Qwen3VLFamily, QwenVLFamily
+from rlfr_vlm.models.refused import refuse_by_name
+from rlfr_vlm.models.text import GPT2Family, GPTNeoXFamily, OPTFamily, TextFamily
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedConfig
 
     from rlfr_vlm.data.encode import ProcessingClass
 
 TEXT = TextFamily()
-FAMILIES: tuple[ModelFamily, ...] = (TEXT, QwenVLFamily())
-VISION_TOKENS = tuple(dict.fromkeys(token for family in FAMILIES for token in family.vision_tokens))
+FAMILIES: tuple[ModelFamily, ...] = (
+    TEXT,
+    GPT2Family(),
+    GPTNeoXFamily(),
+    OPTFamily(),
+    QwenVLFamily(),
+    Qwen3VLFamily(),
+    InternVLFamily(),
+    Gemma3Family(),
+    Gemma4Family(),
+    IdeficsFamily(),
+    LlavaFamily(),
+    LlavaNextFamily(),
+    LlavaOnevisionFamily(),
+    PixtralFamily(),
+    GLMVFamily(),
+    LFM2VLFamily(),
+)
 
 __all__ = ["FAMILIES", "TEXT", "VISION_TOKENS", "ModelFamily", "family_of", "family_of_processor"]
 
@@ -23,12 +48,13 @@ def family_of(model: "nn.Module") -> ModelFamily:
     """The family of a policy, however it is wrapped.
 
     Raises:
-        UserError: no family lists the policy's `config.model_type`.
+        UserError: no family lists the policy's `config.model_type`, or the family is refused by name.
     """
     from rlfr_vlm.models.towers import unwrap
 
     inner = unwrap(model)
-    model_type = getattr(getattr(inner, "config", None), "model_type", None)
+    model_type = model_type_of(getattr(inner, "config", None))
+    refuse_by_name(model_type)
     for family in FAMILIES:
         if model_type in family.model_types:
             return family
@@ -37,6 +63,13 @@ def family_of(model: "nn.Module") -> ModelFamily:
         f"{', '.join(name for family in FAMILIES for name in family.model_types)}. To add it, write a file in "
         "rlfr_vlm/models/ as its README.md shows."
     )
+
+
+def model_type_of(config: "PreTrainedConfig | None") -> str | None:
+    """The model type of a config; `pixtral` for a LLaVA with Pixtral's vision tower, as Pixtral is published."""
+    vision = getattr(getattr(config, "vision_config", None), "model_type", None)
+    model_type = getattr(config, "model_type", None)
+    return "pixtral" if (model_type, vision) == ("llava", "pixtral") else model_type
 
 
 def family_of_processor(processing_class: "ProcessingClass") -> ModelFamily:

@@ -1,4 +1,4 @@
-"""Text-only policies whose decoder blocks are `model.layers`."""
+"""Text-only policies: the layout of Llama, and the older layouts."""
 
 from rlfr_vlm.models.family import ModelFamily
 
@@ -7,7 +7,6 @@ class TextFamily(ModelFamily):
     """Causal language models of the Llama layout."""
 
     name = "text-only policies"
-    # Each of these was fitted, trained, evaluated and exported once with a tiny random policy.
     model_types = (
         "llama",
         "qwen2",
@@ -24,3 +23,28 @@ class TextFamily(ModelFamily):
         "glm4",
         "gpt_oss",
     )
+
+
+class GPT2Family(ModelFamily):
+    """GPT-2 and Falcon."""
+
+    name = "GPT-2 and Falcon"
+    model_types = ("gpt2", "falcon")
+    language_tower = "transformer"
+    blocks = "h"
+
+
+class GPTNeoXFamily(ModelFamily):
+    """GPT-NeoX and Pythia."""
+
+    name = "GPT-NeoX"
+    model_types = ("gpt_neox",)
+    language_tower = "gpt_neox"
+
+
+class OPTFamily(ModelFamily):
+    """OPT."""
+
+    name = "OPT"
+    model_types = ("opt",)
+    language_tower = "model.decoder"

@@ -31,6 +31,7 @@ from rlfr_vlm.data.rows import Row
 from rlfr_vlm.flow.storage import FIELD_FOLDER, save_field
 from rlfr_vlm.models import ModelFamily, family_of
 from rlfr_vlm.models.dummy_image import without_missing_images
+from rlfr_vlm.models.pass_images import count_rows_of_images, prepared_pass, with_image_numbers
 from rlfr_vlm.models.shared_images import images_processed_once
 from rlfr_vlm.models.towers import unwrap
 from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
@@ -287,6 +288,7 @@ class RLFRTrainer(ResumableGRPO):
                 self._pass = rollout.score
             batch = super()._generate_and_score_completions(inputs)
             self._check_rollout(batch)
+            count_rows_of_images(self.family, batch)
             if self.flow is not None and not self.computes_old_logps:
                 self._run_latent_pass(batch, rollout.score, max(self.flow.spec.layer_indices))
         finally:
@@ -418,7 +420,13 @@ class RLFRTrainer(ResumableGRPO):
         **kwargs: object,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         watched, self._pass = self._pass, UnwatchedPass()
-        with self._image_guard(), watched.watching(self.model, input_ids, attention_mask, logits_to_keep):
+        numbers = prepared_pass(self.family, kwargs)
+        runs = model if isinstance(model, nn.Module) else self.model  # the shortened pass is a function
+        with (
+            self._image_guard(),
+            with_image_numbers(runs, numbers),
+            watched.watching(self.model, input_ids, attention_mask, logits_to_keep),
+        ):
             result = super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )

@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import nn
 
-from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.models import family_of
-from rlfr_vlm.models.family import ImageGrid
+from rlfr_vlm.models.image_tokens import ImageGrid
 from rlfr_vlm.models.towers import find_vision_tower, unwrap
 from rlfr_vlm.trainer.trl_seams import engine_stream, is_fsdp_engine, replace_engine_stream
 from rlfr_vlm.trainer.vllm.follow_check import FollowCheck
@@ -93,7 +92,7 @@ def patch_engine(
     family, tower = family_of(policy), find_vision_tower(policy)
     if ban and tower is not None:
         # bad_words, not logit_bias: vLLM clips the bias at +-100, which a policy can exceed
-        banned = family.vision_token_texts(tokenizer_of(processing_class))
+        banned = family.vision_token_texts(unwrap(policy).config, processing_class)
         generation.generation_kwargs = {**generation.generation_kwargs, "bad_words": banned}
     if hasattr(generation.model, "peft_config"):
         if is_fsdp_engine(generation):

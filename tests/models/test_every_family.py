@@ -1,0 +1,132 @@
+"""Every family that the table in rlfr_vlm/models/README.md names, with a tiny random policy built without a hub."""
+
+import functools
+
+import pytest
+import torch
+from PIL import Image
+
+from rlfr_vlm.data.encode import append_responses, encode_prompts
+from rlfr_vlm.data.lengths import TokenCounter
+from rlfr_vlm.data.prompts import build_messages
+from rlfr_vlm.models import family_of, family_of_processor
+from rlfr_vlm.models.dummy_image import without_missing_images
+from rlfr_vlm.models.latents import capture_latents
+from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
+from rlfr_vlm.models.vision import ban_tokens, vision_token_ids
+from tests.models import small_families
+from tests.models.small_families import TEXTS, VISION
+
+SIZES = [(56, 28), (28, 56), (100, 75), (75, 100), (300, 40), (64, 64), (33, 200), (640, 480)]
+# rows with one image, none, two, and one of another shape
+ROWS = [[(100, 75)], [], [(56, 28), (64, 64)], [(40, 90)]]
+
+
+@functools.cache
+def processor_of(name):
+    return small_families.build_processor((VISION | TEXTS)[name])
+
+
+def policy_of(name, seed=0):
+    return small_families.build_policy((VISION | TEXTS)[name], processor_of(name), seed)
+
+
+def row(sizes, question="sum?"):
+    images = [Image.effect_noise(size, 90).convert("RGB") for size in sizes]
+    return {"prompt": build_messages(question, len(images)), "images": images, "answer": "4"}
+
+
+def mixed_rows(name):
+    return [row(sizes if name in VISION else [], "sum?" + " more" * number) for number, sizes in enumerate(ROWS)]
+
+
+def mixed_batch(name, responses=((200, 201, 202), (203, 204), (205, 206, 207), (208,))):
+    return append_responses(encode_prompts(processor_of(name), mixed_rows(name)), responses, 0)
+
+
+@pytest.mark.parametrize("name", VISION | TEXTS)
+def test_latents_equal_output_hidden_states(name):
+    policy, batch = policy_of(name), mixed_batch(name)
+    tower = find_language_tower(policy)
+    assert len(tower.layers) == 4 and tower.config.hidden_size == 32
+    assert (find_vision_tower(policy) is None) == (name in TEXTS)
+    with torch.no_grad(), capture_latents(policy, (1, 2, 3), 4) as captured:
+        output = policy(**batch.model_inputs(), output_hidden_states=True)
+    hidden = captured[0].hidden
+    assert hidden.shape == (3, 4, 4, 32) and hidden.abs().sum() > 0
+    torch.testing.assert_close(hidden, torch.stack(output.hidden_states[1:4])[:, :, -4:])
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_image_tokens_are_counted_before_training(name):
+    processor, counter = processor_of(name), TokenCounter(processor_of(name))
+    rows = [row([size]) for size in SIZES] + mixed_rows(name)
+    sizes = [[image.size for image in one["images"]] for one in rows]
+    expected = [int(encode_prompts(processor, [one]).attention_mask.sum()) for one in rows]
+    assert counter.prompt_tokens(rows, sizes) == expected
+    assert max(expected) > min(expected)
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_vision_tokens_are_never_sampled(name):
+    policy, processor = policy_of(name), processor_of(name)
+    banned = vision_token_ids(policy, processor)
+    image_token = family_of(policy).image_token_id(policy.config)
+    texts = set(processor.tokenizer.convert_ids_to_tokens(banned))
+    assert image_token in banned and set(VISION[name].tokens) - {"<end_of_utterance>"} == texts
+    prefer(policy, banned)
+    batch = encode_prompts(processor, mixed_rows(name))
+    probabilities = policy(**batch.model_inputs()).logits[:, -1].softmax(dim=-1)
+    assert probabilities[:, banned].sum(dim=-1).min() > 1 - 1e-6
+    ban_tokens(policy, banned)
+    logits = policy(**batch.model_inputs()).logits[:, -1]
+    assert (logits.softmax(dim=-1)[:, banned] == 0).all()
+    torch.manual_seed(0)
+    output = policy.generate(**batch.model_inputs(), do_sample=True, top_k=0, max_new_tokens=8, min_new_tokens=8)
+    assert not torch.isin(output[:, batch.input_ids.shape[1] :], torch.tensor(banned)).any()
+
+
+def prefer(policy, tokens):
+    """Give `tokens` logits that are 100 above those of all others, by one direction of the last hidden state."""
+    head = policy.get_output_embeddings()
+    with torch.no_grad():
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())  # untie
+        head.weight[:, 0] = 0
+        head.weight[tokens, 0] = 12
+    direction = torch.zeros(32)
+    direction[0] = 10
+
+    def push(_module, _inputs, output):
+        output.last_hidden_state = output.last_hidden_state + direction
+        return output
+
+    find_language_tower(policy).module.register_forward_hook(push)
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_a_black_image_changes_nothing_and_runs_the_tower(name):
+    policy, passes = policy_of(name), []
+    find_vision_tower(policy).register_forward_hook(lambda *_: passes.append(1))
+    inputs = {"input_ids": torch.tensor([[200, 201, 202]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    plain = policy(**inputs).logits
+    assert passes == []
+    with without_missing_images(policy, dummy=True):
+        filled = policy(**inputs).logits
+        assert torch.equal(filled, plain) and len(passes) == 1
+        filled.sum().backward()
+    projector = [p.grad for n, p in policy.named_parameters() if "projector" in n or "connector" in n or "merger" in n]
+    assert all(gradient is not None and not gradient.any() for gradient in projector)
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_image_tokens_of_rows_equal_the_prompts(name):
+    processor, policy = processor_of(name), policy_of(name)
+    family, batch = family_of(policy), mixed_batch(name)
+    assert family is family_of_processor(processor)
+    images = dict(batch.extra) | {"num_images": [len(sizes) for sizes in ROWS]}
+    if name == "LFM2-VL":  # as TRL adds it; here no image is large enough for tiles
+        images["num_tiles"] = images["num_images"]
+    if name == "InternVL":
+        images["num_tiles"] = [5, 0, 3 + 5, 3]  # tiles of 28 x 28 and a thumbnail
+    found = (batch.input_ids == family.image_token_id(policy.config)).sum(dim=1).tolist()
+    assert family.row_image_tokens(images, processor) == found
