@@ -30,6 +30,8 @@ class ModelFamily:
         image_keys: keys of a batch that hold images, pixels first; absent from a batch without images.
         images_by_row: the processor returns a row of images for each prompt, padded, instead of all images one after
             the other.
+        splits_images: `split_images` and `join_images` take the image processor's output apart and together.
+        pads_prompts: the processor pads prompts, or makes tensors of them, even if it is not asked to.
         takes_image_numbers: the forward method takes `batch_num_images`, the number of images of each row.
     """
 
@@ -41,6 +43,8 @@ class ModelFamily:
     vision_tower: ClassVar[str | None] = None
     image_keys: ClassVar[tuple[str, ...]] = ()
     images_by_row: ClassVar[bool] = False
+    splits_images: ClassVar[bool] = False
+    pads_prompts: ClassVar[bool] = False
     takes_image_numbers: ClassVar[bool] = False
 
     def image_token_id(self, config: "PreTrainedConfig") -> int | None:
@@ -89,9 +93,9 @@ class ModelFamily:
         """
         return None
 
-    def split_images(self, features: Mapping[str, "Tensor"]) -> list[dict[str, "Tensor"]] | None:
-        """Split an image processor's output into one dict per image; None if the family cannot."""
-        return None
+    def split_images(self, features: Mapping[str, "Tensor"]) -> list[dict[str, "Tensor"]]:
+        """Split an image processor's output into one dict per image."""
+        raise UserError(f"{self.name} has no images to split.")
 
     def join_images(self, images: Sequence[Mapping[str, "Tensor"]]) -> dict[str, "Tensor"]:
         """Put the results of `split_images` together as the image processor would return them."""

@@ -50,6 +50,7 @@ class Gemma4Family(VisionFamily):
     model_types = ("gemma4",)
     processors = ("Gemma4Processor",)
     image_keys = ("pixel_values", "image_position_ids")
+    pads_prompts = True
     size_rule = "its processor resizes every image to about one number of pixels"
 
     def image_grid(self, processing_class: "ProcessingClass") -> CountedGrid:

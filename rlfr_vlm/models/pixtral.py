@@ -21,6 +21,7 @@ class PixtralFamily(VisionFamily):
     processors = ("PixtralProcessor",)
     token_pattern = r"\[IMG(?:_BREAK|_END)?\]"
     image_keys = ("pixel_values", "image_sizes")
+    pads_prompts = True
     shrinks = True
     size_rule = "its processor never enlarges an image"
 

@@ -34,6 +34,7 @@ from rlfr_vlm.models.dummy_image import without_missing_images
 from rlfr_vlm.models.pass_images import count_rows_of_images, prepared_pass, with_image_numbers
 from rlfr_vlm.models.shared_images import images_processed_once
 from rlfr_vlm.models.towers import unwrap
+from rlfr_vlm.models.unpadded_prompts import unpadded_prompts
 from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
 from rlfr_vlm.rewards import ReferenceProbability, build_rewards
 from rlfr_vlm.rewards.completion import Completion, Prompt, completion_text
@@ -378,7 +379,8 @@ class RLFRTrainer(ResumableGRPO):
     def _generate(self, prompts: list[Prompt]) -> Generated:
         # Under ZeRO-3 TRL gathers the weights for generation; under FSDP they stay sharded block by block.
         guard = self._image_guard() if self.is_fsdp_enabled and not self.use_vllm else nullcontext()
-        with self._times.timed("generate"), guard:
+        lists = unpadded_prompts(self.processing_class, self.family.pads_prompts)
+        with self._times.timed("generate"), guard, lists:
             return with_empty_image_lists(super()._generate(prompts))
 
     def _calculate_rewards(

@@ -380,3 +380,24 @@ def built(family: Family) -> SimpleNamespace:
     """Processor and policy of a family."""
     processing_class = build_processor(family)
     return SimpleNamespace(processor=processing_class, policy=build_policy(family, processing_class))
+
+
+def prefer(policy: Any, tokens: list[int]) -> None:
+    """Give `tokens` logits that are 100 above those of all others, by one direction of the last hidden state."""
+    import torch
+
+    from rlfr_vlm.models.towers import find_language_tower
+
+    head = policy.get_output_embeddings()
+    with torch.no_grad():
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())  # untie
+        head.weight[:, 0] = 0
+        head.weight[tokens, 0] = 12
+    direction = torch.zeros(32)
+    direction[0] = 10
+
+    def push(_module: object, _inputs: object, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state + direction
+        return output
+
+    find_language_tower(policy).module.register_forward_hook(push)

@@ -15,7 +15,7 @@ from rlfr_vlm.models.latents import capture_latents
 from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
 from rlfr_vlm.models.vision import ban_tokens, vision_token_ids
 from tests.models import small_families
-from tests.models.small_families import TEXTS, VISION
+from tests.models.small_families import TEXTS, VISION, prefer
 
 SIZES = [(56, 28), (28, 56), (100, 75), (75, 100), (300, 40), (64, 64), (33, 200), (640, 480)]
 # rows with one image, none, two, and one of another shape
@@ -84,23 +84,6 @@ def test_vision_tokens_are_never_sampled(name):
     torch.manual_seed(0)
     output = policy.generate(**batch.model_inputs(), do_sample=True, top_k=0, max_new_tokens=8, min_new_tokens=8)
     assert not torch.isin(output[:, batch.input_ids.shape[1] :], torch.tensor(banned)).any()
-
-
-def prefer(policy, tokens):
-    """Give `tokens` logits that are 100 above those of all others, by one direction of the last hidden state."""
-    head = policy.get_output_embeddings()
-    with torch.no_grad():
-        head.weight = torch.nn.Parameter(head.weight.detach().clone())  # untie
-        head.weight[:, 0] = 0
-        head.weight[tokens, 0] = 12
-    direction = torch.zeros(32)
-    direction[0] = 10
-
-    def push(_module, _inputs, output):
-        output.last_hidden_state = output.last_hidden_state + direction
-        return output
-
-    find_language_tower(policy).module.register_forward_hook(push)
 
 
 @pytest.mark.parametrize("name", VISION)
