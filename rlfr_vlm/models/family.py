@@ -93,6 +93,10 @@ class ModelFamily:
         """
         return None
 
+    def block_inputs(self, config: "PreTrainedConfig", embeddings: "Tensor") -> dict[str, "Tensor"]:
+        """Further arguments of the language tower where it runs on embeddings (rows, S, D) without token ids."""
+        return {}
+
     def split_images(self, features: Mapping[str, "Tensor"]) -> list[dict[str, "Tensor"]]:
         """Split an image processor's output into one dict per image."""
         raise UserError(f"{self.name} has no images to split.")

@@ -9,6 +9,7 @@ from rlfr_vlm.models.vision_family import VisionFamily, black, numbers_by_row
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PreTrainedConfig
 
     from rlfr_vlm.data.encode import ProcessingClass
 
@@ -78,6 +79,13 @@ class Gemma4Family(VisionFamily):
         patches = (batch["image_position_ids"] >= 0).all(dim=-1).sum(dim=1)
         tokens = patches // processing_class.image_processor.pooling_kernel_size**2
         return numbers_by_row(tokens.tolist(), list(batch["num_images"]))
+
+    def block_inputs(self, config: "PreTrainedConfig", embeddings: "Tensor") -> dict[str, "Tensor"]:
+        """Embeddings of each block, which the model looks up by token id."""
+        width = config.hidden_size_per_layer_input
+        if not width:
+            return {}
+        return {"per_layer_inputs": embeddings.new_zeros(*embeddings.shape[:2], config.num_hidden_layers, width)}
 
     def dummy_image(self, model: "nn.Module", like: "Tensor") -> dict[str, "Tensor"]:
         import torch

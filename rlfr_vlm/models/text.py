@@ -1,6 +1,12 @@
 """Text-only policies: the layout of Llama, and the older layouts."""
 
+from typing import TYPE_CHECKING
+
 from rlfr_vlm.models.family import ModelFamily
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedConfig
 
 
 class TextFamily(ModelFamily):
@@ -48,3 +54,10 @@ class OPTFamily(ModelFamily):
     name = "OPT"
     model_types = ("opt",)
     language_tower = "model.decoder"
+
+    def block_inputs(self, config: "PreTrainedConfig", embeddings: "Tensor") -> dict[str, "Tensor"]:
+        """Positions, which the model counts in a mask of tokens."""
+        import torch
+
+        rows, positions = embeddings.shape[:2]
+        return {"position_ids": torch.arange(positions, device=embeddings.device).expand(rows, -1)}

@@ -12,8 +12,10 @@ from rlfr_vlm.data.prompts import build_messages
 from rlfr_vlm.models import family_of, family_of_processor
 from rlfr_vlm.models.dummy_image import without_missing_images
 from rlfr_vlm.models.latents import capture_latents
+from rlfr_vlm.models.pass_images import count_rows_of_images
 from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
 from rlfr_vlm.models.vision import ban_tokens, vision_token_ids
+from rlfr_vlm.trainer.batches import join_batches, select_rows
 from tests.models import small_families
 from tests.models.small_families import TEXTS, VISION, prefer
 
@@ -113,3 +115,51 @@ def test_image_tokens_of_rows_equal_the_prompts(name):
         images["num_tiles"] = [5, 0, 3 + 5, 3]  # tiles of 28 x 28 and a thumbnail
     found = (batch.input_ids == family.image_token_id(policy.config)).sum(dim=1).tolist()
     assert family.row_image_tokens(images, processor) == found
+
+
+ROLLOUTS = ([[(100, 75)], [(64, 64)]], [[], [(56, 28), (40, 90)]], [[], []])  # sizes of the images of their rows
+
+
+def rollout(name, sizes, first):
+    """A batch as TRL's rollouts return it: two rows, each with a response of two tokens."""
+    policy, family = policy_of(name), family_of(policy_of(name))
+    rows = [row(one, "sum?" + " more" * (first + number)) for number, one in enumerate(sizes)]
+    encoded = append_responses(encode_prompts(processor_of(name), rows), [(200, 201), (202, 203)], 0)
+    width = encoded.input_ids.shape[1] - 2
+    batch = dict(encoded.extra) | {
+        "prompt_ids": encoded.input_ids[:, :width], "prompt_mask": encoded.attention_mask[:, :width],
+        "completion_ids": encoded.input_ids[:, width:], "completion_mask": encoded.attention_mask[:, width:],
+    }  # fmt: skip
+    batch.pop("batch_num_images", None)
+    if any(sizes):
+        batch["num_images"] = [len(one) for one in sizes]
+        tiles = {"LFM2-VL": [1, 1, 1, 1], "InternVL": [5, 5, 3, 3]}.get(name)  # of the images of ROLLOUTS in order
+        if tiles:
+            numbers = iter(tiles[2 * first :])
+            batch["num_tiles"] = [sum(next(numbers) for _ in one) for one in sizes]
+    count_rows_of_images(family, batch)
+    return rows, batch
+
+
+def logits_of_responses(policy, batch):
+    family, num_images = family_of(policy), batch.get("num_images")
+    keys = (*family.image_keys, "token_type_ids", "mm_token_type_ids")
+    inputs = {key: batch[key] for key in keys if batch.get(key) is not None}
+    if family.takes_image_numbers and num_images:
+        inputs["batch_num_images"] = torch.tensor([number for number in num_images if number])
+    inputs["input_ids"] = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    inputs["attention_mask"] = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    with torch.no_grad(), without_missing_images(policy, dummy=False):
+        return policy(**inputs).logits[:, -2:]
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_rows_of_several_rollouts_keep_their_images(name):
+    """Rollouts with images of other sizes are joined, as for a refill, and rows are taken out in another order."""
+    policy = policy_of(name)
+    batches = [rollout(name, sizes, number)[1] for number, sizes in enumerate(ROLLOUTS)]
+    expected = torch.cat([logits_of_responses(policy, batch) for batch in batches])
+    joined = join_batches(batches, 0)
+    torch.testing.assert_close(logits_of_responses(policy, joined), expected)
+    for order in ([3, 5, 0], [1], [2, 4]):
+        torch.testing.assert_close(logits_of_responses(policy, select_rows(joined, order)), expected[order])

@@ -36,7 +36,9 @@ def write_rows(folder, with_images):
             names.append(f"{number}-{len(names)}.png")
             Image.effect_noise(size, 90).convert("RGB").save(folder / names[-1])
         question = f"What is {number} + {number}?" + " Think." * number
-        rows.append({"prompt": question, "answer": str(2 * number), "response": f"It is {2 * number}.", "images": names})
+        rows.append(
+            {"prompt": question, "answer": str(2 * number), "response": f"It is {2 * number}.", "images": names}
+        )
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder / "rows.jsonl"
 
