@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.models import family_of_processor
+from rlfr_vlm.models import ModelFamily, family_of_config, family_of_processor
 from rlfr_vlm.models.refused import refuse_by_name
 from rlfr_vlm.options import DataOptions, RunOptions
 
@@ -26,23 +26,42 @@ def load_processor(
     Raises:
         UserError: it cannot be loaded, has no chat template, or cannot keep the pixel limits.
     """
+    from huggingface_hub.errors import StrictDataclassError  # a value of config.json has a wrong type
     from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
 
     try:
         refuse_by_name(PreTrainedConfig.get_config_dict(name, **kwargs)[0].get("model_type"))
-        AutoConfig.from_pretrained(name, **kwargs)
+        config = AutoConfig.from_pretrained(name, **kwargs)
+        family = family_of_config(config, f"The model {name!r}")
         processing_class = AutoProcessor.from_pretrained(name, padding_side="left", **kwargs)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, AttributeError, StrictDataclassError) as error:
         raise _cannot_load(name, error) from None
+    if family.vision_tower is not None:
+        _check_images(name, family, processing_class)
     limits = options.image_min_pixels, options.image_max_pixels
     if limits != (None, None):
-        family_of_processor(processing_class).limit_pixels(processing_class, *limits)
+        family.limit_pixels(processing_class, *limits)
     if not (getattr(processing_class, "chat_template", None) or tokenizer_of(processing_class).chat_template):
         raise UserError(
             f"The model {name!r} has no chat template, so its prompts cannot be built. Use an instruction-tuned "
             "model, or put a chat_template.jinja into its folder."
         )
     return processing_class
+
+
+def _check_images(
+    name: str, family: ModelFamily, processing_class: "ProcessorMixin | PreTrainedTokenizerBase"
+) -> None:
+    """Refuse the processor of another family.
+
+    Raises:
+        UserError: the policy's images cannot be processed.
+    """
+    if (found := family_of_processor(processing_class)) is not family:
+        raise UserError(
+            f"The model {name!r} is a {family.name} policy, but its processor {type(processing_class).__name__} belongs "
+            f"to {found.name}. Load the processor that belongs to the policy."
+        )
 
 
 def _cannot_load(name: str, error: Exception) -> UserError:

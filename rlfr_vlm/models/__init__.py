@@ -41,7 +41,15 @@ FAMILIES: tuple[ModelFamily, ...] = (
     LFM2VLFamily(),
 )
 
-__all__ = ["FAMILIES", "TEXT", "VISION_TOKENS", "ModelFamily", "family_of", "family_of_processor"]
+__all__ = [
+    "FAMILIES",
+    "TEXT",
+    "VISION_TOKENS",
+    "ModelFamily",
+    "family_of",
+    "family_of_config",
+    "family_of_processor",
+]
 
 
 def family_of(model: "nn.Module") -> ModelFamily:
@@ -53,13 +61,25 @@ def family_of(model: "nn.Module") -> ModelFamily:
     from rlfr_vlm.models.towers import unwrap
 
     inner = unwrap(model)
-    model_type = model_type_of(getattr(inner, "config", None))
+    return family_of_config(getattr(inner, "config", None), type(inner).__name__)
+
+
+def family_of_config(config: "PreTrainedConfig | None", name: str) -> ModelFamily:
+    """The family of a policy by its config, before its weights are loaded.
+
+    Args:
+        name: of the policy, for messages.
+
+    Raises:
+        UserError: as for `family_of`.
+    """
+    model_type = model_type_of(config)
     refuse_by_name(model_type)
     for family in FAMILIES:
         if model_type in family.model_types:
             return family
     raise UserError(
-        f"{type(inner).__name__} (model_type {model_type!r}) belongs to no known model family; known are "
+        f"{name} (model_type {model_type!r}) belongs to no known model family; known are "
         f"{', '.join(name for family in FAMILIES for name in family.model_types)}. To add it, write a file in "
         "rlfr_vlm/models/ as its README.md shows."
     )
@@ -76,13 +96,14 @@ def family_of_processor(processing_class: "ProcessingClass") -> ModelFamily:
     """The family of a processor; a plain tokenizer belongs to the text-only policies.
 
     Raises:
-        UserError: no family lists the processor's class.
+        UserError: no family lists the processor's class, or the processor lacks a value that the family needs.
     """
     if not hasattr(processing_class, "image_processor"):
         return TEXT
     name = type(processing_class).__name__
     for family in FAMILIES:
         if name in family.processors:
+            family.check_processor(processing_class)
             return family
     raise UserError(
         f"{name} belongs to no known model family, so its image tokens cannot be counted before training; known are "

@@ -59,6 +59,13 @@ class ModelFamily:
         """Sorted ids of `vision_token_texts`."""
         return []
 
+    def check_processor(self, processing_class: "ProcessingClass") -> None:
+        """Check that a processor has what counting image tokens needs.
+
+        Raises:
+            UserError: a value is missing.
+        """
+
     def image_grid(self, processing_class: "ProcessingClass") -> ImageGrid | None:
         """Image-token arithmetic of a processor; None for a text-only policy."""
         return None

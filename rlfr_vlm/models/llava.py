@@ -19,6 +19,7 @@ class LlavaFamily(VisionFamily):
     model_types = ("llava",)
     processors = ("LlavaProcessor",)
     image_keys = ("pixel_values",)
+    needed = ("patch_size", "vision_feature_select_strategy")
     size_rule = "its processor resizes every image to one size"
 
     def row_image_tokens(self, batch: Mapping[str, "Tensor"], processing_class: "ProcessingClass") -> list[int]:
@@ -33,6 +34,7 @@ class LlavaNextFamily(VisionFamily):
     model_types = ("llava_next",)
     processors = ("LlavaNextProcessor",)
     image_keys = ("pixel_values", "image_sizes")
+    needed = ("patch_size", "vision_feature_select_strategy")
     size_rule = "the sizes that it resizes images to belong to the weights (image_grid_pinpoints)"
 
     def row_image_tokens(self, batch: Mapping[str, "Tensor"], processing_class: "ProcessingClass") -> list[int]:
@@ -57,6 +59,7 @@ class LlavaOnevisionFamily(LlavaNextFamily):
     model_types = ("llava_onevision",)
     processors = ("LlavaOnevisionProcessor",)
     takes_image_numbers = True
+    needed = ("num_image_tokens", "vision_feature_select_strategy")
 
     def image_grid(self, processing_class: "ProcessingClass") -> CountedGrid:
         def row_count(grid: CountedGrid, sizes: Sequence[Size]) -> int:

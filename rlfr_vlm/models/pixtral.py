@@ -23,7 +23,7 @@ class PixtralFamily(VisionFamily):
     image_keys = ("pixel_values", "image_sizes")
     pads_prompts = True
     shrinks = True
-    size_rule = "its processor never enlarges an image"
+    size_rule = "its processor never enlarges an image, and one token has more pixels than a lower limit"
 
     def image_grid(self, processing_class: "ProcessingClass") -> CountedGrid:
         return CountedGrid(
@@ -41,8 +41,10 @@ class PixtralFamily(VisionFamily):
         if max_pixels is not None:
             side = _token_side(processing_class)
             longest = math.isqrt(max_pixels) // side * side
+            if not longest:
+                self.refuse_limit("image_max_pixels", max_pixels)
             size = processing_class.image_processor.size
-            processing_class.image_processor.size = {"longest_edge": min(max(longest, side), size["longest_edge"])}
+            processing_class.image_processor.size = {"longest_edge": min(longest, size["longest_edge"])}
 
     def row_image_tokens(self, batch: Mapping[str, "Tensor"], processing_class: "ProcessingClass") -> list[int]:
         tokens = (batch["image_sizes"] // _token_side(processing_class)).prod(dim=1)

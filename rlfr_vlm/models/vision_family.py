@@ -25,6 +25,7 @@ class VisionFamily(ModelFamily):
     Attributes:
         token_pattern: matches further vision tokens that neither config nor processor name; empty for none.
         shrinks: whether a smaller image becomes fewer tokens.
+        needed: attributes of the processor that must have a value, without which images become no tokens.
         size_rule: how the processor sizes images, for the message that refuses a limit.
     """
 
@@ -32,6 +33,7 @@ class VisionFamily(ModelFamily):
     vision_tower = "model.vision_tower"
     token_pattern: ClassVar[str] = ""
     shrinks: ClassVar[bool] = False
+    needed: ClassVar[tuple[str, ...]] = ()
     size_rule: ClassVar[str] = "its processor has one size for all images"
 
     def image_token_id(self, config: "PreTrainedConfig") -> int | None:
@@ -61,6 +63,14 @@ class VisionFamily(ModelFamily):
         tokenizer = getattr(processing_class, "tokenizer", processing_class)
         vocabulary = tokenizer.get_vocab()
         return [vocabulary[text] for text in self.vision_token_texts(config, processing_class)]
+
+    def check_processor(self, processing_class: "ProcessingClass") -> None:
+        for name in self.needed:
+            if getattr(processing_class, name, None) is None:
+                raise UserError(
+                    f"The processor of this {self.name} policy has no {name}, so the tokens of its images cannot be "
+                    f"counted. Set {name} in the policy's processor_config.json, as the published checkpoint has it."
+                )
 
     def image_grid(self, processing_class: "ProcessingClass") -> ImageGrid:
         """Image-token arithmetic of a processor."""
