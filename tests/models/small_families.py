@@ -49,7 +49,8 @@ class Family:
         arguments: further arguments of the processor.
         config: makes the arguments of the config from token ids.
         text: arguments of the text config besides `TEXT`.
-        sizes: (width, height) of images in which the test compares token counts.
+        text_type: model type of the text config, where the family takes several.
+        video_processor: name of its video processor class, without which some processors cannot be built.
     """
 
     model_type: str
@@ -306,6 +307,21 @@ TEXTS: dict[str, Family] = {
     "Falcon": Family("falcon", text={"head_dim": None}),
     "OPT": Family("opt", text={"ffn_dim": 48, "word_embed_proj_dim": 32}),
 }
+
+
+# Families whose whole run is in every run of the tests; the others' are slow tests.
+EVERY_RUN = (
+    "Qwen2.5-VL",
+    "Qwen3-VL",
+    "InternVL",
+    "Gemma 3",
+    "SmolVLM",
+    "LLaVA-OneVision",
+    "Mistral 3",
+    "Llama",
+    "Qwen3-MoE",
+    "GPT-2",
+)
 
 
 def build_tokenizer(family: Family) -> Any:

@@ -1,20 +1,24 @@
 """Every family that the table in rlfr_vlm/models/README.md names, with a tiny random policy built without a hub."""
 
 import functools
+import json
 
 import pytest
 import torch
 from PIL import Image
 
 from rlfr_vlm.data.encode import append_responses, encode_prompts
-from rlfr_vlm.data.lengths import TokenCounter
+from rlfr_vlm.data.lengths import TokenCounter, plan_lengths
+from rlfr_vlm.data.load import read_rows
 from rlfr_vlm.data.prompts import build_messages
-from rlfr_vlm.models import family_of, family_of_processor
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.models import FAMILIES, family_of, family_of_processor, model_type_of
 from rlfr_vlm.models.dummy_image import without_missing_images
 from rlfr_vlm.models.latents import capture_latents
 from rlfr_vlm.models.pass_images import count_rows_of_images
 from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
 from rlfr_vlm.models.vision import ban_tokens, vision_token_ids
+from rlfr_vlm.options import DataOptions
 from rlfr_vlm.trainer.batches import join_batches, select_rows
 from tests.models import small_families
 from tests.models.small_families import TEXTS, VISION, prefer
@@ -163,3 +167,40 @@ def test_rows_of_several_rollouts_keep_their_images(name):
     torch.testing.assert_close(logits_of_responses(policy, joined), expected)
     for order in ([3, 5, 0], [1], [2, 4]):
         torch.testing.assert_close(logits_of_responses(policy, select_rows(joined, order)), expected[order])
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_long_prompts_are_downscaled_or_that_is_refused(name, tmp_path):
+    """A row whose large image becomes more tokens than the limit, which is one below what it has."""
+    Image.effect_noise((640, 480), 90).convert("RGB").save(tmp_path / "a.png")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "sum?", "images": ["a.png"]}))
+    rows = read_rows(DataOptions(dataset_name=str(tmp_path / "rows.jsonl")))
+    processor = processor_of(name)
+    limit = int(encode_prompts(processor, [rows.load(0)]).attention_mask.sum()) - 1
+    if not family_of_processor(processor).image_grid(processor).shrinks:
+        with pytest.raises(
+            UserError, match=f"more than max_prompt_tokens {limit}, and long_prompts is downscale, but"
+        ):
+            plan_lengths(rows, processor, limit, "downscale")
+        return
+    plan = plan_lengths(rows, processor, limit, "downscale")
+    assert plan.counts == {"downscaled": 1}
+    rows.pixel_limits = plan.pixel_limits
+    shrunk = int(encode_prompts(processor, [rows.load(0)]).attention_mask.sum())
+    assert shrunk <= limit and rows.load(0)["images"][0].width >= 28
+
+
+def test_the_documents_name_the_families_that_are_tested():
+    """Run `python -m tests.models.families_table --write` when it fails."""
+    from tests.models.families_table import BLOCK, README, ROOT, families_table
+
+    shown = BLOCK.search(README.read_text(encoding="utf-8"))
+    assert shown is not None and shown[0] == families_table()
+    front = (ROOT / "README.md").read_text(encoding="utf-8").split("## Supported")[1].split("## Install")[0]
+    assert [name for name in VISION | TEXTS if f" {name}" not in front.replace("\n", " ")] == []
+
+
+def test_every_model_type_is_tested():
+    tested = {model_type_of(policy_of(name).config) for name in VISION | TEXTS}
+    untested = {"qwen3_5_moe", "glm4v_moe"}  # variants with experts of families in the table
+    assert {name for family in FAMILIES for name in family.model_types} == tested | untested

@@ -1,4 +1,4 @@
-"""Whole runs of every family with a tiny random policy: fit, train, evaluate, export, reload, inspect, preview, plan."""
+"""Whole runs of every family with a tiny random policy: fit, train, evaluate, export, inspect, preview and plan."""
 
 import json
 import math
@@ -12,16 +12,18 @@ from rlfr_vlm.data.load import load_rows
 from rlfr_vlm.deviation import response_deviations
 from rlfr_vlm.evaluate import Response
 from rlfr_vlm.export import export
-from rlfr_vlm.flow import FlowSpec, build_field
 from rlfr_vlm.models.towers import find_language_tower
 from rlfr_vlm.models.vision import vision_token_ids
 from rlfr_vlm.plan import MemorySettings, estimate_memory
-from tests.models.small_families import TEXTS, VISION, build_policy, build_processor, prefer
+from tests.models.small_families import EVERY_RUN, TEXTS, VISION, build_policy, build_processor, prefer
 
 SIZES = [[(100, 75)], [], [(56, 28), (64, 64)], [(40, 90)], [], [(64, 64)], [(28, 56)], []]
 
 
-@pytest.fixture(params=[*VISION, *TEXTS])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in VISION | TEXTS if name not in EVERY_RUN]
+
+
+@pytest.fixture(params=[*EVERY_RUN, *SLOW])
 def family(request):
     return (VISION | TEXTS)[request.param]
 
@@ -169,8 +171,12 @@ def check_rollout(batch, rows, processor, banned):
     from rlfr_vlm.data.encode import encode_prompts
 
     encoded = encode_prompts(processor, [rows[number] for number in range(len(rows))])
-    known = {tuple(ids[mask.bool()].tolist()) for ids, mask in zip(encoded.input_ids, encoded.attention_mask)}
-    found = {tuple(ids[mask.bool()].tolist()) for ids, mask in zip(batch["prompt_ids"], batch["prompt_mask"])}
+    known = {
+        tuple(ids[mask.bool()].tolist()) for ids, mask in zip(encoded.input_ids, encoded.attention_mask, strict=True)
+    }
+    found = {
+        tuple(ids[mask.bool()].tolist()) for ids, mask in zip(batch["prompt_ids"], batch["prompt_mask"], strict=True)
+    }
     assert len(found) == 4 and found <= known
     sampled = batch["completion_ids"][batch["completion_mask"].bool()]
     assert len(sampled) and not torch.isin(sampled, torch.tensor(banned)).any()
