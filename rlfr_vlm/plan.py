@@ -199,7 +199,10 @@ def _bytes_of(saved: dict[int, Tensor]) -> float:
 def _mask(
     config: "PreTrainedConfig", settings: MemorySettings, dtype: torch.dtype
 ) -> Tensor | dict[str, Tensor | None]:
-    """Return a ready attention mask (rows, 1, S, S), by kind of block if there are several kinds. Building one reads tensor values, which the meta device lacks."""
+    """Return a ready attention mask (rows, 1, S, S), for each kind of block if there are several.
+
+    Building one reads tensor values, which the meta device lacks.
+    """
     mask = torch.zeros(settings.rows, 1, settings.positions, settings.positions, device="meta", dtype=dtype)
     kinds = getattr(config, "layer_types", None)
     if not kinds:

@@ -59,8 +59,8 @@ def _check_images(
     """
     if (found := family_of_processor(processing_class)) is not family:
         raise UserError(
-            f"The model {name!r} is a {family.name} policy, but its processor {type(processing_class).__name__} belongs "
-            f"to {found.name}. Load the processor that belongs to the policy."
+            f"The model {name!r} is a {family.name} policy, but its processor {type(processing_class).__name__} "
+            f"belongs to {found.name}. Load the processor that belongs to the policy."
         )
 
 

@@ -112,8 +112,8 @@ def plan_lengths(
         batch_size: rows to tokenize at a time.
 
     Raises:
-        UserError: the rule is unknown, a prompt is too long with `stop`, no prompt fits, or images are to be downscaled
-            that become no fewer tokens when they are smaller.
+        UserError: the rule is unknown, a prompt is too long with `stop`, no prompt fits, or smaller images would be no
+            shorter with `downscale`.
     """
     if rule not in LONG_PROMPT_RULES:
         raise UserError(f"long_prompts is {rule!r}; choose one of {', '.join(LONG_PROMPT_RULES)}.")
@@ -189,8 +189,8 @@ def _plan_row(
         )
     if rule == "downscale" and sizes and counter.grid is not None and not counter.grid.shrinks:
         raise UserError(
-            f"Row {number} has {total} prompt tokens, more than max_prompt_tokens {limit}, and long_prompts is downscale, "
-            f"but smaller images do not become fewer tokens with {type(counter.processing_class).__name__}. Set "
+            f"Row {number} has {total} prompt tokens, more than max_prompt_tokens {limit}, and long_prompts is "
+            f"downscale, but smaller images are not shorter with {type(counter.processing_class).__name__}. Set "
             "long_prompts: drop or stop, or raise max_prompt_tokens."
         )
     pixels = counter.pixels_that_fit(text, sizes, limit) if rule == "downscale" else None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from rlfr_vlm.models import family_of
@@ -21,7 +22,7 @@ ForwardArguments: TypeAlias = dict[str, Any]  # keyword arguments of a model's f
 
 def _has_no_image_token(input_ids: Tensor | None, image_token: int | None) -> bool:
     """Whether no row has an image token; a processor may return empty images for rows of text (Idefics3)."""
-    return input_ids is not None and not bool((input_ids == image_token).any())
+    return input_ids is not None and image_token is not None and not torch.eq(input_ids, image_token).any()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Describe one model family: its towers, its vision tokens, and how its processor turns images into tokens.
 
-A family is a subclass of `ModelFamily` (text only) or `VisionFamily` (vision_family.py) in a file of its own, listed in
-`rlfr_vlm/models/__init__.py`. README.md beside this file shows how to add one.
+A family is a subclass of `ModelFamily` (text only) or `VisionFamily` (vision_family.py) in a file of its own, listed
+in `rlfr_vlm/models/__init__.py`. README.md beside this file shows how to add one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,9 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.models.image_tokens import ImageGrid
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-    from transformers import PreTrainedConfig
+    from PIL.Image import Image
+    from torch import Tensor
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from rlfr_vlm.data.encode import ProcessingClass
 
@@ -30,6 +31,7 @@ class ModelFamily:
         image_keys: keys of a batch that hold images, pixels first; absent from a batch without images.
         images_by_row: the processor returns a row of images for each prompt, padded, instead of all images one after
             the other.
+        wraps_images: an image becomes its token and others around or within, not a run of its token alone.
         splits_images: `split_images` and `join_images` take the image processor's output apart and together.
         pads_prompts: the processor pads prompts, or makes tensors of them, even if it is not asked to.
         takes_image_numbers: the forward method takes `batch_num_images`, the number of images of each row.
@@ -43,6 +45,7 @@ class ModelFamily:
     vision_tower: ClassVar[str | None] = None
     image_keys: ClassVar[tuple[str, ...]] = ()
     images_by_row: ClassVar[bool] = False
+    wraps_images: ClassVar[bool] = False
     splits_images: ClassVar[bool] = False
     pads_prompts: ClassVar[bool] = False
     takes_image_numbers: ClassVar[bool] = False
@@ -78,6 +81,10 @@ class ModelFamily:
         """
         return None
 
+    def image_tiles(self, processing_class: "ProcessingClass", image: "Image") -> int | None:
+        """Number of entries of an image in `pixel_values` where they are tiles; None where they are not."""
+        return None
+
     def limit_pixels(
         self, processing_class: "ProcessingClass", min_pixels: int | None, max_pixels: int | None
     ) -> None:
@@ -87,11 +94,11 @@ class ModelFamily:
             UserError: the processor has no such limit, or the limit is out of its range.
         """
         raise UserError(
-            f"image_min_pixels and image_max_pixels are {min_pixels} and {max_pixels}, but {self.name} take no images. "
-            "Unset both."
+            f"image_min_pixels and image_max_pixels are {min_pixels} and {max_pixels}, but {self.name} take no "
+            "images. Unset both."
         )
 
-    def dummy_image_features(self, model: "nn.Module", like: "Tensor") -> "Tensor | None":
+    def dummy_image_features(self, model: "PreTrainedModel", like: "Tensor") -> "Tensor | None":
         """Sum of the features of a black image, through the vision tower; None without one.
 
         Args:

@@ -8,8 +8,8 @@ from rlfr_vlm.models.image_tokens import CountedGrid, tokens_by_processing
 from rlfr_vlm.models.vision_family import VisionFamily, black, numbers_by_row
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-    from transformers import PreTrainedConfig
+    from torch import Tensor
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from rlfr_vlm.data.encode import ProcessingClass
 
@@ -23,6 +23,7 @@ class Gemma3Family(VisionFamily):
     model_types = ("gemma3",)
     processors = ("Gemma3Processor",)
     image_keys = ("pixel_values",)
+    wraps_images = True
     size_rule = "its processor resizes every image to one size"
 
     def image_grid(self, processing_class: "ProcessingClass") -> CountedGrid:
@@ -51,6 +52,7 @@ class Gemma4Family(VisionFamily):
     model_types = ("gemma4",)
     processors = ("Gemma4Processor",)
     image_keys = ("pixel_values", "image_position_ids")
+    wraps_images = True
     pads_prompts = True
     size_rule = "its processor resizes every image to about one number of pixels"
 
@@ -87,10 +89,10 @@ class Gemma4Family(VisionFamily):
             return {}
         return {"per_layer_inputs": embeddings.new_zeros(*embeddings.shape[:2], config.num_hidden_layers, width)}
 
-    def dummy_image(self, model: "nn.Module", like: "Tensor") -> dict[str, "Tensor"]:
+    def dummy_image(self, model: "PreTrainedModel", like: "Tensor") -> dict[str, "Tensor"]:
         import torch
 
-        config = model.config.vision_config  # type: ignore[union-attr]
+        config = model.config.vision_config
         side = config.pooling_kernel_size
         rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
         positions = torch.stack([columns.flatten(), rows.flatten()], dim=-1)

@@ -10,7 +10,8 @@ from rlfr_vlm.models.image_tokens import CountedGrid, tokens_by_processing
 from rlfr_vlm.models.vision_family import VisionFamily
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
     from rlfr_vlm.data.encode import ProcessingClass
 
@@ -25,6 +26,7 @@ class IdeficsFamily(VisionFamily):
     vision_tower = "model.vision_model"
     token_pattern = r"<row_\d+_col_\d+>|<global-img>|<fake_token_around_image>"
     image_keys = ("pixel_values", "pixel_attention_mask")
+    wraps_images = True
     images_by_row = True
     size_rule = "its processor resizes every image to one length of the longer side"
 
@@ -54,6 +56,6 @@ class IdeficsFamily(VisionFamily):
         tiles = batch["pixel_attention_mask"].flatten(2).any(dim=2).sum(dim=1)
         return (tiles * processing_class.image_seq_len).tolist()
 
-    def dummy_image(self, model: "nn.Module", like: "Tensor") -> dict[str, "Tensor"]:
+    def dummy_image(self, model: "PreTrainedModel", like: "Tensor") -> dict[str, "Tensor"]:
         image = super().dummy_image(model, like)["pixel_values"]
         return {"pixel_values": image[None] + 1}  # zeros are padding to the model

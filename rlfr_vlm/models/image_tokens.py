@@ -1,7 +1,7 @@
 """Count the tokens that an image of a given size becomes, before the image is read.
 
-`tokens` is what the image adds to a prompt in place of its one placeholder: image tokens, and tokens around and between
-them.
+`tokens` is what the image adds to a prompt in place of its one placeholder: image tokens, and tokens around and
+between them.
 """
 
 from collections.abc import Callable, Hashable, Sequence

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rlfr_vlm.models.vision_family import VisionFamily, numbers_by_row
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
     from rlfr_vlm.data.encode import ProcessingClass
@@ -19,6 +20,7 @@ class InternVLFamily(VisionFamily):
     model_types = ("internvl",)
     processors = ("InternVLProcessor",)
     image_keys = ("pixel_values",)
+    wraps_images = True
     size_rule = "one tile has more pixels"
 
     def limit_pixels(
@@ -33,6 +35,9 @@ class InternVLFamily(VisionFamily):
             if max_pixels < tile * processor.min_patches:
                 self.refuse_limit("image_max_pixels", max_pixels)
             processor.max_patches = max_pixels // tile
+
+    def image_tiles(self, processing_class: "ProcessingClass", image: "Image") -> int:
+        return int(processing_class.image_processor.get_number_of_image_patches(image.height, image.width))
 
     def row_image_tokens(self, batch: Mapping[str, "Tensor"], processing_class: "ProcessingClass") -> list[int]:
         if "num_tiles" in batch:

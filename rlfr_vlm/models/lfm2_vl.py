@@ -7,7 +7,9 @@ from rlfr_vlm.models.image_tokens import CountedGrid, tokens_by_processing
 from rlfr_vlm.models.vision_family import VisionFamily, black
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from PIL.Image import Image
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
     from rlfr_vlm.data.encode import ProcessingClass
 
@@ -20,6 +22,7 @@ class LFM2VLFamily(VisionFamily):
     processors = ("Lfm2VlProcessor",)
     token_pattern = r"<\|img_(?:row_\d+_col_\d+|thumbnail)\|>|<\|image_(?:start|end)\|>"
     image_keys = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
+    wraps_images = True
     shrinks = True
     size_rule = "the smallest and largest number of pixels belong to its tiles"
 
@@ -70,16 +73,20 @@ class LFM2VLFamily(VisionFamily):
             if processor.max_tiles < processor.min_tiles:
                 processor.do_image_splitting = False
 
+    def image_tiles(self, processing_class: "ProcessingClass", image: "Image") -> int:
+        features = processing_class.image_processor(images=[[image]], return_tensors="pt")
+        return len(features["pixel_values"])
+
     def row_image_tokens(self, batch: Mapping[str, "Tensor"], processing_class: "ProcessingClass") -> list[int]:
         factor = processing_class.image_processor.downsample_factor
         tokens = (-(-batch["spatial_shapes"] // factor)).prod(dim=1).tolist()
         starts = [sum(batch["num_tiles"][:row]) for row in range(len(batch["num_tiles"]))]
         return [sum(tokens[start : start + tiles]) for start, tiles in zip(starts, batch["num_tiles"], strict=True)]
 
-    def dummy_image(self, model: "nn.Module", like: "Tensor") -> dict[str, "Tensor"]:
+    def dummy_image(self, model: "PreTrainedModel", like: "Tensor") -> dict[str, "Tensor"]:
         import torch
 
-        config = model.config  # type: ignore[union-attr]
+        config = model.config
         side, patch = config.downsample_factor, config.vision_config.patch_size
         return {
             "pixel_values": black(1, side * side, 3 * patch**2, like=like),

@@ -7,7 +7,8 @@ from rlfr_vlm.models.image_tokens import CountedGrid, Size, tokens_by_size
 from rlfr_vlm.models.vision_family import VisionFamily, black, numbers_by_row, sides
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
     from rlfr_vlm.data.encode import ProcessingClass
 
@@ -42,10 +43,10 @@ class LlavaNextFamily(VisionFamily):
         counts = [grid.tokens(width, height) for height, width in batch["image_sizes"].tolist()]
         return numbers_by_row(counts, list(batch["num_images"]))
 
-    def dummy_image(self, model: "nn.Module", like: "Tensor") -> dict[str, "Tensor"]:
+    def dummy_image(self, model: "PreTrainedModel", like: "Tensor") -> dict[str, "Tensor"]:
         import torch
 
-        config = model.config  # type: ignore[union-attr]
+        config = model.config
         height, width = sides(config.vision_config.image_size)
         tiles = 1 + max(-(-rows // height) * -(-columns // width) for rows, columns in config.image_grid_pinpoints)
         size = torch.tensor([[height, width]], device=like.device)

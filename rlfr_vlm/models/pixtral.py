@@ -8,7 +8,8 @@ from rlfr_vlm.models.image_tokens import CountedGrid, tokens_by_size
 from rlfr_vlm.models.vision_family import VisionFamily, black, numbers_by_row
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
     from rlfr_vlm.data.encode import ProcessingClass
 
@@ -21,6 +22,7 @@ class PixtralFamily(VisionFamily):
     processors = ("PixtralProcessor",)
     token_pattern = r"\[IMG(?:_BREAK|_END)?\]"
     image_keys = ("pixel_values", "image_sizes")
+    wraps_images = True
     pads_prompts = True
     shrinks = True
     size_rule = "its processor never enlarges an image, and one token has more pixels than a lower limit"
@@ -50,10 +52,10 @@ class PixtralFamily(VisionFamily):
         tokens = (batch["image_sizes"] // _token_side(processing_class)).prod(dim=1)
         return numbers_by_row(tokens.tolist(), list(batch["num_images"]))
 
-    def dummy_image(self, model: "nn.Module", like: "Tensor") -> dict[str, "Tensor"]:
+    def dummy_image(self, model: "PreTrainedModel", like: "Tensor") -> dict[str, "Tensor"]:
         import torch
 
-        config = model.config  # type: ignore[union-attr]
+        config = model.config
         side = config.vision_config.patch_size * getattr(config, "spatial_merge_size", 1)
         size = torch.tensor([[side, 2 * side]], device=like.device)  # the model loses an axis of a single token
         return {"pixel_values": black(1, 3, side, 2 * side, like=like), "image_sizes": size}

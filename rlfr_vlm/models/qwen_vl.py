@@ -15,8 +15,8 @@ from rlfr_vlm.models.vision_family import VisionFamily, numbers_by_row
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor, nn
-    from transformers import PreTrainedConfig
+    from torch import Tensor
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from rlfr_vlm.data.encode import ProcessingClass
 
@@ -92,8 +92,8 @@ class PatchGridFamily(VisionFamily):
         if size["shortest_edge"] > size["longest_edge"]:
             raise UserError(
                 f"Images would have {size['shortest_edge'] // self.frames} pixels at least and "
-                f"{size['longest_edge'] // self.frames} at most: the limit that is not set is the processor's own. Set "
-                "both image_min_pixels and image_max_pixels."
+                f"{size['longest_edge'] // self.frames} at most: the limit that is not set is the processor's own. "
+                "Set both image_min_pixels and image_max_pixels."
             )
         processor.size = size
 
@@ -102,8 +102,8 @@ class PatchGridFamily(VisionFamily):
         counts = (batch["image_grid_thw"].prod(dim=1) // merge**2).tolist()
         return numbers_by_row(counts, list(batch["num_images"]))
 
-    def dummy_image(self, model: "nn.Module", like: "Tensor") -> dict[str, "Tensor"]:
-        pixels, grid = smallest_image(model.config.vision_config, like)  # type: ignore[union-attr, arg-type]
+    def dummy_image(self, model: "PreTrainedModel", like: "Tensor") -> dict[str, "Tensor"]:
+        pixels, grid = smallest_image(model.config.vision_config, like)
         return {"pixel_values": pixels, "image_grid_thw": grid}
 
     def split_images(self, features: Mapping[str, "Tensor"]) -> list[dict[str, "Tensor"]]:
@@ -124,12 +124,9 @@ class PatchGridFamily(VisionFamily):
         }
 
 
-class QwenVLFamily(PatchGridFamily):
-    """Qwen2-VL and Qwen2.5-VL."""
+class QwenGridFamily(PatchGridFamily):
+    """What Qwen's families have in common."""
 
-    name = "Qwen2-VL and Qwen2.5-VL"
-    model_types = ("qwen2_vl", "qwen2_5_vl")
-    processors = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor")
     token_pattern = r"<\|(?:vision|image|video)_(?:start|end|pad)\|>"
 
     def image_grid(self, processing_class: "ProcessingClass") -> SmartResizeGrid:
@@ -143,7 +140,15 @@ class QwenVLFamily(PatchGridFamily):
         return SmartResizeGrid(processor.patch_size, processor.merge_size, size["shortest_edge"], size["longest_edge"])
 
 
-class Qwen3VLFamily(QwenVLFamily):
+class QwenVLFamily(QwenGridFamily):
+    """Qwen2-VL and Qwen2.5-VL."""
+
+    name = "Qwen2-VL and Qwen2.5-VL"
+    model_types = ("qwen2_vl", "qwen2_5_vl")
+    processors = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor")
+
+
+class Qwen3VLFamily(QwenGridFamily):
     """Qwen3-VL, whose decoder blocks also take features of early blocks of the vision tower, and Qwen3.5."""
 
     name = "Qwen3-VL and Qwen3.5"

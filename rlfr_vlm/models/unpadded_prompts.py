@@ -40,7 +40,7 @@ def unpadded_prompts(processing_class: "ProcessingClass", needed: bool) -> Itera
                 ]
         return result
 
-    processing_class.apply_chat_template = apply  # type: ignore[method-assign]
+    processing_class.apply_chat_template = apply
     try:
         yield
     finally:

@@ -31,7 +31,7 @@ def vision_token_ids(model: nn.Module, processing_class: "ProcessingClass") -> l
     Raises:
         UserError: the policy has a vision tower, but the tokenizer has no vision token.
     """
-    return family_of(model).vision_token_ids(unwrap(model).config, processing_class)  # type: ignore[arg-type]
+    return family_of(model).vision_token_ids(unwrap(model).config, processing_class)
 
 
 def ban_tokens(model: nn.Module, token_ids: list[int]) -> None:

@@ -9,8 +9,8 @@ from rlfr_vlm.models.family import ModelFamily
 from rlfr_vlm.models.image_tokens import CountedGrid, ImageGrid, tokens_by_size
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-    from transformers import PreTrainedConfig
+    from torch import Tensor
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from rlfr_vlm.data.encode import ProcessingClass
 
@@ -92,14 +92,14 @@ class VisionFamily(ModelFamily):
         """
         raise UserError(f"{option} is {value}, but {self.name} cannot keep it: {self.size_rule}. Unset {option}.")
 
-    def dummy_image_features(self, model: "nn.Module", like: "Tensor") -> "Tensor":
-        output = model.base_model.get_image_features(**self.dummy_image(model, like), return_dict=True)  # type: ignore
+    def dummy_image_features(self, model: "PreTrainedModel", like: "Tensor") -> "Tensor":
+        output = model.base_model.get_image_features(**self.dummy_image(model, like), return_dict=True)
         features = [output.pooler_output, getattr(output, "deepstack_features", None)]
         return sum(tensor.sum() for tensor in _tensors(features))  # type: ignore[return-value]
 
-    def dummy_image(self, model: "nn.Module", like: "Tensor") -> dict[str, "Tensor"]:
+    def dummy_image(self, model: "PreTrainedModel", like: "Tensor") -> dict[str, "Tensor"]:
         """Keyword arguments of the model's `get_image_features` for a black image of the vision tower's size."""
-        return {"pixel_values": black(1, 3, *sides(model.config.vision_config.image_size), like=like)}  # type: ignore
+        return {"pixel_values": black(1, 3, *sides(model.config.vision_config.image_size), like=like)}
 
 
 def black(*shape: int, like: "Tensor") -> "Tensor":

@@ -69,6 +69,7 @@ from rlfr_vlm.trainer.trl_seams import (
 )
 from rlfr_vlm.trainer.vllm.parity_checks import check_image_tokens, gap_metrics, gap_rows, refuse_gap
 from rlfr_vlm.trainer.vllm.patches import patch_engine, prepare_engine
+from rlfr_vlm.trainer.vllm.plain_prompts import PlainPrompts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -156,12 +157,15 @@ class RLFRTrainer(ResumableGRPO):
         self._guard_vision(args)
         self._checks_next_rollout = args.rollout_check
         if args.use_vllm:
+            token = self._image_token_id
+            self._plain_prompts = PlainPrompts(self.family, self.processing_class, token, self.chat_template_kwargs)
             patch_engine(
                 self.vllm_generation,
                 self.model,
                 self.processing_class,
                 ban=args.ban_vision_tokens,
                 check=args.rollout_check,
+                plain=self._plain_prompts,
             )
         self.selector = GroupSelector(
             args, self.num_generations, args.flow_accept_threshold, len(self.train_dataset), args.seed
@@ -379,6 +383,8 @@ class RLFRTrainer(ResumableGRPO):
     def _generate(self, prompts: list[Prompt]) -> Generated:
         # Under ZeRO-3 TRL gathers the weights for generation; under FSDP they stay sharded block by block.
         guard = self._image_guard() if self.is_fsdp_enabled and not self.use_vllm else nullcontext()
+        if self.use_vllm:
+            self._plain_prompts.remember(prompts)
         lists = unpadded_prompts(self.processing_class, self.family.pads_prompts)
         with self._times.timed("generate"), guard, lists:
             return with_empty_image_lists(super()._generate(prompts))

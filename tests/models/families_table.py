@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.models.small_families import EVERY_RUN, TEXTS, VISION, build_processor
-from tests.models.test_pixel_limits import KEPT, REFUSED
+from tests.models.test_pixel_limits import KEPT
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "rlfr_vlm/models/README.md"
@@ -26,7 +26,8 @@ def vision_row(name: str) -> str:
     options = ("image_min_pixels", "image_max_pixels")
     limits = " and ".join(f"`{options[option]}`" for option in kept) or "refused"
     images = "kept" if shrinks else "refused"
-    return f"| {name} | `{VISION[name].model_type}` | {images} | {limits} | {runs(name)} | {ON_VLLM.get(name, 'untested')} |\n"
+    cells = (name, f"`{VISION[name].model_type}`", images, limits, runs(name), ON_VLLM.get(name, "untested"))
+    return f"| {' | '.join(cells)} |\n"
 
 
 def runs(name: str) -> str:
@@ -35,7 +36,8 @@ def runs(name: str) -> str:
 
 def families_table() -> str:
     """The table of vision-language families, and the one of text-only families."""
-    head = "| family | `model_type` | `long_prompts: downscale` | pixel limits | whole run tested in | vLLM |\n|---|---|---|---|---|---|\n"
+    head = "| family | `model_type` | `long_prompts: downscale` | pixel limits | whole run tested in | vLLM |\n"
+    head += "|---|---|---|---|---|---|\n"
     texts = "| family | `model_type` | whole run tested in | vLLM |\n|---|---|---|---|\n"
     texts += "".join(f"| {name} | `{TEXTS[name].model_type}` | {runs(name)} | untested |\n" for name in TEXTS)
     return head + "".join(map(vision_row, VISION)) + "\n" + texts

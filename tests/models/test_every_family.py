@@ -126,7 +126,7 @@ ROLLOUTS = ([[(100, 75)], [(64, 64)]], [[], [(56, 28), (40, 90)]], [[], []])  # 
 
 def rollout(name, sizes, first):
     """A batch as TRL's rollouts return it: two rows, each with a response of two tokens."""
-    policy, family = policy_of(name), family_of(policy_of(name))
+    family = family_of(policy_of(name))
     rows = [row(one, "sum?" + " more" * (first + number)) for number, one in enumerate(sizes)]
     encoded = append_responses(encode_prompts(processor_of(name), rows), [(200, 201), (202, 203)], 0)
     width = encoded.input_ids.shape[1] - 2

@@ -27,7 +27,8 @@ from rlfr_vlm.models.towers import find_vision_tower, unwrap
 from rlfr_vlm.trainer.trl_seams import engine_stream, is_fsdp_engine, replace_engine_stream
 from rlfr_vlm.trainer.vllm.follow_check import FollowCheck
 from rlfr_vlm.trainer.vllm.lora_sync import merged_parameters
-from rlfr_vlm.trainer.vllm.parity_checks import refuse_other_prompts, single_placeholders
+from rlfr_vlm.trainer.vllm.parity_checks import refuse_other_prompts
+from rlfr_vlm.trainer.vllm.plain_prompts import PlainPrompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -76,6 +77,7 @@ def patch_engine(
     *,
     ban: bool,
     check: bool,
+    plain: PlainPrompts,
 ) -> None:
     """Make TRL's `VLLMGeneration` agree with the policy.
 
@@ -85,6 +87,7 @@ def patch_engine(
         processing_class: gives vision tokens and pixel limits.
         ban: never sample vision tokens.
         check: compare prompts with vLLM's, and check that vLLM receives the policy's first change.
+        plain: makes the prompts that colocated vLLM gets.
 
     Raises:
         UserError: LoRA under FSDP.
@@ -108,8 +111,7 @@ def patch_engine(
         if check:
             FollowCheck(generation)
     grid = family.image_grid(processing_class) if tower is not None else None
-    image_token_id = family.image_token_id(unwrap(policy).config) if is_colocated else None
-    generation.generate = _with_own_prompts(generation.generate, image_token_id, grid, check)
+    generation.generate = _with_own_prompts(generation.generate, plain if is_colocated else None, grid, check)
 
 
 def _synchronising(generation: "VLLMGeneration", sync: Callable[[], None], drop_features: bool) -> Callable[[], None]:
@@ -137,14 +139,14 @@ def _synchronising(generation: "VLLMGeneration", sync: Callable[[], None], drop_
     return synchronise
 
 
-def _with_own_prompts(generate: Generate, image_token_id: int | None, grid: ImageGrid | None, check: bool) -> Generate:
+def _with_own_prompts(generate: Generate, plain: PlainPrompts | None, grid: ImageGrid | None, check: bool) -> Generate:
     def generate_checked(
         prompts: list[list[int]], images: "list[list[Image] | None] | None", *args: object, **kwargs: object
     ) -> tuple[list[list[int]], ...]:
         vllm_prompts = prompts
         if images is not None:
-            if image_token_id is not None:
-                vllm_prompts = [single_placeholders(ids, image_token_id) for ids in prompts]
+            if plain is not None:
+                vllm_prompts = plain.plain(prompts)
             if grid is not None:
                 images = [row and [grid.resized(image) for image in row] for row in images]
         result = generate(vllm_prompts, images, *args, **kwargs)

@@ -54,8 +54,10 @@ def test_a_whole_run(family, make_trainer, tmp_path, capsys):
     path = write_rows(tmp_path / "data", bool(family.processor))
     rows = load_rows(str(path), columns=("prompt", "answer", "response"))
 
-    fit = FlowFitConfig(str(tmp_path / "fit"), max_steps=1, per_device_train_batch_size=4, use_cpu=True, report_to=[],
-                        flow_depth=1, logging_steps=1, disable_tqdm=True, save_strategy="no", eval_fraction=0.25)  # fmt: skip
+    fit = FlowFitConfig(
+        str(tmp_path / "fit"), max_steps=1, per_device_train_batch_size=4, use_cpu=True, report_to=[], flow_depth=1,
+        logging_steps=1, disable_tqdm=True, save_strategy="no", eval_fraction=0.25,
+    )  # fmt: skip
     fitted = FlowFitTrainer(policy, fit, rows, processing_class=processor)
     fitted.train()
     assert math.isfinite(fitted.state.log_history[0]["loss"])
@@ -79,13 +81,24 @@ def test_a_whole_run(family, make_trainer, tmp_path, capsys):
     assert accuracy["eval_rows"] == 8 and 0 <= accuracy["eval_greedy"] <= 1
     assert accuracy["eval_greedy_undecided"] == 0
 
-    one = make_trainer(policy, flow=flow, processing_class=processor, dataset=rows, max_steps=1, num_generations=2,
-                       per_device_train_batch_size=4, steps_per_generation=2, gradient_accumulation_steps=2)  # fmt: skip
+    one = make_trainer(
+        policy, flow=flow, processing_class=processor, dataset=rows, max_steps=1, num_generations=2,
+        per_device_train_batch_size=4, steps_per_generation=2, gradient_accumulation_steps=2,
+    )  # fmt: skip
     rollouts = recorded_rollouts(one)
     one.train()
     assert not one.computes_old_logps  # the latents come from a shortened pass of their own
     check_rollout(rollouts[0], rows, processor, banned)
     assert math.isfinite(losses(one)[0]["loss"])
+
+    rlpr = make_trainer(
+        policy, method="rlpr", reward=None, processing_class=processor, dataset=rows, max_steps=1, num_generations=2,
+        per_device_train_batch_size=8, steps_per_generation=1,
+    )  # fmt: skip
+    rlpr.train()
+    assert math.isfinite(losses(rlpr)[0]["loss"])
+    references = rlpr.probabilities._baseline.values()  # of the initial policy, in rows with and without images
+    assert len(references) == 8 and all(0 < probability < 0.5 for probability in references)
 
     one.save_model(str(tmp_path / "saved"))
     processor.save_pretrained(tmp_path / "saved")
