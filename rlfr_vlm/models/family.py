@@ -31,7 +31,7 @@ class ModelFamily:
         image_keys: keys of a batch that hold images, pixels first; absent from a batch without images.
         images_by_row: the processor returns a row of images for each prompt, padded, instead of all images one after
             the other.
-        wraps_images: an image becomes its token and others around or within, not a run of its token alone.
+        images_are_runs: each image is one run of image tokens, with another token before and after it.
         splits_images: `split_images` and `join_images` take the image processor's output apart and together.
         pads_prompts: the processor pads prompts, or makes tensors of them, even if it is not asked to.
         takes_image_numbers: the forward method takes `batch_num_images`, the number of images of each row.
@@ -45,7 +45,7 @@ class ModelFamily:
     vision_tower: ClassVar[str | None] = None
     image_keys: ClassVar[tuple[str, ...]] = ()
     images_by_row: ClassVar[bool] = False
-    wraps_images: ClassVar[bool] = False
+    images_are_runs: ClassVar[bool] = False
     splits_images: ClassVar[bool] = False
     pads_prompts: ClassVar[bool] = False
     takes_image_numbers: ClassVar[bool] = False

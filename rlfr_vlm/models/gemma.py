@@ -23,7 +23,6 @@ class Gemma3Family(VisionFamily):
     model_types = ("gemma3",)
     processors = ("Gemma3Processor",)
     image_keys = ("pixel_values",)
-    wraps_images = True
     size_rule = "its processor resizes every image to one size"
 
     def image_grid(self, processing_class: "ProcessingClass") -> CountedGrid:
@@ -52,7 +51,6 @@ class Gemma4Family(VisionFamily):
     model_types = ("gemma4",)
     processors = ("Gemma4Processor",)
     image_keys = ("pixel_values", "image_position_ids")
-    wraps_images = True
     pads_prompts = True
     size_rule = "its processor resizes every image to about one number of pixels"
 

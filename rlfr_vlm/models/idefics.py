@@ -26,7 +26,6 @@ class IdeficsFamily(VisionFamily):
     vision_tower = "model.vision_model"
     token_pattern = r"<row_\d+_col_\d+>|<global-img>|<fake_token_around_image>"
     image_keys = ("pixel_values", "pixel_attention_mask")
-    wraps_images = True
     images_by_row = True
     size_rule = "its processor resizes every image to one length of the longer side"
 

@@ -20,7 +20,6 @@ class InternVLFamily(VisionFamily):
     model_types = ("internvl",)
     processors = ("InternVLProcessor",)
     image_keys = ("pixel_values",)
-    wraps_images = True
     size_rule = "one tile has more pixels"
 
     def limit_pixels(

@@ -22,7 +22,6 @@ class LFM2VLFamily(VisionFamily):
     processors = ("Lfm2VlProcessor",)
     token_pattern = r"<\|img_(?:row_\d+_col_\d+|thumbnail)\|>|<\|image_(?:start|end)\|>"
     image_keys = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
-    wraps_images = True
     shrinks = True
     size_rule = "the smallest and largest number of pixels belong to its tiles"
 

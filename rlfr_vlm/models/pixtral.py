@@ -22,7 +22,6 @@ class PixtralFamily(VisionFamily):
     processors = ("PixtralProcessor",)
     token_pattern = r"\[IMG(?:_BREAK|_END)?\]"
     image_keys = ("pixel_values", "image_sizes")
-    wraps_images = True
     pads_prompts = True
     shrinks = True
     size_rule = "its processor never enlarges an image, and one token has more pixels than a lower limit"

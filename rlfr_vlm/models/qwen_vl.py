@@ -76,6 +76,7 @@ class PatchGridFamily(VisionFamily):
 
     vision_tower = "model.visual"
     image_keys = ("pixel_values", "image_grid_thw")
+    images_are_runs = True
     splits_images = True
     shrinks = True
     frames: ClassVar[int] = 1

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "rlfr_vlm/models/README.md"
 BLOCK = re.compile(r"(?<=<!-- families -->\n).*?(?=<!-- end families -->)", re.DOTALL)
 # Families whose rollouts ran on vLLM in a test (tests/trainer/vllm/test_patches.py).
-ON_VLLM = {"Qwen2.5-VL": "in the trainer's process, on a CPU"}
+ON_VLLM = dict.fromkeys(("Qwen2.5-VL", "Qwen3-VL", "InternVL", "Idefics3"), "in the trainer's process, on a CPU")
 
 
 def vision_row(name: str) -> str:

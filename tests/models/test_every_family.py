@@ -20,6 +20,7 @@ from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
 from rlfr_vlm.models.vision import ban_tokens, vision_token_ids
 from rlfr_vlm.options import DataOptions
 from rlfr_vlm.trainer.batches import join_batches, select_rows
+from rlfr_vlm.trainer.vllm.plain_prompts import PlainPrompts
 from tests.models import small_families
 from tests.models.small_families import TEXTS, VISION, prefer
 
@@ -167,6 +168,22 @@ def test_rows_of_several_rollouts_keep_their_images(name):
     torch.testing.assert_close(logits_of_responses(policy, joined), expected)
     for order in ([3, 5, 0], [1], [2, 4]):
         torch.testing.assert_close(logits_of_responses(policy, select_rows(joined, order)), expected[order])
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_vllm_gets_one_placeholder_for_each_image(name):
+    """Images stand side by side in one of the prompts; vLLM gets what the chat template wrote."""
+    processor, policy = processor_of(name), policy_of(name)
+    family, rows = family_of(policy), mixed_rows(name)
+    batch = encode_prompts(processor, rows)
+    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(batch.input_ids, batch.attention_mask, strict=True)]
+    plain = PlainPrompts(family, processor, family.image_token_id(policy.config), {})
+    plain.remember([one["prompt"] for one in rows])
+    ids = [processor.tokenizer.convert_tokens_to_ids(token) for token in VISION[name].tokens]
+    for written, row_sizes in zip(plain.plain(prompts), ROWS, strict=True):
+        assert processor.tokenizer.decode(written).count(VISION[name].image) == len(row_sizes)
+        around = len(processor.tokenizer(VISION[name].image)["input_ids"])
+        assert sum(token in ids for token in written) == len(row_sizes) * around
 
 
 @pytest.mark.parametrize("name", VISION)

@@ -3,7 +3,7 @@
 1. vLLM bans the vision tokens that the policy bans.
 2. On a CPU, weights are loaded by vLLM's `reload_weights`: its CPU build repacks weights, which TRL cannot load into.
 3. If the vision tower trains, vLLM's cached image features are dropped with each new policy.
-4. Colocated vLLM gets prompts with one placeholder per image, because it expands placeholders itself.
+4. Colocated vLLM gets prompts with one placeholder per image (plain_prompts.py), which it expands itself.
 5. Images are sent at the trainer's size, because vLLM has other pixel limits.
 6. Checks stop the run if prompts differ, or if vLLM does not receive the policy's first change.
 7. LoRA adapters are merged into new tensors, so that no sync changes the base weights.

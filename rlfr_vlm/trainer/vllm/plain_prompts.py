@@ -1,8 +1,8 @@
 """Prompts with one placeholder per image, which vLLM expands itself.
 
 TRL 1.16 passes prompts that the processor has expanded already, and vLLM 0.31 expands each placeholder again. Where an
-image becomes a run of one token, the run is cut to one (`single_placeholders`). Where other tokens stand around or
-within (rows, ends), the prompt is tokenized once more, before the processor expands it.
+image becomes a run of one token between others, the run is cut to one (`single_placeholders`). Elsewhere (rows, ends,
+images side by side) the prompt is tokenized once more, before the processor expands it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ class PlainPrompts:
         """
         if self.image_token_id is None:
             return list(prompts)
-        if not self.family.wraps_images or len(self._messages) != len(prompts):
+        if self.family.images_are_runs or len(self._messages) != len(prompts):
             return [single_placeholders(ids, self.image_token_id) for ids in prompts]
         texts = [render_prompt(self.processing_class, messages, self.template) for messages in self._messages]
         tokenizer = tokenizer_of(self.processing_class)
