@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.models.family import ModelFamily
-from rlfr_vlm.models.gemma import Gemma3Family, Gemma4Family
+from rlfr_vlm.models.gemma import Gemma3Family, Gemma4Family, Gemma4TextFamily
 from rlfr_vlm.models.glm_v import GLMVFamily
 from rlfr_vlm.models.idefics import IdeficsFamily
 from rlfr_vlm.models.internvl import InternVLFamily
@@ -32,6 +32,7 @@ FAMILIES: tuple[ModelFamily, ...] = (
     InternVLFamily(),
     Gemma3Family(),
     Gemma4Family(),
+    Gemma4TextFamily(),
     IdeficsFamily(),
     LlavaFamily(),
     LlavaNextFamily(),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.models.family import ModelFamily
 from rlfr_vlm.models.image_tokens import CountedGrid, tokens_by_processing
 from rlfr_vlm.models.vision_family import VisionFamily, black, numbers_by_row
 
@@ -81,11 +82,7 @@ class Gemma4Family(VisionFamily):
         return numbers_by_row(tokens.tolist(), list(batch["num_images"]))
 
     def block_inputs(self, config: "PreTrainedConfig", embeddings: "Tensor") -> dict[str, "Tensor"]:
-        """Embeddings of each block, which the model looks up by token id."""
-        width = config.hidden_size_per_layer_input
-        if not width:
-            return {}
-        return {"per_layer_inputs": embeddings.new_zeros(*embeddings.shape[:2], config.num_hidden_layers, width)}
+        return embeddings_of_blocks(config, embeddings)
 
     def dummy_image(self, model: "PreTrainedModel", like: "Tensor") -> dict[str, "Tensor"]:
         import torch
@@ -98,3 +95,21 @@ class Gemma4Family(VisionFamily):
             "pixel_values": black(1, side * side, 3 * config.patch_size**2, like=like),
             "image_position_ids": positions[None].to(like.device),
         }
+
+
+class Gemma4TextFamily(ModelFamily):
+    """Gemma 4 without its vision tower."""
+
+    name = "Gemma 4 (text)"
+    model_types = ("gemma4_text",)
+
+    def block_inputs(self, config: "PreTrainedConfig", embeddings: "Tensor") -> dict[str, "Tensor"]:
+        return embeddings_of_blocks(config, embeddings)
+
+
+def embeddings_of_blocks(config: "PreTrainedConfig", embeddings: "Tensor") -> dict[str, "Tensor"]:
+    """Embeddings of each block, which the model otherwise looks up by token id."""
+    width = config.hidden_size_per_layer_input
+    if not width:
+        return {}
+    return {"per_layer_inputs": embeddings.new_zeros(*embeddings.shape[:2], config.num_hidden_layers, width)}

@@ -28,6 +28,19 @@ class TextFamily(ModelFamily):
         "granite",
         "glm4",
         "gpt_oss",
+        "gemma",
+        "olmo3",
+        "ministral3",
+        "lfm2",
+        "qwen3_5_text",
+        "qwen3_next",
+        "qwen2_moe",
+        "mixtral",
+        "glm",
+        "glm4_moe",
+        "cohere2",
+        "ernie4_5",
+        "seed_oss",
     )
 
 

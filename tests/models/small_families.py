@@ -125,6 +125,10 @@ QWEN3_IMAGES = (
 )
 GLM_SIZE = {"size": {"shortest_edge": 2 * 28 * 28, "longest_edge": 32 * 28 * 28}}  # pixels of two frames
 PINPOINTS = [[28, 56], [56, 28], [56, 56]]
+LINEAR_ATTENTION = {
+    "layer_types": ["linear_attention", "full_attention"] * 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2, "linear_num_value_heads": 2,
+}  # fmt: skip
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 IDEFICS_SIZE = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}
 IDEFICS_TOKENS = ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>",
@@ -166,9 +170,7 @@ VISION: dict[str, Family] = {
          "vision_eos_token": "<|vision_end|>"},
         config=lambda ids: qwen_config(ids) | {"vision_config": qwen3_vision()},
         text={"rope_parameters": ROPE | {"mrope_section": [4, 2, 2], "mrope_interleaved": True,
-                                         "partial_rotary_factor": 1.0},
-              "layer_types": ["linear_attention", "full_attention"] * 2, "linear_key_head_dim": 8,
-              "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 2},
+                                         "partial_rotary_factor": 1.0}} | LINEAR_ATTENTION,
         video_processor="Qwen3VLVideoProcessor",
     ),
     "InternVL": Family(
@@ -207,7 +209,7 @@ VISION: dict[str, Family] = {
             "vision_config": SIGLIP | {"num_key_value_heads": 2, "head_dim": 8, "patch_size": 8,
                                        "position_embedding_size": 64}},
         text={"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] * 2,
-              "hidden_size_per_layer_input": 8, "global_head_dim": 16},
+              "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 300, "global_head_dim": 16},
         video_processor="Gemma4VideoProcessor",
     ),
     "SmolVLM": Family(
@@ -302,6 +304,31 @@ TEXTS: dict[str, Family] = {
     "SmolLM3": Family("smollm3"),
     "GLM-4": Family("glm4"),
     "GPT-OSS": Family("gpt_oss", text={"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16}),
+    "Gemma": Family("gemma"),
+    "Gemma 4 (text)": Family("gemma4_text", text=VISION["Gemma 4"].text),
+    "OLMo3": Family("olmo3"),
+    "Ministral 3": Family("ministral3"),
+    "LFM2": Family("lfm2", text=VISION["LFM2-VL"].text),
+    "Qwen3.5 (text)": Family("qwen3_5_text", text=VISION["Qwen3.5"].text),
+    "Qwen3-Next": Family(
+        "qwen3_next",
+        text=MOE | LINEAR_ATTENTION | {"shared_expert_intermediate_size": 16},
+    ),
+    "Qwen2-MoE": Family("qwen2_moe", text=MOE | {"shared_expert_intermediate_size": 16}),
+    "Mixtral": Family("mixtral", text={"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "GLM": Family("glm"),
+    "GLM-4-MoE": Family(
+        "glm4_moe",
+        text={
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "first_k_dense_replace": 1,
+        },
+    ),
+    "Cohere2": Family("cohere2", text={"sliding_window": 16}),
+    "Ernie 4.5": Family("ernie4_5"),
+    "Seed-OSS": Family("seed_oss"),
     "GPT-2": Family("gpt2", text={"n_inner": 48}),
     "GPT-NeoX": Family("gpt_neox"),
     "Falcon": Family("falcon", text={"head_dim": None}),

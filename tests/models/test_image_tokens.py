@@ -1,4 +1,4 @@
-"""Counts of image tokens are remembered, and the functions of transformers 5.17 that give them are as they were read."""
+"""Counts of image tokens are remembered, and what they lean on in transformers 5.17 is as it was read."""
 
 import inspect
 
