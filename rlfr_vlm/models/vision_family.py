@@ -43,15 +43,17 @@ class VisionFamily(ModelFamily):
         """Tokens of the config, the processor, the tokenizer and `token_pattern`, in the order of their ids.
 
         Raises:
-            UserError: none is in the tokenizer's vocabulary.
+            UserError: the image token is not in the tokenizer's vocabulary.
         """
         tokenizer = getattr(processing_class, "tokenizer", processing_class)
         vocabulary = tokenizer.get_vocab()
-        texts = {text for text, index in vocabulary.items() if index in set(_ids_of(config))}
+        added = getattr(tokenizer, "added_tokens_decoder", vocabulary.values())  # an ordinary word is no vision token
+        ids = {index for index in _ids_of(config) if index in added}
+        texts = {text for text, index in vocabulary.items() if index in ids}
         texts |= {text for text in _tokens_of(processing_class, tokenizer) if text in vocabulary}
         if self.token_pattern:
             texts |= {text for text in vocabulary if re.fullmatch(self.token_pattern, text)}
-        if not texts:
+        if self.image_token_id(config) not in (vocabulary[text] for text in texts):
             raise UserError(
                 f"The tokenizer has none of {self.name}'s vision tokens (the image token has id "
                 f"{self.image_token_id(config)}), so banning them would ban nothing and the policy could sample an "

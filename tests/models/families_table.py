@@ -25,7 +25,7 @@ def vision_row(name: str) -> str:
     kept = [option for option in (0, 1) if any(limits[option] for _, _, limits, _ in KEPT.get(name, []))]
     options = ("image_min_pixels", "image_max_pixels")
     limits = " and ".join(f"`{options[option]}`" for option in kept) or "refused"
-    images = "kept" if shrinks else "refused"
+    images = "yes" if shrinks else "refused"
     cells = (name, f"`{VISION[name].model_type}`", images, limits, runs(name), ON_VLLM.get(name, "untested"))
     return f"| {' | '.join(cells)} |\n"
 

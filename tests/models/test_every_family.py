@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import pytest
 import torch
@@ -91,6 +92,14 @@ def test_vision_tokens_are_never_sampled(name):
     torch.manual_seed(0)
     output = policy.generate(**batch.model_inputs(), do_sample=True, top_k=0, max_new_tokens=8, min_new_tokens=8)
     assert not torch.isin(output[:, batch.input_ids.shape[1] :], torch.tensor(banned)).any()
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_a_tokenizer_without_the_image_token_is_refused(name):
+    """The ban would miss the token that the policy takes for an image."""
+    policy, processor = policy_of(name), small_families.build_processor(TEXTS["Llama"])
+    with pytest.raises(UserError, match=f"none of {re.escape(family_of(policy).name)}'s vision tokens .* ban nothing"):
+        vision_token_ids(policy, processor)
 
 
 @pytest.mark.parametrize("name", VISION)
