@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rlfr_vlm.flow import FlowSpec, build_field
 from rlfr_vlm.flow.path import UPDATE_TOKENS
+from rlfr_vlm.models import family_of
 from rlfr_vlm.models.towers import find_language_tower, unwrap
 
 if TYPE_CHECKING:
@@ -152,15 +153,28 @@ def activation_bytes(policy: nn.Module, settings: MemorySettings) -> float:
 
 def _saved_by_blocks(policy: nn.Module, number: int, settings: MemorySettings) -> float:
     """Return the bytes that autograd saves when the first `number` blocks run on a micro-batch, without weights."""
-    tower = find_language_tower(policy).module
-    dtype = torch.bfloat16 if settings.bf16 else torch.float32
-    with _copy_on_meta(tower, dtype) as copy:
-        copy.layers = copy.layers[:number]
+    tower = find_language_tower(policy)
+    # grouped matrix products of experts have a meta kernel for bfloat16 alone
+    in_bf16 = settings.bf16 or has_experts(tower.config)
+    dtype = torch.bfloat16 if in_bf16 else torch.float32
+    with _copy_on_meta(tower.module, dtype) as copy:
+        setattr(copy, tower.blocks, getattr(copy, tower.blocks)[:number])
         shape = (settings.rows, settings.positions, copy.config.hidden_size)
         embeddings = torch.zeros(shape, device="meta", dtype=dtype, requires_grad=True)
+        further = family_of(policy).block_inputs(copy.config, embeddings)
         with _record_saved_tensors(copy) as saved:
-            copy(inputs_embeds=embeddings, attention_mask=_mask(copy.config, settings, dtype), use_cache=False)
-    return _bytes_of(saved)
+            copy(
+                inputs_embeds=embeddings,
+                attention_mask=_mask(copy.config, settings, dtype),
+                use_cache=False,
+                **further,
+            )
+    return _bytes_of(saved) * (2 if in_bf16 and not settings.bf16 else 1)
+
+
+def has_experts(config: "PreTrainedConfig") -> bool:
+    """Whether blocks have experts (mixture of experts)."""
+    return any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
 
 
 @contextmanager
@@ -182,11 +196,18 @@ def _bytes_of(saved: dict[int, Tensor]) -> float:
     return float(sum(tensor.untyped_storage().nbytes() for tensor in saved.values()))
 
 
-def _mask(config: "PreTrainedConfig", settings: MemorySettings, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
-    """Return a ready attention mask (rows, 1, S, S). Building one reads tensor values, which the meta device lacks."""
+def _mask(
+    config: "PreTrainedConfig", settings: MemorySettings, dtype: torch.dtype
+) -> Tensor | dict[str, Tensor | None]:
+    """Return a ready attention mask (rows, 1, S, S), for each kind of block if there are several.
+
+    Building one reads tensor values, which the meta device lacks.
+    """
     mask = torch.zeros(settings.rows, 1, settings.positions, settings.positions, device="meta", dtype=dtype)
     kinds = getattr(config, "layer_types", None)
-    return dict.fromkeys(kinds, mask) if kinds else mask
+    if not kinds:
+        return mask
+    return {kind: mask if kind.endswith("_attention") and kind != "linear_attention" else None for kind in kinds}
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.models import ModelFamily, family_of_config, family_of_processor
+from rlfr_vlm.models.refused import refuse_by_name
 from rlfr_vlm.options import DataOptions, RunOptions
 
 if TYPE_CHECKING:
@@ -22,23 +24,44 @@ def load_processor(
         kwargs: arguments of `from_pretrained`, such as revision.
 
     Raises:
-        UserError: it cannot be loaded, or has no chat template.
+        UserError: it cannot be loaded, has no chat template, or cannot keep the pixel limits.
     """
-    from transformers import AutoConfig, AutoProcessor
+    from huggingface_hub.errors import StrictDataclassError  # a value of config.json has a wrong type
+    from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
 
-    pixels = {"min_pixels": options.image_min_pixels, "max_pixels": options.image_max_pixels}
-    pixels = {key: value for key, value in pixels.items() if value is not None}
     try:
-        AutoConfig.from_pretrained(name, **kwargs)
-        processing_class = AutoProcessor.from_pretrained(name, padding_side="left", **pixels, **kwargs)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        refuse_by_name(PreTrainedConfig.get_config_dict(name, **kwargs)[0].get("model_type"))
+        config = AutoConfig.from_pretrained(name, **kwargs)
+        family = family_of_config(config, f"The model {name!r}")
+        processing_class = AutoProcessor.from_pretrained(name, padding_side="left", **kwargs)
+    except (OSError, ValueError, KeyError, ImportError, AttributeError, StrictDataclassError) as error:
         raise _cannot_load(name, error) from None
+    if family.vision_tower is not None:
+        _check_images(name, family, processing_class)
+    limits = options.image_min_pixels, options.image_max_pixels
+    if limits != (None, None):
+        family.limit_pixels(processing_class, *limits)
     if not (getattr(processing_class, "chat_template", None) or tokenizer_of(processing_class).chat_template):
         raise UserError(
             f"The model {name!r} has no chat template, so its prompts cannot be built. Use an instruction-tuned "
             "model, or put a chat_template.jinja into its folder."
         )
     return processing_class
+
+
+def _check_images(
+    name: str, family: ModelFamily, processing_class: "ProcessorMixin | PreTrainedTokenizerBase"
+) -> None:
+    """Refuse the processor of another family.
+
+    Raises:
+        UserError: the policy's images cannot be processed.
+    """
+    if (found := family_of_processor(processing_class)) is not family:
+        raise UserError(
+            f"The model {name!r} is a {family.name} policy, but its processor {type(processing_class).__name__} "
+            f"belongs to {found.name}. Load the processor that belongs to the policy."
+        )
 
 
 def _cannot_load(name: str, error: Exception) -> UserError:

@@ -42,6 +42,8 @@ LONG = (
     "doctor/test_ranks.py",
     "grading/test_pool.py",
     "eval/vlmeval/test_worker.py",
+    "end_to_end/train/test_every_family.py",
+    "models/test_every_family.py",
     "end_to_end/train/test_train_and_fit.py",
     "eval/vlmeval/test_guard.py",
 )

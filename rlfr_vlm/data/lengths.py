@@ -18,7 +18,7 @@ from rlfr_vlm.data.load import Rows, shrunk_size
 from rlfr_vlm.data.rows import BadRow, Row
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.models import family_of_processor
-from rlfr_vlm.models.family import ImageGrid
+from rlfr_vlm.models.image_tokens import ImageGrid
 from rlfr_vlm.options import LONG_PROMPT_RULES
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class TokenCounter:
 
     def image_tokens(self, sizes: Sequence[tuple[int, int]]) -> int:
         """Return the number of tokens of images with these sizes (width, height)."""
-        return sum(self.grid.tokens(*size) for size in sizes) if self.grid else 0
+        return self.grid.row_tokens(sizes) if self.grid and sizes else 0
 
     def prompt_tokens(self, rows: Sequence[Row], sizes: Sequence[Sequence[tuple[int, int]]]) -> list[int]:
         """Return the number of prompt tokens that the processor will produce for each row."""
@@ -58,7 +58,7 @@ class TokenCounter:
 
     def pixels_that_fit(self, text: int, sizes: Sequence[tuple[int, int]], limit: int) -> int | None:
         """Return the largest number of pixels per image that fits a row into `limit` tokens; None if none does."""
-        if self.grid is None or not sizes:
+        if self.grid is None or not sizes or not self.grid.shrinks:
             return None
         side = self.grid.side**2
         low, high = max(1, math.ceil(self.grid.min_pixels / side)), limit - text
@@ -112,7 +112,8 @@ def plan_lengths(
         batch_size: rows to tokenize at a time.
 
     Raises:
-        UserError: the rule is unknown, a prompt is too long with `stop`, or no prompt fits.
+        UserError: the rule is unknown, a prompt is too long with `stop`, no prompt fits, or smaller images would be no
+            shorter with `downscale`.
     """
     if rule not in LONG_PROMPT_RULES:
         raise UserError(f"long_prompts is {rule!r}; choose one of {', '.join(LONG_PROMPT_RULES)}.")
@@ -190,6 +191,12 @@ def _plan_row(
         raise UserError(
             f"Row {number} has {total} prompt tokens, more than max_prompt_tokens {limit}. Raise it, set "
             "long_prompts: drop or downscale, or lower image_max_pixels."
+        )
+    if rule == "downscale" and sizes and counter.grid is not None and not counter.grid.shrinks:
+        raise UserError(
+            f"Row {number} has {total} prompt tokens, more than max_prompt_tokens {limit}, and long_prompts is "
+            f"downscale, but smaller images are not shorter with {type(counter.processing_class).__name__}. Set "
+            "long_prompts: drop or stop, or raise max_prompt_tokens."
         )
     pixels = counter.pixels_that_fit(text, sizes, limit) if rule == "downscale" else None
     if pixels is None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from rlfr_vlm.models import family_of
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ForwardArguments: TypeAlias = dict[str, Any]  # keyword arguments of a model's forward method
+
+
+def _has_no_image_token(input_ids: Tensor | None, image_token: int | None) -> bool:
+    """Whether no row has an image token; a processor may return empty images for rows of text (Idefics3)."""
+    return input_ids is not None and image_token is not None and not torch.eq(input_ids, image_token).any()
 
 
 @contextmanager
@@ -35,7 +41,7 @@ def without_missing_images(policy: nn.Module, dummy: bool) -> Iterator[None]:
     if tower is None:
         yield
         return
-    is_text_only = False
+    is_text_only, image_token = False, family.image_token_id(model.config)
 
     def drop_empty_images(
         _module: nn.Module, args: tuple[Tensor, ...], kwargs: ForwardArguments
@@ -43,7 +49,8 @@ def without_missing_images(policy: nn.Module, dummy: bool) -> Iterator[None]:
         nonlocal is_text_only
         pixels, cache = kwargs.get(family.image_keys[0]), kwargs.get("past_key_values")
         is_decoding = cache is not None and cache.get_seq_length() > 0  # the images were encoded with the prompt
-        is_text_only = (pixels is None or len(pixels) == 0) and not is_decoding
+        has_no_images = pixels is None or len(pixels) == 0 or _has_no_image_token(kwargs.get("input_ids"), image_token)
+        is_text_only = has_no_images and not is_decoding
         if is_text_only:
             kwargs = {**kwargs, **dict.fromkeys(family.image_keys)}
         return args, kwargs
@@ -51,8 +58,8 @@ def without_missing_images(policy: nn.Module, dummy: bool) -> Iterator[None]:
     def add_dummy_features(_module: nn.Module, _args: tuple[Tensor, ...], embeddings: Tensor) -> Tensor | None:
         if not (is_text_only and dummy):
             return None
-        features = family.dummy_image_features(tower, embeddings)
-        return None if features is None else embeddings + 0.0 * features.sum().to(embeddings.dtype)
+        features = family.dummy_image_features(model, embeddings)
+        return None if features is None else embeddings + 0.0 * features.to(embeddings.dtype)
 
     hooks = [
         model.base_model.register_forward_pre_hook(drop_empty_images, with_kwargs=True),

@@ -148,8 +148,8 @@ def only_first_blocks(model: nn.Module, depth: int) -> Iterator[nn.Module]:
     """
     tower = find_language_tower(model)
     blocks = tower.layers
-    tower.module.layers = blocks[:depth]
+    tower.layers = blocks[:depth]
     try:
         yield unwrap(model).base_model  # type: ignore[misc]
     finally:
-        tower.module.layers = blocks
+        tower.layers = blocks

@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL.
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5.
 
 Images are cut into patches of `patch_size` pixels; `merge_size` x `merge_size` patches become one image token. A batch
 holds the patches of all images one after the other (`pixel_values`) and their number of patches in time, height and
@@ -7,17 +7,21 @@ width (`image_grid_thw`, (images, 3)).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.models.family import ModelFamily
+from rlfr_vlm.models.image_tokens import Size
+from rlfr_vlm.models.vision_family import VisionFamily, numbers_by_row
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor, nn
-    from transformers import PreTrainedConfig
+    from torch import Tensor
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from rlfr_vlm.data.encode import ProcessingClass
+
+# Tokens of images and videos in Qwen's vocabularies, which check-data looks for where no policy is given.
+VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class SmartResizeGrid:
     merge: int
     min_pixels: int
     max_pixels: int
+    shrinks: ClassVar[bool] = True
 
     @property
     def side(self) -> int:
@@ -38,6 +43,10 @@ class SmartResizeGrid:
         """Number of image tokens, by the processor's own `smart_resize` (qwen-vl-utils has the same arithmetic)."""
         rows, columns = self._resized_sides(width, height)
         return (rows // self.side) * (columns // self.side)
+
+    def row_tokens(self, sizes: Sequence[Size]) -> int:
+        """Number of image tokens of the images of one row."""
+        return sum(self.tokens(*size) for size in sizes)
 
     def resized(self, image: "Image") -> "Image":
         """The image at the size that the processor would give it, so that another processor keeps that size.
@@ -58,38 +67,45 @@ class SmartResizeGrid:
         return int(rows), int(columns)
 
 
-class QwenVLFamily(ModelFamily):
-    """Qwen2-VL and Qwen2.5-VL."""
+class PatchGridFamily(VisionFamily):
+    """Families whose processor gives patches of all images and a grid of each image.
 
-    name = "Qwen2-VL and Qwen2.5-VL"
-    model_types = ("qwen2_vl", "qwen2_5_vl")
-    processors = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor")
-    language_tower = "model.language_model"
+    Attributes:
+        frames: frames of an image in the processor's limits on pixels.
+    """
+
     vision_tower = "model.visual"
-    vision_tokens = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
     image_keys = ("pixel_values", "image_grid_thw")
+    images_are_runs = True
+    splits_images = True
+    shrinks = True
+    frames: ClassVar[int] = 1
 
-    def image_token_id(self, config: "PreTrainedConfig") -> int | None:
-        return int(config.image_token_id)
-
-    def image_grid(self, processing_class: "ProcessingClass") -> SmartResizeGrid:
+    def limit_pixels(
+        self, processing_class: "ProcessingClass", min_pixels: int | None, max_pixels: int | None
+    ) -> None:
         processor = processing_class.image_processor
-        size = getattr(processor, "size", None) or {}
-        if "longest_edge" not in size:
+        size = dict(processor.size)
+        if min_pixels is not None:
+            size["shortest_edge"] = min_pixels * self.frames
+        if max_pixels is not None:
+            size["longest_edge"] = max_pixels * self.frames
+        if size["shortest_edge"] > size["longest_edge"]:
             raise UserError(
-                f"Image tokens of {type(processor).__name__} cannot be counted before training: its size is {size!r} "
-                "and lacks longest_edge. Unset max_prompt_tokens."
+                f"Images would have {size['shortest_edge'] // self.frames} pixels at least and "
+                f"{size['longest_edge'] // self.frames} at most: the limit that is not set is the processor's own. "
+                "Set both image_min_pixels and image_max_pixels."
             )
-        return SmartResizeGrid(processor.patch_size, processor.merge_size, size["shortest_edge"], size["longest_edge"])
+        processor.size = size
 
-    def image_token_counts(self, batch: Mapping[str, "Tensor"], processing_class: "ProcessingClass") -> list[int]:
+    def row_image_tokens(self, batch: Mapping[str, "Tensor"], processing_class: "ProcessingClass") -> list[int]:
         merge = processing_class.image_processor.merge_size
-        return (batch["image_grid_thw"].prod(dim=1) // merge**2).tolist()
+        counts = (batch["image_grid_thw"].prod(dim=1) // merge**2).tolist()
+        return numbers_by_row(counts, list(batch["num_images"]))
 
-    def dummy_image_features(self, tower: "nn.Module", like: "Tensor") -> "Tensor":
-        pixels, grid = smallest_image(tower.config, like)
-        features = tower(pixels.to(next(tower.parameters()).dtype), grid_thw=grid)
-        return features.pooler_output if hasattr(features, "pooler_output") else features
+    def dummy_image(self, model: "PreTrainedModel", like: "Tensor") -> dict[str, "Tensor"]:
+        pixels, grid = smallest_image(model.config.vision_config, like)
+        return {"pixel_values": pixels, "image_grid_thw": grid}
 
     def split_images(self, features: Mapping[str, "Tensor"]) -> list[dict[str, "Tensor"]]:
         import torch
@@ -107,6 +123,38 @@ class QwenVLFamily(ModelFamily):
             "pixel_values": torch.cat([image["pixel_values"] for image in images]),
             "image_grid_thw": torch.stack([image["image_grid_thw"] for image in images]),
         }
+
+
+class QwenGridFamily(PatchGridFamily):
+    """What Qwen's families have in common."""
+
+    token_pattern = r"<\|(?:vision|image|video)_(?:start|end|pad)\|>"
+
+    def image_grid(self, processing_class: "ProcessingClass") -> SmartResizeGrid:
+        processor = processing_class.image_processor
+        size = getattr(processor, "size", None) or {}
+        if "longest_edge" not in size:
+            raise UserError(
+                f"Image tokens of {type(processor).__name__} cannot be counted before training: its size is {size!r} "
+                "and lacks longest_edge. Unset max_prompt_tokens."
+            )
+        return SmartResizeGrid(processor.patch_size, processor.merge_size, size["shortest_edge"], size["longest_edge"])
+
+
+class QwenVLFamily(QwenGridFamily):
+    """Qwen2-VL and Qwen2.5-VL."""
+
+    name = "Qwen2-VL and Qwen2.5-VL"
+    model_types = ("qwen2_vl", "qwen2_5_vl")
+    processors = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor")
+
+
+class Qwen3VLFamily(QwenGridFamily):
+    """Qwen3-VL, whose decoder blocks also take features of early blocks of the vision tower, and Qwen3.5."""
+
+    name = "Qwen3-VL and Qwen3.5"
+    model_types = ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
+    processors = ("Qwen3VLProcessor",)
 
 
 def smallest_image(config: "PreTrainedConfig", like: "Tensor") -> tuple["Tensor", "Tensor"]:

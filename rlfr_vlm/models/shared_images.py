@@ -25,10 +25,10 @@ ImageCache: TypeAlias = dict[int, tuple[object, dict[str, Tensor]]]  # id of an 
 def images_processed_once(processing_class: "ProcessingClass") -> Iterator[None]:
     """Cache the image processor's output per image object while the context is open.
 
-    Processors of families that cannot split a batch of images (`ModelFamily.split_images`) are left as they are.
+    Processors of families that cannot split a batch of images (`ModelFamily.splits_images`) are left as they are.
     """
     family = family_of_processor(processing_class)
-    if not family.image_keys:
+    if not family.splits_images:
         yield
         return
     processor = processing_class.image_processor
@@ -70,9 +70,6 @@ def _assemble(
     new = list({id(image): image for image in images if id(image) not in cache}.values())
     if new:
         features = process(new)
-        split = family.split_images(features)
-        if split is None:
-            return process(images)
-        for image, image_features in zip(new, split, strict=True):
+        for image, image_features in zip(new, family.split_images(features), strict=True):
             cache[id(image)] = (image, image_features)  # a reference keeps the image's id from being used again
     return BatchFeature(data=family.join_images([cache[id(image)][1] for image in images]))

@@ -1,13 +1,18 @@
-"""Text-only policies whose decoder blocks are `model.layers`."""
+"""Text-only policies: the layout of Llama, and the older layouts."""
+
+from typing import TYPE_CHECKING
 
 from rlfr_vlm.models.family import ModelFamily
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedConfig
 
 
 class TextFamily(ModelFamily):
     """Causal language models of the Llama layout."""
 
     name = "text-only policies"
-    # Each of these was fitted, trained, evaluated and exported once with a tiny random policy.
     model_types = (
         "llama",
         "qwen2",
@@ -23,4 +28,49 @@ class TextFamily(ModelFamily):
         "granite",
         "glm4",
         "gpt_oss",
+        "gemma",
+        "olmo3",
+        "ministral3",
+        "lfm2",
+        "qwen3_5_text",
+        "qwen3_next",
+        "qwen2_moe",
+        "mixtral",
+        "glm",
+        "glm4_moe",
+        "cohere2",
+        "ernie4_5",
+        "seed_oss",
     )
+
+
+class GPT2Family(ModelFamily):
+    """GPT-2 and Falcon."""
+
+    name = "GPT-2 and Falcon"
+    model_types = ("gpt2", "falcon")
+    language_tower = "transformer"
+    blocks = "h"
+
+
+class GPTNeoXFamily(ModelFamily):
+    """GPT-NeoX and Pythia."""
+
+    name = "GPT-NeoX"
+    model_types = ("gpt_neox",)
+    language_tower = "gpt_neox"
+
+
+class OPTFamily(ModelFamily):
+    """OPT."""
+
+    name = "OPT"
+    model_types = ("opt",)
+    language_tower = "model.decoder"
+
+    def block_inputs(self, config: "PreTrainedConfig", embeddings: "Tensor") -> dict[str, "Tensor"]:
+        """Positions, which the model counts in a mask of tokens."""
+        import torch
+
+        rows, positions = embeddings.shape[:2]
+        return {"position_ids": torch.arange(positions, device=embeddings.device).expand(rows, -1)}

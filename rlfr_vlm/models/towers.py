@@ -14,16 +14,25 @@ if TYPE_CHECKING:
 
 @dataclass
 class LanguageTower:
-    """The module whose `layers` are the decoder blocks, and the config that describes it."""
+    """The module that holds the decoder blocks, and the config that describes it.
+
+    Attributes:
+        blocks: name of the list of decoder blocks in the module.
+    """
 
     module: nn.Module
     config: "PreTrainedConfig"
     name: str
+    blocks: str = "layers"
 
     @property
     def layers(self) -> nn.ModuleList:
         """The decoder blocks."""
-        return self.module.layers  # type: ignore[return-value]
+        return getattr(self.module, self.blocks)
+
+    @layers.setter
+    def layers(self, layers: nn.ModuleList) -> None:
+        setattr(self.module, self.blocks, layers)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -54,12 +63,13 @@ def find_language_tower(model: nn.Module) -> LanguageTower:
         UserError: the policy's family is unknown, or it has no decoder blocks where its family has them.
     """
     inner = unwrap(model)
-    name = family_of(inner).language_tower
+    family = family_of(inner)
+    name, blocks = family.language_tower, family.blocks
     module = descend(inner, name)
-    if isinstance(module, nn.Module) and isinstance(getattr(module, "layers", None), nn.ModuleList):
-        return LanguageTower(module, inner.config.get_text_config(), name)  # type: ignore[operator, union-attr]
+    if isinstance(module, nn.Module) and isinstance(getattr(module, blocks, None), nn.ModuleList):
+        return LanguageTower(module, inner.config.get_text_config(), name, blocks)  # type: ignore[operator, union-attr]
     raise UserError(
-        f"Cannot find the decoder blocks of {type(inner).__name__} at {name}.layers. Load the class with a language "
+        f"Cannot find the decoder blocks of {type(inner).__name__} at {name}.{blocks}. Load the class with a language "
         "head (…ForCausalLM or …ForConditionalGeneration)."
     )
 

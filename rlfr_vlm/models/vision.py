@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.models import family_of
 from rlfr_vlm.models.towers import find_vision_tower, unwrap
@@ -32,7 +31,7 @@ def vision_token_ids(model: nn.Module, processing_class: "ProcessingClass") -> l
     Raises:
         UserError: the policy has a vision tower, but the tokenizer has no vision token.
     """
-    return family_of(model).vision_token_ids(tokenizer_of(processing_class))
+    return family_of(model).vision_token_ids(unwrap(model).config, processing_class)
 
 
 def ban_tokens(model: nn.Module, token_ids: list[int]) -> None:

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlfr_vlm.models.qwen_vl import QwenVLFamily
+from rlfr_vlm.models.qwen_vl import VISION_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
 
-SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *QwenVLFamily.vision_tokens]
+SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *VISION_TOKENS]
 
 # Qwen2.5-VL's chat format without the default system message, which would only lengthen the prompts.
 CHAT_TEMPLATE = (

@@ -48,11 +48,16 @@ def lora_targets(policy: nn.Module, last_names: list[str]) -> list[str]:
         last_names: keep only layers with one of these last names; empty keeps all.
 
     Raises:
-        UserError: no linear layer has one of the names.
+        UserError: no linear layer has one of the names, or there is none.
     """
     layers = find_language_tower(policy).layers
     linear = {id(module) for module in layers.modules() if isinstance(module, nn.Linear)}
     names = [name for name, module in unwrap(policy).named_modules() if id(module) in linear]
+    if not names:
+        raise UserError(
+            f"use_peft is true, but the decoder blocks of {type(unwrap(policy)).__name__} have no layer of torch's "
+            "class Linear, to which adapters are added. Set use_peft: false."
+        )
     available = sorted({name.rpartition(".")[2] for name in names})
     if unknown := [name for name in last_names if name not in available]:
         raise UserError(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlfr_vlm.trainer.batches import join_batches, select_rows
-from rlfr_vlm.trainer.trl_seams import PROMPT_KEYS, SEQUENCE_KEYS, Batch
+from rlfr_vlm.trainer.trl_seams import IMAGE_KEYS, PROMPT_KEYS, SEQUENCE_KEYS, Batch
 
 
 def pack_by_length(batches: Sequence[Batch], per_update: int, pad_token_id: int) -> list[Batch]:
@@ -39,7 +39,7 @@ def trim(batch: Batch) -> Batch:
 
 
 def _cut(key: str, value: object, left: int, right: int, shape: torch.Size) -> object:
-    if not isinstance(value, Tensor) or value.dim() != 2:
+    if not isinstance(value, Tensor) or value.dim() != 2 or key in IMAGE_KEYS:
         return value
     if key in PROMPT_KEYS:
         return value[:, left:]

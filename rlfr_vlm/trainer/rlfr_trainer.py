@@ -32,8 +32,10 @@ from rlfr_vlm.data.rows import Row
 from rlfr_vlm.flow.storage import FIELD_FOLDER, save_field
 from rlfr_vlm.models import ModelFamily, family_of
 from rlfr_vlm.models.dummy_image import without_missing_images
+from rlfr_vlm.models.pass_images import count_rows_of_images, prepared_pass, with_image_numbers
 from rlfr_vlm.models.shared_images import images_processed_once
 from rlfr_vlm.models.towers import unwrap
+from rlfr_vlm.models.unpadded_prompts import unpadded_prompts
 from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
 from rlfr_vlm.rewards import ReferenceProbability, build_rewards
 from rlfr_vlm.rewards.completion import Completion, Prompt, completion_text
@@ -71,6 +73,7 @@ from rlfr_vlm.trainer.trl_seams import (
 )
 from rlfr_vlm.trainer.vllm.parity_checks import check_image_tokens, gap_metrics, gap_rows, refuse_gap
 from rlfr_vlm.trainer.vllm.patches import patch_engine, prepare_engine
+from rlfr_vlm.trainer.vllm.plain_prompts import PlainPrompts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -160,12 +163,15 @@ class RLFRTrainer(ResumableGRPO):
         self._guard_vision(args)
         self._checks_next_rollout = args.rollout_check
         if args.use_vllm:
+            token = self._image_token_id
+            self._plain_prompts = PlainPrompts(self.family, self.processing_class, token, self.chat_template_kwargs)
             patch_engine(
                 self.vllm_generation,
                 self.model,
                 self.processing_class,
                 ban=args.ban_vision_tokens,
                 check=args.rollout_check,
+                plain=self._plain_prompts,
             )
         self.selector = GroupSelector(
             args, self.num_generations, args.flow_accept_threshold, len(self.train_dataset), args.seed
@@ -293,6 +299,7 @@ class RLFRTrainer(ResumableGRPO):
                 self._pass = rollout.score if self.visual is None else self.visual.beside(rollout.score)
             batch = super()._generate_and_score_completions(inputs)
             self._check_rollout(batch)
+            count_rows_of_images(self.family, batch)
             if self.flow is not None and not self.computes_old_logps:
                 self._run_latent_pass(batch, rollout.score, max(self.flow.spec.layer_indices))
             if self.visual is not None:
@@ -471,7 +478,10 @@ class RLFRTrainer(ResumableGRPO):
     def _generate(self, prompts: list[Prompt]) -> Generated:
         # Under ZeRO-3 TRL gathers the weights for generation; under FSDP they stay sharded block by block.
         guard = self._image_guard() if self.is_fsdp_enabled and not self.use_vllm else nullcontext()
-        with self._times.timed("generate"), guard:
+        if self.use_vllm:
+            self._plain_prompts.remember(prompts)
+        lists = unpadded_prompts(self.processing_class, self.family.pads_prompts)
+        with self._times.timed("generate"), guard, lists:
             return with_empty_image_lists(super()._generate(prompts))
 
     def _calculate_rewards(
@@ -513,7 +523,13 @@ class RLFRTrainer(ResumableGRPO):
         **kwargs: object,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         watched, self._pass = self._pass, UnwatchedPass()
-        with self._image_guard(), watched.watching(self.model, input_ids, attention_mask, logits_to_keep):
+        numbers = prepared_pass(self.family, kwargs)
+        runs = model if isinstance(model, nn.Module) else self.model  # the shortened pass is a function
+        with (
+            self._image_guard(),
+            with_image_numbers(runs, numbers),
+            watched.watching(self.model, input_ids, attention_mask, logits_to_keep),
+        ):
             result = super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )

@@ -32,7 +32,15 @@ LOGPROB_CHUNK_COLUMNS: int = trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE
 # Keys of a rollout's batch by the columns of their tensors. All others with T columns are padded like completion_ids.
 PROMPT_KEYS = ("prompt_ids", "prompt_mask")  # (B, P), padded on the left
 SEQUENCE_KEYS = ("mm_token_type_ids", "token_type_ids")  # (B, P + T)
-FLAT_IMAGE_KEYS = ("pixel_values", "image_grid_thw")  # flat over the images of all rows; TRL splits them by the grid
+# Flat over images or tiles of all rows, or one row for each prompt; TRL splits them by num_images or num_tiles.
+IMAGE_KEYS = (
+    "pixel_values",
+    "image_grid_thw",
+    "image_sizes",
+    "image_position_ids",
+    "pixel_attention_mask",
+    "spatial_shapes",
+)
 # Keyword arguments of the log-prob pass besides tokens and masks.
 LOGPROB_IMAGE_KEYS = (
     "pixel_values",

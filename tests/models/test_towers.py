@@ -78,8 +78,8 @@ def test_unknown_families_are_refused_by_name():
     ):
         find_language_tower(nn.Linear(2, 2))
     with torch.device("meta"):
-        policy = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9))
-    with pytest.raises(UserError, match=r"GPT2LMHeadModel \(model_type 'gpt2'\) .* write a file in rlfr_vlm/models/"):
+        policy = transformers.GPTJForCausalLM(transformers.GPTJConfig(n_layer=1, n_embd=8, n_head=1, rotary_dim=2))
+    with pytest.raises(UserError, match=r"GPTJForCausalLM \(model_type 'gptj'\) .* write a file in rlfr_vlm/models/"):
         family_of(policy)
 
 

@@ -84,3 +84,11 @@ def test_only_the_language_tower_is_adapted(make_policy, make_text_policy):
     with pytest.raises(UserError, match="'fc1', which is not a linear layer of the language tower"):
         lora_targets(make_policy(), ["fc1"])
     assert lora_config(make_policy(), ModelOptions()) is None
+
+
+def test_blocks_without_linear_layers_are_refused():
+    from tests.models.small_families import TEXTS, build_policy, build_processor
+
+    policy = build_policy(TEXTS["GPT-2"], build_processor(TEXTS["GPT-2"]))
+    with pytest.raises(UserError, match="the decoder blocks of GPT2LMHeadModel have no layer of torch's class Linear"):
+        lora_targets(policy, [])

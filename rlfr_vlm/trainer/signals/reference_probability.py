@@ -29,6 +29,8 @@ from rlfr_vlm.data.encode import (
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import cache_folder
+from rlfr_vlm.models import family_of
+from rlfr_vlm.models.pass_images import counted_images
 from rlfr_vlm.rewards.reference_probability import Spliced, overlapping, unreasoned
 from rlfr_vlm.trainer.trl_seams import ImageInputs
 
@@ -182,10 +184,9 @@ class PolicyProbabilities:
         is_reference = torch.zeros(len(rows), length, dtype=torch.bool)
         for row, (_, mask) in enumerate(tokens):
             is_reference[row, : len(mask)] = torch.tensor(mask)
-        images: dict[str, Tensor | list[int]] = dict(batch.extra)
-        if "image_grid_thw" in images:
-            images["num_images"] = [len(row.get("images") or []) for row in rows]
+        row_images = [row.get("images") or [] for row in rows]
         policy = self.policy()
+        images = counted_images(family_of(policy), batch.extra, row_images, self.processing_class)
         training = policy.training
         policy.eval()
         batch_size = self.args.rlpr_batch_size or self.args.per_device_train_batch_size

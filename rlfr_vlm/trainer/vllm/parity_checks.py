@@ -67,17 +67,17 @@ def check_image_tokens(
     """
     if batch.get("num_images") is None or all(batch.get(key) is None for key in family.image_keys):
         return
-    counts = family.image_token_counts(batch, processing_class)
+    counts = family.row_image_tokens(batch, processing_class)
+    if counts is None:
+        return
     tokens = (batch["prompt_ids"] == image_token_id).sum(dim=1).tolist()
-    start = 0
-    for row, images in enumerate(int(number) for number in batch["num_images"]):
-        expected = sum(counts[start : start + images])
-        if expected != tokens[row]:
+    for row, (expected, found) in enumerate(zip(counts, tokens, strict=True)):
+        if expected != found:
             raise UserError(
-                f"Row {row} of the first rollout has {tokens[row]} image tokens for {expected} merged patches of its "
-                f"{images} image(s). Its prompt was built or cut wrongly; see it with `rlfr preview`."
+                f"Row {row} of the first rollout has {found} image tokens for {expected} merged patches of its "
+                f"{int(batch['num_images'][row])} image(s). Its prompt was built or cut wrongly; see it with "
+                "`rlfr preview`."
             )
-        start += images
 
 
 def gap_rows(batch: Batch) -> Tensor | None:

@@ -3,7 +3,7 @@
 1. vLLM bans the vision tokens that the policy bans.
 2. On a CPU, weights are loaded by vLLM's `reload_weights`: its CPU build repacks weights, which TRL cannot load into.
 3. If the vision tower trains, vLLM's cached image features are dropped with each new policy.
-4. Colocated vLLM gets prompts with one placeholder per image, because it expands placeholders itself.
+4. Colocated vLLM gets prompts with one placeholder per image (plain_prompts.py), which it expands itself.
 5. Images are sent at the trainer's size, because vLLM has other pixel limits.
 6. Checks stop the run if prompts differ, or if vLLM does not receive the policy's first change.
 7. LoRA adapters are merged into new tensors, so that no sync changes the base weights.
@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import nn
 
-from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.models import family_of
-from rlfr_vlm.models.family import ImageGrid
+from rlfr_vlm.models.image_tokens import ImageGrid
 from rlfr_vlm.models.towers import find_vision_tower, unwrap
 from rlfr_vlm.trainer.trl_seams import engine_stream, is_fsdp_engine, replace_engine_stream
 from rlfr_vlm.trainer.vllm.follow_check import FollowCheck
 from rlfr_vlm.trainer.vllm.lora_sync import merged_parameters
-from rlfr_vlm.trainer.vllm.parity_checks import refuse_other_prompts, single_placeholders
+from rlfr_vlm.trainer.vllm.parity_checks import refuse_other_prompts
+from rlfr_vlm.trainer.vllm.plain_prompts import PlainPrompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,6 +77,7 @@ def patch_engine(
     *,
     ban: bool,
     check: bool,
+    plain: PlainPrompts,
 ) -> None:
     """Make TRL's `VLLMGeneration` agree with the policy.
 
@@ -86,6 +87,7 @@ def patch_engine(
         processing_class: gives vision tokens and pixel limits.
         ban: never sample vision tokens.
         check: compare prompts with vLLM's, and check that vLLM receives the policy's first change.
+        plain: makes the prompts that colocated vLLM gets.
 
     Raises:
         UserError: LoRA under FSDP.
@@ -93,7 +95,7 @@ def patch_engine(
     family, tower = family_of(policy), find_vision_tower(policy)
     if ban and tower is not None:
         # bad_words, not logit_bias: vLLM clips the bias at +-100, which a policy can exceed
-        banned = family.vision_token_texts(tokenizer_of(processing_class))
+        banned = family.vision_token_texts(unwrap(policy).config, processing_class)
         generation.generation_kwargs = {**generation.generation_kwargs, "bad_words": banned}
     if hasattr(generation.model, "peft_config"):
         if is_fsdp_engine(generation):
@@ -109,8 +111,7 @@ def patch_engine(
         if check:
             FollowCheck(generation)
     grid = family.image_grid(processing_class) if tower is not None else None
-    image_token_id = family.image_token_id(unwrap(policy).config) if is_colocated else None
-    generation.generate = _with_own_prompts(generation.generate, image_token_id, grid, check)
+    generation.generate = _with_own_prompts(generation.generate, plain if is_colocated else None, grid, check)
 
 
 def _synchronising(generation: "VLLMGeneration", sync: Callable[[], None], drop_features: bool) -> Callable[[], None]:
@@ -138,14 +139,14 @@ def _synchronising(generation: "VLLMGeneration", sync: Callable[[], None], drop_
     return synchronise
 
 
-def _with_own_prompts(generate: Generate, image_token_id: int | None, grid: ImageGrid | None, check: bool) -> Generate:
+def _with_own_prompts(generate: Generate, plain: PlainPrompts | None, grid: ImageGrid | None, check: bool) -> Generate:
     def generate_checked(
         prompts: list[list[int]], images: "list[list[Image] | None] | None", *args: object, **kwargs: object
     ) -> tuple[list[list[int]], ...]:
         vllm_prompts = prompts
         if images is not None:
-            if image_token_id is not None:
-                vllm_prompts = [single_placeholders(ids, image_token_id) for ids in prompts]
+            if plain is not None:
+                vllm_prompts = plain.plain(prompts)
             if grid is not None:
                 images = [row and [grid.resized(image) for image in row] for row in images]
         result = generate(vllm_prompts, images, *args, **kwargs)

@@ -17,7 +17,7 @@ import trl.generation.vllm_generation as trl_engine
 from rlfr_vlm.commands.train import build_trainer
 from rlfr_vlm.config_file import parse_config
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.models import VISION_TOKENS
+from rlfr_vlm.models.vision import vision_token_ids
 from rlfr_vlm.options import ScriptArguments
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 from rlfr_vlm.trainer.vllm import follow_check
@@ -60,7 +60,6 @@ def train(trainer):
     counts = Counts(trainer)
     trainer.train()
     follow_check.refuse_standstill = refuse
-    vocabulary = trainer.processing_class.tokenizer.get_vocab()
     logged = trainer.state.log_history
     named = dict(trainer.model.named_parameters())
     return {
@@ -69,7 +68,7 @@ def train(trainer):
         "deviation": [h["flow/deviation_wrong"] for h in logged if "flow/deviation_wrong" in h],
         "tokens": sum(len(response) for responses in seen for response in responses),
         "sampled": sorted({token for responses in seen for response in responses for token in response}),
-        "vision": [vocabulary[token] for token in VISION_TOKENS if token in vocabulary],
+        "vision": vision_token_ids(trainer.model, trainer.processing_class),
         "rollouts": len(seen), "moved": moved, "steps": trainer.state.global_step, "counts": counts.as_dict(),
         "base_kept": all(torch.equal(named[name], kept) for name, kept in base.items()),
         "adapters": sum(p.requires_grad for name, p in named.items() if "lora_" in name),

@@ -20,6 +20,8 @@ from rlfr_vlm.trainer.vllm.parity_checks import (
     refuse_gap,
     refuse_other_prompts,
 )
+from tests.models.families_table import ON_VLLM
+from tests.models.small_families import VISION, build_policy, build_processor, wide
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -93,6 +95,28 @@ def check_costs(flow, plain):
     assert flow["kept"] == flow["accepted_positions"] * 2 * 128 * 4  # layers, D, float32
     for name in ("score_calls", "update_calls", "scored", "updated", "kept"):
         assert plain[name] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ON_VLLM if name != "Qwen2.5-VL"])
+def test_rlfr_with_images_of_other_families(name, tmp_path):
+    """Prompts, image tokens and log-probs agree where an image becomes wrapped tokens or rows of tiles."""
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    from rlfr_vlm.flow import FlowSpec, build_field, save_field
+
+    family = wide(VISION[name])
+    processor = build_processor(family)
+    policy = build_policy(family, processor)
+    policy.save_pretrained(tmp_path / "policy")
+    processor.save_pretrained(tmp_path / "policy")
+    spec = FlowSpec.for_policy(policy.config.get_text_config(), "tiny", 1, (0.25, 0.5))
+    save_field(tmp_path / "flow", build_field(spec), spec)
+    done = train(tmp_path, "rlfr", "--flow_soft_weight", "0.5")
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads((tmp_path / "result.json").read_text())["rlfr"]
+    assert result["rollouts"] == 2 and result["moved"] == [True] and len(result["deviation"]) == 2
+    assert len(result["gap"]) == 2 and max(result["gap"]) < 0.015 and min(result["share"]) > 0.99
+    assert result["tokens"] > 100 and result["vision"] and not set(result["sampled"]) & set(result["vision"])
 
 
 @pytest.mark.slow

@@ -1,0 +1,47 @@
+"""The table of families in rlfr_vlm/models/README.md, from the structures that the tests run over.
+
+python -m tests.models.families_table --write     puts it into the README
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from tests.models.small_families import EVERY_RUN, TEXTS, VISION, build_processor
+from tests.models.test_pixel_limits import KEPT
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "rlfr_vlm/models/README.md"
+BLOCK = re.compile(r"(?<=<!-- families -->\n).*?(?=<!-- end families -->)", re.DOTALL)
+# Families whose rollouts ran on vLLM in a test (tests/trainer/vllm/test_patches.py).
+ON_VLLM = dict.fromkeys(("Qwen2.5-VL", "Qwen3-VL", "InternVL", "Idefics3"), "in the trainer's process, on a CPU")
+
+
+def vision_row(name: str) -> str:
+    from rlfr_vlm.models import family_of_processor
+
+    processor = build_processor(VISION[name])
+    shrinks = family_of_processor(processor).image_grid(processor).shrinks
+    kept = [option for option in (0, 1) if any(limits[option] for _, _, limits, _ in KEPT.get(name, []))]
+    options = ("image_min_pixels", "image_max_pixels")
+    limits = " and ".join(f"`{options[option]}`" for option in kept) or "refused"
+    images = "yes" if shrinks else "refused"
+    cells = (name, f"`{VISION[name].model_type}`", images, limits, runs(name), ON_VLLM.get(name, "untested"))
+    return f"| {' | '.join(cells)} |\n"
+
+
+def runs(name: str) -> str:
+    return "every run of the tests" if name in EVERY_RUN else "slow tests"
+
+
+def families_table() -> str:
+    """The table of vision-language families, and the one of text-only families."""
+    head = "| family | `model_type` | `long_prompts: downscale` | pixel limits | whole run tested in | vLLM |\n"
+    head += "|---|---|---|---|---|---|\n"
+    texts = "| family | `model_type` | whole run tested in | vLLM |\n|---|---|---|---|\n"
+    texts += "".join(f"| {name} | `{TEXTS[name].model_type}` | {runs(name)} | untested |\n" for name in TEXTS)
+    return head + "".join(map(vision_row, VISION)) + "\n" + texts
+
+
+if __name__ == "__main__" and "--write" in sys.argv:
+    README.write_text(BLOCK.sub(lambda _: families_table(), README.read_text(encoding="utf-8")), encoding="utf-8")
