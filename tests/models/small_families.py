@@ -338,15 +338,10 @@ TEXTS: dict[str, Family] = {
 
 # Families whose whole run is in every run of the tests; the others' are slow tests.
 EVERY_RUN = (
-    "Qwen2.5-VL",
     "Qwen3-VL",
     "InternVL",
-    "Gemma 3",
     "SmolVLM",
-    "LLaVA-OneVision",
     "Mistral 3",
-    "Llama",
-    "Qwen3-MoE",
     "GPT-2",
 )
 
