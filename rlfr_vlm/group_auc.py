@@ -37,6 +37,64 @@ class GroupedAuc:
         return self.value is not None and self.low > 0.5
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of a positive and a negative of the same group; (P,) each.
+
+    Attributes:
+        positive, negative: indices of the elements.
+        group: number of the pair's group, counted from 0 over the groups that have pairs.
+    """
+
+    positive: "Tensor"
+    negative: "Tensor"
+    group: "Tensor"
+
+    @classmethod
+    def within(
+        cls, positive: "Tensor", negative: "Tensor", groups: "Tensor", lengths: "Tensor | None" = None
+    ) -> "Pairs":
+        """All pairs of the same group.
+
+        Args:
+            positive, negative: (N,) bool, exclusive; elements that are neither are left out.
+            groups: (N,) number of the group of each element.
+            lengths: (N,), to take only pairs of like length (see `LENGTH_TOLERANCE`).
+        """
+        import torch
+
+        members: dict[float, tuple[list[int], list[int]]] = {}
+        for index, (group, is_positive, is_negative) in enumerate(
+            zip(groups.tolist(), positive.tolist(), negative.tolist(), strict=True)
+        ):
+            if is_positive or is_negative:
+                members.setdefault(group, ([], []))[0 if is_positive else 1].append(index)
+        found = [
+            (high, low, number)
+            for number, (highs, lows) in enumerate(members.values())
+            for high in highs
+            for low in lows
+        ]
+        first, second, group = torch.tensor(found, dtype=torch.long, device=groups.device).view(-1, 3).unbind(dim=1)
+        if lengths is not None:
+            long, short = lengths[first].double(), lengths[second].double()
+            alike = (long - short).abs() <= LENGTH_TOLERANCE * long.maximum(short)
+            first, second, group = first[alike], second[alike], group[alike]
+        return cls(first, second, group.unique(return_inverse=True)[1])
+
+    def wins(self, scores: "Tensor") -> list[tuple[float, int]]:
+        """Won pairs and number of pairs of each group, by scores (N,); a tie is half a win."""
+        import torch
+
+        if not len(self.group):
+            return []
+        high, low = scores[self.positive], scores[self.negative]
+        won = (high > low).double() + 0.5 * (high == low)
+        count = torch.bincount(self.group)
+        total = torch.zeros(len(count), dtype=torch.float64, device=won.device).scatter_add(0, self.group, won)
+        return list(zip(total.tolist(), count.tolist(), strict=True))
+
+
 def within_group_auc(
     scores: "Tensor", positive: "Tensor", negative: "Tensor", groups: "Tensor", lengths: "Tensor | None" = None
 ) -> GroupedAuc:
@@ -44,33 +102,14 @@ def within_group_auc(
 
     Args:
         scores: (N,).
-        positive, negative: (N,) bool, exclusive; elements that are neither are left out.
-        groups: (N,) number of the group of each element.
-        lengths: (N,), to count only pairs of like length (see `LENGTH_TOLERANCE`).
+        positive, negative, groups, lengths: (N,), see `Pairs.within`.
 
     >>> import torch
     >>> wrong = torch.tensor([True, False, True, False])
     >>> within_group_auc(torch.tensor([2.0, 1.0, 3.0, 4.0]), wrong, ~wrong, torch.tensor([0, 0, 1, 1])).value
     0.5
     """
-    return share_of_wins(group_wins(scores, positive, negative, groups, lengths))
-
-
-def group_wins(
-    scores: "Tensor", positive: "Tensor", negative: "Tensor", groups: "Tensor", lengths: "Tensor | None" = None
-) -> list[tuple[float, int]]:
-    """Won pairs and number of pairs of each group that has pairs; a tie is half a win. Arguments as above."""
-    wins = []
-    for group in groups.unique():
-        high, low = positive & (groups == group), negative & (groups == group)
-        won = (scores[high][:, None] > scores[low]).double() + 0.5 * (scores[high][:, None] == scores[low])
-        if lengths is not None:
-            long, short = lengths[high].double()[:, None], lengths[low].double()
-            alike = (long - short).abs() <= LENGTH_TOLERANCE * long.maximum(short)
-            won = won[alike]
-        if won.numel():
-            wins.append((won.sum().item(), won.numel()))
-    return wins
+    return share_of_wins(Pairs.within(positive, negative, groups, lengths).wins(scores))
 
 
 def share_of_wins(wins: Sequence[tuple[float, int]]) -> GroupedAuc:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlfr_vlm.group_auc import group_wins, share_of_wins, within_group_auc
+from rlfr_vlm.group_auc import Pairs, share_of_wins, within_group_auc
 from rlfr_vlm.stats import mean_interval
 
 
@@ -39,9 +39,9 @@ def test_only_pairs_of_like_length_count_when_lengths_are_given():
     """Wrong responses of 10 and 20 tokens, right ones of 11 and 30: 10 and 11 are alike, and no other pair."""
     scores, wrong = torch.tensor([3.0, 1.0, 2.0, 9.0]), torch.tensor([True, True, False, False])
     groups, lengths = torch.zeros(4), torch.tensor([10, 20, 11, 30])
-    assert group_wins(scores, wrong, ~wrong, groups) == [(1.0, 4)]
-    assert group_wins(scores, wrong, ~wrong, groups, lengths) == [(1.0, 1)]
-    assert group_wins(scores, wrong, ~wrong, groups, torch.tensor([1, 2, 4, 8])) == []
+    assert Pairs.within(wrong, ~wrong, groups).wins(scores) == [(1.0, 4)]
+    assert Pairs.within(wrong, ~wrong, groups, lengths).wins(scores) == [(1.0, 1)]
+    assert Pairs.within(wrong, ~wrong, groups, torch.tensor([1, 2, 4, 8])).wins(scores) == []
 
 
 def test_wins_of_several_rollouts_add_up():

@@ -18,7 +18,7 @@ from rlfr_vlm.deviation import ResponseDeviation
 from rlfr_vlm.evaluate import Response
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.flow import STATISTICS, response_statistic
-from rlfr_vlm.group_auc import GroupedAuc, within_group_auc
+from rlfr_vlm.group_auc import GroupedAuc, Pairs, share_of_wins
 from rlfr_vlm.page.figures import INKS
 
 if TYPE_CHECKING:
@@ -95,14 +95,12 @@ def grid(
     numbers = torch.tensor(groups)
     prompts = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     first_half = torch.tensor([prompts[group] % 2 == 0 for group in groups])
+    everything = torch.ones_like(first_half)
+    parts = [Pairs.within(wrong & part, right & part, numbers) for part in (first_half, ~first_half, everything)]
     cells = []
     for measurement in measurements:
         for cell, scores in cell_scores(measurement, timesteps).items():
-            halves = [
-                within_group_auc(scores[half], wrong[half], right[half], numbers[half])
-                for half in (first_half, ~first_half, torch.ones_like(first_half))
-            ]
-            cells.append(MeasuredCell(cell, *halves))
+            cells.append(MeasuredCell(cell, *(share_of_wins(pairs.wins(scores)) for pairs in parts)))
     return sorted(cells, key=lambda cell: -(cell.chosen_on.value or 0.0))
 
 

@@ -25,7 +25,7 @@ class FlowGate:
     rollouts: deque[Wins] = field(default_factory=deque)
 
     def record(self, wins: Wins) -> GroupedAuc:
-        """Add a rollout (see `group_auc.group_wins`), open or close, and return the AUC over the window."""
+        """Add a rollout (see `group_auc.Pairs.wins`), open or close, and return the AUC over the window."""
         self.rollouts.append(wins)
         while len(self.rollouts) > self.window:
             self.rollouts.popleft()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlfr_vlm.answer_position import Decoder, token_before_answer
 from rlfr_vlm.flow import response_statistic
-from rlfr_vlm.group_auc import group_wins
+from rlfr_vlm.group_auc import Pairs
 from rlfr_vlm.options import FlowOptions
 from rlfr_vlm.retest import row_correlation, sign_agreement
 from rlfr_vlm.shaping import flow_rewards, response_rewards, schedule_factor
@@ -101,7 +101,7 @@ class FlowReward:
         threshold = self.options.flow_accept_threshold
         groups = torch.arange(len(outcome), device=outcome.device) // self.group_size
         counted = self.gate.open
-        wins = group_wins(statistic, outcome <= threshold, outcome > threshold, groups)
+        wins = Pairs.within(outcome <= threshold, outcome > threshold, groups).wins(statistic)
         measured = self.gate.record(wins)
         return {
             "flow/gate": float(counted),
