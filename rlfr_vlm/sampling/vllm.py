@@ -85,12 +85,13 @@ class VllmEngine:
 
             for variable, value in CPU_ENVIRONMENT.items():
                 os.environ.setdefault(variable, value)
+        from transformers import AutoConfig
         from vllm import LLM
 
         self.processing_class, self.sampling = processing_class, sampling
         family = family_of_processor(processing_class)
         self.grid = family.image_grid(processing_class)
-        self.banned = family.vision_token_texts(tokenizer_of(processing_class)) if family.vision_tower else []
+        self.banned = family.vision_token_texts(AutoConfig.from_pretrained(name), processing_class)
         arguments = asdict(settings)
         if settings.dtype == "auto":
             arguments["dtype"] = stored_dtype(name)

@@ -106,9 +106,9 @@ class FlowFitTrainer(FiniteUpdates, CompleteCheckpoints):
         self.spec = spec_for(model, args) if spec is None else spec
         self.left_out = 0
         self.encoder = processing_class
-        train_dataset = accepted_rows(prepare_dataset(train_dataset, processing_class), args)
+        train_dataset = _accepted(train_dataset, processing_class, args)
         if eval_dataset is not None:
-            eval_dataset = accepted_rows(prepare_dataset(eval_dataset, processing_class), args)
+            eval_dataset = _accepted(eval_dataset, processing_class, args)
         elif train_dataset is not None:
             train_dataset, eval_dataset = hold_out(train_dataset, args)
         torch.manual_seed(args.seed)
@@ -265,14 +265,21 @@ def spec_for(policy: "PreTrainedModel", args: FlowFitConfig, policy_name: str = 
     )
 
 
-def accepted_rows(dataset: "Dataset | None", args: FlowFitConfig) -> "Dataset | None":
+def _accepted(
+    dataset: "Dataset | None", processing_class: "ProcessingClass | None", args: FlowFitConfig
+) -> "Dataset | None":
+    prepared = prepare_dataset(dataset, processing_class)
+    return None if prepared is None else accepted_rows(prepared, args)
+
+
+def accepted_rows(dataset: "Dataset", args: FlowFitConfig) -> "Dataset":
     """Rows that the field is fitted on, by their verdict.
 
     Raises:
         UserError: a verdict is needed and missing, has an unknown value, or leaves no rows of a class.
     """
     contrast = args.flow_reference == "contrast"
-    if dataset is None or (args.flow_accept == "all" and not contrast):
+    if args.flow_accept == "all" and not contrast:
         return dataset
     reason = "flow_reference contrast" if contrast else f"flow_accept {args.flow_accept}"
     rows: Rows = dataset.format["format_kwargs"]["transform"]

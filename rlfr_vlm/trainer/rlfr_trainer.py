@@ -387,8 +387,8 @@ class RLFRTrainer(ResumableGRPO):
             weights, dependency = self._weigh_by_dependency(self.visual, rollout, batch, mask)
             numbers["visual_dependency"] = dependency
         terms = None
-        if self.flow is not None:
-            terms = self._flow_terms(self.flow, rollout, batch, outcome, mask, numbers)
+        if self.flow is not None and self.flow_reward is not None:
+            terms = self._flow_terms(self.flow, self.flow_reward, rollout, batch, outcome, mask, numbers)
         batch["advantages"] = shape(
             batch["advantages"],
             outcome,
@@ -412,6 +412,7 @@ class RLFRTrainer(ResumableGRPO):
     def _flow_terms(
         self,
         flow: OnlineFlow,
+        reward: FlowReward,
         rollout: Rollout,
         batch: Batch,
         outcome: Tensor,
@@ -427,19 +428,19 @@ class RLFRTrainer(ResumableGRPO):
         """
         rows = len(outcome)
         deviations, scored = rollout.score.deviations()
-        found = self.flow_reward.of_rollout(
+        found = reward.of_rollout(
             deviations[flow.scored_layers].mean(dim=0),
             scored & mask.bool(),
             batch["completion_ids"],
             outcome,
             rollout.outcome,
-            share=self.flow_reward.share(self.state.global_step, self.state.max_steps),
+            share=reward.share(self.state.global_step, self.state.max_steps),
             gather=self.accelerator.gather,
             local=lambda values: rollout.local(values, rows),
         )
         self.log_values(found.metrics)
         if (again := rollout.score.retest_deviations()) is not None:
-            self.log_values(self.flow_reward.retest(found, again[flow.scored_layers].mean(dim=0)))
+            self.log_values(reward.retest(found, again[flow.scored_layers].mean(dim=0)))
         threshold = self.args.flow_accept_threshold
         batch["flow_weight"] = field_weights(
             outcome,
