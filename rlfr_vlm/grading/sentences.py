@@ -1,0 +1,51 @@
+"""Find the value that a text around an answer states: `Answer: 9`, `The largest n is 34`, `x = 2 \\approx 2.0`."""
+
+import re
+
+from rlfr_vlm.grading.answer_parts import top_level
+from rlfr_vlm.grading.extract import DISCARDED
+from rlfr_vlm.grading.normalise import strip_ends, unwrap
+
+LEAD_IN = re.compile(
+    r"^(?:(?:therefore|thus|hence|so|then|finally|in conclusion)\s*,?\s+)?"
+    r"(?:(?:the|my|our)\s+)?(?:final\s+|correct\s+)*(?:answers?|results?|solutions?|ans|答案)\s*(?:is|are|=|是|为)?\s*[:：]?\s+|"
+    r"^答案\s*[是为]?\s*[:：]?\s*|^(?:therefore|thus|hence|so)\s*,?\s+",
+    re.IGNORECASE,
+)
+STATEMENT = re.compile(r"\s(?:is|are|equals|equal\s+to|will\s+be|be|was|were)\s+(?:exactly\s+|equal\s+to\s+)?")
+COMMAND = re.compile(r"\\[a-zA-Z]+")
+WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}(?![A-Za-z])")
+APPROXIMATELY = re.compile(r"\\approx(?![a-zA-Z])|≈|\\simeq(?![a-zA-Z])|\\doteq(?![a-zA-Z])")
+MIN_WORDS = 2  # before the verb of a sentence
+
+
+def stated_value(text: str) -> str | None:
+    r"""Return the value that a sentence or a lead-in states; None if the text has neither, or denies the value.
+
+    >>> stated_value("The largest $n$ is 34"), stated_value("Answer: 9"), stated_value("x is not 3")
+    ('34', '9', None)
+    """
+    plain = text.strip()
+    if not (LEAD_IN.match(plain) or STATEMENT.search(plain)):
+        return None
+    if DISCARDED.search(plain):
+        return None
+    without = LEAD_IN.sub("", plain)
+    statements = list(STATEMENT.finditer(without))
+    if statements:
+        before = COMMAND.sub(" ", unwrap(without[: statements[-1].start()]))
+        if len(WORD.findall(before)) < MIN_WORDS - (without[:4].lower() == "the "):
+            return None
+        without = without[statements[-1].end() :]
+    value = strip_ends(without)
+    return value if value and value != strip_ends(plain) else None
+
+
+def approximated(text: str) -> list[str]:
+    r"""Return the members of `a \approx b`; the text alone if it has no such sign outside brackets."""
+    match = APPROXIMATELY.search(text)
+    if match is None or APPROXIMATELY.search(text, match.end()) or not text[: match.start()].strip():
+        return [text]
+    if top_level(text[: match.start()] + "," + text[match.end() :], ",").count(match.start()) == 0:
+        return [text]
+    return [text[: match.start()].strip(), text[match.end() :].strip()]
