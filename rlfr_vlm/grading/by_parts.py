@@ -24,7 +24,7 @@ def by_parts(gold: str, answer: str, compare: Compare) -> Decision | None:
         return None  # conditions joined by and/or: algebra turns them into sets
     if (decision := _by_signs(gold, answer, compare)) is not None:
         return decision
-    gold_parts, answer_parts = signed_parts(gold), signed_parts(answer)
+    gold_parts, answer_parts = _groups(gold) or signed_parts(gold), _groups(answer) or signed_parts(answer)
     gold_tuple, answer_tuple = bracketed(gold), bracketed(answer)
     if len(gold_parts) > 1 or len(answer_parts) > 1:
         if (decision := _tuple_and_list(gold_tuple, answer_tuple, gold_parts, answer_parts, compare)) is not None:
@@ -109,6 +109,15 @@ def _tuple_and_list(
     if not named or order != list(range(len(parts))):  # brackets left out, or names in another order
         return undecided("parts", Reason.NOTATION) if decision.right else decision
     return decision
+
+
+def _groups(text: str) -> list[str] | None:
+    """Return `(5,2)` and `(7,2)` for `p=5, q=2; p=7, q=2`; None for other text."""
+    groups = [split_list(group) for group in text.split(";")]
+    names = [[name_of(part) for part in group] for group in groups]
+    if len(groups) < 2 or len(names[0]) < 2 or None in names[0] or any(other != names[0] for other in names):
+        return None
+    return ["(" + ",".join(right_side(part) for part in group) + ")" for group in groups]
 
 
 def _elements(parts: Bracketed) -> list[str]:

@@ -25,6 +25,7 @@ RENAMED = (
     (re.compile(r"(?<=\d)(?:\\[,!]|\{,\})\s*(?=\d{3}(?!\d))"), ","),
     (re.compile(r"(?<!\\)\\(?:[,;:!> ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z]))|~"), " "),
     (re.compile(r"(?<!\\)\\(?=[%$#€])"), ""),
+    (re.compile(r"\$(?![\s$])([^$]*[^$\s+*/=,(-])\$(?!\d)"), r"\1"),  # formulas inside a text
     (re.compile(r"\^\s*\{\s*\\circ\s*\}"), r"^\\circ"),
     (re.compile(r"\\degree(?:s)?(?![a-zA-Z])"), r"^\\circ"),
     (re.compile(r"\\frac\s*(\d)\s*(\d)(?![\d}])"), r"\\frac{\1}{\2}"),
@@ -56,6 +57,7 @@ def normalise(text: str) -> str:
         text.isascii()
         and "\\" not in text
         and "~" not in text
+        and "$" not in text
         and "\x00" not in text
         and "infinity" not in text.lower()
     ):

@@ -13,6 +13,7 @@ from sympy import Basic, Expr, Float, Integer, Rational, Symbol, nan, zoo
 DIGITS = 30
 EQUAL = 1e-20  # largest relative difference of equal values
 EQUAL_DECIMALS = 1e-6  # the same if one expression has decimals, which are rounded
+SMALLEST = 1e-6  # size of values below which differences are absolute: terms cancel at some points
 MIN_POINTS = 3  # at which both expressions must have values
 # Numerators and denominators of values that no simple relation connects. Symbol number i of point p gets value i + p.
 POSITIVE = [Rational(*pair) for pair in ((17, 13), (7, 19), (41, 11), (3, 29), (53, 23), (131, 7), (31, 37), (5, 43))]
@@ -80,8 +81,8 @@ def _equal_at(first: Expr, second: Expr, point: dict[Symbol, Basic], tolerance: 
     real = [abs(value.imag) <= tolerance * (1 + abs(value)) for value in values if value is not None]
     if real[0] != real[1]:
         return None  # a logarithm or root outside its domain
-    size = max(abs(values[0]), abs(values[1]))
-    return bool(abs(values[0] - values[1]) <= tolerance * size) or size == 0
+    size = max(abs(values[0]), abs(values[1]), SMALLEST)
+    return bool(abs(values[0] - values[1]) <= tolerance * size)
 
 
 def value_at(expression: Expr, point: dict[Symbol, Basic], digits: int = DIGITS) -> mpc | None:

@@ -12,6 +12,11 @@ LEAD_IN = re.compile(
     r"^答案\s*[是为]?\s*[:：]?\s*|^(?:therefore|thus|hence|so)\s*,?\s+",
     re.IGNORECASE,
 )
+CONCLUSION = re.compile(
+    r"^(?:we\s+(?:find|get|have|obtain|conclude)\s+(?:that\s+)?|it\s+follows\s+that\s+)(.+)$|"
+    r"^(.+?)\s+is\s+(?:the|our)\s+(?:final\s+|correct\s+)?(?:answer|solution|result)$",
+    re.IGNORECASE,
+)
 STATEMENT = re.compile(r"\s(?:is|are|equals|equal\s+to|will\s+be|be|was|were)\s+(?:exactly\s+|equal\s+to\s+)?")
 COMMAND = re.compile(r"\\[a-zA-Z]+")
 WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}(?![A-Za-z])")
@@ -26,11 +31,13 @@ def stated_value(text: str) -> str | None:
     ('34', '9', None)
     """
     plain = text.strip()
-    if not (LEAD_IN.match(plain) or STATEMENT.search(plain)):
+    if not (LEAD_IN.match(plain) or STATEMENT.search(plain) or CONCLUSION.match(plain)):
         return None
     if DISCARDED.search(plain):
         return None
     without = LEAD_IN.sub("", plain)
+    if conclusion := CONCLUSION.match(without):
+        return strip_ends(conclusion[1] or conclusion[2])
     statements = list(STATEMENT.finditer(without))
     if statements:
         before = COMMAND.sub(" ", unwrap(without[: statements[-1].start()]))

@@ -2,7 +2,8 @@
 
 import re
 
-from sympy import And, FiniteSet, Intersection, Interval, Set, Union
+from sympy import And, FiniteSet, Intersection, Interval, Set, Symbol, Union
+from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 
 from rlfr_vlm.grading.algebra import parse_latex
@@ -31,7 +32,7 @@ def number_set(text: str) -> tuple[str, Set] | None:
     for alternative in OR.split(text):
         parts = AND.split(alternative)
         parsed_parts = [parse_latex(part.strip()) for part in parts]
-        conditions = [condition for condition in parsed_parts if isinstance(condition, Relational | And)]
+        conditions = [_one_symbol(part) for part in parsed_parts if isinstance(part, Relational | And)]
         if len(conditions) < len(parts) or any(map(is_too_large, conditions)):
             return None
         names |= {symbol.name for condition in conditions for symbol in condition.free_symbols}
@@ -39,6 +40,12 @@ def number_set(text: str) -> tuple[str, Set] | None:
             return None
         alternatives.append(Intersection(*[condition.as_set() for condition in conditions]))
     return names.pop(), Union(*alternatives)
+
+
+def _one_symbol(condition: Relational | And) -> Relational | And:
+    """Return the condition with symbols for functions such as f(x), which is the variable of `0 < f(x) < 1`."""
+    functions = condition.atoms(AppliedUndef)
+    return condition.xreplace({node: Symbol(str(node), real=True) for node in functions}) if functions else condition
 
 
 def equal_sets(gold: Set, answer: Set) -> bool | None:
