@@ -22,7 +22,7 @@ from sympy.core import numbers as sympy_numbers
 from sympy.core import sympify as sympy_reader
 
 from rlfr_vlm.grading.normalise import balanced, unwrap
-from rlfr_vlm.grading.rules import is_words
+from rlfr_vlm.grading.words import is_words
 
 Parsed: TypeAlias = Basic | MatrixBase
 

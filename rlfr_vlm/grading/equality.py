@@ -79,8 +79,11 @@ def equal_expressions(gold: Expr, answer: Expr, tolerance: float = 0.0) -> bool 
     if gold == answer:
         return True
     symbols = gold.free_symbols | answer.free_symbols
-    if not symbols:
-        return equal_numbers(gold, answer, tolerance)
+    try:
+        if not symbols:
+            return equal_numbers(gold, answer, tolerance)
+    except PermissionError:  # some series are summed with compiled text, which the guard forbids
+        return None
     if gold.is_infinite or answer.is_infinite:
         return False
     decimals = gold.has(Float) or answer.has(Float) or bool(tolerance)

@@ -36,8 +36,8 @@ def _terms(node: Sum | Product) -> float:
             low, high = (_value(bound, {}) for bound in limits[1:])
             if math.isfinite(high - low):
                 count *= max(1.0, high - low + 1)
-            elif math.isfinite(low) and high == math.inf and not limits[2].is_infinite:
-                return math.inf  # a bound such as 10^{10^{10}}
+            elif high == math.inf and (isinstance(node, Product) or not limits[2].is_infinite):
+                return math.inf  # a product without end, or a bound such as 10^{10^{10}}
     return count
 
 
