@@ -32,9 +32,15 @@ LATEX = LatexExtractionConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=True
     )
 )
-TRIG = r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?:\^\{?-?\d\}?)?"
+TRIG = r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])(?:\^\{?-?\d\}?)?"
 TRIG_DEGREES = re.compile(rf"({TRIG})\s*[({{]?\s*(-?\d+(?:\.\d+)?)\s*\^\\circ\s*[)}}]?")
 TRIG_MULTIPLE = re.compile(rf"({TRIG})\s*(\d*\s*(?:[a-zA-Z](?![a-zA-Z(])|\\(?:theta|alpha|beta|phi|pi)(?![a-zA-Z])))")
+# The grammar takes \gamma for the gamma function, even in \gamma^2 - 1, and cannot read an E with an index.
+MISREAD = (
+    (re.compile(r"\\gamma(?![a-zA-Z])(?!\s*_)"), "q_{8001}"),
+    (re.compile(r"(?<![A-Za-z\\])E\s*_\s*\{?(\w+)\}?"), r"q_{8002\1}"),
+    (re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z]))\s*([a-zA-Z])\s*\^\s*(\{[^{}]*\}|\w)"), r"\1(\2^\3)"),
+)
 _exact_prediction = False
 
 
@@ -87,6 +93,9 @@ def parse_latex(text: str) -> Parsed | None:
 def latex_for_parser(text: str) -> str:
     """Rewrite LaTeX that the grammar would misread, such as degrees and multiples of an angle in sines."""
     text = text.replace("$", "").replace("**", "^").strip()
+    text = re.sub(r"(?<!\\)%", r"\\%", text)
+    for pattern, replacement in MISREAD:
+        text = pattern.sub(replacement, text)
     text = TRIG_DEGREES.sub(r"\1(\2\\cdot\\frac{\\pi}{180})", text)
     text = TRIG_MULTIPLE.sub(r"\1(\2)", text)
     return unwrap(text.replace("^\\circ", ""))

@@ -1,6 +1,6 @@
 """Compare two answers with computer algebra. Only worker processes import this module."""
 
-from sympy import And, Basic, Eq, Expr, FiniteSet, Float, MatrixBase, Rational, Set, Symbol, Tuple
+from sympy import And, Basic, Eq, Expr, FiniteSet, Float, MatrixBase, Rational, Set, Symbol, Tuple, nan, zoo
 from sympy.core.relational import Relational
 
 from rlfr_vlm.grading.algebra import Parsed, parse_latex
@@ -61,12 +61,16 @@ def _compare(gold: str, answer: str, tolerance: float) -> Decision:
     parsed_gold = _parsed(gold)
     if parsed_gold is None:
         return undecided(PATH, Reason.BAD_GOLD)
+    if parsed_gold.has(zoo, nan):
+        return undecided(PATH, Reason.BAD_GOLD)
     number = read_quantity(gold)
     parsed_answer = _parsed(answer)
     if parsed_answer is None or (number is not None and is_prose(answer)):
         # An answer that equals the gold number must mention it, even if the answer cannot be parsed.
         if number is not None and not mentions(answer, number):
             return wrong(PATH)
+        return undecided(PATH, Reason.BAD_ANSWER)
+    if parsed_answer.has(zoo, nan):
         return undecided(PATH, Reason.BAD_ANSWER)
     decision = _verdict(equal_parsed(parsed_gold, parsed_answer, tolerance), PATH)
     if decision.verdict.value == "wrong" and has_foreign_words(gold, answer):

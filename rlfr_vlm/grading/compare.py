@@ -32,7 +32,7 @@ def compare(gold: str, answer: str, tolerance: float = 0.0, depth: int = 0) -> D
     if compact(gold) == compact(answer):
         return right("text")
     deeper = partial(compare, tolerance=tolerance, depth=depth + 1)
-    for step in (_by_base, _by_approximation, _by_statement, _by_equation, _by_unit, _by_angle):
+    for step in (_by_approximation, _by_statement, _by_base, _by_equation, _by_angle, _by_unit):
         decision = step(gold, answer, deeper)
         if decision is not None:
             return decision

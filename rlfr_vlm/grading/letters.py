@@ -21,14 +21,16 @@ SEVERAL = re.compile(
 GOLD_WITH_TEXT = re.compile(r"^(?:\(\s*([A-J])\s*\)|([A-J])[.):])\s+(\S.*)$", re.DOTALL)
 SENTENCES = (
     re.compile(
-        r"^(?:(?:so|thus|therefore|hence)\b\s*,?\s*)?(?:the\s+|my\s+)?(?:(?:correct|right|best|final)\s+)*"
-        r"(?:answer|option|choice)\s*(?:is|:|must\s+be|should\s+be)\s*(?:option\s+|choice\s+)?[\[(]?([A-J])[\])]?$"
+        r"^(?:(?:[Ss]o|[Tt]hus|[Tt]herefore|[Hh]ence)\b\s*,?\s*)?(?:[Tt]he\s+|[Mm]y\s+)?(?:(?:correct|right|best|final)\s+)*"
+        r"(?:[Aa]nswer|[Oo]ption|[Cc]hoice)\s*(?:is|:|must\s+be|should\s+be)\s*(?:option\s+|choice\s+)?[\[(]?([A-J])[\])]?$"
     ),
     re.compile(
-        r"^(?:option\s+|choice\s+)?[\[(]?([A-J])[\])]?\s+is\s+(?:the\s+)?(?:correct|right|true|best)"
+        r"^(?:[Oo]ption\s+|[Cc]hoice\s+)?[\[(]?([A-J])[\])]?\s+is\s+(?:the\s+)?(?:correct|right|true|best)"
         r"(?:\s+(?:answer|option|choice|one))?$"
     ),
 )
+MARK = re.compile(r"[A-J]\s*\}*\s*[).:]")
+MAX_OPTION = 500  # characters of an option with its text
 SELECTED = re.compile(r"^\(?[A-J]\)?(?:\s*(?:,|;|&|/|\band\b|和)\s*(?:and\s+)?\(?[A-J]\)?)+$")
 JOINED = re.compile(r"^[A-J]{2,10}$")
 
@@ -76,7 +78,7 @@ def letter_and_text(text: str) -> tuple[str, str] | None:
     >>> letter_and_text("(D) Alina"), letter_and_text("(A)(B)")
     (('D', 'Alina'), None)
     """
-    if len(text) > 2000:
+    if len(text) > MAX_OPTION or not MARK.search(text):
         return None
     plain = strip_ends(normalise(text))
     match = GOLD_WITH_TEXT.match(plain) or GOLD_WITH_TEXT.match(unwrap(plain))

@@ -34,7 +34,7 @@ RENAMED = (
     (re.compile(r"(?<![a-zA-Z\\])infinity(?![a-zA-Z])", re.IGNORECASE), r"\\infty "),
     (re.compile(r"\\sqrt\s*(\d)(?!\d)"), r"\\sqrt{\1}"),
 )
-DOUBLE_ESCAPED = re.compile(r"\\\\(?=[a-zA-Z]{2}|[{}()%$#])")  # a gold from JSON that was escaped twice
+DOUBLE_ESCAPED = re.compile(r"\\\\(?=[a-zA-Z]{2}|[{}()%$#!,;])")  # a gold from JSON that was escaped twice
 WRAPPER = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|textsf|texttt|emph|mathrm|mathbf|mathit|mathsf|boldsymbol|mbox|hbox"
     r"|operatorname)\s*\{"

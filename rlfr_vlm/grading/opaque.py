@@ -24,6 +24,7 @@ TRANSPOSE = re.compile(
 VECTOR = re.compile(r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat|nabla)(?![a-zA-Z])")
 PRODUCT = re.compile(r"\\(?:times|cdot|wedge|otimes)(?![a-zA-Z])")
 CAPITALS = re.compile(r"[A-Z0-9^{}()+\s-]*")
+POWER_OF_PRODUCT = re.compile(r"\([A-Z\s]{2,}\)\s*\^")
 TERM = re.compile(r"[+-]")
 
 
@@ -84,6 +85,8 @@ def _reordered(gold: str, answer: str) -> bool:
         plain = PRODUCT.sub("", unwrap(text))
         if not CAPITALS.fullmatch(plain):
             return False
+        if POWER_OF_PRODUCT.search(plain) and gold != answer:
+            return True
         without_exponents = re.sub(r"\^\s*(?:\{[^{}]*\}|\w)", "", plain)
         letters = ("".join(re.findall("[A-Z]", term)) for term in TERM.split(without_exponents))
         terms.append(Counter(product for product in letters if len(product) > 1))

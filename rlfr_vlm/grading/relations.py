@@ -55,7 +55,7 @@ def _equal_definitions(gold: Relational, answer: Relational, tolerance: float) -
         return None
     if left.func.__name__ != right.func.__name__ or len(left.args) != len(right.args):
         return (None,)
-    bound = all(isinstance(argument, Symbol) for argument in (*left.args, *right.args))
+    bound = all(isinstance(argument, Symbol) and argument.name.islower() for argument in (*left.args, *right.args))
     if not bound:
         same = all(equal_expressions(*pair) for pair in zip(left.args, right.args, strict=True))
         return (equal_expressions(gold.rhs, answer.rhs, tolerance),) if same else (False,)

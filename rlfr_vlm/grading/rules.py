@@ -18,6 +18,7 @@ from rlfr_vlm.grading.letters import (
 )
 from rlfr_vlm.grading.normalise import balanced, compact, normalise, unwrap
 from rlfr_vlm.grading.numbers import Quantity, may_be_rounded, read_quantity, same_value
+from rlfr_vlm.grading.sentences import without_lead_in
 from rlfr_vlm.grading.separators import compare_separators
 from rlfr_vlm.grading.verdict import Decision, Reason, decided, right, undecided, wrong
 from rlfr_vlm.grading.words import compare_words, is_words
@@ -50,6 +51,7 @@ def apply_rules(
         return right("text")
     if INTEGER.fullmatch(gold) and INTEGER.fullmatch(answer):  # the most frequent pair by far
         return decided(int(gold) == int(answer), "number")
+    answer = without_lead_in(answer)
     normal_gold, normal_answer = normalise(gold), normalise(answer)
     if not re.search(r"\w|\\emptyset|\\infty", normal_gold):
         return undecided("gold", Reason.BAD_GOLD)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 
 from mpmath import mp, mpc
-from sympy import Basic, Expr, Float, Integer, Rational, Symbol, nan, zoo
+from sympy import Basic, Expr, Float, I, Integer, Pow, Rational, Symbol, ceiling, floor, log, nan, zoo
 
 DIGITS = 30
 EQUAL = 1e-20  # largest relative difference of equal values
@@ -41,10 +41,15 @@ def compare_at_points(first: Expr, second: Expr, symbols: Sequence[Symbol], deci
     """
     tolerance = EQUAL_DECIMALS if decimals else EQUAL
     found: dict[str, list[bool]] = {"positive": [], "signed": [], "integer": []}
+    domain = _real_domain(first) + _real_domain(second)
     for kind, point in _points(symbols):
+        if kind == "signed" and _is_outside(domain, point):
+            continue
         equal = _equal_at(first, second, point, tolerance)
         if equal is not None:
             found[kind].append(equal)
+        if equal is False and kind == "integer" and first.has(floor, ceiling):
+            return Agreement.DIFFERENT  # steps agree at some points by chance
         if kind == "integer" and found["positive"] and not any(found["positive"] + found["integer"]):
             return Agreement.DIFFERENT  # a positive point and an integer show a difference
     reals = found["positive"] + found["signed"]
@@ -71,6 +76,19 @@ def _points(symbols: Sequence[Symbol]) -> Iterator[tuple[str, dict[Symbol, Basic
             "signed",
             {s: sign * POSITIVE[(i + shift) % count] for i, (s, sign) in enumerate(zip(ordered, signs, strict=True))},
         )
+
+
+def _real_domain(expression: Expr) -> list[Expr]:
+    """Return the arguments of roots and logarithms, which must not be negative; none in a complex expression."""
+    if expression.has(I):
+        return []
+    roots = [node.base for node in expression.atoms(Pow) if not node.exp.is_integer and node.base.free_symbols]
+    return roots + [node.args[0] for node in expression.atoms(log) if node.args[0].free_symbols]
+
+
+def _is_outside(domain: list[Expr], point: dict[Symbol, Basic]) -> bool:
+    values = [value_at(argument, point) for argument in domain]
+    return any(value is None or value.real < 0 for value in values)
 
 
 def _equal_at(first: Expr, second: Expr, point: dict[Symbol, Basic], tolerance: float) -> bool | None:

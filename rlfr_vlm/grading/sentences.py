@@ -14,6 +14,7 @@ LEAD_IN = re.compile(
 )
 CONCLUSION = re.compile(
     r"^(?:we\s+(?:find|get|have|obtain|conclude)\s+(?:that\s+)?|it\s+follows\s+that\s+)(.+)$|"
+    r"^there\s+(?:is|are)\s+(?:exactly\s+)?(\d\S*(?:\s+.+)?)$|"
     r"^(.+?)\s+is\s+(?:the|our)\s+(?:final\s+|correct\s+)?(?:answer|solution|result)$",
     re.IGNORECASE,
 )
@@ -21,7 +22,21 @@ STATEMENT = re.compile(r"\s(?:is|are|equals|equal\s+to|will\s+be|be|was|were)\s+
 COMMAND = re.compile(r"\\[a-zA-Z]+")
 WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}(?![A-Za-z])")
 APPROXIMATELY = re.compile(r"\\approx(?![a-zA-Z])|≈|\\simeq(?![a-zA-Z])|\\doteq(?![a-zA-Z])")
+HINT = re.compile(r"answer|ans\b|result|solution|答案", re.IGNORECASE)
+MAX_STATEMENT = 500  # characters
 MIN_WORDS = 2  # before the verb of a sentence
+
+
+def without_lead_in(text: str) -> str:
+    """Return the text after `The answer is` or `Final answer:`; the text itself if it has no such words, or no rest.
+
+    >>> without_lead_in("Final answer: (B)"), without_lead_in("the answer is not 7")
+    ('(B)', 'the answer is not 7')
+    """
+    if not HINT.search(text[:60]) or DISCARDED.search(text[:MAX_STATEMENT]):
+        return text
+    rest = LEAD_IN.sub("", text.strip(), count=1).strip()
+    return rest if re.search(r"\w", rest) else text
 
 
 def stated_value(text: str) -> str | None:
@@ -37,7 +52,7 @@ def stated_value(text: str) -> str | None:
         return None
     without = LEAD_IN.sub("", plain)
     if conclusion := CONCLUSION.match(without):
-        return strip_ends(conclusion[1] or conclusion[2])
+        return strip_ends(next(group for group in conclusion.groups() if group))
     statements = list(STATEMENT.finditer(without))
     if statements:
         before = COMMAND.sub(" ", unwrap(without[: statements[-1].start()]))

@@ -64,7 +64,12 @@ RELATIONS = (
     (re.compile(r"<\s?=|=\s?<"), r"\\le "),
     (re.compile(r"(?<=[\s}])!=|(?<=[a-zA-Z)])\s+!=|/=|<>"), r" \\ne "),
 )
+REMAINDER = re.compile(r"(?<![\d.^}])(\d{1,18})\s*(?:\\(?:bmod|mod)|mod)(?![a-zA-Z])\s*(\d{1,9})(?![\d.^!])")
 MAX_CALLS = 20
+
+
+def _remainder(match: re.Match[str]) -> str:
+    return str(int(match[1]) % int(match[2])) if int(match[2]) else match[0]
 
 
 def plain_to_latex(text: str) -> str:
@@ -75,7 +80,7 @@ def plain_to_latex(text: str) -> str:
     """
     for pattern, replacement in RELATIONS:
         text = pattern.sub(replacement, text)
-    text = text.replace("**", "^")
+    text = REMAINDER.sub(_remainder, text.replace("**", "^"))
     for _ in range(MAX_CALLS):
         calls = list(CALL.finditer(text))
         if not calls:

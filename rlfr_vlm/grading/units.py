@@ -35,6 +35,7 @@ NO_UNITS = frozenset(
     ]
 )
 GENERIC = "thing:"  # prefix of counted things, such as apples, people or 个
+ADJECTIVE = "possible"  # a unit only before a noun: `10 possible values`
 MAX_WORDS = 3  # of a counted thing
 MEASURE_WORDS = "个只条本张人名位块件次种颗棵头匹辆支枝朵座间层页岁题分组步枚粒串瓶杯碗盒箱袋"
 
@@ -72,7 +73,9 @@ def _counts_things(text: str) -> bool:
     return (
         1 <= len(words) <= MAX_WORDS
         and re.fullmatch(r"[a-z-]{3,30}", words[-1]) is not None
-        and all(re.fullmatch(r"[a-z-]{2,30}", word) and word not in NO_UNITS for word in words)
+        and all(
+            re.fullmatch(r"[a-z-]{2,30}", word) and word not in NO_UNITS for word in words[words[0] == ADJECTIVE :]
+        )
     )
 
 

@@ -143,6 +143,7 @@ OPPOSITES = [
     {"是", "不是"},
     {"正确", "不正确"},
 ]
+CALL = re.compile(r"[a-z]\(")
 COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[a-zA-Z]+")
 PROSE = re.compile(r"[A-Za-z0-9\s,.;:!?'()$-]+")
 LONG_RUN = re.compile(r"[A-Za-z]{3,}")
@@ -151,6 +152,8 @@ LONG_RUN = re.compile(r"[A-Za-z]{3,}")
 def is_words(text: str) -> bool:
     """Return whether the text consists of ordinary words and is not a product of variables."""
     plain = unwrap(text).strip()
+    if CALL.search(plain):
+        return False
     words = [word for word in WORD_GAP.split(plain) if word.strip("-'")]
     if not words or not all(A_WORD.fullmatch(word) for word in words):
         return False
