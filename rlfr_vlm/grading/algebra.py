@@ -19,7 +19,7 @@ from math_verify import LatexExtractionConfig, parse
 from math_verify import parser as math_verify_parser
 from sympy import Basic, Expr, I, MatrixBase
 from sympy.core import numbers as sympy_numbers
-from sympy.core import sympify as sympy_reader
+from sympy.core.sympify import SympifyError, sympify
 
 from rlfr_vlm.grading.normalise import balanced, unwrap
 from rlfr_vlm.grading.words import is_words
@@ -53,12 +53,12 @@ def patch_libraries() -> None:
 
 def _read_numeral(value: object, **options: object) -> Basic:
     if not isinstance(value, str):
-        return sympy_reader.sympify(value, **options)
+        return sympify(value, **options)
     if re.fullmatch(r"[+-]?\d+", value):
         return sympy_numbers.Integer(int(value))
     if re.fullmatch(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", value):
         return sympy_numbers.Float(value)
-    raise sympy_reader.SympifyError(value)
+    raise SympifyError(value)
 
 
 def _with_fast_prediction(original: Callable[..., object]) -> Callable[..., object]:

@@ -25,7 +25,7 @@ def by_parts(gold: str, answer: str, compare: Compare) -> Decision | None:
     if (decision := _by_signs(gold, answer, compare)) is not None:
         return decision
     gold_parts, answer_parts = _groups(gold) or signed_parts(gold), _groups(answer) or signed_parts(answer)
-    gold_tuple, answer_tuple = bracketed(gold), bracketed(answer)
+    gold_tuple, answer_tuple = _named_tuple(gold), _named_tuple(answer)
     if len(gold_parts) > 1 or len(answer_parts) > 1:
         if (decision := _tuple_and_list(gold_tuple, answer_tuple, gold_parts, answer_parts, compare)) is not None:
             return decision
@@ -49,6 +49,11 @@ def bracketed(text: str) -> Bracketed | None:
     """Return brackets and parts of a tuple, set or interval; a matrix with one column or row has brackets `||`."""
     entries = column_entries(text)
     return ("|", entries[0], "|") if entries else split_bracketed(text)
+
+
+def _named_tuple(text: str) -> Bracketed | None:
+    """Return the tuple of a text such as `(x, y) = (1, 2)` or `(1, 2)`."""
+    return bracketed(text) or (bracketed(right_side(text)) if len(split_list(text)) == 1 else None)
 
 
 def _same_brackets(gold: Bracketed, answer: Bracketed) -> bool:

@@ -21,8 +21,12 @@ TRANSPOSE = re.compile(
     r"(?:\{\s*(?:T|H|\*|\\(?:top|intercal|dagger|ast|mathsf\{T\}|mathrm\{T\}|text\{T\}|prime))\s*\}"
     r"|T|H|\*|\\(?:top|intercal|dagger|ast|prime)(?![a-zA-Z]))"
 )
+INVERSE = re.compile(r"(?<![A-Za-z\\])[fghFGH]\s*\^\s*\{?\s*-\s*1\s*\}?\s*(?:\([^()]*\))?")
 VECTOR = re.compile(r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat|nabla)(?![a-zA-Z])")
+ADJACENT = re.compile(r"\}\s*\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|nabla)(?![a-zA-Z])")
 PRODUCT = re.compile(r"\\(?:times|cdot|wedge|otimes)(?![a-zA-Z])")
+FIGURE = re.compile(r"\\(?:triangle|angle|square|parallel|perp|cong|sim)(?![a-zA-Z])")
+DIMENSIONS = re.compile(r"\d+\s*\\times\s*\d+")
 CAPITALS = re.compile(r"[A-Z0-9^{}()+\s-]*")
 POWER_OF_PRODUCT = re.compile(r"\([A-Z\s]{2,}\)\s*\^")
 TERM = re.compile(r"[+-]")
@@ -64,25 +68,28 @@ def mask(gold: str, answer: str) -> Masked:
 
     texts, used = [], []
     for text in (gold, answer):
-        for pattern in (NAMED_FUNCTION, DOUBLE_FACTORIAL, TRANSPOSE):
+        for pattern in (NAMED_FUNCTION, DOUBLE_FACTORIAL, TRANSPOSE, INVERSE):
             text = pattern.sub(symbol, text)
         texts.append(text)
         used.append({name for name in symbols.values() if name in text})
-    return Masked(texts[0], texts[1], used[0] != used[1], _vector_product(gold, answer) or _reordered(gold, answer))
+    return Masked(
+        texts[0],
+        texts[1],
+        used[0] != used[1],
+        _vector_product(gold, answer) or _reordered(gold, answer) or DIMENSIONS.fullmatch(gold) is not None,
+    )
 
 
 def _vector_product(gold: str, answer: str) -> bool:
     """Return whether both texts multiply vectors, of which there are several products."""
-    return all(
-        VECTOR.search(text) and (PRODUCT.search(text) or len(VECTOR.findall(text)) > 1) for text in (gold, answer)
-    )
+    return all(VECTOR.search(text) and (PRODUCT.search(text) or ADJACENT.search(text)) for text in (gold, answer))
 
 
 def _reordered(gold: str, answer: str) -> bool:
     """Return whether two products of capital letters, which may be matrices, have their factors in another order."""
     terms = []
     for text in (gold, answer):
-        plain = PRODUCT.sub("", unwrap(text))
+        plain = FIGURE.sub("", PRODUCT.sub("", unwrap(text)))
         if not CAPITALS.fullmatch(plain):
             return False
         if POWER_OF_PRODUCT.search(plain) and gold != answer:
