@@ -13,7 +13,7 @@ from rlfr_vlm.grading.opaque import Masked, mask
 from rlfr_vlm.grading.relations import equal_relations
 from rlfr_vlm.grading.sets import equal_sets, number_set
 from rlfr_vlm.grading.verdict import Decision, Reason, decided, undecided, wrong
-from rlfr_vlm.grading.words import has_foreign_words, is_prose
+from rlfr_vlm.grading.words import has_foreign_words, has_long_words, is_prose
 
 PATH = "algebra"
 
@@ -40,6 +40,8 @@ def _with_notation(masked: Masked, decision: Decision) -> Decision:
     """Leave a pair undecided where the algebra does not know a notation that matters."""
     if decision.right and masked.order_matters:
         return undecided(PATH, Reason.NOTATION)
+    if decision.right and (has_long_words(masked.gold) or has_long_words(masked.answer)):
+        return undecided(PATH, Reason.FREE_TEXT)  # the parser skips what it cannot read
     if decision.verdict.value == "wrong" and masked.unknown:
         return undecided(PATH, Reason.NOTATION)
     return decision

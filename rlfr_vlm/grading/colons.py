@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from rlfr_vlm.grading.normalise import strip_ends, unwrap
 from rlfr_vlm.grading.numbers import read_quantity
 from rlfr_vlm.grading.verdict import Decision, Reason, decided, right, undecided, wrong
 
@@ -25,6 +26,7 @@ class Clock:
 
 def compare_colons(gold: str, answer: str) -> Decision | None:
     """Return the verdict on clock times and ratios of numbers; None if neither text is one of them."""
+    gold, answer = strip_ends(unwrap(gold)), strip_ends(unwrap(answer))
     gold_ratio, answer_ratio = read_ratio(gold), read_ratio(answer)
     gold_clock, answer_clock = read_clock(gold), read_clock(answer)
     if gold_clock and answer_clock:

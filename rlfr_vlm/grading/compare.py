@@ -11,8 +11,9 @@ from rlfr_vlm.grading.parameters import same_parameter
 from rlfr_vlm.grading.rules import apply_rules
 from rlfr_vlm.grading.sentences import approximated, stated_value
 from rlfr_vlm.grading.spelling import plain_to_latex
-from rlfr_vlm.grading.units import split_unit
+from rlfr_vlm.grading.units import PRODUCTS, split_unit
 from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, decided, right, undecided, wrong
+from rlfr_vlm.grading.words import has_long_words
 
 MAX_DEPTH = 6
 BASED = re.compile(r"^\(?([0-9A-Z]+)\)?_\{?(\d{1,2})\}?$")
@@ -56,10 +57,20 @@ def _by_base(gold: str, answer: str, deeper: "partial[Decision]") -> Decision | 
 
 
 def _by_approximation(gold: str, answer: str, deeper: "partial[Decision]") -> Decision | None:
-    r"""Compare the members of `\sqrt{2} \approx 1.41`: right if one is, wrong if all are."""
+    r"""Compare the members of `\sqrt{2} \approx 1.41`: right if one is, wrong if all are.
+
+    If both texts have such members, the exact ones count, and the rounded ones may only agree with them.
+    """
     golds, answers = approximated(gold), approximated(answer)
     if len(golds) == len(answers) == 1:
         return None
+    if len(golds) == len(answers):
+        exact, rounded = (deeper(*pair) for pair in zip(golds, answers, strict=True))
+        if exact.right and not rounded.right and not re.search(r"\d", golds[0]):
+            return rounded  # the exact side is only a name
+        if exact.right == rounded.right or (exact.right and not has_long_words(golds[0])):
+            return exact
+        return undecided("approximation", Reason.ROUNDED)
     decisions = [deeper(g, a) for g in golds for a in answers]
     for verdict in (Verdict.RIGHT, Verdict.UNDECIDED, Verdict.WRONG):
         for decision in decisions:
@@ -74,6 +85,8 @@ def _by_statement(gold: str, answer: str, deeper: "partial[Decision]") -> Decisi
     if values == (None, None):
         return None
     decision = deeper(values[0] or gold, values[1] or answer)
+    if None not in values and gold.replace(values[0], "") != answer.replace(values[1], ""):
+        return undecided("statement", Reason.FREE_TEXT)  # about different things
     if decision.right or decision.path in ("number", "option"):
         return decision
     return undecided("statement", Reason.FREE_TEXT)
@@ -136,6 +149,8 @@ def _by_unit(gold: str, answer: str, deeper: "partial[Decision]") -> Decision | 
     decision = deeper(bare_gold, bare_answer)
     if answer_unit and gold_unit and answer_unit != gold_unit:
         return wrong("unit") if decision.right else undecided("unit", Reason.UNITS)
+    if decision.right and gold_unit in PRODUCTS and answer_unit is None:
+        return undecided("unit", Reason.UNITS)  # `\frac{1}{2} mg` may be half a milligram, or a force
     return decision
 
 

@@ -34,7 +34,7 @@ REPEATING = re.compile(r"^(?P<sign>-?)(?P<integer>\d*)\.(?P<fixed>\d*)\\(?:overl
 ORDINAL = re.compile(
     r"^(\d+)\s*(?:\^\s*)?(?:\{\s*)?(?:\\(?:text|mathrm|textrm)\s*\{\s*)?(st|nd|rd|th)(?![a-zA-Z])[\s}]*"
 )
-NOUN_IN_PARENTHESES = re.compile(r"(?<=\d)\s*\(([A-Za-z][A-Za-z -]*[A-Za-z])\)$")  # `15 (books)`
+NOUN_IN_PARENTHESES = re.compile(r"(?<=\d)\s*\([A-Za-z][A-Za-z .-]*[A-Za-z]\)$")  # `15 (books)`
 CURRENCIES = {"$": "usd", "US$": "usd", "€": "eur", "£": "gbp", "¥": "cny", "₹": "inr", "₩": "krw"}
 WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -75,7 +75,7 @@ def read_quantity(text: str) -> Quantity | None:
         return None
     if (ordinal := ORDINAL.match(text)) and _has_its_ending(ordinal):
         text = ordinal[1] + text[ordinal.end() :]
-    text = NOUN_IN_PARENTHESES.sub(r" \1", text)
+    text = NOUN_IN_PARENTHESES.sub("", text)
     body, unit = compact(text), None
     if repeating := REPEATING.match(body):
         return Quantity(_repeating(repeating))

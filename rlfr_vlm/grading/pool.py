@@ -1,8 +1,8 @@
 """Grade pairs in worker processes that can be killed. The time limit of a pair is CPU time of its worker.
 
-A batch has a budget: its pairs first get a small part of their limit, and those that need more get it in their order
-until the budget of the batch is spent. So a batch of answers that never end takes seconds, and the same pairs stay
-undecided however busy the machine is.
+A batch has a budget: its pairs first get a small part of their limit. Those that need more get it in their order,
+until as many as the budget allows have used it up in vain. So a batch of answers that never end takes seconds, and the
+same pairs stay undecided however busy the machine is.
 """
 
 import atexit
@@ -16,7 +16,6 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading.verdict import Decision, Pair, Reason, Verdict, undecided
@@ -24,7 +23,7 @@ from rlfr_vlm.grading.verdict import Decision, Pair, Reason, Verdict, undecided
 WINDOW = 64  # unanswered requests at a time, few enough that the pipes cannot fill up
 MAX_RESTARTS = 2
 FIRST_SHARE = 0.05  # of the time limit, which each pair of a large batch gets first
-WORKER_BUDGET = 2.0  # time limits for each worker, for the pairs of a batch that need more than their share
+WORKER_BUDGET = 2  # time-outs of a batch for each worker, after which no pair gets more than its share
 PAIR_BUDGET = 0.02  # the same, for each pair of the batch
 
 
@@ -54,13 +53,6 @@ class PoolSettings:
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 2
         local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun and accelerate
         return self.workers or max(1, min(8, cores // local_ranks))
-
-
-class Reply(NamedTuple):
-    """A decision and the CPU seconds that it took."""
-
-    decision: Decision
-    seconds: float
 
 
 class GradingPool:
@@ -99,25 +91,25 @@ class GradingPool:
         if not pairs:
             return []
         workers, limit = self.settings.worker_count(), self.settings.time_limit
-        budget = limit * (WORKER_BUDGET * workers + PAIR_BUDGET * len(pairs))
+        time_outs = WORKER_BUDGET * workers + PAIR_BUDGET * len(pairs)
         everything = range(len(pairs))
         with self._lock:
-            if len(pairs) * limit <= budget:
+            if len(pairs) <= time_outs:
                 replies = self._ask(pairs, everything, limit)
             else:
                 replies = self._ask(pairs, everything, limit * FIRST_SHARE)
-                late = [index for index in everything if replies[index].decision.reason == Reason.TIME_OUT]
+                late = [index for index in everything if replies[index].reason == Reason.TIME_OUT]
                 for start in range(0, len(late), workers):
-                    if budget <= 0:
+                    if time_outs <= 0:
                         break
                     again = self._ask(pairs, late[start : start + workers], limit)
-                    budget -= sum(reply.seconds for reply in again.values())
+                    time_outs -= sum(decision.reason == Reason.TIME_OUT for decision in again.values())
                     replies |= again
-        return [replies[index].decision for index in everything]
+        return [replies[index] for index in everything]
 
-    def _ask(self, pairs: Sequence[Pair], indices: Sequence[int], limit: float) -> dict[int, Reply]:
+    def _ask(self, pairs: Sequence[Pair], indices: Sequence[int], limit: float) -> dict[int, Decision]:
         """Return the replies for some of the pairs, each with a limit of CPU seconds."""
-        replies: dict[int, Reply] = {}
+        replies: dict[int, Decision] = {}
         for _ in range(MAX_RESTARTS + 1):
             try:
                 self._exchange(pairs, indices, limit, replies)
@@ -129,7 +121,7 @@ class GradingPool:
             if len(replies) == len(indices):
                 break
             self._stop()
-        crashed = Reply(undecided("algebra", Reason.CRASH), 0.0)
+        crashed = undecided("algebra", Reason.CRASH)
         return {index: replies.get(index, crashed) for index in indices}
 
     def close(self) -> None:
@@ -138,7 +130,7 @@ class GradingPool:
             self._stop()
 
     def _exchange(
-        self, pairs: Sequence[Pair], indices: Sequence[int], limit: float, replies: dict[int, Reply]
+        self, pairs: Sequence[Pair], indices: Sequence[int], limit: float, replies: dict[int, Decision]
     ) -> None:
         """Send the pairs that have no reply yet and add their replies."""
         server = self._ready_server()
@@ -151,8 +143,8 @@ class GradingPool:
                 server.stdin.write(json.dumps({**pairs[index], "id": index, "limit": limit}).encode() + b"\n")
                 sent += 1
             server.stdin.flush()
-            index, verdict, path, reason, seconds = json.loads(server.stdout.readline())
-            replies[index] = Reply(Decision(Verdict(verdict), path, reason), seconds)
+            index, verdict, path, reason = json.loads(server.stdout.readline())
+            replies[index] = Decision(Verdict(verdict), path, reason)
 
     def _ready_server(self) -> "subprocess.Popen[bytes]":
         server = self._spawn()

@@ -1,10 +1,27 @@
 """Compare equations and inequalities: the same relation may be multiplied by a constant or solved for a variable."""
 
-from sympy import Basic, Eq, Expr, Float, Ge, Gt, I, Le, Lt, Ne, Poly, PolynomialError, Symbol, fraction, together
+from sympy import (
+    Basic,
+    Eq,
+    Expr,
+    Float,
+    Ge,
+    Gt,
+    I,
+    Le,
+    Lt,
+    MatrixBase,
+    Ne,
+    Poly,
+    PolynomialError,
+    Symbol,
+    fraction,
+    together,
+)
 from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 
-from rlfr_vlm.grading.equality import equal_expressions, same_symbols
+from rlfr_vlm.grading.equality import all_equal, equal_expressions, equal_values, same_symbols
 from rlfr_vlm.grading.sampling import CONTEXT, POSITIVE, value_at
 from rlfr_vlm.grading.size import is_too_large
 
@@ -18,11 +35,17 @@ def equal_relations(gold: Relational, answer: Relational, tolerance: float = 0.0
     defined = _equal_definitions(gold, answer, tolerance)
     if defined is not None:
         return defined[0]
+    if type(gold) is type(answer) and (same := _equal_right_sides(gold, answer, tolerance)) is not None:
+        return same
+    if not all(isinstance(side, Expr) for side in (gold.lhs, gold.rhs, answer.lhs, answer.rhs)):
+        return None
     (gold_sides, gold_type), (answer_sides, answer_type) = _difference(gold), _difference(answer)
     first, second = same_symbols(gold_sides, answer_sides)
     if is_too_large(first) or is_too_large(second):
         return None
     symbols = sorted(first.free_symbols | second.free_symbols, key=lambda symbol: symbol.name)
+    if not symbols:
+        return _equal_sides(gold, answer) if gold_type is answer_type else None
     ratio = _constant_ratio(first, second, symbols)
     if ratio is not None:
         keeps = ratio > 0 or gold_type in (Eq, Ne)
@@ -32,6 +55,20 @@ def equal_relations(gold: Relational, answer: Relational, tolerance: float = 0.0
     if gold_type is Eq and answer_type is Eq:
         return _equal_zeros(first, second, symbols)
     return False if len(symbols) == 1 or gold_type is not answer_type else None
+
+
+def _equal_sides(gold: Relational, answer: Relational) -> bool | None:
+    """Compare relations of constants, such as log_2 8 = 3, side by side."""
+    return all_equal([equal_expressions(gold.lhs, answer.lhs), equal_expressions(gold.rhs, answer.rhs)])
+
+
+def _equal_right_sides(gold: Relational, answer: Relational, tolerance: float) -> bool | None:
+    """Compare relations with the same left side. Right sides that differ decide only if they are no expressions."""
+    left, right = same_symbols(gold.lhs, answer.lhs)
+    if left != right:
+        return None
+    same = equal_values(gold.rhs, answer.rhs, tolerance)
+    return same if same or isinstance(gold.rhs, MatrixBase) else None
 
 
 def _difference(relation: Relational) -> tuple[Expr, type[Relational]]:
@@ -71,7 +108,7 @@ def _constant_ratio(first: Expr, second: Expr, symbols: list[Symbol]) -> float |
         sign = -1 if shift > 2 else 1
         point = {s: sign * (POSITIVE[(i + 3 * shift) % 8] + i // 8) for i, s in enumerate(symbols)}
         values = value_at(first, point), value_at(second, point)
-        if values[0] is None or values[1] is None or values[0] == 0:
+        if values[0] is None or values[1] is None or abs(values[0]) < SAME:
             continue
         ratios.append(values[1] / values[0])
     if len(ratios) < 3 or any(abs(ratio - ratios[0]) > SAME * abs(ratios[0]) for ratio in ratios):

@@ -123,8 +123,8 @@ def _contradicts(gold_letter: str, gold_text: str | None, letter: str, answer: s
         same = same_value(gold_number, number)
     else:
         same = same_text(gold_text, text)
-        if letter == gold_letter and not same and not (is_words(gold_text) and is_words(text)):
-            return False  # another spelling of the option's text
+        if letter == gold_letter and not same and (is_words(gold_text) or is_words(text)):
+            return False  # the letter with other words about it
     return same != (letter == gold_letter)
 
 

@@ -24,6 +24,8 @@ WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}(?![A-Za-z])")
 APPROXIMATELY = re.compile(r"\\approx(?![a-zA-Z])|≈|\\simeq(?![a-zA-Z])|\\doteq(?![a-zA-Z])")
 HINT = re.compile(r"answer|ans\b|result|solution|答案", re.IGNORECASE)
 MAX_STATEMENT = 500  # characters
+RELATION = re.compile(r"[=<>]")
+VALUE = re.compile(r"[\d\\]|^[A-Za-z]$")  # what a sentence states: a number, a formula or a letter
 MIN_WORDS = 2  # before the verb of a sentence
 
 
@@ -56,17 +58,24 @@ def stated_value(text: str) -> str | None:
     statements = list(STATEMENT.finditer(without))
     if statements:
         before = COMMAND.sub(" ", unwrap(without[: statements[-1].start()]))
+        if RELATION.search(before):
+            return None
         if len(WORD.findall(before)) < MIN_WORDS - (without[:4].lower() == "the "):
             return None
         without = without[statements[-1].end() :]
     value = strip_ends(without)
-    return value if value and value != strip_ends(plain) else None
+    return value if VALUE.search(value) and value != strip_ends(plain) else None
 
 
 def approximated(text: str) -> list[str]:
     r"""Return the members of `a \approx b`; the text alone if it has no such sign outside brackets."""
     match = APPROXIMATELY.search(text)
-    if match is None or APPROXIMATELY.search(text, match.end()) or not text[: match.start()].strip():
+    if (
+        match is None
+        or top_level(text, ",;")
+        or APPROXIMATELY.search(text, match.end())
+        or not text[: match.start()].strip()
+    ):
         return [text]
     if top_level(text[: match.start()] + "," + text[match.end() :], ",").count(match.start()) == 0:
         return [text]

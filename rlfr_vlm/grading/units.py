@@ -104,7 +104,8 @@ WRAPPED_UNIT = re.compile(
     r"^(.+?)\s*\\(?:text|mathrm|rm|textrm|textnormal|mbox)\s*\{\s*~?([^{}]+?)\s*\}\s*(\^\{?-?\d\}?)?$", re.DOTALL
 )
 # After a number, a brace, a parenthesis or pi: `2\sqrt3 cm`, `36\pi square units`.
-BARE_UNIT = re.compile(r"^(.*(?:[\d})]|\\pi))(\s+[A-Za-zµμΩ][A-Za-zµμΩ /^{}\d-]*)$", re.DOTALL)
+PRODUCTS = ("mg", "eV", "ft", "nm", "mL", "in", "min")  # that bare letters after an expression often are
+BARE_UNIT = re.compile(r"^(.*(?:[\d})]|\\pi))(\s*[A-Za-zµμΩ][A-Za-zµμΩ /^{}\d-]*)$", re.DOTALL)
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
@@ -119,7 +120,7 @@ def split_unit(text: str) -> tuple[str, str | None]:
         return match[1].strip(), name
     bare = BARE_UNIT.match(text)
     if bare and len(bare[2].strip()) > 1:  # a single letter may be a variable
-        name = unit_name(bare[2], spaced=True)
+        name = unit_name(bare[2], spaced=bare[2][0] == " ")
         if name:
             return bare[1].strip(), name
     return text, None

@@ -197,6 +197,12 @@ def is_prose(text: str) -> bool:
     return PROSE.fullmatch(unwrap(text)) is not None and LONG_RUN.search(text) is not None
 
 
+def has_long_words(text: str) -> bool:
+    """Return whether the text has a word of four letters or more that is no mathematical name."""
+    plain = COMMAND.sub(" ", text if "\\" not in text else unwrap(text))
+    return any(len(run) > 3 and run not in MATH_NAMES for run in LONG_RUN.findall(plain))
+
+
 def has_foreign_words(gold: str, answer: str) -> bool:
     """Return whether either text has a word that is no product of the other text's letters."""
     plain = [COMMAND.sub(" ", unwrap(text)) for text in (gold, answer)]

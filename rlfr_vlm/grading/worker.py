@@ -83,7 +83,7 @@ def _plain_math_verify(gold: str, answer: str) -> Decision:
 
 
 def _run_worker(channel: socket.socket, time_limit: float, memory_mb: int, parent: int) -> None:
-    """Grade requests from the channel until it closes. Each reply ends with the CPU seconds that were used."""
+    """Grade requests from the channel until it closes."""
     with contextlib.suppress(OSError, AttributeError):  # Linux: exit with the server, even while grading
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -96,7 +96,6 @@ def _run_worker(channel: socket.socket, time_limit: float, memory_mb: int, paren
     stream = channel.makefile("rwb")
     for line in stream:
         request = json.loads(line)
-        started = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, request.get("limit") or time_limit)
         try:
             decision = grade_pair(request)
@@ -104,8 +103,7 @@ def _run_worker(channel: socket.socket, time_limit: float, memory_mb: int, paren
             decision = undecided(type(error).__name__, Reason.CRASH)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        used = time.process_time() - started
-        stream.write(json.dumps([decision.verdict.value, decision.path, decision.reason, used]).encode() + b"\n")
+        stream.write(json.dumps([decision.verdict.value, decision.path, decision.reason]).encode() + b"\n")
         stream.flush()
 
 
@@ -200,8 +198,7 @@ class Server:
         if request and not timed_out and not request.get("again"):
             self.waiting.appendleft({**request, "again": True})  # another process may have killed the worker
         elif request:
-            used = request.get("limit") or self.time_limit
-            _reply(request["id"], ["undecided", "algebra", Reason.TIME_OUT if timed_out else Reason.CRASH, used])
+            _reply(request["id"], ["undecided", "algebra", Reason.TIME_OUT if timed_out else Reason.CRASH])
         self._fork()
 
     def _assign(self) -> None:
@@ -231,7 +228,7 @@ def _end_worker(worker: Worker) -> int | None:
     return None
 
 
-def _reply(request_id: int, decision: list[object]) -> None:
+def _reply(request_id: int, decision: list[str]) -> None:
     os.write(1, json.dumps([request_id, *decision]).encode() + b"\n")
 
 
@@ -248,7 +245,7 @@ def main() -> None:
             grade_pair({"gold": gold, "answer": answer})
     forbid_evaluation()
     gc.freeze()  # otherwise a collection in a worker copies the memory that it shares with the server
-    _reply(-1, ["ready", "", "", 0.0])
+    _reply(-1, ["ready", "", ""])
     Server(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])).run()
 
 
