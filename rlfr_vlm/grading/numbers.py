@@ -69,7 +69,7 @@ def read_quantity(text: str) -> Quantity | None:
     r"""Read a number with an optional unit from normalised text; None for any other text.
 
     >>> read_quantity(r"-1\frac{1}{2}").value, read_quantity("1,200 cm")
-    (Fraction(-3, 2), Quantity(value=Fraction(1200, 1), unit='cm', places=0))
+    (Fraction(-3, 2), Quantity(value=Fraction(1200, 1), unit='cm', places=0, step=None))
     """
     if len(text) > MAX_LENGTH or not is_one_number(text):
         return None

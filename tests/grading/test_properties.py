@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rlfr_vlm.grading import Item, Verdict, grade_many
 
-FEW = settings(max_examples=25, derandomize=True, deadline=None)
+FEW = settings(max_examples=10, derandomize=True, deadline=None)
 R, W, U = Verdict.RIGHT, Verdict.WRONG, Verdict.UNDECIDED
 
 numbers = st.integers(2, 60)
@@ -67,10 +67,10 @@ def test_equality_of_values_is_symmetric(first, second):
 def test_order_matters_in_tuples_and_not_in_sets(parts):
     forward, backward = (",".join(map(str, row)) for row in (parts, parts[::-1]))
     pairs = [
-        (f"({forward})", f"({forward})"), (f"({forward})", f"({backward})"), (rf"\{{{forward}\}}", rf"\{{{backward}\}}"),
-        (f"({forward})", f"({forward},1)"), (rf"\{{{forward}\}}", rf"\{{{forward},1\}}"),
+        (f"({forward})", f"({forward})"), (f"({forward})", f"({backward})"), (f"({forward})", f"({forward},1)"),
+        (rf"\{{{forward}\}}", rf"\{{{backward}\}}"), (rf"\{{{forward}\}}", rf"\{{{forward},1\}}"),
     ]  # fmt: skip
-    assert verdicts(pairs) == [R, W, R, W, W]
+    assert verdicts(pairs) == [R, W, W, R, W]
 
 
 @FEW
@@ -150,9 +150,16 @@ def exchanged(gold):
     return f"({pair[2]},{pair[1]})" if pair and pair[1].strip() != pair[2].strip() else None
 
 
-@pytest.mark.parametrize("mutation", [plus_one, negative, exchanged])
-def test_a_mutated_gold_of_the_math_suites_is_wrong(shared, mutation):
-    pairs = [(gold, mutated) for gold in suite_golds(shared) if (mutated := mutation(gold)) not in (None, gold)]
+@pytest.mark.parametrize(
+    ("mutation", "every"),
+    [
+        (plus_one, 4), (negative, 4), (exchanged, 1),
+        pytest.param(plus_one, 1, marks=pytest.mark.slow), pytest.param(negative, 1, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_a_mutated_gold_of_the_math_suites_is_wrong(shared, mutation, every):
+    golds = suite_golds(shared)[::every]
+    pairs = [(gold, mutated) for gold in golds if (mutated := mutation(gold)) not in (None, gold)]
     found = verdicts(pairs)
     assert [pair for pair, verdict in zip(pairs, found, strict=True) if verdict is R] == []
     assert found.count(W) >= 0.98 * len(pairs) and len(pairs) >= 15
