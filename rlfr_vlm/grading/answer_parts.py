@@ -8,6 +8,7 @@ CONJUNCTION = re.compile(
     r"\s*[,;]?\s*\\text\s*\{\s*(?:and|or)\s*\}\s*|\s*[,;]?\s+(?:and|or)\s+|\s*(?:和|或|以及)\s*"
     r"|(?<=[)\]}\d])\s*(?:and|or)\s*(?=[(\[{\\\d-])"
 )
+SEPARATOR = re.compile(r"[,;]|and|or|和|或|以及")
 PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 MAX_PARTS = 24
 
@@ -29,6 +30,8 @@ def top_level(text: str, separators: str) -> list[int]:
 
 def split_list(text: str) -> list[str]:
     """Return the parts of a list without brackets: `1, 2 and 3` has three. Thousands separators do not split."""
+    if not SEPARATOR.search(text):
+        return [text.strip()] if text.strip() else []
     text = CONJUNCTION.sub(" , ", text)
     cuts = [p for p in top_level(text, ",;") if not _is_thousands(text, p)]
     parts = _cut(text, cuts)

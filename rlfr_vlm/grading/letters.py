@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from rlfr_vlm.grading.normalise import compact, normalise, strip_ends, unwrap
 
@@ -55,6 +56,7 @@ def option_letter(text: str) -> str | None:
     return (match[1] or match[2]).upper()
 
 
+@lru_cache(maxsize=1024)
 def _plain(text: str) -> str:
     return strip_ends(unwrap(normalise(text[:500])))
 
@@ -72,6 +74,7 @@ def option_letters(text: str) -> frozenset[str] | None:
     return frozenset(re.findall(r"[A-J]", plain))
 
 
+@lru_cache(maxsize=1024)
 def letter_and_text(text: str) -> tuple[str, str] | None:
     """Return the letter and the text of an option such as `(D) Alina`; None for other text.
 

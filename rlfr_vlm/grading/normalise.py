@@ -129,6 +129,7 @@ def _unwrap_inner(text: str) -> str:
     return WRAPPER.sub("", text).replace("}", "") if WRAPPER.search(text) else text
 
 
+@lru_cache(maxsize=4096)
 def compact(text: str) -> str:
     """Remove wrappers and spaces, except a space between two digits, which may be a mixed fraction."""
     return re.sub(r"(?<!\d) | (?!\d)", "", strip_ends(unwrap(text).replace("\t", " "))).strip()

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from rlfr_vlm.grading.normalise import compact, strip_ends, unwrap
 from rlfr_vlm.grading.separators import is_one_number
@@ -65,6 +66,7 @@ class Quantity:
         return self.unit is not None and (self.unit.startswith(GENERIC) or self.unit == "unit")
 
 
+@lru_cache(maxsize=4096)
 def read_quantity(text: str) -> Quantity | None:
     r"""Read a number with an optional unit from normalised text; None for any other text.
 

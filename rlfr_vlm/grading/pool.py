@@ -22,8 +22,8 @@ from rlfr_vlm.grading.verdict import Decision, Pair, Reason, Verdict, undecided
 
 WINDOW = 64  # unanswered requests at a time, few enough that the pipes cannot fill up
 MAX_RESTARTS = 2
-FIRST_SHARE = 0.05  # of the time limit, which each pair of a large batch gets first
-WORKER_BUDGET = 2  # time-outs of a batch for each worker, after which no pair gets more than its share
+FIRST_SHARE = 0.08  # of the time limit, which each pair of a large batch gets first
+WORKER_BUDGET = 1  # time-outs of a batch for each worker, after which no pair gets more than its share
 PAIR_BUDGET = 0.02  # the same, for each pair of the batch
 
 

@@ -168,8 +168,8 @@ def test_a_batch_of_endless_answers_has_a_budget(monkeypatch):
     with GradingPool(PoolSettings(workers=2, time_limit=0.6)) as pool:
         decisions = pool.compare([*endless[:32], EASY, WRONG, *endless[32:]])
     assert verdicts(decisions) == ["undecided"] * 32 + ["right", "wrong"] + ["undecided"] * 32
-    # 64 shares of 0.03 s. A budget of 2 * 2 + 0.02 * 66 = 5.3 time-outs is spent after three calls of two pairs.
-    assert asked == [pytest.approx(0.03)] * 64 + [0.6] * 6  # with a limit of 1 s, 9.2 CPU seconds: 4.6 s on two cores
+    # 64 shares of 0.08. A budget of 2 + 0.02 * 66 = 3.3 time-outs is spent after two calls of two pairs.
+    assert asked == [pytest.approx(0.08 * 0.6)] * 64 + [0.6] * 4  # 9.1 CPU seconds with a limit of 1 s
 
 
 @linux
