@@ -85,7 +85,7 @@ def _by_statement(gold: str, answer: str, deeper: "partial[Decision]") -> Decisi
     if values == (None, None):
         return None
     decision = deeper(values[0] or gold, values[1] or answer)
-    if None not in values and gold.replace(values[0], "") != answer.replace(values[1], ""):
+    if values[0] and values[1] and gold.replace(values[0], "") != answer.replace(values[1], ""):
         return undecided("statement", Reason.FREE_TEXT)  # about different things
     if decision.right or decision.path in ("number", "option"):
         return decision

@@ -72,7 +72,7 @@ def _value(node: Basic, values: dict[Basic, float]) -> float:
 def _value_of_node(node: Basic, values: dict[Basic, float]) -> float:
     if isinstance(node, Integer | Rational) or (node.is_Atom and getattr(node, "is_number", False)):
         try:
-            return float(node)  # type: ignore[arg-type]
+            return float(node)
         except OverflowError:
             return math.inf
         except TypeError:  # the imaginary unit
