@@ -34,10 +34,12 @@ LATEX = LatexExtractionConfig(
 )
 TRIG = r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])(?:\^\{?-?\d\}?)?"
 TRIG_DEGREES = re.compile(rf"({TRIG})\s*[({{]?\s*(-?\d+(?:\.\d+)?)\s*\^\\circ\s*[)}}]?")
-TRIG_MULTIPLE = re.compile(rf"({TRIG})\s*(\d*\s*(?:[a-zA-Z](?![a-zA-Z(])|\\(?:theta|alpha|beta|phi|pi)(?![a-zA-Z])))")
-# The grammar takes \gamma for the gamma function, even in \gamma^2 - 1, and cannot read an E with an index.
+TRIG_MULTIPLE = re.compile(rf"({TRIG})\s*(\d*\s*(?:[a-zA-Z](?![a-zA-Z(])|\\(?:theta|alpha|beta|phi|pi)(?![a-zA-Z_])))")
+# The grammar cannot read commands in an index, nor an E with an index. It takes \gamma for the gamma function, even in
+# \gamma^2 - 1.
 MISREAD = (
     (re.compile(r"\\gamma(?![a-zA-Z])(?!\s*_)"), "q_{8001}"),
+    (re.compile(r"_\s*(?:\{\s*\\([a-zA-Z]+)\s*\}|\\([a-zA-Z]+))"), r"_{\1\2}"),
     (re.compile(r"(?<![A-Za-z\\])E\s*_\s*\{?(\w+)\}?"), r"q_{8002\1}"),
     (re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z]))\s*([a-zA-Z])\s*\^\s*(\{[^{}]*\}|\w)"), r"\1(\2^\3)"),
 )

@@ -41,11 +41,12 @@ def compare_at_points(first: Expr, second: Expr, symbols: Sequence[Symbol], deci
     """
     tolerance = EQUAL_DECIMALS if decimals else EQUAL
     found: dict[str, list[bool]] = {"positive": [], "signed": [], "integer": []}
-    domain = _real_domain(first) + _real_domain(second)
+    is_complex = first.has(I) or second.has(I)
+    domain = [] if is_complex else _real_domain(first) + _real_domain(second)
     for kind, point in _points(symbols):
         if kind == "signed" and _is_outside(domain, point):
             continue
-        equal = _equal_at(first, second, point, tolerance)
+        equal = _equal_at(first, second, point, tolerance, is_complex)
         if equal is not None:
             found[kind].append(equal)
         if equal is False and kind == "integer" and first.has(floor, ceiling):
@@ -79,9 +80,7 @@ def _points(symbols: Sequence[Symbol]) -> Iterator[tuple[str, dict[Symbol, Basic
 
 
 def _real_domain(expression: Expr) -> list[Expr]:
-    """Return the arguments of roots and logarithms, which must not be negative; none in a complex expression."""
-    if expression.has(I):
-        return []
+    """Return the arguments of roots and logarithms, which must not be negative."""
     roots = [node.base for node in expression.atoms(Pow) if not node.exp.is_integer and node.base.free_symbols]
     return roots + [node.args[0] for node in expression.atoms(log) if node.args[0].free_symbols]
 
@@ -91,12 +90,14 @@ def _is_outside(domain: list[Expr], point: dict[Symbol, Basic]) -> bool:
     return any(value is None or value.real < 0 for value in values)
 
 
-def _equal_at(first: Expr, second: Expr, point: dict[Symbol, Basic], tolerance: float) -> bool | None:
+def _equal_at(
+    first: Expr, second: Expr, point: dict[Symbol, Basic], tolerance: float, is_complex: bool
+) -> bool | None:
     """Return whether the values at a point are equal; None if one of them has no value there."""
     values = value_at(first, point), value_at(second, point)
     if values[0] is None or values[1] is None:
         return None
-    real = [abs(value.imag) <= tolerance * (1 + abs(value)) for value in values if value is not None]
+    real = [is_complex or abs(value.imag) <= tolerance * (1 + abs(value)) for value in values if value is not None]
     if real[0] != real[1]:
         return None  # a logarithm or root outside its domain
     size = max(abs(values[0]), abs(values[1]), SMALLEST)
