@@ -13,7 +13,7 @@ from rlfr_vlm.grading.sentences import approximated, stated_value
 from rlfr_vlm.grading.spelling import plain_to_latex
 from rlfr_vlm.grading.units import PRODUCTS, split_unit
 from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, decided, right, undecided, wrong
-from rlfr_vlm.grading.words import has_long_words
+from rlfr_vlm.grading.words import has_long_words, is_long_prose
 
 MAX_DEPTH = 6
 BASED = re.compile(r"^\(?([0-9A-Z]+)\)?_\{?(\d{1,2})\}?$")
@@ -40,7 +40,8 @@ def compare(gold: str, answer: str, tolerance: float = 0.0, depth: int = 0) -> D
     gold, answer = same_parameter(gold, answer)
     decision = by_parts(gold, answer, deeper)
     if decision is not None:
-        return decision
+        is_prose = decision.verdict is Verdict.WRONG and is_long_prose(answer)
+        return undecided("parts", Reason.FREE_TEXT) if is_prose else decision
     from rlfr_vlm.grading.by_algebra import by_algebra
 
     return by_algebra(gold, answer, tolerance)

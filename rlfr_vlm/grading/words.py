@@ -31,6 +31,7 @@ OPPOSITES = [
 ]
 CALL = re.compile(r"[a-z]\(")
 COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[a-zA-Z]+")
+MAX_WORDS = 12  # of three letters or more in an answer
 PROSE = re.compile(r"[A-Za-z0-9\s,.;:!?'()$-]+")
 LONG_RUN = re.compile(r"[A-Za-z]{3,}")
 
@@ -81,6 +82,11 @@ def _words(text: str) -> list[str] | None:
 def is_prose(text: str) -> bool:
     """Return whether the text consists of words and numbers alone, without operators."""
     return PROSE.fullmatch(unwrap(text)) is not None and LONG_RUN.search(text) is not None
+
+
+def is_long_prose(text: str) -> bool:
+    """Return whether the text has so many words that it explains an answer instead of being one."""
+    return len(LONG_RUN.findall(COMMAND.sub(" ", text))) > MAX_WORDS
 
 
 def has_long_words(text: str) -> bool:
