@@ -205,7 +205,7 @@ class RewardOptions:
         },
     )
     grading_tolerance: float = field(default=0.0, metadata={"help": "Relative, for numbers; 0 compares exactly."})
-    grading_time_limit: float = field(default=1.0, metadata={"help": "Seconds for one answer; then undecided."})
+    grading_time_limit: float = field(default=1.0, metadata={"help": "CPU seconds for one answer; then undecided."})
     grading_workers: int = field(default=0, metadata={"help": "Processes for grading; 0 is one per core, at most 8."})
     no_answer_is_wrong: bool = field(
         default=True, metadata={"help": "A response without an answer gets 0; false: it is undecided, and masked."}

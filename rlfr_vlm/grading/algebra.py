@@ -1,4 +1,4 @@
-"""Parse LaTeX and compare expressions with math-verify. Only worker processes import this module.
+"""Parse LaTeX into SymPy objects with math-verify. Only worker processes import this module.
 
 It changes three things relative to math-verify 0.9.0:
 - Symbols keep their case.
@@ -15,31 +15,34 @@ from typing import TypeAlias
 
 from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
 from latex2sympy2_extended.math_normalization import NormalizationConfig
-from math_verify import LatexExtractionConfig, parse, verify
+from math_verify import LatexExtractionConfig, parse
 from math_verify import parser as math_verify_parser
-from sympy import And, Basic, Expr, Float, I, Intersection, MatrixBase, Set, Union
+from sympy import Basic, Expr, I, MatrixBase
 from sympy.core import numbers as sympy_numbers
-from sympy.core import sympify as sympy_reader
-from sympy.core.relational import Relational
+from sympy.core.sympify import SympifyError, sympify
 
-from rlfr_vlm.grading.answer_parts import is_relation
 from rlfr_vlm.grading.normalise import balanced, unwrap
-from rlfr_vlm.grading.rules import is_words
+from rlfr_vlm.grading.words import is_words
 
 Parsed: TypeAlias = Basic | MatrixBase
 
-DIGITS = 50  # of numerical evaluation
-EXACT = 1e-30  # largest difference after numerical evaluation that counts as 0
-NUMERIC_TOLERANCE = 1e-6  # relative; absorbs the rounding of answers written as decimals
 # math-verify drops anything that looks like a unit, so `6ab` would become 6. Units are handled in units.py.
 LATEX = LatexExtractionConfig(
     normalization_config=NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=True
     )
 )
-TRIG = r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?:\^\{?-?\d\}?)?"
+TRIG = r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])(?:\^\{?-?\d\}?)?"
 TRIG_DEGREES = re.compile(rf"({TRIG})\s*[({{]?\s*(-?\d+(?:\.\d+)?)\s*\^\\circ\s*[)}}]?")
-TRIG_MULTIPLE = re.compile(rf"({TRIG})\s*(\d*\s*(?:[a-zA-Z](?![a-zA-Z(])|\\(?:theta|alpha|beta|phi|pi)(?![a-zA-Z])))")
+TRIG_MULTIPLE = re.compile(rf"({TRIG})\s*(\d*\s*(?:[a-zA-Z](?![a-zA-Z(])|\\(?:theta|alpha|beta|phi|pi)(?![a-zA-Z_])))")
+# The grammar cannot read commands in an index, nor an E with an index. It takes \gamma for the gamma function, even in
+# \gamma^2 - 1.
+MISREAD = (
+    (re.compile(r"\\gamma(?![a-zA-Z])(?!\s*_)"), "q_{8001}"),
+    (re.compile(r"_\s*(?:\{\s*\\([a-zA-Z]+)\s*\}|\\([a-zA-Z]+))"), r"_{\1\2}"),
+    (re.compile(r"(?<![A-Za-z\\])E\s*_\s*\{?(\w+)\}?"), r"q_{8002\1}"),
+    (re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z]))\s*([a-zA-Z])\s*\^\s*(\{[^{}]*\}|\w)"), r"\1(\2^\3)"),
+)
 _exact_prediction = False
 
 
@@ -52,12 +55,12 @@ def patch_libraries() -> None:
 
 def _read_numeral(value: object, **options: object) -> Basic:
     if not isinstance(value, str):
-        return sympy_reader.sympify(value, **options)
+        return sympify(value, **options)
     if re.fullmatch(r"[+-]?\d+", value):
         return sympy_numbers.Integer(int(value))
     if re.fullmatch(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", value):
         return sympy_numbers.Float(value)
-    raise sympy_reader.SympifyError(value)
+    raise SympifyError(value)
 
 
 def _with_fast_prediction(original: Callable[..., object]) -> Callable[..., object]:
@@ -92,6 +95,9 @@ def parse_latex(text: str) -> Parsed | None:
 def latex_for_parser(text: str) -> str:
     """Rewrite LaTeX that the grammar would misread, such as degrees and multiples of an angle in sines."""
     text = text.replace("$", "").replace("**", "^").strip()
+    text = re.sub(r"(?<!\\)%", r"\\%", text)
+    for pattern, replacement in MISREAD:
+        text = pattern.sub(replacement, text)
     text = TRIG_DEGREES.sub(r"\1(\2\\cdot\\frac{\\pi}{180})", text)
     text = TRIG_MULTIPLE.sub(r"\1(\2)", text)
     return unwrap(text.replace("^\\circ", ""))
@@ -101,64 +107,3 @@ def _with_imaginary_unit(parsed: Parsed) -> Parsed:
     """Replace the symbol i by the imaginary unit."""
     units = {symbol: I for symbol in getattr(parsed, "free_symbols", ()) if symbol.name == "i"}
     return parsed.subs(units) if units and isinstance(parsed, Expr) else parsed
-
-
-def are_equal(gold: Parsed, answer: Parsed, tolerance: float) -> bool:
-    """Return whether two parsed answers are equal."""
-    numeric = _equal_numbers(gold, answer, tolerance)
-    if numeric is not None:
-        return numeric
-    if verify(gold=[gold], target=[answer], allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True):
-        return True
-    # math-verify compares a lone symbol by its name, and gives up on identities such as sin 2x = 2 sin x cos x.
-    return isinstance(gold, Expr) and isinstance(answer, Expr) and bool((gold - answer).doit().equals(0))
-
-
-def _equal_numbers(gold: Parsed, answer: Parsed, tolerance: float) -> bool | None:
-    """Compare two constants: exactly, unless one is written as a decimal. None if either is not a constant."""
-    if not (isinstance(gold, Expr) and isinstance(answer, Expr) and gold.is_number and answer.is_number):
-        return None
-    gold, answer = gold.doit(), answer.doit()
-    if gold == answer:
-        return True
-    if not (gold.is_finite and answer.is_finite):
-        return False if gold.is_infinite or answer.is_infinite else None
-    exact = not (gold.has(Float) or answer.has(Float)) and not tolerance
-    if exact and gold.is_Rational and answer.is_Rational:
-        return False
-    difference, size = abs((gold - answer).evalf(DIGITS)), abs(gold.evalf(DIGITS))
-    if not (difference.is_comparable and size.is_comparable):
-        return None
-    if exact:  # evalf raises its precision until the digits of a difference are right, however large its terms
-        return bool(difference <= min(EXACT, EXACT * size))
-    return bool(difference <= max(tolerance, NUMERIC_TOLERANCE) * size)
-
-
-def number_set(text: str) -> tuple[str, Set] | None:
-    """Return the set of numbers that a text describes, as a set or as conditions on one variable (`x < -1 or x > 3`).
-
-    Returns:
-        The variable's name (empty for a plain set) and the set; None for any other text.
-    """
-    if not is_relation(text):
-        parsed = parse_latex(text)
-        is_set = isinstance(parsed, Set) and not getattr(parsed, "is_FiniteSet", False)
-        return ("", parsed) if is_set else None
-    alternatives = []
-    names: set[str] = set()
-    for alternative in re.split(r"\\text\s*\{\s*or\s*\}|\bor\b|或", text):
-        parts = re.split(r"\\text\s*\{\s*and\s*\}|\band\b|且|,", alternative)
-        parsed_parts = [parse_latex(part.strip()) for part in parts]
-        conditions = [condition for condition in parsed_parts if isinstance(condition, Relational | And)]
-        if len(conditions) < len(parts):
-            return None
-        names |= {symbol.name for condition in conditions for symbol in condition.free_symbols}
-        if len(names) != 1:
-            return None
-        alternatives.append(Intersection(*[condition.as_set() for condition in conditions]))
-    return names.pop(), Union(*alternatives)
-
-
-def are_equal_sets(gold: Set, answer: Set) -> bool:
-    """Return whether two sets of numbers have the same members."""
-    return gold == answer or gold.symmetric_difference(answer).is_empty is True

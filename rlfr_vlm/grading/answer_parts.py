@@ -1,22 +1,16 @@
-"""Split an answer into parts: lists, tuples, sets, both signs of a plus-minus, the two sides of an equation."""
+"""Split an answer into parts: lists, tuples, sets, both signs of a plus-minus."""
 
 import re
 from itertools import pairwise
 
-from rlfr_vlm.grading.normalise import unwrap
-
-OPEN, CLOSE = "([{", ")]}"
-CONJUNCTION = re.compile(r"\s*[,;]?\s*\\text\s*\{\s*(?:and|or)\s*\}\s*|\s*[,;]?\s+(?:and|or)\s+|\s*(?:和|或|以及)\s*")
+OPEN, CLOSE = "([{⟨", ")]}⟩"
+CONJUNCTION = re.compile(
+    r"\s*[,;]?\s*\\text\s*\{\s*(?:and|or)\s*\}\s*|\s*[,;]?\s+(?:and|or)\s+|\s*(?:和|或|以及)\s*"
+    r"|(?<=[)\]}\d])\s*(?:and|or)\s*(?=[(\[{\\\d-])"
+)
+SEPARATOR = re.compile(r"[,;]|and|or|和|或|以及")
 PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 MAX_PARTS = 24
-# Left sides that only name the value: a letter, a Greek letter or a word, with an optional index, primes or argument.
-SYMBOL = (
-    r"(?:[A-Za-df-zA-Z]|\\[A-Za-z]+|[A-Z][A-Za-z]{2,}|area|volume|perimeter|length|width|height|speed|time|distance|"
-)
-SYMBOL += r"cost|price|total|answer|sum|probability|angle|radius)"
-NAME = SYMBOL + r"(?:_\{?\w+\}?)?'*(?:\([^()=]{1,20}\))?"
-DERIVATIVE, ANGLE, NAMES = r"\\frac\{d\w*\}\{d\w*\}", r"\\angle\s*\w+", r"\(?[a-z](?:\s*,\s*[a-z])+\)?"
-LEFT_SIDE = re.compile(rf"^(?:{NAME}|{DERIVATIVE}|{ANGLE}|{NAMES})$")
 
 
 def top_level(text: str, separators: str) -> list[int]:
@@ -36,6 +30,8 @@ def top_level(text: str, separators: str) -> list[int]:
 
 def split_list(text: str) -> list[str]:
     """Return the parts of a list without brackets: `1, 2 and 3` has three. Thousands separators do not split."""
+    if not SEPARATOR.search(text):
+        return [text.strip()] if text.strip() else []
     text = CONJUNCTION.sub(" , ", text)
     cuts = [p for p in top_level(text, ",;") if not _is_thousands(text, p)]
     parts = _cut(text, cuts)
@@ -61,12 +57,12 @@ def split_bracketed(text: str) -> tuple[str, list[str], str] | None:
     """
     text = text.strip()
     opening, closing = ("\\{", "\\}") if text.startswith("\\{") and text.endswith("\\}") else (text[:1], text[-1:])
-    if opening not in ("\\{", "(", "[") or closing not in ("\\}", ")", "]"):
+    if opening not in ("\\{", "(", "[", "⟨") or closing not in ("\\}", ")", "]", "⟩"):
         return None
     inner = text[len(opening) : -len(closing)]
     if not _closes_only_at_end(inner):
         return None
-    parts = [part.strip() for part in _cut(inner, top_level(inner, ","))]
+    parts = [part.strip() for part in _cut(inner, top_level(inner, ",;"))]
     return (opening[-1], parts, closing[-1]) if len(parts) > 1 or opening == "\\{" else None
 
 
@@ -88,27 +84,7 @@ def both_signs(part: str) -> list[str]:
     return [plus.strip().removeprefix("+").strip(), minus.strip()]
 
 
-def right_side(text: str) -> str:
-    """Return `3` for `x = 3`, if the left side is just a name; return other text unchanged."""
-    cuts = [p for p in top_level(text, "=") if text[p - 1 : p] not in ("<", ">", "!")]
-    if len(cuts) != 1:
-        return text
-    left, right = _cut(text, cuts)
-    return right.strip() if LEFT_SIDE.match(unwrap(left).strip().strip("$")) and right.strip() else text
-
-
-def name_of(text: str) -> str | None:
-    """Return the name on the left of `x = 3`; None for other text."""
-    right = right_side(text)
-    return None if right == text else "".join(unwrap(text).split("=")[0].split())
-
-
-def is_equation(text: str) -> bool:
-    """Return whether the text has an equals sign outside all brackets."""
-    return bool(top_level(text, "="))
-
-
-RELATION = re.compile(r"[<>]|\\(?:le|ge|lt|gt)(?![a-zA-Z])")
+RELATION = re.compile(r"[<>]|\\(?:le|ge|lt|gt|ne)(?![a-zA-Z])")
 DESCENDING = re.compile(r">|\\(?:ge|gt)(?![a-zA-Z])")
 UPSIDE_DOWN = {">": "<", "\\ge": "\\le", "\\gt": "<"}
 MALFORMED = re.compile(r"[\^_+*/=]\s*$|\\(?:sqrt|frac|log_)\s*(?:\{\s*\}|$)|\{\}\{\}")

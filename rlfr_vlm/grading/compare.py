@@ -1,162 +1,53 @@
-"""Compare two answers with computer algebra (math-verify), in a worker process that can be killed."""
+"""Compare two answers, in a worker process that can be killed: by rules, then part by part, then by algebra."""
 
 import re
+from functools import partial
 
-from rlfr_vlm.grading.answer_parts import (
-    MAX_PARTS,
-    ascending,
-    both_signs,
-    is_equation,
-    is_malformed,
-    is_relation,
-    name_of,
-    right_side,
-    split_bracketed,
-    split_list,
-)
+from rlfr_vlm.grading.answer_parts import ascending, split_list
+from rlfr_vlm.grading.by_parts import by_parts
+from rlfr_vlm.grading.left_sides import is_equation, is_expression, members, name_of, right_side
 from rlfr_vlm.grading.normalise import compact, normalise
-from rlfr_vlm.grading.numbers import mentions, read_quantity
+from rlfr_vlm.grading.parameters import same_parameter
 from rlfr_vlm.grading.rules import apply_rules
-from rlfr_vlm.grading.units import split_unit
+from rlfr_vlm.grading.sentences import approximated, stated_value
+from rlfr_vlm.grading.spelling import plain_to_latex
+from rlfr_vlm.grading.units import PRODUCTS, split_unit
 from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, decided, right, undecided, wrong
+from rlfr_vlm.grading.words import has_long_words, is_long_prose
 
-MAX_DEPTH = 4
+MAX_DEPTH = 6
 BASED = re.compile(r"^\(?([0-9A-Z]+)\)?_\{?(\d{1,2})\}?$")
+DEGREES = re.compile(r"\s*\^\s*\\circ(?!\s*[CF])|\s*(?:\\text\{\s*)?degrees?(?:\s*\})?")
+INTEGRATION = re.compile(r"(?<=[\da-z ])\s*(?:\\mathrm\{d\}|d)\s*[a-z]\b")
+VARIABLE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 
 
 def compare(gold: str, answer: str, tolerance: float = 0.0, depth: int = 0) -> Decision:
-    """Grade one pair: first by rules, then part by part, then by algebra for expressions without parts."""
+    """Return the verdict on one pair of texts."""
     decision = apply_rules(gold, answer, tolerance=tolerance)
     if decision is not None:
         return decision
-    gold, answer = ascending(normalise(gold)), ascending(normalise(answer))
-    if (decision := _by_base(gold, answer)) is not None:
-        return decision
-    bare_gold, bare_answer = gold, answer
-    if is_equation(gold) != is_equation(answer) and not (_is_list(gold) or _is_list(answer)):
-        bare_gold, bare_answer = right_side(gold), right_side(answer)
-        equation = bare_gold if is_equation(bare_gold) else bare_answer
-        if is_equation(equation):
-            if not _is_derivation(equation, tolerance, depth):
-                return wrong("equation")  # `2x = 6` does not answer `6`: its left side is not a name
-            last = equation.rsplit("=", 1)[1]
-            bare_gold, bare_answer = (last, bare_answer) if equation == bare_gold else (bare_gold, last)
-    bare_gold, gold_unit = split_unit(bare_gold)
-    bare_answer, answer_unit = split_unit(bare_answer)
-    if (bare_gold, bare_answer) != (gold, answer):
-        decision = (
-            compare(bare_gold, bare_answer, tolerance, depth + 1)
-            if depth < MAX_DEPTH
-            else undecided("parts", Reason.BAD_ANSWER)
-        )
-        if answer_unit and gold_unit and answer_unit != gold_unit:
-            return wrong("unit") if decision.right else undecided("unit", Reason.UNITS)
-        return decision
-    if depth < MAX_DEPTH:
-        decision = _by_parts(gold, answer, tolerance, depth + 1)
+    if depth > MAX_DEPTH:
+        return undecided("parts", Reason.BAD_ANSWER)
+    gold, answer = (ascending(plain_to_latex(normalise(text))) for text in (gold, answer))
+    if compact(gold) == compact(answer):
+        return right("text")
+    deeper = partial(compare, tolerance=tolerance, depth=depth + 1)
+    for step in (_by_approximation, _by_statement, _by_base, _by_equation, _by_angle, _by_unit):
+        decision = step(gold, answer, deeper)
         if decision is not None:
             return decision
-    return _by_algebra(gold, answer, tolerance)
+    gold, answer = same_parameter(gold, answer)
+    decision = by_parts(gold, answer, deeper)
+    if decision is not None:
+        is_prose = decision.verdict is Verdict.WRONG and is_long_prose(answer)
+        return undecided("parts", Reason.FREE_TEXT) if is_prose else decision
+    from rlfr_vlm.grading.by_algebra import by_algebra
+
+    return by_algebra(gold, answer, tolerance)
 
 
-def _by_parts(gold: str, answer: str, tolerance: float, depth: int) -> Decision | None:
-    if is_relation(gold) or is_relation(answer):
-        return None  # conditions joined by and/or: algebra turns them into sets
-    gold_parts, answer_parts = _signed_parts(gold), _signed_parts(answer)
-    gold_tuple, answer_tuple = split_bracketed(gold), split_bracketed(answer)
-    if len(gold_parts) > 1 or len(answer_parts) > 1:
-        if answer_tuple is not None and answer_tuple[0] == "{":
-            answer_parts = answer_tuple[1]
-        if gold_tuple is not None and gold_tuple[0] == "{":
-            gold_parts = gold_tuple[1]
-        return _match_named(gold_parts, answer_parts, tolerance, depth)
-    if gold_tuple is None or answer_tuple is None:
-        return None
-    if gold_tuple[0] == "{" and answer_tuple[0] == "{":
-        return _match(_unique(gold_tuple[1]), _unique(answer_tuple[1]), tolerance, depth)
-    if (gold_tuple[0], gold_tuple[2]) != (answer_tuple[0], answer_tuple[2]):
-        return wrong("brackets")
-    if len(gold_tuple[1]) != len(answer_tuple[1]):
-        return wrong("parts")
-    return _in_order(gold_tuple[1], answer_tuple[1], tolerance, depth)
-
-
-def _is_list(text: str) -> bool:
-    return len(split_list(text)) > 1
-
-
-def _is_derivation(equation: str, tolerance: float, depth: int) -> bool:
-    """Return whether an equation such as `1 + 1 = 2` is true and has no variables; its last member is the answer."""
-    first, last = equation.split("=", 1)[0], equation.rsplit("=", 1)[1]
-    if depth >= MAX_DEPTH or not first.strip() or re.search(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", first):
-        return False
-    return compare(last, first, tolerance, MAX_DEPTH).right
-
-
-def _signed_parts(text: str) -> list[str]:
-    """Return the parts of a list without brackets, with plus-minus expanded. A set in braces is one part."""
-    return [sign for part in split_list(text) for sign in both_signs(part)]
-
-
-def _match_named(gold: list[str], answer: list[str], tolerance: float, depth: int) -> Decision:
-    """Match lists whose parts may be named: `x = 1 or x = 2` has two values of x, `x = 1, y = 2` one of each."""
-    names, answer_names = [name_of(part) for part in gold], [name_of(part) for part in answer]
-    values, answer_values = [right_side(part) for part in gold], [right_side(part) for part in answer]
-    different = [len(set(side)) > 1 and None not in side for side in (names, answer_names)]
-    if all(different):
-        if sorted(map(str, names)) != sorted(map(str, answer_names)):
-            return wrong("parts")
-        by_name = [
-            _match(
-                [value for key, value in zip(names, values, strict=True) if key == name],
-                [value for key, value in zip(answer_names, answer_values, strict=True) if key == name],
-                tolerance,
-                depth,
-            )
-            for name in dict.fromkeys(names)
-        ]
-        return _all_of(by_name, "parts")
-    if any(different) and len(values) == len(answer_values):
-        return _in_order(values, answer_values, tolerance, depth)
-    return _match(values, answer_values, tolerance, depth)
-
-
-def _in_order(gold: list[str], answer: list[str], tolerance: float, depth: int) -> Decision:
-    return _all_of([compare(g, a, tolerance, depth) for g, a in zip(gold, answer, strict=True)], "parts")
-
-
-def _unique(parts: list[str]) -> list[str]:
-    return list(dict.fromkeys(part for part in parts if part))
-
-
-def _match(gold: list[str], answer: list[str], tolerance: float, depth: int) -> Decision:
-    """Match two unordered collections: right if every gold part can be paired with a different answer part."""
-    if len(gold) != len(answer):
-        return wrong("parts")
-    if len(gold) > MAX_PARTS:
-        return _in_order(gold, answer, tolerance, depth)
-    unmatched = list(answer)
-    num_undecided = 0
-    for part in gold:
-        decisions = [compare(part, candidate, tolerance, depth) for candidate in unmatched]
-        match = next((i for i, decision in enumerate(decisions) if decision.right), None)
-        if match is not None:
-            unmatched.pop(match)
-        elif any(decision.verdict is Verdict.UNDECIDED for decision in decisions):
-            num_undecided += 1
-        else:
-            return wrong("parts")
-    return undecided("parts", Reason.BAD_ANSWER) if num_undecided else right("parts")
-
-
-def _all_of(decisions: list[Decision], path: str) -> Decision:
-    if any(decision.verdict is Verdict.WRONG for decision in decisions):
-        return wrong(path)
-    first_undecided = next((decision for decision in decisions if decision.verdict is Verdict.UNDECIDED), None)
-    return undecided(path, first_undecided.reason) if first_undecided else right(path)
-
-
-def _by_base(gold: str, answer: str) -> Decision | None:
+def _by_base(gold: str, answer: str, deeper: "partial[Decision]") -> Decision | None:
     """Compare numbers with a stated base; None if neither states one. If only one does, the other may be decimal."""
     gold_base, answer_base = BASED.match(compact(gold)), BASED.match(compact(answer))
     if gold_base is None and answer_base is None:
@@ -166,30 +57,114 @@ def _by_base(gold: str, answer: str) -> Decision | None:
     return decided(gold_base.groups() == answer_base.groups(), "base")
 
 
-def _by_algebra(gold: str, answer: str, tolerance: float) -> Decision:
-    from rlfr_vlm.grading.algebra import are_equal, are_equal_sets, number_set, parse_latex
+def _by_approximation(gold: str, answer: str, deeper: "partial[Decision]") -> Decision | None:
+    r"""Compare the members of `\sqrt{2} \approx 1.41`: right if one is, wrong if all are.
 
-    if is_relation(gold) or is_relation(answer):
-        gold_set, answer_set = number_set(gold), number_set(answer)
-        if gold_set and answer_set:
-            same_variable = "" in (gold_set[0], answer_set[0]) or gold_set[0] == answer_set[0]
-            return decided(same_variable and are_equal_sets(gold_set[1], answer_set[1]), "sets")
-        if _is_list(gold) and _is_list(answer):  # match conditions on several variables one by one
-            return _match(split_list(gold), split_list(answer), tolerance, MAX_DEPTH)
-    parsed_gold = parse_latex(gold)
-    if parsed_gold is None:
-        return undecided("algebra", Reason.BAD_GOLD)
-    if is_malformed(answer):
-        return wrong("algebra")
-    if compact(gold) != compact(answer) and compact(gold).casefold() == compact(answer).casefold():
-        return undecided("algebra", Reason.CASE)  # R and r may be two variables or a typing error
-    if gold.count("'") != answer.count("'"):  # derivatives, feet or minutes; the parser drops primes
-        return undecided("primes", Reason.UNITS) if re.search(r"\d'", gold + answer) else wrong("primes")
-    parsed_answer = parse_latex(answer)
-    if parsed_answer is None:
-        number = read_quantity(gold)
-        # An answer that equals the gold number must mention it, even if the answer cannot be parsed.
-        if number is not None and not mentions(answer, number):
-            return wrong("algebra")
-        return undecided("algebra", Reason.BAD_ANSWER)
-    return decided(are_equal(parsed_gold, parsed_answer, tolerance), "algebra")
+    If both texts have such members, the exact ones count, and the rounded ones may only agree with them.
+    """
+    golds, answers = approximated(gold), approximated(answer)
+    if len(golds) == len(answers) == 1:
+        return None
+    if len(golds) == len(answers):
+        exact, rounded = (deeper(*pair) for pair in zip(golds, answers, strict=True))
+        if exact.right and not rounded.right and not re.search(r"\d", golds[0]):
+            return rounded  # the exact side is only a name
+        if exact.right == rounded.right or (exact.right and not has_long_words(golds[0])):
+            return exact
+        return undecided("approximation", Reason.ROUNDED)
+    decisions = [deeper(g, a) for g in golds for a in answers]
+    for verdict in (Verdict.RIGHT, Verdict.UNDECIDED, Verdict.WRONG):
+        for decision in decisions:
+            if decision.verdict is verdict:
+                return decision
+    return None
+
+
+def _by_statement(gold: str, answer: str, deeper: "partial[Decision]") -> Decision | None:
+    """Compare the values that sentences state. A value in a sentence that differs may be misread: undecided."""
+    values = stated_value(gold), stated_value(answer)
+    if values == (None, None):
+        return None
+    decision = deeper(values[0] or gold, values[1] or answer)
+    if values[0] and values[1] and gold.replace(values[0], "") != answer.replace(values[1], ""):
+        return undecided("statement", Reason.FREE_TEXT)  # about different things
+    if decision.right or decision.path in ("number", "option"):
+        return decision
+    return undecided("statement", Reason.FREE_TEXT)
+
+
+def _by_equation(gold: str, answer: str, deeper: "partial[Decision]") -> Decision | None:
+    """Compare an equation that names a value with a value, or two that name the same; None for other pairs."""
+    if len(split_list(gold)) > 1 or len(split_list(answer)) > 1:
+        return None
+    names = name_of(gold), name_of(answer)
+    if is_equation(gold) and is_equation(answer):
+        if None in names:
+            return None
+        if names[0] == names[1]:
+            return deeper(right_side(gold), right_side(answer))
+        return _other_names(gold, answer, deeper)
+    if not is_equation(gold) and not is_equation(answer):
+        return None
+    equation, value, gold_first = (gold, answer, True) if is_equation(gold) else (answer, gold, False)
+    last = right_side(equation)
+    if last == equation:
+        parts = members(equation)
+        if not parts[0] or not parts[-1]:
+            return None
+        if not _is_derivation(parts, deeper):
+            # `2x = 6` does not answer `6`; other left sides may be names that are unknown here
+            return wrong("equation") if is_expression(parts[0]) else undecided("equation", Reason.LEFT_SIDE)
+        last = parts[-1]
+    decision = deeper(last, value) if gold_first else deeper(value, last)
+    if decision.verdict is Verdict.WRONG and len(members(equation)) > 2:
+        others = [deeper(part, value) if gold_first else deeper(value, part) for part in members(equation)[1:-1]]
+        if any(other.right for other in others):
+            return undecided("equation", Reason.LEFT_SIDE)  # the members of the chain differ, or are rounded
+    return decision
+
+
+def _other_names(gold: str, answer: str, deeper: "partial[Decision]") -> Decision | None:
+    """Compare two equations with different names on the left, as equations and then by their right sides."""
+    from rlfr_vlm.grading.by_algebra import by_algebra
+
+    decision = by_algebra(gold, answer, deeper.keywords["tolerance"])
+    if decision.right or (members(gold)[0].split("(")[0] == members(answer)[0].split("(")[0]):
+        return decision
+    if deeper(right_side(gold), right_side(answer)).right:
+        return undecided("equation", Reason.LEFT_SIDE)
+    return decision
+
+
+def _is_derivation(parts: list[str], deeper: "partial[Decision]") -> bool:
+    """Return whether an equation such as `1 + 1 = 2` is true and has no variables; its last member is the answer."""
+    return not VARIABLE.search(INTEGRATION.sub("", parts[0])) and deeper(parts[-1], parts[0]).right
+
+
+def _by_unit(gold: str, answer: str, deeper: "partial[Decision]") -> Decision | None:
+    """Compare expressions with units; None if neither has one."""
+    bare_gold, gold_unit = split_unit(gold)
+    bare_answer, answer_unit = split_unit(answer)
+    if gold_unit is None and answer_unit is None:
+        return None
+    decision = deeper(bare_gold, bare_answer)
+    if answer_unit and gold_unit and answer_unit != gold_unit:
+        return wrong("unit") if decision.right else undecided("unit", Reason.UNITS)
+    if decision.right and gold_unit in PRODUCTS and answer_unit is None:
+        return undecided("unit", Reason.UNITS)  # `\frac{1}{2} mg` may be half a milligram, or a force
+    return decision
+
+
+def _by_angle(gold: str, answer: str, deeper: "partial[Decision]") -> Decision | None:
+    """Compare an angle in degrees with one in radians; None for other pairs."""
+    has_degrees = bool(DEGREES.search(gold)), bool(DEGREES.search(answer))
+    if has_degrees[0] == has_degrees[1]:
+        return None
+    radians = answer if has_degrees[0] else gold
+    if "\\pi" not in radians or re.search(r"\\(?:sin|cos|tan)", gold + answer):
+        return None
+    converted = [
+        f"({DEGREES.sub('', text).strip()})\\cdot\\frac{{\\pi}}{{180}}" if degrees else text
+        for text, degrees in zip((gold, answer), has_degrees, strict=True)
+    ]
+    return deeper(*converted)

@@ -5,11 +5,18 @@ Every function takes time linear in the length of the response.
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rlfr_vlm.grading.letters import LETTERS
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 BRACE = re.compile(r"\\[{}\\]|[{}]")
+# Between two boxes that form a list: a comma or conjunction, math delimiters, and the name of the next value.
+JOINT = re.compile(
+    r"\s*(?:\$|\\\)|\\\])?\s*(?:[,;，；、]\s*(?:and\b|or\b|\\quad)?|\band\b|\bor\b|和|或|\\text\s*\{\s*(?:and|or)\s*\})"
+    r"\s*(?:\$|\\\(|\\\[)?\s*(?:\\?[a-zA-Z]\w*(?:_\{\w+\})?\s*=\s*)?"
+)
+JOINT_LENGTH = 60  # characters
 TAG_OPEN, TAG_CLOSE = "<answer>", "</answer>"
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 PHRASE = re.compile(
@@ -36,6 +43,14 @@ DISCARDED = re.compile(
 # CLAUSE separates statements. ASIDE matches the part after "since" or ", not", which is not a conclusion.
 CLAUSE = re.compile(r"[;!?。；！？]|\.(?=\s|$)|\b(?:but|so|hence|therefore|thus)\b", re.IGNORECASE)
 ASIDE = re.compile(r",?\s+(?:since|because|as|rather)\b.*$|,\s*not\b.*$|，(?:因为|而不是).*$", re.IGNORECASE)
+
+
+class Box(NamedTuple):
+    """Positions of a box: of its command, its opening and its closing brace."""
+
+    start: int
+    opening: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,7 @@ def remove_reasoning(response: str) -> tuple[str, str]:
 
 def _boxed_or_tagged(text: str) -> tuple[str | None, str]:
     """Return the content of the last box or answer tag. A box inside the tag takes precedence."""
-    box = _last_box(text)
+    box = _answer_of_boxes(text)
     start = text.rfind(TAG_OPEN)
     if start < 0 or (box is not None and box[0] > start):
         return (box[1], "boxed") if box else (None, "none")
@@ -107,21 +122,39 @@ def last_boxed(text: str) -> str | None:
     return box[1] if box else None
 
 
+def _answer_of_boxes(text: str) -> tuple[int, str] | None:
+    r"""Return position and content of the last box, or of several that form a list: `\boxed{1} and \boxed{2}`."""
+    boxes = _boxes(text)
+    if not boxes:
+        return None
+    first = len(boxes) - 1
+    while first and JOINT.fullmatch(text[boxes[first - 1].end + 1 : boxes[first].start][: JOINT_LENGTH + 1]):
+        first -= 1
+    contents = list(dict.fromkeys(text[box.opening + 1 : box.end].strip() for box in boxes[first:]))
+    return boxes[-1].start, ", ".join(content for content in contents if content)
+
+
 def _last_box(text: str) -> tuple[int, str] | None:
-    """Return the position and content of the last balanced box, in one pass over the braces."""
+    """Return the position and content of the last balanced box."""
+    boxes = _boxes(text)
+    return (boxes[-1].start, text[boxes[-1].opening + 1 : boxes[-1].end].strip()) if boxes else None
+
+
+def _boxes(text: str) -> list[Box]:
+    """Return the balanced boxes in the order of their opening braces, in one pass over the braces."""
     starts = {match.end() - 1: match.start() for match in BOX.finditer(text)}
     if not starts:
-        return None
-    best: tuple[int, int] | None = None
+        return []
+    boxes: list[Box] = []
     opened: list[int] = []
     for match in BRACE.finditer(text, min(starts)):
         if match[0] == "{":
             opened.append(match.start())
         elif match[0] == "}" and opened:
             opening = opened.pop()
-            if opening in starts and (best is None or opening > best[0]):
-                best = (opening, match.start())
-    return (starts[best[0]], text[best[0] + 1 : best[1]].strip()) if best else None
+            if opening in starts:
+                boxes.append(Box(starts[opening], opening, match.start()))
+    return sorted(boxes, key=lambda box: box.opening)
 
 
 def _after_phrase(text: str) -> str | None:

@@ -7,13 +7,14 @@ from rlfr_vlm.grading.letters import option_letter
 from rlfr_vlm.grading.normalise import normalise
 from rlfr_vlm.grading.numbers import read_quantity
 from rlfr_vlm.grading.pool import GradingPool, shared_pool
-from rlfr_vlm.grading.rules import apply_rules, is_words
+from rlfr_vlm.grading.rules import apply_rules
 from rlfr_vlm.grading.verdict import Reason, Verdict
+from rlfr_vlm.grading.words import is_words
 
 Gold: TypeAlias = str | int | float | Sequence["Gold"] | None
 
 PROBE = r"\frac{q_{7}}{r_{9}}+0.5"  # equals no gold, so that the grader must parse the gold to reach a verdict
-UNREADABLE = (Reason.BAD_GOLD, Reason.TIME_OUT, Reason.CRASH, Reason.TOO_LONG)
+UNREADABLE = (Reason.BAD_GOLD, Reason.TIME_OUT, Reason.CRASH, Reason.TOO_LONG, Reason.TOO_LARGE)
 
 
 def gold_list(gold: Gold) -> list[str]:
@@ -45,9 +46,6 @@ def unreadable_golds(golds: Sequence[str], pool: GradingPool | None = None) -> d
             pending.append(gold)
     pool = pool or shared_pool()
     decisions = dict(zip(pending, pool.compare([{"gold": gold, "answer": PROBE} for gold in pending]), strict=True))
-    # A busy machine can cause a time-out, so these golds get a second attempt.
-    retried = [gold for gold, decision in decisions.items() if decision.reason == Reason.TIME_OUT]
-    decisions |= dict(zip(retried, pool.compare([{"gold": gold, "answer": PROBE} for gold in retried]), strict=True))
     for gold, decision in decisions.items():
         if decision.verdict is Verdict.UNDECIDED and decision.reason in UNREADABLE:
             unreadable[gold] = decision.reason

@@ -7,25 +7,25 @@ import re
 import unicodedata
 from functools import lru_cache
 
-SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-VULGAR = {c: unicodedata.normalize("NFKC", c).replace("⁄", "/") for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
-# Characters that NFKC would replace by something else, or that have a LaTeX name.
-SYMBOLS = {
-    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ",
-    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "°": r"^\circ ", "∪": r"\cup ", "∩": r"\cap ", "±": r"\pm ",
-    "∅": r"\emptyset ", "、": ",", "。": ".", "；": ";", "％": "%", "“": '"', "”": '"', "’": "'", "‰": r"\permil ",
-    "\u200b": "", "\ufeff": "", "\x00": "",
-}  # fmt: skip
+from rlfr_vlm.grading.characters import SUBSCRIPT, SUBSCRIPTS, SUPERSCRIPT, SUPERSCRIPTS, SYMBOLS
+
 RENAMED = (
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|displaystyle|textstyle|limits)(?![a-zA-Z])\s?"), ""),
     (re.compile(r"\\(?:leqslant|leq)(?![a-zA-Z])"), r"\\le"),
     (re.compile(r"\\(?:geqslant|geq)(?![a-zA-Z])"), r"\\ge"),
+    (re.compile(r"\\langle(?![a-zA-Z])\s*"), "⟨"),
+    (re.compile(r"\s*\\rangle(?![a-zA-Z])"), "⟩"),
     (re.compile(r"\\(?:lbrace)(?![a-zA-Z])"), r"\\{"),
     (re.compile(r"\\(?:rbrace)(?![a-zA-Z])"), r"\\}"),
-    (re.compile(r"(?<=\d)(?:\\[,!]|\{,\})(?=\d{3}(?!\d))"), ","),
+    (re.compile(r"\\+(?:lt|gt)(?![a-zA-Z])\s?"), lambda match: "<" if "lt" in match[0] else ">"),
+    (re.compile(r"\\neq?(?![a-zA-Z])|\\not\s*="), r"\\ne "),
+    (re.compile(r"\\mathbb\s*(?:\{\s*([RZQNC])\s*\}|([RZQNC])(?![a-zA-Z]))"), r"\\mathbb{\1\2}"),
+    (re.compile(r"(?<=\d),\s*\\!\s*(?=\d{3}(?!\d))"), ","),
+    (re.compile(r"(?<=\d)(?:\\[,!]|\{,\})\s*(?=\d{3}(?!\d))"), ","),
     (re.compile(r"(?<!\\)\\(?:[,;:!> ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z]))|~"), " "),
     (re.compile(r"(?<!\\)\\(?=[%$#€])"), ""),
+    (re.compile(r"\$(?![\s$])([^$]*[^$\s+*/=,(-])\$(?!\d)"), r"\1"),  # formulas inside a text
     (re.compile(r"\^\s*\{\s*\\circ\s*\}"), r"^\\circ"),
     (re.compile(r"\\degree(?:s)?(?![a-zA-Z])"), r"^\\circ"),
     (re.compile(r"\\frac\s*(\d)\s*(\d)(?![\d}])"), r"\\frac{\1}{\2}"),
@@ -34,8 +34,12 @@ RENAMED = (
     (re.compile(r"(?<![a-zA-Z\\])infinity(?![a-zA-Z])", re.IGNORECASE), r"\\infty "),
     (re.compile(r"\\sqrt\s*(\d)(?!\d)"), r"\\sqrt{\1}"),
 )
-WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boldsymbol|mbox|hbox|operatorname)\s*\{")
-EMPHASIS = ("**", "__", "```", "`", "*")
+DOUBLE_ESCAPED = re.compile(r"\\\\(?=[a-zA-Z]{2}|[{}()%$#!,;])")  # a gold from JSON that was escaped twice
+WRAPPER = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textnormal|textsf|texttt|emph|mathrm|mathbf|mathit|mathsf|boldsymbol|mbox|hbox"
+    r"|operatorname)\s*\{"
+)
+EMPHASIS = ("**", "__", "```", "`", "*", '"', "'")
 MAX_LAYERS = 8  # of delimiters around an answer
 END_PUNCTUATION = ".,;:。 \t\n"
 
@@ -53,19 +57,21 @@ def normalise(text: str) -> str:
         text.isascii()
         and "\\" not in text
         and "~" not in text
+        and "$" not in text
         and "\x00" not in text
         and "infinity" not in text.lower()
     ):
         return strip_ends(" ".join(text.split()))
-    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda match: "^{" + match[0].translate(SUPERSCRIPTS) + "}", text)
-    text = "".join(SYMBOLS.get(c) or VULGAR_SPACED.get(c) or ("" if c in SYMBOLS else c) for c in text)
-    text = unicodedata.normalize("NFKC", text)
+    if not text.isascii():
+        text = SUPERSCRIPT.sub(lambda match: "^{" + match[0].translate(SUPERSCRIPTS) + "}", text)
+        text = SUBSCRIPT.sub(lambda match: "_{" + match[0].translate(SUBSCRIPTS) + "}", text)
+        text = "".join(SYMBOLS.get(c) or ("" if c in SYMBOLS else c) for c in text)
+        text = unicodedata.normalize("NFKC", text)
+    if "\\\\" in text and "\\begin" not in text:
+        text = DOUBLE_ESCAPED.sub(r"\\", text)
     for pattern, replacement in RENAMED:
         text = pattern.sub(replacement, text)
     return strip_ends(" ".join(text.split()))
-
-
-VULGAR_SPACED = {c: f" {spelled}" for c, spelled in VULGAR.items()}
 
 
 def strip_ends(text: str) -> str:
@@ -123,6 +129,7 @@ def _unwrap_inner(text: str) -> str:
     return WRAPPER.sub("", text).replace("}", "") if WRAPPER.search(text) else text
 
 
+@lru_cache(maxsize=4096)
 def compact(text: str) -> str:
     """Remove wrappers and spaces, except a space between two digits, which may be a mixed fraction."""
     return re.sub(r"(?<!\d) | (?!\d)", "", strip_ends(unwrap(text).replace("\t", " "))).strip()

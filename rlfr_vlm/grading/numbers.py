@@ -4,8 +4,10 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from rlfr_vlm.grading.normalise import compact, strip_ends, unwrap
+from rlfr_vlm.grading.separators import is_one_number
 from rlfr_vlm.grading.units import GENERIC, unit_name
 
 NO_SEPARATORS = str.maketrans("", "", ", ")
@@ -30,6 +32,10 @@ NUMBER = re.compile(
     + rf"|(?P<plain>{PLAIN})(?:[eE](?P<exponent>[+-]?\d+)|{POWER})?)"
 )
 REPEATING = re.compile(r"^(?P<sign>-?)(?P<integer>\d*)\.(?P<fixed>\d*)\\(?:overline|bar|dot)\{?(?P<period>\d+)\}?$")
+ORDINAL = re.compile(
+    r"^(\d+)\s*(?:\^\s*)?(?:\{\s*)?(?:\\(?:text|mathrm|textrm)\s*\{\s*)?(st|nd|rd|th)(?![a-zA-Z])[\s}]*"
+)
+NOUN_IN_PARENTHESES = re.compile(r"(?<=\d)\s*\([A-Za-z][A-Za-z .-]*[A-Za-z]\)$")  # `15 (books)`
 CURRENCIES = {"$": "usd", "US$": "usd", "€": "eur", "£": "gbp", "¥": "cny", "₹": "inr", "₩": "krw"}
 WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -46,11 +52,13 @@ class Quantity:
         value: the exact value.
         unit: the canonical unit, "%" for percent; None without a unit.
         places: decimal places as written.
+        step: one unit in the last place, if the number is written with a decimal point; else None.
     """
 
     value: Fraction
     unit: str | None = None
     places: int = 0
+    step: Fraction | None = None
 
     @property
     def counts_things(self) -> bool:
@@ -58,14 +66,18 @@ class Quantity:
         return self.unit is not None and (self.unit.startswith(GENERIC) or self.unit == "unit")
 
 
+@lru_cache(maxsize=4096)
 def read_quantity(text: str) -> Quantity | None:
     r"""Read a number with an optional unit from normalised text; None for any other text.
 
     >>> read_quantity(r"-1\frac{1}{2}").value, read_quantity("1,200 cm")
-    (Fraction(-3, 2), Quantity(value=Fraction(1200, 1), unit='cm', places=0))
+    (Fraction(-3, 2), Quantity(value=Fraction(1200, 1), unit='cm', places=0, step=None))
     """
-    if len(text) > MAX_LENGTH:
+    if len(text) > MAX_LENGTH or not is_one_number(text):
         return None
+    if (ordinal := ORDINAL.match(text)) and _has_its_ending(ordinal):
+        text = ordinal[1] + text[ordinal.end() :]
+    text = NOUN_IN_PARENTHESES.sub("", text)
     body, unit = compact(text), None
     if repeating := REPEATING.match(body):
         return Quantity(_repeating(repeating))
@@ -91,7 +103,14 @@ def read_quantity(text: str) -> Quantity | None:
         if tail_unit is None or (unit is not None and tail_unit != unit):
             return None
         unit = tail_unit
-    return Quantity(value, unit, _places(match["plain"]))
+    return Quantity(value, unit, _places(match["plain"]), _step(match))
+
+
+def _has_its_ending(ordinal: re.Match[str]) -> bool:
+    """Return whether a number has the ending of its ordinal: 1st, 2nd, 3rd, 11th."""
+    number = int(ordinal[1])
+    endings = {1: "st", 2: "nd", 3: "rd"}
+    return ordinal[2] == ("th" if number % 100 in (11, 12, 13) else endings.get(number % 10, "th"))
 
 
 def _tail(text: str, rest: str) -> str:
@@ -134,6 +153,12 @@ def _value(match: re.Match[str]) -> Fraction | None:
     return sign * Fraction(mantissa) * Fraction(10) ** exponent
 
 
+def _step(match: re.Match[str]) -> Fraction | None:
+    places = _places(match["plain"])
+    exponents = (match[group] for group in ("exponent", "braced", "bare"))
+    return Fraction(10) ** (int(next((text for text in exponents if text), 0)) - places) if places else None
+
+
 def _places(plain: str | None) -> int:
     return len(plain.split(".")[1]) if plain and "." in plain else 0
 
@@ -148,6 +173,11 @@ def same_value(gold: Quantity, answer: Quantity, tolerance: float = 0.0) -> bool
     """Return whether two values are equal: exactly, within the relative `tolerance`, or as a rounded decimal."""
     factors = _percent_factors(gold, answer)
     return any(_is_close(gold.value * factor, answer.value, gold, answer, tolerance) for factor in factors)
+
+
+def may_be_rounded(gold: Quantity, answer: Quantity) -> bool:
+    """Return whether the gold is a decimal that an exact answer, such as a fraction, rounds to."""
+    return gold.step is not None and answer.step is None and abs(gold.value - answer.value) <= gold.step / 2
 
 
 def _percent_factors(gold: Quantity, answer: Quantity) -> list[Fraction]:

@@ -1,4 +1,9 @@
-"""Grade pairs in worker processes that can be killed. The time limit of a pair starts when a worker receives it."""
+"""Grade pairs in worker processes that can be killed. The time limit of a pair is CPU time of its worker.
+
+A batch has a budget: its pairs first get a small part of their limit. Those that need more get it in their order,
+until as many as the budget allows have used it up in vain. So a batch of answers that never end takes seconds, and the
+same pairs stay undecided however busy the machine is.
+"""
 
 import atexit
 import contextlib
@@ -17,6 +22,9 @@ from rlfr_vlm.grading.verdict import Decision, Pair, Reason, Verdict, undecided
 
 WINDOW = 64  # unanswered requests at a time, few enough that the pipes cannot fill up
 MAX_RESTARTS = 2
+FIRST_SHARE = 0.08  # of the time limit, which each pair of a large batch gets first
+WORKER_BUDGET = 1  # time-outs of a batch for each worker, after which no pair gets more than its share
+PAIR_BUDGET = 0.02  # the same, for each pair of the batch
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class PoolSettings:
 
     Attributes:
         workers: number of processes; 0 means one per available CPU core of each local rank, at most 8.
-        time_limit: seconds for one pair; the pair is undecided afterwards.
+        time_limit: CPU seconds for one pair; the pair is undecided afterwards.
         memory_mb: memory limit of a worker in MB.
     """
 
@@ -82,40 +90,61 @@ class GradingPool:
         """Return the decisions for pairs, in the order of the pairs."""
         if not pairs:
             return []
+        workers, limit = self.settings.worker_count(), self.settings.time_limit
+        time_outs = WORKER_BUDGET * workers + PAIR_BUDGET * len(pairs)
+        everything = range(len(pairs))
         with self._lock:
-            decisions: dict[int, Decision] = {}
-            for _ in range(MAX_RESTARTS + 1):
-                try:
-                    self._exchange(pairs, decisions)
-                except (OSError, ValueError):  # the server was killed: start another one for the remaining pairs
-                    pass
-                except BaseException:  # interrupted: the next call would receive the outstanding replies
-                    self._stop()
-                    raise
-                if len(decisions) == len(pairs):
-                    break
+            if len(pairs) <= time_outs:
+                replies = self._ask(pairs, everything, limit)
+            else:
+                replies = self._ask(pairs, everything, limit * FIRST_SHARE)
+                late = [index for index in everything if replies[index].reason == Reason.TIME_OUT]
+                for start in range(0, len(late), workers):
+                    if time_outs <= 0:
+                        break
+                    again = self._ask(pairs, late[start : start + workers], limit)
+                    time_outs -= sum(decision.reason == Reason.TIME_OUT for decision in again.values())
+                    replies |= again
+        return [replies[index] for index in everything]
+
+    def _ask(self, pairs: Sequence[Pair], indices: Sequence[int], limit: float) -> dict[int, Decision]:
+        """Return the replies for some of the pairs, each with a limit of CPU seconds."""
+        replies: dict[int, Decision] = {}
+        for _ in range(MAX_RESTARTS + 1):
+            try:
+                self._exchange(pairs, indices, limit, replies)
+            except (OSError, ValueError):  # the server was killed: start another one for the remaining pairs
+                pass
+            except BaseException:  # interrupted: the next call would receive the outstanding replies
                 self._stop()
-        return [decisions.get(index) or undecided("algebra", Reason.CRASH) for index in range(len(pairs))]
+                raise
+            if len(replies) == len(indices):
+                break
+            self._stop()
+        crashed = undecided("algebra", Reason.CRASH)
+        return {index: replies.get(index, crashed) for index in indices}
 
     def close(self) -> None:
         """Stop the server and its workers."""
         with self._lock:
             self._stop()
 
-    def _exchange(self, pairs: Sequence[Pair], decisions: dict[int, Decision]) -> None:
-        """Send the pairs that have no decision yet and add their decisions."""
+    def _exchange(
+        self, pairs: Sequence[Pair], indices: Sequence[int], limit: float, replies: dict[int, Decision]
+    ) -> None:
+        """Send the pairs that have no reply yet and add their replies."""
         server = self._ready_server()
         assert server.stdin is not None and server.stdout is not None
-        pending = [index for index in range(len(pairs)) if index not in decisions]
+        pending = [index for index in indices if index not in replies]
         sent = 0
         for received in range(len(pending)):
             while sent < len(pending) and sent - received < WINDOW:
                 index = pending[sent]
-                server.stdin.write(json.dumps({**pairs[index], "id": index}).encode() + b"\n")
+                server.stdin.write(json.dumps({**pairs[index], "id": index, "limit": limit}).encode() + b"\n")
                 sent += 1
             server.stdin.flush()
             index, verdict, path, reason = json.loads(server.stdout.readline())
-            decisions[index] = Decision(Verdict(verdict), path, reason)
+            replies[index] = Decision(Verdict(verdict), path, reason)
 
     def _ready_server(self) -> "subprocess.Popen[bytes]":
         server = self._spawn()

@@ -6,26 +6,24 @@ The rules run in the training process, so each takes time linear in the length o
 import re
 from collections.abc import Sequence
 
-from rlfr_vlm.grading.letters import LETTERS, option_letter, option_of_text, option_text
+from rlfr_vlm.grading.colons import compare_colons
+from rlfr_vlm.grading.dates import compare_dates
+from rlfr_vlm.grading.letters import (
+    LETTERS,
+    letter_and_text,
+    option_letter,
+    option_letters,
+    option_of_text,
+    option_text,
+)
 from rlfr_vlm.grading.normalise import balanced, compact, normalise, unwrap
-from rlfr_vlm.grading.numbers import Quantity, read_quantity, same_value
+from rlfr_vlm.grading.numbers import Quantity, may_be_rounded, read_quantity, same_value
+from rlfr_vlm.grading.sentences import without_lead_in
+from rlfr_vlm.grading.separators import compare_separators
 from rlfr_vlm.grading.verdict import Decision, Reason, decided, right, undecided, wrong
+from rlfr_vlm.grading.words import compare_words, is_words
 
 MAX_ANSWER = 2000  # characters
-NOTHING = frozenset(["none", "nothing", "no", "neither", "null", "empty", "zero", "never", "无", "无解", "不存在"])
-WORD = r"[A-Za-z'\u00c0-\u024f-]{2,}|[\u4e00-\u9fff]+"
-WORD_GAP = re.compile(r"[\s,.;:!?()/\"]+")
-A_WORD = re.compile(r"[A-Za-z'\u00c0-\u024f\u4e00-\u9fff-]{2,}|[AaI\u4e00-\u9fff]")
-SHORT_WORDS = frozenset(["yes", "no", "odd", "even", "one", "two", "six", "ten", "red", "all", "any"])
-OPPOSITES = [
-    {"yes", "no"},
-    {"true", "false"},
-    {"正确", "错误"},
-    {"是", "否"},
-    {"对", "错"},
-    {"是", "不是"},
-    {"正确", "不正确"},
-]
 INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
 LONE_LETTER = re.compile(rf"\(?[{LETTERS}]\)?")
 SINGLE_LETTER_UNIT = re.compile(r"^(.*\d)\s+([A-Za-z])$")
@@ -53,16 +51,30 @@ def apply_rules(
         return right("text")
     if INTEGER.fullmatch(gold) and INTEGER.fullmatch(answer):  # the most frequent pair by far
         return decided(int(gold) == int(answer), "number")
+    answer = without_lead_in(answer)
     normal_gold, normal_answer = normalise(gold), normalise(answer)
     if not re.search(r"\w|\\emptyset|\\infty", normal_gold):
         return undecided("gold", Reason.BAD_GOLD)
-    if normal_gold == normal_answer or same_text(normal_gold, normal_answer):
+    if normal_gold == normal_answer:
+        return right("text")
+    if (decision := compare_separators(normal_gold, normal_answer)) is not None:
+        return decision
+    if same_text(normal_gold, normal_answer):
         return right("text")
     if (decision := _by_option(gold, answer, options, answer_type)) is not None:
         return decision
+    if not options:
+        normal_gold, normal_answer = _without_letter(normal_gold), _without_letter(normal_answer)
+        if same_text(normal_gold, normal_answer):
+            return right("text")
     if answer_type == "text":
         return decided(compact(normal_gold).casefold() == compact(normal_answer).casefold(), "text")
-    return _by_number(normal_gold, normal_answer, tolerance) or _by_words(normal_gold, normal_answer)
+    return (
+        _by_number(normal_gold, normal_answer, tolerance)
+        or compare_colons(normal_gold, normal_answer)
+        or compare_dates(normal_gold, normal_answer)
+        or compare_words(normal_gold, normal_answer)
+    )
 
 
 def same_text(gold: str, answer: str) -> bool:
@@ -74,22 +86,58 @@ def same_text(gold: str, answer: str) -> bool:
 
 
 def _by_option(gold: str, answer: str, options: Sequence[str], answer_type: str | None) -> Decision | None:
-    if not (answer_type == "option" or options or LONE_LETTER.fullmatch(compact(normalise(gold)))):
-        return None
+    marked = letter_and_text(gold)
+    if not (answer_type == "option" or options or marked or LONE_LETTER.fullmatch(compact(normalise(gold)))):
+        return _by_selection(gold, answer)
     gold_letter = option_letter(gold) or option_of_text(gold, options)
     if gold_letter is None:
-        return None
+        return _by_selection(gold, answer)
     letter = option_of_text(answer, options) or option_letter(answer)
     if letter is not None:
+        if _contradicts(gold_letter, marked[1] if marked else option_text(gold_letter, options), letter, answer):
+            return undecided("option", Reason.OPTION_TEXT)
         return decided(letter == gold_letter, "option")
     # Without option texts, the answer to a letter question must name a letter.
-    return None if option_text(gold_letter, options) else wrong("option")
+    return None if marked or option_text(gold_letter, options) else wrong("option")
+
+
+def _by_selection(gold: str, answer: str) -> Decision | None:
+    """Compare answers that select several options, such as `ABD` and `A, B, D`."""
+    gold_letters = option_letters(gold)
+    if gold_letters is None:
+        return None
+    letters = option_letters(answer)
+    if letters is None:
+        return wrong("option") if option_letter(answer) else None
+    return decided(letters == gold_letters, "option")
+
+
+def _contradicts(gold_letter: str, gold_text: str | None, letter: str, answer: str) -> bool:
+    """Return whether the letter of an answer and the text behind it disagree about the gold."""
+    marked = letter_and_text(answer)
+    if marked is None or gold_text is None:
+        return False
+    gold_text, text = normalise(gold_text), normalise(marked[1])
+    gold_number, number = read_quantity(gold_text), read_quantity(text)
+    if gold_number is not None and number is not None:
+        same = same_value(gold_number, number)
+    else:
+        same = same_text(gold_text, text)
+        if letter == gold_letter and not same and (is_words(gold_text) or is_words(text)):
+            return False  # the letter with other words about it
+    return same != (letter == gold_letter)
+
+
+def _without_letter(text: str) -> str:
+    marked = letter_and_text(text)
+    return marked[1] if marked else text
 
 
 def value_of_gold(gold: str, options: Sequence[str]) -> str:
     """Return the text of the option that the gold names; the gold itself if it names none."""
     letter = option_letter(gold)
-    return (letter and option_text(letter, options)) or gold
+    text = option_text(letter, options) if letter else None
+    return text or _without_letter(gold)
 
 
 def _by_number(gold: str, answer: str, tolerance: float) -> Decision | None:
@@ -107,39 +155,10 @@ def _by_number(gold: str, answer: str, tolerance: float) -> Decision | None:
 
 def _compare_quantities(gold: Quantity, number: Quantity, tolerance: float) -> Decision:
     equal = same_value(gold, number, tolerance)
+    if not equal and number.value.denominator > 1 and may_be_rounded(gold, number):
+        return undecided("number", Reason.ROUNDED)
     if gold.unit is None or number.unit is None or gold.unit == number.unit:
         return decided(equal, "number")
     if gold.value == number.value and not (gold.counts_things or number.counts_things):
         return wrong("unit")
     return undecided("unit", Reason.UNITS)  # may be a conversion, or a synonym of the unit
-
-
-def is_words(text: str) -> bool:
-    """Return whether the text consists of ordinary words and is not a product of variables."""
-    plain = unwrap(text).strip()
-    words = [word for word in WORD_GAP.split(plain) if word.strip("-'")]
-    if not words or not all(A_WORD.fullmatch(word) for word in words):
-        return False
-    return plain != text.strip() or len(plain) > 3 or plain.casefold() in SHORT_WORDS or not plain.isascii()
-
-
-def _by_words(gold: str, answer: str) -> Decision | None:
-    gold_words, answer_words = _words(gold), _words(answer)
-    if gold_words is None and answer_words is None:
-        return None
-    if gold_words is None or answer_words is None:
-        words, expression = (gold_words, answer) if gold_words is not None else (answer_words or [], gold)
-        if NOTHING & set(words) and compact(expression) in ("0", "\\emptyset"):  # "none" may mean either
-            return undecided("words", Reason.FREE_TEXT)
-        return wrong("words")
-    if any({w[0] for w in (gold_words, answer_words)} == pair for pair in OPPOSITES):
-        return wrong("words")
-    if len(gold_words) == len(answer_words) == 1 and not (NOTHING & {gold_words[0], answer_words[0]}):
-        first, second = gold_words[0], answer_words[0]
-        if not (first.startswith(second) or second.startswith(first)) and first.isascii() and second.isascii():
-            return wrong("words")
-    return undecided("words", Reason.FREE_TEXT)
-
-
-def _words(text: str) -> list[str] | None:
-    return re.findall(WORD, unwrap(text).casefold()) if is_words(text) else None

@@ -16,7 +16,7 @@ SPELLINGS = {
     "W": "watt watts", "kW": "", "Hz": "hertz", "V": "volt volts", "A": "amp amps ampere amperes", "eV": "", "keV": "",
     "MeV": "", "K": "kelvin kelvins", "Pa": "pascal pascals", "mol": "mole moles", "cal": "calorie calories",
     "kcal": "", "rad": "radian radians", "Ω": "ohm ohms", "deg": r"degree degrees ^\circ 度", "degC": r"^\circC",
-    "degF": r"^\circF", "%": "percent 百分", "usd": "dollar dollars USD $ 美元", "cent": "cents ¢",
+    "degF": r"^\circF", "%": "percent percentage pct 百分", "usd": "dollar dollars USD $ 美元", "cent": "cents ¢",
     "eur": "euro euros EUR €", "gbp": "GBP £", "cny": "yuan RMB CNY ¥ 元", "unit": "units 单位",
 }  # fmt: skip
 NAMES = {spelling: name for name, spellings in SPELLINGS.items() for spelling in (name, *spellings.split())}
@@ -35,6 +35,8 @@ NO_UNITS = frozenset(
     ]
 )
 GENERIC = "thing:"  # prefix of counted things, such as apples, people or 个
+ADJECTIVE = "possible"  # a unit only before a noun: `10 possible values`
+MAX_WORDS = 3  # of a counted thing
 MEASURE_WORDS = "个只条本张人名位块件次种颗棵头匹辆支枝朵座间层页岁题分组步枚粒串瓶杯碗盒箱袋"
 
 
@@ -60,9 +62,21 @@ def unit_name(tail: str, *, spaced: bool) -> str | None:
     factors = _factors(text, spaced)
     if factors is not None:
         return "*".join(sorted(name if p * exponent == 1 else f"{name}^{p * exponent}" for name, p in factors.items()))
-    if spaced and re.fullmatch(r"[A-Za-z-]{3,30}", text) and text.lower() not in NO_UNITS:
+    if spaced and _counts_things(text):
         return GENERIC + text.lower().removesuffix("s")
     return GENERIC + text if len(text) == 1 and text in MEASURE_WORDS else None
+
+
+def _counts_things(text: str) -> bool:
+    """Return whether the text is a noun with at most two adjectives, such as `small cubes`."""
+    words = text.lower().split()
+    return (
+        1 <= len(words) <= MAX_WORDS
+        and re.fullmatch(r"[a-z-]{3,30}", words[-1]) is not None
+        and all(
+            re.fullmatch(r"[a-z-]{2,30}", word) and word not in NO_UNITS for word in words[words[0] == ADJECTIVE :]
+        )
+    )
 
 
 def _factors(text: str, spaced: bool) -> dict[str, int] | None:
@@ -87,12 +101,26 @@ def _factors(text: str, spaced: bool) -> dict[str, int] | None:
 
 
 WRAPPED_UNIT = re.compile(
-    r"^(.+?)\s*\\(?:text|mathrm|rm|textrm|mbox)\s*\{\s*~?([^{}]+?)\s*\}\s*(\^\{?-?\d\}?)?$", re.DOTALL
+    r"^(.+?)\s*\\(?:text|mathrm|rm|textrm|textnormal|mbox)\s*\{\s*~?([^{}]+?)\s*\}\s*(\^\{?-?\d\}?)?$", re.DOTALL
 )
+# After a number, a brace, a parenthesis or pi: `2\sqrt3 cm`, `36\pi square units`.
+PRODUCTS = ("mg", "eV", "ft", "nm", "mL", "in", "min")  # that bare letters after an expression often are
+BARE_UNIT = re.compile(r"^(.*(?:[\d})]|\\pi))(\s*[A-Za-zµμΩ][A-Za-zµμΩ /^{}\d-]*)$", re.DOTALL)
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
-    r"""Split an expression from a wrapped unit after it, as in `2\sqrt{3}\text{ cm}`; the unit may be None."""
+    r"""Split an expression from a unit after it, as in `2\sqrt{3}\text{ cm}` or `2\sqrt{3} cm`; the unit may be None.
+
+    >>> split_unit(r"2\sqrt{3}\text{ cm}"), split_unit(r"36\pi square units"), split_unit(r"\frac{1}{2} x")
+    (('2\\sqrt{3}', 'cm'), ('36\\pi', 'unit^2'), ('\\frac{1}{2} x', None))
+    """
     match = WRAPPED_UNIT.match(text)
     name = unit_name(match[2] + (match[3] or ""), spaced=True) if match else None
-    return (match[1].strip(), name) if match and name else (text, None)
+    if match and name:
+        return match[1].strip(), name
+    bare = BARE_UNIT.match(text)
+    if bare and len(bare[2].strip()) > 1:  # a single letter may be a variable
+        name = unit_name(bare[2], spaced=bare[2][0] == " ")
+        if name:
+            return bare[1].strip(), name
+    return text, None

@@ -23,6 +23,13 @@ class Reason:
     UNITS = "units differ"
     BASE = "base not stated"
     CASE = "letter case"
+    SEPARATORS = "ambiguous separators"
+    NOTATION = "ambiguous notation"
+    OPTION_TEXT = "option letter and text differ"
+    ROUNDED = "rounded gold"
+    LEFT_SIDE = "unknown left side"
+    NOT_PROVED = "equality not proved"
+    TOO_LARGE = "too large to compute"
     TOO_LONG = "answer too long"
     TIME_OUT = "time-out"
     CRASH = "grader crashed"
@@ -35,6 +42,7 @@ class Pair(TypedDict):
     answer: str
     tolerance: NotRequired[float]  # relative, for numbers; 0 by default
     plain: NotRequired[bool]  # compare with unpatched math-verify instead
+    limit: NotRequired[float]  # seconds of CPU time; the pool's time limit by default
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
-"""Grading server: a process that imports the algebra once, forks workers, and kills workers that overrun.
+"""Grading server: a process that imports the algebra once, forks workers, and replaces workers that overrun.
 
 The server itself never grades, so it always answers. Requests and replies are JSON lines on stdin and stdout. The
 server exits when its stdin closes, which also happens when the process that started it is killed.
+
+A time limit is CPU time of the worker: the kernel's profiling timer ends a worker that has used it up, so that a busy
+machine changes no verdict.
 """
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -21,8 +25,7 @@ from typing import NotRequired
 from rlfr_vlm.grading.verdict import Decision, Pair, Reason, undecided
 
 PR_SET_PDEATHSIG = 1
-MIN_EXTENSION = 0.05  # seconds of remaining CPU time below which a worker is killed
-MAX_WALL_FACTOR = 1.8  # times the time limit, in wall-clock time
+SETTLING = 0.05  # seconds
 # Pairs that import all modules and fill the parser's prediction cache before workers are forked.
 WARM_UP = (
     (r"\frac{1}{2}", "0.5x"), (r"\sqrt{12}", r"2\sqrt{3}+0"), ("(x+1)^2", "x^2+2x+1"), (r"\{1,2\}", "x>3"),
@@ -79,7 +82,7 @@ def _plain_math_verify(gold: str, answer: str) -> Decision:
     return decided(verify(gold=parsed[0], target=parsed[1], timeout_seconds=None), "math-verify")
 
 
-def _run_worker(channel: socket.socket, memory_mb: int, parent: int) -> None:
+def _run_worker(channel: socket.socket, time_limit: float, memory_mb: int, parent: int) -> None:
     """Grade requests from the channel until it closes."""
     with contextlib.suppress(OSError, AttributeError):  # Linux: exit with the server, even while grading
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -89,13 +92,17 @@ def _run_worker(channel: socket.socket, memory_mb: int, parent: int) -> None:
     with contextlib.suppress(ValueError, OSError):
         limit = (used_mb + memory_mb) * 1024 * 1024 * 2  # bytes of address space, about half of which is used
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the default ends the process, even inside a long multiplication
     stream = channel.makefile("rwb")
     for line in stream:
         request = json.loads(line)
+        signal.setitimer(signal.ITIMER_PROF, request.get("limit") or time_limit)
         try:
             decision = grade_pair(request)
         except (Exception, RecursionError) as error:  # the algebra raises many exception types; none is a verdict
             decision = undecided(type(error).__name__, Reason.CRASH)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
         stream.write(json.dumps([decision.verdict.value, decision.path, decision.reason]).encode() + b"\n")
         stream.flush()
 
@@ -108,18 +115,12 @@ class Worker:
         pid: process id.
         channel: the server's end of the socket.
         request: the request being graded; None while idle.
-        started: wall-clock time at which the request was sent.
-        cpu_before: CPU seconds used before the request.
-        deadline: wall-clock time of the next check.
         received: bytes of an incomplete reply.
     """
 
     pid: int
     channel: socket.socket
     request: Request | None = None
-    started: float = 0.0
-    cpu_before: float = 0.0
-    deadline: float = 0.0
     received: bytes = b""
 
 
@@ -141,15 +142,12 @@ class Server:
         for _ in range(self.count):
             self._fork()
         while True:
-            busy = [worker.deadline for worker in self.workers if worker.request]
-            timeout = max(0.0, min(busy) - time.monotonic()) if busy else None
-            for key, _ in self.selector.select(timeout):
+            for key, _ in self.selector.select():
                 if key.fd == 0:
                     if not self._read_requests():
                         return self._end_workers()
                 else:
                     self._read_reply(key.data)
-            self._replace_late()
             self._assign()
 
     def _fork(self) -> None:
@@ -162,7 +160,7 @@ class Server:
                 os.close(0)
                 for sibling in self.workers:
                     sibling.channel.close()
-                _run_worker(worker_end, self.memory_mb, parent)
+                _run_worker(worker_end, self.time_limit, self.memory_mb, parent)
             os._exit(0)
         worker_end.close()
         worker = Worker(pid, server_end)
@@ -184,41 +182,29 @@ class Server:
         except OSError:
             block = b""
         if not block:
-            return self._replace(worker, Reason.CRASH)
+            return self._replace(worker)
         worker.received += block
         if worker.received.endswith(b"\n") and worker.request:
             _reply(worker.request["id"], json.loads(worker.received))
             worker.request, worker.received = None, b""
         return None
 
-    def _replace_late(self) -> None:
-        """Replace workers that used up their CPU time. On a busy machine a worker gets extra wall-clock time."""
-        now = time.monotonic()
-        for worker in [w for w in self.workers if w.request and w.deadline <= now]:
-            remaining = self.time_limit - (_cpu_seconds(worker.pid, now) - worker.cpu_before)
-            if remaining > MIN_EXTENSION and now - worker.started < MAX_WALL_FACTOR * self.time_limit:
-                worker.deadline = now + remaining
-            else:
-                self._replace(worker, Reason.TIME_OUT)
-
-    def _replace(self, worker: Worker, reason: str) -> None:
+    def _replace(self, worker: Worker) -> None:
+        """Answer for a worker that ended, and start another one. Its status tells a time-out from a crash."""
         self.selector.unregister(worker.channel)
         self.workers.remove(worker)
-        _end_worker(worker)
+        timed_out = _end_worker(worker) == -signal.SIGPROF
         request = worker.request
-        if request and reason == Reason.CRASH and not request.get("again"):
+        if request and not timed_out and not request.get("again"):
             self.waiting.appendleft({**request, "again": True})  # another process may have killed the worker
         elif request:
-            _reply(request["id"], ["undecided", "algebra", reason])
+            _reply(request["id"], ["undecided", "algebra", Reason.TIME_OUT if timed_out else Reason.CRASH])
         self._fork()
 
     def _assign(self) -> None:
         for worker in self.workers:
             if self.waiting and worker.request is None:
                 worker.request = self.waiting.popleft()
-                worker.started = time.monotonic()
-                worker.cpu_before = _cpu_seconds(worker.pid, worker.started)
-                worker.deadline = worker.started + self.time_limit
                 with contextlib.suppress(OSError):  # the next select reports a dead worker
                     worker.channel.sendall(json.dumps(worker.request).encode() + b"\n")
 
@@ -227,22 +213,19 @@ class Server:
             _end_worker(worker)
 
 
-def _cpu_seconds(pid: int, now: float) -> float:
-    """Return the CPU time of a process in seconds; `now` if the system does not report it."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as stream:
-            fields = stream.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    except (OSError, IndexError, ValueError):
-        return now
-
-
-def _end_worker(worker: Worker) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(worker.pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(worker.pid, 0)
+def _end_worker(worker: Worker) -> int | None:
+    """End a worker, if it has not ended, and return its exit code; None if the system no longer knows it."""
     worker.channel.close()
+    with contextlib.suppress(ChildProcessError):
+        pid, status = os.waitpid(worker.pid, os.WNOHANG)
+        if not pid:
+            time.sleep(SETTLING)  # its channel closes a moment before its status is there
+            pid, status = os.waitpid(worker.pid, os.WNOHANG)
+        if not pid:
+            os.kill(worker.pid, signal.SIGKILL)
+            pid, status = os.waitpid(worker.pid, 0)
+        return os.waitstatus_to_exitcode(status)
+    return None
 
 
 def _reply(request_id: int, decision: list[str]) -> None:
@@ -261,6 +244,7 @@ def main() -> None:
         with contextlib.suppress(Exception):
             grade_pair({"gold": gold, "answer": answer})
     forbid_evaluation()
+    gc.freeze()  # otherwise a collection in a worker copies the memory that it shares with the server
     _reply(-1, ["ready", "", ""])
     Server(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])).run()
 

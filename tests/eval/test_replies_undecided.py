@@ -375,7 +375,8 @@ def test_report_names_answers_that_stopped_the_grader(measure, serve, toy, alone
 def test_time_out_of_the_real_grader_is_tried_again(measure, serve, toy, scores, alone):
     """An answer that takes too long each time stays undecided, and each call adds its try to verdicts.jsonl."""
     rows = [{"id": "p0", "problem": "What is it?", "answer": "x"}]
-    server, name = serve(lambda body, n: "\\boxed{10^{10^{10}}}"), toy(rows=rows)
+    endless = r"\boxed{\int_0^\infty e^{-x^2}\sin(x^3+\ln x)dx}"
+    server, name = serve(lambda body, n: endless), toy(rows=rows)
     tries = [0]
     for _ in range(2):
         measure(server.url, name=name)

@@ -15,7 +15,7 @@ from rlfr_vlm.grading import GradingPool, Item, PoolSettings, Reason, Verdict, g
 
 EASY = {"gold": r"\sqrt{12}", "answer": r"2\sqrt{3}"}
 WRONG = {"gold": r"\sqrt{12}", "answer": r"2\sqrt{5}"}
-ENDLESS = {"gold": "x", "answer": "10^{10^{10}}"}
+ENDLESS = {"gold": "1", "answer": r"\int_0^\infty e^{-x^2}\sin(x^3+\ln x)dx"}  # SymPy looks for a closed form
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -153,6 +153,58 @@ def test_threads_share_a_pool(pool):
     assert results == [["right", "wrong"]] * 8
 
 
+def test_a_batch_of_endless_answers_has_a_budget(monkeypatch):
+    """64 answers that never end: each gets a share of the limit, and few get all of it. Others are graded."""
+    asked = []
+    ask = GradingPool._ask
+
+    def recorded(self, pairs, indices, limit):
+        replies = ask(self, pairs, indices, limit)
+        asked.extend([limit] * sum(decision.reason == Reason.TIME_OUT for decision in replies.values()))
+        return replies
+
+    monkeypatch.setattr(GradingPool, "_ask", recorded)
+    endless = [{**ENDLESS, "gold": str(number)} for number in range(64)]
+    with GradingPool(PoolSettings(workers=2, time_limit=0.6)) as pool:
+        decisions = pool.compare([*endless[:32], EASY, WRONG, *endless[32:]])
+    assert verdicts(decisions) == ["undecided"] * 32 + ["right", "wrong"] + ["undecided"] * 32
+    # 64 shares of 0.08. A budget of 2 + 0.02 * 66 = 3.3 time-outs is spent after two calls of two pairs.
+    assert asked == [pytest.approx(0.08 * 0.6)] * 64 + [0.6] * 4  # 9.1 CPU seconds with a limit of 1 s
+
+
+@linux
+def test_time_is_counted_by_the_processor_not_by_the_clock():
+    """A worker that is stopped for longer than its time limit has not used it up."""
+    with GradingPool(PoolSettings(workers=1, time_limit=1.0)) as pool:
+        pool.compare([EASY])
+        worker = children(pool.server_pid)[0]
+        os.kill(worker, signal.SIGSTOP)
+        threading.Timer(1.5, os.kill, (worker, signal.SIGCONT)).start()
+        start = time.monotonic()
+        assert verdicts(pool.compare([EASY])) == ["right"]
+        assert time.monotonic() - start > 1.2
+        assert children(pool.server_pid) == [worker]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["10^{10^{10}}", "99999999!", r"\sum_{i=1}^{10^{9}} i!", r"\binom{10^9}{10^8}", "9^{9^{9}}", "((7!)!)!",
+     "x^{10^{10}}", r"\prod_{i=1}^{\infty} i", r"((10^5)^5)^{5^9}", r"e^{e^{e^{10}}}"],
+)  # fmt: skip
+def test_enormous_numbers_are_not_computed(answer):
+    for pair in (Item("x+1", answer=answer), Item(answer, answer="x+1")):
+        start = time.process_time()
+        [grade] = grade_many([pair])
+        assert (grade.verdict, grade.reason) == (Verdict.UNDECIDED, Reason.TOO_LARGE)
+        assert time.process_time() - start < 0.5
+
+
+@pytest.mark.parametrize("value", ["2^{1009}", r"\frac{100!}{2^{50}}", "10^{100}", r"\sum_{k=1}^{100} k", "x^{12}"])
+def test_large_numbers_of_real_answers_are_computed(value):
+    grades = grade_many([Item(value, answer=f"{value} + 0"), Item(value, answer=f"{value} + 1")])
+    assert [grade.verdict for grade in grades] == [Verdict.RIGHT, Verdict.WRONG]
+
+
 @linux
 def test_a_killed_worker_is_replaced(pool):
     assert verdicts(pool.compare([EASY])) == ["right"]
@@ -185,7 +237,7 @@ from rlfr_vlm.grading import GradingPool, PoolSettings
 pool = GradingPool(PoolSettings(workers=2, time_limit=60))
 pool.compare([{"gold": "2n", "answer": "n+n"}])
 print(pool.server_pid, flush=True)
-pool.compare([{"gold": "x", "answer": "10^{10^{10}}"}])
+pool.compare([{"gold": "1", "answer": r"\\int_0^\\infty e^{-x^2}\\sin(x^3+\\ln x)dx"}])
 """
 
 

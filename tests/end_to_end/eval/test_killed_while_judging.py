@@ -88,7 +88,7 @@ ENDLESS = {"id": "power", "problem": "What is it?", "answer": "x"}  # stops the 
 def policy(body, n):
     text = body["messages"][-1]["content"]
     if not (found := re.search(r"Why (\d+)\?", text)):
-        return "\\boxed{10^{10^{10}}}"
+        return r"\boxed{\int_0^\infty e^{-x^2}\sin(x^3+\ln x)dx}"
     return f"\\boxed{{the {'cold' if int(found[1]) % 2 == 0 else 'warm'} season came before}}"
 
 
