@@ -249,6 +249,8 @@ def _check_flow(config: RLFRConfig, uses_flow: bool) -> None:
         return
     if config.flow_coef < 0:
         raise UserError(f"flow_coef is {config.flow_coef}; it is the weight of a reward. Set it to 0 or more.")
+    if config.flow_gate is False:  # YAML reads off as false
+        config.flow_gate = "off"
     for name, known in (
         ("flow_noise", NOISE_SHARING),
         ("flow_level", FLOW_LEVELS),
@@ -258,7 +260,7 @@ def _check_flow(config: RLFRConfig, uses_flow: bool) -> None:
     ):
         value = getattr(config, name)
         if value not in known:
-            raise UserError(f"{name} is {value!r}; choose one of {', '.join(known)}.{nearest(value, known)}")
+            raise UserError(f"{name} is {value!r}; choose one of {', '.join(known)}.{nearest(str(value), known)}")
     if config.flow_to_step and config.flow_to_step < config.flow_from_step:
         raise UserError(
             f"flow_to_step is {config.flow_to_step} and flow_from_step {config.flow_from_step}; the schedule cannot "

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -322,11 +323,15 @@ def test_evaluating_text_is_impossible_in_a_worker():
     assert result.stdout.split("\n")[:4] == ["right", *["text is never evaluated"] * 3]
 
 
+@linux
 def test_memory_of_a_worker_is_bounded():
     with GradingPool(PoolSettings(workers=1, time_limit=20, memory_mb=64)) as pool:
         decisions = pool.compare([{"gold": "x", "answer": "2^{2^{35}}"}, EASY])
+        worker = children(pool.server_pid)[0]
+        [limit] = [line for line in Path(f"/proc/{worker}/limits").read_text().splitlines() if "address space" in line]
     assert decisions[0].verdict is not Verdict.RIGHT
     assert decisions[1].right
+    assert 128 * 2**20 < int(limit.split()[3]) < 4 * 2**30  # twice the memory in use and 64 MB
 
 
 def test_grade_many_accepts_a_pool(pool):

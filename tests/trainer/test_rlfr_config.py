@@ -38,6 +38,7 @@ def test_rlvr_turns_the_flow_off(tmp_path):
         ({"flow_level": "tokens"}, "flow_level is 'tokens'; choose one of token, response"),
         ({"flow_statistic": "median"}, "flow_statistic is 'median'; choose one of mean, max, last"),
         ({"flow_gate": "on"}, "flow_gate is 'on'; choose one of off, auto"),
+        ({"flow_gate": True}, "flow_gate is True; choose one of off, auto"),
         ({"flow_schedule": "linearly"}, "flow_schedule is 'linearly'; .*Did you mean 'linear'"),
         ({"flow_from_step": 9, "flow_to_step": 3}, "flow_to_step is 3 and flow_from_step 9"),
         ({"flow_gate_window": 0}, "flow_gate_window is 0"),
@@ -99,6 +100,10 @@ def test_with_rlpr_its_reward_comes_first():
 def test_script_arguments_out_of_range_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         ScriptArguments(**changes)
+
+
+def test_off_without_quotes_in_yaml_turns_the_gate_off(tmp_path):
+    assert config(tmp_path, method="rlfr", flow_gate=False).flow_gate == "off"
 
 
 def test_options_for_response_advantages_are_fine_without_flow(tmp_path):
