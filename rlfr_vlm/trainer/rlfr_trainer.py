@@ -62,7 +62,7 @@ from rlfr_vlm.trainer.signals.flow import Flow, OnlineFlow, check_flow, find_flo
 from rlfr_vlm.trainer.signals.flow_reward import FlowReward, FlowTerms
 from rlfr_vlm.trainer.signals.reference_probability import PolicyProbabilities
 from rlfr_vlm.trainer.signals.token_rewards import add_reward_columns, sum_token_rewards
-from rlfr_vlm.trainer.signals.visual import VisualDependency
+from rlfr_vlm.trainer.signals.visual import VisualDependency, rows_with_images
 from rlfr_vlm.trainer.trl_seams import (
     LOGPROB_IMAGE_KEYS,
     Batch,
@@ -357,14 +357,12 @@ class RLFRTrainer(ResumableGRPO):
     ) -> tuple[Tensor | None, Tensor]:
         """Weights (B, T) of the outcome advantage, None if all are 1, and the dependency (B, T) of each token."""
         rows = len(mask)
-        count = batch.get("num_images")
-        has_image = torch.ones(rows) if count is None else torch.tensor([float(number > 0) for number in count])
         with self._times.timed("visual"), torch.no_grad():
             dependency = visual.dependency(self.model, self.temperature) * mask
         weights, metrics = visual.of_rollout(
             dependency,
             mask,
-            has_image.to(mask.device).bool(),
+            rows_with_images(batch, rows).to(mask.device),
             rollout.outcome,
             threshold=self.args.flow_accept_threshold,
             group_size=self.num_generations,

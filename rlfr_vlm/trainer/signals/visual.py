@@ -80,6 +80,19 @@ class Together:
             watched.finished(logps, entropies)
 
 
+def rows_with_images(batch: Mapping[str, Any], rows: int) -> Tensor:
+    """(B,) bool, rows of a rollout whose prompt has an image.
+
+    Args:
+        batch: TRL's; it has no pixel values if no prompt has an image.
+        rows: B.
+    """
+    if batch.get("pixel_values") is None:
+        return torch.zeros(rows, dtype=torch.bool)
+    counts = batch.get("num_images")
+    return torch.ones(rows, dtype=torch.bool) if counts is None else torch.tensor(counts) > 0
+
+
 class VisualDependency:
     """Measures the visual dependency of a rollout's tokens, and weighs advantages by it."""
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.options import VisualOptions
+from rlfr_vlm.trainer.signals.visual import VisualDependency, rows_with_images
 from rlfr_vlm.trainer.trl_seams import LOGPROB_IMAGE_KEYS
 from rlfr_vlm.visual_dependency import pivotal_tokens, token_dependency
 
@@ -87,6 +89,17 @@ def test_flow_rewards_and_visual_dependency_join(make_trainer, make_policy):
     trainer.train()
     logged = trainer.state.log_history[0]
     assert logged["visual/dependency"] > 0 and logged["flow/share_rewarded"] > 0
+
+
+def test_rows_without_images_keep_all_their_tokens():
+    pixels = {"pixel_values": torch.zeros(3)}
+    assert rows_with_images({**pixels, "num_images": [1, 0, 2]}, 3).tolist() == [True, False, True]
+    assert rows_with_images(pixels, 2).tolist() == [True, True]
+    assert rows_with_images({}, 2).tolist() == [False, False]
+    visual = VisualDependency(VisualOptions(visual_share=0.5))
+    mask = torch.ones(2, 2)
+    weights = visual.weights(torch.tensor([[0.1, 0.2]] * 2), mask, torch.tensor([True, False]), torch.ones(2))
+    assert weights.tolist() == [[0, 1], [1, 1]]
 
 
 def test_a_text_policy_is_refused(make_trainer, make_text_policy, text_tokenizer, text_digits):
