@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--methods",
         default="rlvr,rlfr",
-        help="which methods, by commas: rlvr, rlfr, entropy, rlpr, or joined by + (default: %(default)s)",
+        help="which methods, by commas: rlvr, rlfr, entropy, rlpr, visual, or joined by + (default: %(default)s)",
     )
     parser.add_argument("--steps", type=int, help="updates of each RL run (default: the recipe's)")
     parser.add_argument("--fast", action="store_true", help="a smoke test: every stage, but too short to learn")

@@ -5,7 +5,7 @@ from functools import partial
 
 from rlfr_vlm.grading.answer_parts import ascending, split_list
 from rlfr_vlm.grading.by_parts import by_parts
-from rlfr_vlm.grading.left_sides import is_equation, is_expression, members, name_of, right_side
+from rlfr_vlm.grading.left_sides import is_equation, is_expression, is_sum, members, name_of, right_side
 from rlfr_vlm.grading.normalise import compact, normalise
 from rlfr_vlm.grading.parameters import same_parameter
 from rlfr_vlm.grading.rules import apply_rules
@@ -113,8 +113,10 @@ def _by_equation(gold: str, answer: str, deeper: "partial[Decision]") -> Decisio
         if not parts[0] or not parts[-1]:
             return None
         if not _is_derivation(parts, deeper):
-            # `2x = 6` does not answer `6`; other left sides may be names that are unknown here
-            return wrong("equation") if is_expression(parts[0]) else undecided("equation", Reason.LEFT_SIDE)
+            # `2x = 6` does not answer `6`; other left sides may be names that are unknown here.
+            # Nor does a value answer a gold whose left side is a sum, such as a differential equation.
+            names_nothing = is_expression(parts[0]) or (gold_first and is_sum(parts[0]))
+            return wrong("equation") if names_nothing else undecided("equation", Reason.LEFT_SIDE)
         last = parts[-1]
     decision = deeper(last, value) if gold_first else deeper(value, last)
     if decision.verdict is Verdict.WRONG and len(members(equation)) > 2:

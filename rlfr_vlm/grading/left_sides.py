@@ -52,6 +52,16 @@ def is_expression(text: str) -> bool:
     return EXPRESSION.match(unwrap(text).strip()) is not None
 
 
+def is_sum(text: str) -> bool:
+    r"""Return whether a text has a plus or minus sign outside all brackets, other than before its first term.
+
+    >>> is_sum(r"y' + ry"), is_sum("-x"), is_sum("f(a+b)")
+    (True, False, False)
+    """
+    bare = unwrap(text).strip()
+    return any(position > 0 for position in top_level(bare, "+-"))
+
+
 def right_side(text: str) -> str:
     """Return `3` for `x = 3` and `2` for `x = 1 + 1 = 2` if the left side is just a name; else the text unchanged."""
     parts = members(text)

@@ -438,7 +438,8 @@ class RLFRTrainer(ResumableGRPO):
         )
         self.log_values(found.metrics)
         if (again := rollout.score.retest_deviations()) is not None:
-            self.log_values(reward.retest(found, again[flow.scored_layers].mean(dim=0)))
+            agreement = reward.retest(found, again[flow.scored_layers].mean(dim=0))
+            self.log_values({name: self.mean_over_ranks(value) for name, value in agreement.items()})
         threshold = self.args.flow_accept_threshold
         batch["flow_weight"] = field_weights(
             outcome,

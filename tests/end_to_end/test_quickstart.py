@@ -63,6 +63,7 @@ def test_paired_difference_is_that_of_the_seeds(run):
 def test_report_and_figures_are_written(run):
     out, _ = run
     report = (out / "report.md").read_text()
+    assert "the gate" in report and "within" in report and "which includes how hard prompts are" in report
     assert "| base |" in report and "| rlvr | 3 |" in report and "| rlfr | 4 |" in report
     for name in ("reward_curves.png", "deviation.png", "tokens.png"):
         assert f"figures/{name}" in report
@@ -80,7 +81,7 @@ def test_the_page_shows_all_runs_with_their_rollouts(run):
     assert all("low" in line for line in accuracy["lines"])  # two seeds make a band
     runs = {group["run"] for group in data["groups"]}
     assert runs == {0, 1, 2, 3} and all(group["images"] for group in data["groups"])
-    assert data["layers"] == [1, 2, 3] and data["scales"]["flow_reward"][2] > 0
+    assert data["layers"] == [1, 2, 3] and data["scales"]["deviation"][2] > 0
     assert "Alerts were not enabled" not in page and "seed4/rlvr" in page
 
 
@@ -102,7 +103,7 @@ def test_each_run_leaves_config_metrics_and_a_loadable_policy(run):
     load_field(out / "flow" / "flow")
     load_field(out / "seed3" / "rlfr" / "flow")
     differing = {key for key in configs["rlvr"] if configs["rlvr"][key] != configs["rlfr"][key]}
-    assert differing == {"method", "flow_coef", "output_dir", "logging_dir"} & differing
+    assert differing == {"method", "flow_coef", "flow_gate", "output_dir", "logging_dir"} & differing
     assert {"method", "flow_coef"} <= differing  # same seeds, prompts and budget otherwise
 
 
@@ -160,4 +161,4 @@ def test_other_methods_from_the_same_start(run, tmp_path, monkeypatch):
 
 def test_unknown_method(capsys):
     assert main(["quickstart", "--methods", "rlvr,rlfx"]) == 2
-    assert "--methods has 'rlfx'; known are rlvr, rlfr, entropy, rlpr. Did you mean" in capsys.readouterr().err
+    assert "--methods has 'rlfx'; known are rlvr, rlfr, entropy, rlpr, visual. Did you mean" in capsys.readouterr().err

@@ -137,11 +137,11 @@ def check_deviations(policy, processor, rows, flow):
     field, spec = flow
     options = {"field": field.eval(), "spec": spec, "batch_size": 4}
     short = response_deviations(policy, processor, four, responses, **options)
-    full = response_deviations(policy, processor, four, responses, **options, with_entropies=True, with_norms=True)
+    full = response_deviations(policy, processor, four, responses, **options, with_measures=True)
     for a, b in zip(short, full, strict=True):
         assert a.deviations.shape[-1] == 3 and a.mask.any() and a.mean > 0
         torch.testing.assert_close(a.deviations, b.deviations)
-        assert b.entropies.min() > 0 and b.norms.min() > 0
+        assert b.entropies.min() > 0 and b.measures.norms.min() > 0
 
 
 def check_preview(folder, path, processor, rows, capsys):
