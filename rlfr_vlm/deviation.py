@@ -21,7 +21,7 @@ from rlfr_vlm.flow.pairing import FlowInputs, context_lead
 from rlfr_vlm.models import family_of
 from rlfr_vlm.models.latents import Latents, capture_latents, only_first_blocks, prompt_tokens
 from rlfr_vlm.models.towers import unwrap
-from rlfr_vlm.visual_dependency import token_dependency
+from rlfr_vlm.visual_dependency import blank_pixels, token_dependency
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -238,7 +238,7 @@ def _full_pass(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> tup
     drawn_from = output.logits[:, :-1].float().log_softmax(dim=-1)
     dependency = None
     if "pixel_values" in batch.extra:
-        blank = batch.model_inputs() | {"pixel_values": torch.zeros_like(batch.extra["pixel_values"])}
+        blank = batch.model_inputs() | {"pixel_values": blank_pixels(batch.extra["pixel_values"])}
         blank_output = policy(**blank, use_cache=False, logits_to_keep=kept_logits)
         dependency = token_dependency(drawn_from, blank_output.logits[:, :-1]).cpu()
     tokens = batch.input_ids[:, -mask.shape[1] :].unsqueeze(-1)
