@@ -6,16 +6,18 @@ Letters: B responses, N responses of all ranks, T response tokens, V vocabulary.
 import torch
 from torch import Tensor
 
-ALMOST_ZERO = 1e-6  # a pixel of a blank image: Idefics3 and SmolVLM take images of zeros for padding and drop them
-
 
 def blank_pixels(pixel_values: Tensor) -> Tensor:
     """Return pixel values of blank images, of the processor's mean colour; those of padding images stay 0.
 
+    A blank pixel is the smallest number above 0: Idefics3 and SmolVLM take images of zeros for padding and drop them.
+
     >>> blank_pixels(torch.tensor([[0.7, -1.0], [0.0, 0.0]])).round(decimals=4).abs().tolist()
     [[0.0, 0.0], [0.0, 0.0]]
     """
-    return torch.where(pixel_values == 0, pixel_values, torch.full_like(pixel_values, ALMOST_ZERO))
+    return torch.where(
+        pixel_values == 0, pixel_values, torch.full_like(pixel_values, torch.finfo(pixel_values.dtype).tiny)
+    )
 
 
 def token_dependency(logits: Tensor, blank_logits: Tensor) -> Tensor:

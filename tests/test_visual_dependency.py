@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rlfr_vlm.visual_dependency import dependency_scale, pivotal_tokens, token_dependency
+from rlfr_vlm.visual_dependency import blank_pixels, dependency_scale, pivotal_tokens, token_dependency
 
 
 def test_dependency_is_the_divergence_from_the_distribution_without_the_image():
@@ -38,3 +38,8 @@ def test_factors_have_mean_one_and_begin_at_the_smallest():
 def test_equal_dependencies_and_no_images_leave_advantages_alone():
     assert dependency_scale(torch.ones(3), torch.ones(3, dtype=torch.bool), 0.5).tolist() == [1, 1, 1]
     assert dependency_scale(torch.tensor([1.0, 2.0]), torch.zeros(2, dtype=torch.bool), 0.5).tolist() == [1, 1]
+
+
+def test_blank_images_differ_from_padding():
+    blank = blank_pixels(torch.tensor([[0.5, -2.0], [0.0, 0.0]]))
+    assert (blank[0] > 0).all() and blank[0].max() < 1e-30 and (blank[1] == 0).all()

@@ -19,7 +19,7 @@ from rlfr_vlm.models.logits import response_logits
 from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
 from rlfr_vlm.options import VisualOptions
 from rlfr_vlm.trainer.records.metrics import dependency_metrics
-from rlfr_vlm.visual_dependency import dependency_scale, pivotal_tokens, token_dependency
+from rlfr_vlm.visual_dependency import blank_pixels, dependency_scale, pivotal_tokens, token_dependency
 
 if TYPE_CHECKING:
     from rlfr_vlm.trainer.passes import LogProbPass
@@ -126,8 +126,8 @@ class VisualDependency:
 
     @staticmethod
     def without_images(images: Mapping[str, Any]) -> dict[str, Any]:
-        """The same inputs with blank images: pixel values of 0, the mean colour of the processor."""
-        return {name: torch.zeros_like(value) if name == "pixel_values" else value for name, value in images.items()}
+        """The same inputs with blank images."""
+        return {name: blank_pixels(value) if name == "pixel_values" else value for name, value in images.items()}
 
     def dependency(self, policy: nn.Module, temperature: float) -> Tensor:
         """Dependency (B, T) of each token, in nats, from the two passes."""
