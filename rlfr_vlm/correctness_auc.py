@@ -64,8 +64,7 @@ def score_auc(scores: Sequence[float], responses: Sequence[Response], groups: Se
     interval are None if no response is wrong or none is right.
     """
     values = torch.tensor(scores, dtype=torch.float64)
-    outcomes = torch.tensor([math.nan if one.score is None else one.score for one in responses])
-    wrong, right = outcomes == 0, outcomes == 1
+    wrong, right = outcome_masks(responses)
     value = auc(values[wrong], values[right])
     counts = int(wrong.sum()), int(right.sum())
     interval = None if value is None else list(auc_interval(value, *counts))
