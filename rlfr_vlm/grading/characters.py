@@ -28,5 +28,5 @@ SYMBOLS = {
     "∈": r"\in ", "∖": r"\setminus ", "∠": r"\angle ", "≈": r"\approx ",
     "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℚ": r"\mathbb{Q}", "ℕ": r"\mathbb{N}", "ℂ": r"\mathbb{C}",
     "⁄": "/", "∕": "/", "、": ",", "。": ".", "；": ";", "％": "%", "“": '"', "”": '"', "’": "'", "‘": "'", "′": "'",
-    "″": "''", "‰": r"\permil ", "\u200b": "", "\ufeff": "", "\x00": "",
+    "″": "''", "‰": r"\permil ", "\u200b": "", "\ufeff": "",
 } | VULGAR | GREEK  # fmt: skip

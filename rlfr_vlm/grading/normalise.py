@@ -53,14 +53,8 @@ def normalise(text: str) -> str:
     >>> normalise(r"$\\dfrac12$.")
     '\\\\frac{1}{2}'
     """
-    if (
-        text.isascii()
-        and "\\" not in text
-        and "~" not in text
-        and "$" not in text
-        and "\x00" not in text
-        and "infinity" not in text.lower()
-    ):
+    text = text.replace("\x00", "")
+    if text.isascii() and "\\" not in text and "~" not in text and "$" not in text and "infinity" not in text.lower():
         return strip_ends(" ".join(text.split()))
     if not text.isascii():
         text = SUPERSCRIPT.sub(lambda match: "^{" + match[0].translate(SUPERSCRIPTS) + "}", text)
