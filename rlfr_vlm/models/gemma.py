@@ -58,14 +58,8 @@ class Gemma4Family(VisionFamily):
     def image_grid(self, processing_class: "ProcessingClass") -> CountedGrid:
         return CountedGrid(lambda width, height: tokens_by_processing(processing_class, width, height))
 
-    def limit_pixels(
-        self, processing_class: "ProcessingClass", min_pixels: int | None, max_pixels: int | None
-    ) -> None:
+    def limit_largest(self, processing_class: "ProcessingClass", max_pixels: int) -> None:
         """Set `max_soft_tokens` to the largest number that keeps the limit."""
-        if min_pixels is not None:
-            self.refuse_limit("image_min_pixels", min_pixels)
-        if max_pixels is None:
-            return
         processor = processing_class.image_processor
         token = (processor.patch_size * processor.pooling_kernel_size) ** 2
         fitting = [number for number in SOFT_TOKENS if number * token <= max_pixels]

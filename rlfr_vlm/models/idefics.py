@@ -36,14 +36,8 @@ class IdeficsFamily(VisionFamily):
             key=lambda width, height: tiles(height, width),
         )
 
-    def limit_pixels(
-        self, processing_class: "ProcessingClass", min_pixels: int | None, max_pixels: int | None
-    ) -> None:
+    def limit_largest(self, processing_class: "ProcessingClass", max_pixels: int) -> None:
         """Set the longer side of an image to the largest number of tiles that keeps the limit for a square image."""
-        if min_pixels is not None:
-            self.refuse_limit("image_min_pixels", min_pixels)
-        if max_pixels is None:
-            return
         processor = processing_class.image_processor
         tile = processor.max_image_size["longest_edge"]
         tiles = int(max_pixels**0.5) // tile

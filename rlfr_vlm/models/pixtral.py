@@ -33,19 +33,14 @@ class PixtralFamily(VisionFamily):
             side=_token_side(processing_class),
         )
 
-    def limit_pixels(
-        self, processing_class: "ProcessingClass", min_pixels: int | None, max_pixels: int | None
-    ) -> None:
+    def limit_largest(self, processing_class: "ProcessingClass", max_pixels: int) -> None:
         """Set the longer side of an image, so that a square image keeps the limit."""
-        if min_pixels is not None:
-            self.refuse_limit("image_min_pixels", min_pixels)
-        if max_pixels is not None:
-            side = _token_side(processing_class)
-            longest = math.isqrt(max_pixels) // side * side
-            if not longest:
-                self.refuse_limit("image_max_pixels", max_pixels)
-            size = processing_class.image_processor.size
-            processing_class.image_processor.size = {"longest_edge": min(longest, size["longest_edge"])}
+        side = _token_side(processing_class)
+        longest = math.isqrt(max_pixels) // side * side
+        if not longest:
+            self.refuse_limit("image_max_pixels", max_pixels)
+        size = processing_class.image_processor.size
+        processing_class.image_processor.size = {"longest_edge": min(longest, size["longest_edge"])}
 
     def row_image_tokens(self, batch: Mapping[str, "Tensor"], processing_class: "ProcessingClass") -> list[int]:
         tokens = (batch["image_sizes"] // _token_side(processing_class)).prod(dim=1)

@@ -84,7 +84,15 @@ class VisionFamily(ModelFamily):
         if min_pixels is not None:
             self.refuse_limit("image_min_pixels", min_pixels)
         if max_pixels is not None:
-            self.refuse_limit("image_max_pixels", max_pixels)
+            self.limit_largest(processing_class, max_pixels)
+
+    def limit_largest(self, processing_class: "ProcessingClass", max_pixels: int) -> None:
+        """Set the processor's largest image; families that keep such a limit override this method.
+
+        Raises:
+            UserError: the processor cannot keep the limit.
+        """
+        self.refuse_limit("image_max_pixels", max_pixels)
 
     def refuse_limit(self, option: str, value: int) -> None:
         """Refuse a limit on pixels that the processor cannot keep.
