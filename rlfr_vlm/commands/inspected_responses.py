@@ -55,25 +55,27 @@ def whole_groups(rows: "Rows", n: int) -> list["Row"]:
     Rows of a prompt have the same `prompt_index`, as `rlfr sample` writes it. Rows without token ids are left out.
 
     Raises:
-        UserError: the rows have no column prompt_index or completion_ids.
+        UserError: the rows have no column prompt_index or completion_ids, or no row has token ids.
     """
     from rlfr_vlm.data.load import as_dataset
 
     try:
-        stored, ids = rows.values_of("prompt_index"), rows.values_of("completion_ids")
+        stored = rows.stored_values("prompt_index", "completion_ids")
     except UserError as error:
         raise UserError(f"--given needs rows that `rlfr sample` wrote. {error}") from None
     prompts: dict[object, list[int]] = {}
-    for number, prompt in stored.items():
-        if ids[number]:
+    for number, (prompt, ids) in stored.items():
+        if ids:
             prompts.setdefault(prompt, []).append(number)
+    if not prompts:
+        raise UserError("--given needs responses with token ids, and no row has completion_ids.")
     groups = list(prompts.values())
     count = min(n, len(groups))
     chosen = [groups[math.floor(index * len(groups) / count)] for index in range(count)]
     dataset = as_dataset(rows, [number for group in chosen for number in group])
     # the loader drops completion_ids, which is an argument of reward functions
     chosen_rows = [dataset[index] for index in range(len(dataset))]
-    return [row | {"completion_ids": ids[row["row_number"]]} for row in chosen_rows]
+    return [row | {"completion_ids": stored[row["row_number"]][1]} for row in chosen_rows]
 
 
 def load_policy_for(

@@ -83,20 +83,24 @@ class Rows:
         check_columns(row, self.needed)
         return row
 
-    def values_of(self, column: str) -> dict[int, object]:
-        """Value of a column in each row of `indices`, as it is stored; None in rows without it.
+    def stored_values(self, *columns: str) -> dict[int, tuple[Any, ...]]:
+        """Values of columns in each row of `indices`, as they are stored; None in rows without the column.
 
         Raises:
-            UserError: no row has the column.
+            UserError: no row has one of the columns.
         """
-        source = self.convert.mapping.get(column, column)
-        rows = {number: self.raw.row(self.raw.dataset[number]) for number in self.indices}
-        names = dict.fromkeys(str(name) for row in rows.values() for name in row)
-        if source not in names:
-            raise UserError(
-                f"The data set has no column {source!r}; it has {', '.join(names)}.{nearest(source, names)}"
-            )
-        return {number: row.get(source) for number, row in rows.items()}
+        sources = [self.convert.mapping.get(column, column) for column in columns]
+        values, names = {}, dict[str, None]()
+        for number in self.indices:
+            row = self.raw.row(self.raw.dataset[number])
+            names |= dict.fromkeys(map(str, row))
+            values[number] = tuple(row.get(source) for source in sources)
+        for source in sources:
+            if source not in names:
+                raise UserError(
+                    f"The data set has no column {source!r}; it has {', '.join(names)}.{nearest(source, names)}"
+                )
+        return values
 
     def checked(self, row: Row) -> Row:
         """Return a converted row with its prompt as messages and its answer in a form that the grader reads.

@@ -284,7 +284,7 @@ def accepted_rows(dataset: "Dataset", args: FlowFitConfig) -> "Dataset":
     reason = "flow_reference contrast" if contrast else f"flow_accept {args.flow_accept}"
     rows: Rows = dataset.format["format_kwargs"]["transform"]
     try:
-        verdicts = rows.values_of("verdict")
+        verdicts = {number: verdict for number, (verdict,) in rows.stored_values("verdict").items()}
     except UserError as error:
         raise UserError(f"{reason} needs the column verdict, which `rlfr sample` writes. {error}") from None
     if unknown := sorted({str(verdict) for verdict in verdicts.values()} - {*CLASSES, "undecided"}):
