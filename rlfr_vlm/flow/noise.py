@@ -41,14 +41,7 @@ class NoisePlan:
                 f"flow_noise is {self.shared!r}; choose one of {known}.{nearest(self.shared, NOISE_SHARING)}"
             )
         if self.draws < 1:
-            raise UserError(f"flow_noise_draws is {self.draws}; each deviation needs at least one draw.")
-
-    @property
-    def copies(self) -> int:
-        """Points of the path at which the field is evaluated for each token, layer and timestep."""
-        if self.shared == "none":
-            return 1
-        return self.draws * (2 if self.antithetic else 1)
+            raise UserError(f"flow_noise_draws is {self.draws}; it must be at least 1.")
 
     def draw(
         self, count: int, num_layers: int, width: int, generator: torch.Generator, device: torch.device

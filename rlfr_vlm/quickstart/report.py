@@ -117,14 +117,22 @@ def gate_history(steps: Sequence[LoggedStep]) -> GateHistory:
     }
 
 
+def gate_histories(result: QuickstartResult) -> dict[str, dict[str, GateHistory]]:
+    """Seed -> method -> when the gate was open, for the runs that have one."""
+    histories = {
+        str(seed): {method: gate_history(steps) for method, steps in runs.items()}
+        for seed, runs in result.history.items()
+    }
+    return {
+        seed: {method: gate for method, gate in runs.items() if gate["rollouts"]} for seed, runs in histories.items()
+    }
+
+
 def _gate_lines(result: QuickstartResult) -> list[str]:
     """Say for each run with flow rewards whether they counted."""
     lines = []
-    for seed, runs in result.history.items():
-        for method, steps in runs.items():
-            gate = gate_history(steps)
-            if not gate["rollouts"]:
-                continue
+    for seed, runs in gate_histories(result).items():
+        for method, gate in runs.items():
             name = f"{method.upper()}, seed {seed}"
             if gate["first_open_step"] is None:
                 lines.append(
@@ -197,12 +205,7 @@ def summary(result: QuickstartResult) -> JsonObject:
             "heldout_loss": result.held_out["eval_loss"],
             "zero_predictor_loss": result.held_out["eval_zero_predictor_loss"],
             "auc_correct_vs_wrong": result.auc,
-            "gate": {
-                str(seed): {
-                    method: gate_history(steps) for method, steps in runs.items() if gate_history(steps)["rollouts"]
-                }
-                for seed, runs in result.history.items()
-            },
+            "gate": gate_histories(result),
         },
         "seconds": {name: round(seconds, 1) for name, seconds in result.seconds.items()},
         "policy_was_cached": result.policy_was_cached,

@@ -11,7 +11,8 @@ from trl import GRPOConfig
 
 from rlfr_vlm.checkpoint import ResumableArguments
 from rlfr_vlm.errors import UserError, nearest
-from rlfr_vlm.flow import NOISE_SHARING, STATISTICS
+from rlfr_vlm.flow import NoisePlan
+from rlfr_vlm.flow.statistics import check_statistic
 from rlfr_vlm.options import (
     ACCEPT_METRICS,
     FLOW_GATES,
@@ -43,7 +44,6 @@ RANGES = (
     ("rollout_gap_limit", 0, math.inf),
     ("rollout_log_groups", 0, math.inf),
     ("rollout_log_mb", 0.01, math.inf),
-    ("flow_noise_draws", 1, math.inf),
     ("flow_retest_every", 0, math.inf),
     ("flow_response_coef", 0, LARGEST),
     ("flow_gate_window", 1, math.inf),
@@ -249,12 +249,12 @@ def _check_flow(config: RLFRConfig, uses_flow: bool) -> None:
         return
     if config.flow_coef < 0:
         raise UserError(f"flow_coef is {config.flow_coef}; it is the weight of a reward. Set it to 0 or more.")
+    NoisePlan(config.flow_noise, config.flow_noise_draws, config.flow_antithetic)  # type: ignore[arg-type]
+    check_statistic(config.flow_statistic)
     if config.flow_gate is False:  # YAML reads off as false
         config.flow_gate = "off"
     for name, known in (
-        ("flow_noise", NOISE_SHARING),
         ("flow_level", FLOW_LEVELS),
-        ("flow_statistic", STATISTICS),
         ("flow_gate", FLOW_GATES),
         ("flow_schedule", FLOW_SCHEDULES),
     ):

@@ -22,13 +22,14 @@ class FlowGate:
 
     window: int
     open: bool = False
-    rollouts: deque[Wins] = field(default_factory=deque)
+    rollouts: deque[Wins] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rollouts = deque(maxlen=self.window)
 
     def record(self, wins: Wins) -> GroupedAuc:
         """Add a rollout (see `group_auc.Pairs.wins`), open or close, and return the AUC over the window."""
         self.rollouts.append(wins)
-        while len(self.rollouts) > self.window:
-            self.rollouts.popleft()
         measured = share_of_wins([pair for rollout in self.rollouts for pair in rollout])
         self.open = measured.above_chance
         return measured
@@ -41,4 +42,5 @@ class FlowGate:
         """Restore what `state_dict` gave."""
         self.open = bool(state["open"])
         rollouts: Sequence[Sequence[Sequence[float]]] = state["rollouts"]
-        self.rollouts = deque([(won, int(pairs)) for won, pairs in rollout] for rollout in rollouts)
+        self.rollouts.clear()
+        self.rollouts.extend([(won, int(pairs)) for won, pairs in rollout] for rollout in rollouts)

@@ -40,13 +40,15 @@ class RolloutReward:
     Attributes:
         deviation: (B, T), mean over the rewarded layers.
         mask: (B, T) bool, tokens of decided responses that have a deviation.
-        terms: rewards.
+        terms: what enters the advantages.
+        token_rewards: (B, T), 0 where the flow adds none to tokens.
         metrics: of all ranks.
     """
 
     deviation: Tensor
     mask: Tensor
     terms: FlowTerms
+    token_rewards: Tensor
     metrics: dict[str, float]
 
 
@@ -141,7 +143,7 @@ class FlowReward:
         rows = RowStatistics(gather(RowStatistics.of(deviation, mask, rewards).values))
         metrics = flow_metrics(rows, outcomes, options.flow_accept_threshold, self.group_size)
         metrics |= {"flow/coef_share": share, **self.measure(statistic, outcomes)}
-        return RolloutReward(deviation, decided, terms, metrics)
+        return RolloutReward(deviation, decided, terms, rewards, metrics)
 
     def _terms(
         self,
@@ -167,11 +169,11 @@ class FlowReward:
         )
         return FlowTerms(None, local(rewards))
 
-    def retest(self, found: RolloutReward, again: Tensor) -> dict[str, float]:
+    def retest(self, measured: RolloutReward, again: Tensor) -> dict[str, float]:
         """Metrics of a second measurement (B, T) under other noise, of this rank."""
-        deviations = (found.deviation, again)
-        first, second = (flow_rewards(values, found.mask, **self.options.shaping()) for values in deviations)
+        deviations = (measured.deviation, again)
+        first, second = (flow_rewards(values, measured.mask, **self.options.shaping()) for values in deviations)
         return {
             "flow/sign_agreement": sign_agreement(first, second),
-            "flow/retest_correlation": row_correlation(*deviations, found.mask),
+            "flow/retest_correlation": row_correlation(*deviations, measured.mask),
         }
