@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
-from rlfr_vlm.deviation import ResponseDeviation
+from rlfr_vlm.deviation import ResponseDeviation, StackedDeviations
 from rlfr_vlm.evaluate import Response
-from rlfr_vlm.group_auc import GroupedAuc, within_group_auc
+from rlfr_vlm.group_auc import GroupedAuc, Pairs, share_of_wins
 from rlfr_vlm.stats import auc, auc_interval
+
+SHOWN_STATISTICS = ("mean", "max")  # over a response's tokens
 
 
 class WithinGroups(TypedDict):
@@ -40,46 +43,63 @@ class AucRow(TypedDict):
     like_length: NotRequired[WithinGroups]
 
 
+@dataclass(frozen=True)
+class Outcomes:
+    """Which responses are wrong and which are right, and their pairs within prompts.
+
+    Attributes:
+        wrong, right: (N,) bool; an undecided response is in neither.
+        within_groups, like_length: pairs of a wrong and a right response to the same prompt; None without prompts.
+    """
+
+    wrong: Tensor
+    right: Tensor
+    within_groups: Pairs | None = None
+    like_length: Pairs | None = None
+
+    @classmethod
+    def of(cls, responses: Sequence[Response], groups: Sequence[int] | None = None) -> "Outcomes":
+        """Outcomes of responses.
+
+        Args:
+            groups: number of the prompt of each response; None leaves out the pairs within prompts.
+        """
+        outcomes = torch.tensor([math.nan if one.score is None else one.score for one in responses])
+        wrong, right = outcomes == 0, outcomes == 1
+        if groups is None:
+            return cls(wrong, right)
+        numbers, lengths = torch.tensor(groups), torch.tensor([len(one.ids) for one in responses])
+        return cls(wrong, right, Pairs.within(wrong, right, numbers), Pairs.within(wrong, right, numbers, lengths))
+
+    def auc(self, scores: Tensor) -> AucRow:
+        """AUC of scores (N,), wrong above right.
+
+        The interval over all pairs is that of Hanley and McNeil at 95 %. AUC and interval are None if no response is
+        wrong or none is right.
+        """
+        value = auc(scores[self.wrong], scores[self.right])
+        counts = int(self.wrong.sum()), int(self.right.sum())
+        interval = None if value is None else list(auc_interval(value, *counts))
+        row: AucRow = {"auc": value, "ci95": interval, "n_wrong": counts[0], "n_right": counts[1]}
+        if self.within_groups is not None and self.like_length is not None:
+            row["within_groups"] = _as_dict(share_of_wins(self.within_groups.wins(scores)))
+            row["like_length"] = _as_dict(share_of_wins(self.like_length.wins(scores)))
+        return row
+
+
 def correctness_auc(
     deviations: Sequence[ResponseDeviation], responses: Sequence[Response], groups: Sequence[int] | None = None
 ) -> dict[str, AucRow]:
-    """AUC of the deviation of a response (mean and maximum over its tokens), wrong above right.
+    """AUC of the deviation of a response, wrong above right.
 
     Args:
         groups: number of the prompt of each response; None leaves out the AUC within groups.
 
     Returns:
-        The row of each of `mean` and `max`.
+        The row of each of `SHOWN_STATISTICS`.
     """
-    return {
-        statistic: score_auc([getattr(deviation, statistic) for deviation in deviations], responses, groups)
-        for statistic in ("mean", "max")
-    }
-
-
-def score_auc(scores: Sequence[float], responses: Sequence[Response], groups: Sequence[int] | None = None) -> AucRow:
-    """AUC of one score per response, wrong above right.
-
-    Undecided responses are left out. The interval over all pairs is that of Hanley and McNeil at 95 %. AUC and
-    interval are None if no response is wrong or none is right.
-    """
-    values = torch.tensor(scores, dtype=torch.float64)
-    wrong, right = outcome_masks(responses)
-    value = auc(values[wrong], values[right])
-    counts = int(wrong.sum()), int(right.sum())
-    interval = None if value is None else list(auc_interval(value, *counts))
-    row: AucRow = {"auc": value, "ci95": interval, "n_wrong": counts[0], "n_right": counts[1]}
-    if groups is not None:
-        numbers, lengths = torch.tensor(groups), torch.tensor([len(one.ids) for one in responses])
-        row["within_groups"] = _as_dict(within_group_auc(values, wrong, right, numbers))
-        row["like_length"] = _as_dict(within_group_auc(values, wrong, right, numbers, lengths))
-    return row
-
-
-def outcome_masks(responses: Sequence[Response]) -> tuple[Tensor, Tensor]:
-    """(N,) masks of the wrong and of the right responses; an undecided one is in neither."""
-    outcomes = torch.tensor([math.nan if one.score is None else one.score for one in responses])
-    return outcomes == 0, outcomes == 1
+    outcomes, stacked = Outcomes.of(responses, groups), StackedDeviations.of(deviations)
+    return {statistic: outcomes.auc(stacked.statistic(statistic)) for statistic in SHOWN_STATISTICS}
 
 
 def _as_dict(within: GroupedAuc) -> WithinGroups:

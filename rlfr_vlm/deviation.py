@@ -3,10 +3,10 @@
 Letters: S timesteps, L hooked layers, B responses of a batch, P sequence length, T response tokens, D hidden width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,16 +17,12 @@ from rlfr_vlm.data.rows import Row
 from rlfr_vlm.evaluate import Response
 from rlfr_vlm.flow import FlowSpec, NoisePlan, VelocityField, layer_deviations, response_statistic
 from rlfr_vlm.flow.noise import PAPER_NOISE
-from rlfr_vlm.flow.pairing import FlowInputs, context_lead
-from rlfr_vlm.models import family_of
-from rlfr_vlm.models.latents import Latents, capture_latents, only_first_blocks, prompt_tokens
-from rlfr_vlm.models.towers import unwrap
+from rlfr_vlm.flow.pairing import FlowInputs
+from rlfr_vlm.models.latents import Latents, capture_for_field, only_first_blocks
 from rlfr_vlm.visual_dependency import blank_pixels, token_dependency
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
-
-RowNoise: TypeAlias = Callable[[Sequence[int]], Tensor | None]
 
 
 @dataclass
@@ -77,17 +73,15 @@ class ResponseDeviation:
     @property
     def mean(self) -> float:
         """Mean of `scores` over the tokens of `mask`; 0 if there are none."""
-        return self.statistic("mean")
+        return self._statistic("mean")
 
     @property
     def max(self) -> float:
         """Largest of `scores` over the tokens of `mask`; 0 if there are none."""
-        return self.statistic("max")
+        return self._statistic("max")
 
-    def statistic(self, name: str) -> float:
-        """One of `rlfr_vlm.flow.STATISTICS` of `scores`."""
-        before_answer = torch.tensor([self.before_answer])
-        return response_statistic(self.scores[None], self.mask[None], name, before_answer).item()
+    def _statistic(self, name: str) -> float:
+        return response_statistic(self.scores[None], self.mask[None], name).item()
 
     def by_layer(self, timesteps: Sequence[int]) -> Tensor:
         """Mean (L, T) over the timesteps with these indices."""
@@ -108,7 +102,6 @@ def flow_inputs_of(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) ->
     return _pair(_shallow_pass(policy, batch, spec), batch, spec)
 
 
-@torch.no_grad()
 def response_deviations(
     policy: "PreTrainedModel",
     processing_class: "PreTrainedTokenizerBase | ProcessorMixin",
@@ -125,7 +118,61 @@ def response_deviations(
     with_measures: bool = False,
     progress: str = "",
 ) -> list[ResponseDeviation]:
-    """Measure how far each token of each response deviates from a flow field.
+    """Measure how far each token of each response deviates from a flow field, once.
+
+    Args:
+        timesteps, noise, seed: see `Scoring`.
+
+    Returns:
+        One `ResponseDeviation` per response; further arguments and errors as for `score_responses`.
+    """
+    [deviations] = score_responses(
+        policy,
+        processing_class,
+        rows,
+        responses,
+        field,
+        spec,
+        [Scoring(timesteps, noise, seed)],
+        groups=groups,
+        batch_size=batch_size,
+        with_measures=with_measures,
+        progress=progress,
+    )
+    return deviations
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the same latents are scored once.
+
+    Attributes:
+        timesteps: S values in [0, 1); all use the same noise. RLFR rewards 0.8.
+        noise: how noise is drawn; RLFR draws once for each token.
+        seed: of the noise; the same seed and batch size draw the same noise.
+    """
+
+    timesteps: Sequence[float] = (0.8,)
+    noise: NoisePlan = PAPER_NOISE
+    seed: int = 0
+
+
+@torch.no_grad()
+def score_responses(
+    policy: "PreTrainedModel",
+    processing_class: "PreTrainedTokenizerBase | ProcessorMixin",
+    rows: Sequence[Row],
+    responses: Sequence[Response],
+    field: VelocityField,
+    spec: FlowSpec,
+    scorings: Sequence[Scoring],
+    *,
+    groups: Sequence[int] | None = None,
+    batch_size: int = 256,
+    with_measures: bool = False,
+    progress: str = "",
+) -> list[list[ResponseDeviation]]:
+    """Measure how far each token of each response deviates from a flow field, in several ways by one forward pass.
 
     Args:
         policy: the model whose latents are measured, on its device and in evaluation mode.
@@ -134,27 +181,24 @@ def response_deviations(
         responses: one per row, each with at least one token.
         field: a flow field fitted to latents of this policy, on the same device.
         spec: specification of the field, as `load_field` returns it.
-        timesteps: S values in [0, 1); all use the same noise. RLFR rewards 0.8.
-        noise: how noise is drawn; RLFR draws once for each token.
+        scorings: ways to score the latents.
         groups: number of the prompt of each response, which noise shared by a group needs.
-        seed: of the noise; the same seed and batch size draw the same noise.
         batch_size: responses per forward pass.
         with_measures: also measure `TokenMeasures`. Needs a full forward pass, with logits of the response tokens.
         progress: label of a progress bar; none is shown without a label or for a single batch.
 
     Returns:
-        One `ResponseDeviation` per response, on the CPU: `deviations` (S, L, T) and `mask` (T,), with T the number of
-        tokens of that response.
+        For each scoring one `ResponseDeviation` per response, on the CPU: `deviations` (S, L, T) and `mask` (T,), with
+        T the number of tokens of that response.
 
     Raises:
         ValueError: the noise is shared by groups, and `groups` is missing.
     """
     from tqdm import tqdm
 
-    generator = torch.Generator(device=policy.device).manual_seed(seed)
     tokenizer = tokenizer_of(processing_class)
-    draw_rows = _row_noise(noise, groups, spec, generator)
-    results: list[ResponseDeviation] = []
+    scorers = [_Scorer(field, spec, scoring, groups, policy.device) for scoring in scorings]
+    results: list[list[ResponseDeviation]] = [[] for _ in scorings]
     hidden_bar = not progress or len(rows) <= batch_size
     for start in tqdm(range(0, len(rows), batch_size), desc=progress, unit="batch", disable=hidden_bar):
         indices = range(start, min(start + batch_size, len(rows)))
@@ -167,57 +211,106 @@ def response_deviations(
         else:
             latents = _shallow_pass(policy, batch, spec)
         inputs = _pair(latents, batch, spec)
-        deviations = layer_deviations(
-            field,
-            inputs,
-            timesteps,
-            generator=generator,
-            row_noise=draw_rows(indices),
-            draws=noise.draws,
-            antithetic=noise.uses_both_signs,
-            contrast=spec.is_contrast,
-        ).cpu()
-        results += [
-            ResponseDeviation(
-                deviations[:, :, row, : len(tokens)],
-                inputs.mask[row, : len(tokens)].cpu(),
-                token_before_answer(tokens, tokenizer),
-                measures[row],
-            )
-            for row, tokens in enumerate(ids)
-        ]
+        before_answer = [token_before_answer(tokens, tokenizer) for tokens in ids]
+        for scorer, scored in zip(scorers, results, strict=True):
+            deviations = scorer.deviations(inputs, indices).cpu()
+            scored += [
+                ResponseDeviation(
+                    deviations[:, :, row, : len(tokens)],
+                    inputs.mask[row, : len(tokens)].cpu(),
+                    before_answer[row],
+                    measures[row],
+                )
+                for row, tokens in enumerate(ids)
+            ]
     return results
 
 
-def _row_noise(noise: NoisePlan, groups: Sequence[int] | None, spec: FlowSpec, generator: torch.Generator) -> RowNoise:
-    """Return the function that gives the noise (R, L, B, D) of responses, or None for noise of each token.
+class _Scorer:
+    """Scores batches of responses in one way; the noise of groups is drawn when it is made.
 
     Raises:
         ValueError: the noise is shared by groups, and `groups` is missing.
     """
-    shape = len(spec.layer_indices), spec.hidden_size
-    if noise.shared == "token":
-        return lambda _: None
-    if noise.shared != "group":
-        return lambda indices: noise.draw(len(indices), *shape, generator, generator.device)
-    if groups is None:
-        raise ValueError("noise that a group shares needs the number of each response's prompt (groups)")
-    known = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    table = noise.draw(len(known), *shape, generator, generator.device)
-    return lambda indices: table[:, :, [known[groups[i]] for i in indices]]
+
+    def __init__(
+        self,
+        field: VelocityField,
+        spec: FlowSpec,
+        scoring: Scoring,
+        groups: Sequence[int] | None,
+        device: torch.device,
+    ) -> None:
+        self.field, self.spec, self.scoring = field, spec, scoring
+        self.generator = torch.Generator(device=device).manual_seed(scoring.seed)
+        self.table: Tensor | None = None
+        if scoring.noise.shared == "group":
+            if groups is None:
+                raise ValueError("noise that a group shares needs the number of each response's prompt (groups)")
+            known = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+            self.numbers = [known[group] for group in groups]
+            self.table = self._draw(len(known))
+
+    def _draw(self, count: int) -> Tensor:
+        layers, width = len(self.spec.layer_indices), self.spec.hidden_size
+        return self.scoring.noise.draw(count, layers, width, self.generator, self.generator.device)
+
+    def deviations(self, inputs: FlowInputs, indices: Sequence[int]) -> Tensor:
+        """Deviations (S, L, B, T) of the responses with these indices."""
+        noise = self.scoring.noise
+        row_noise = None
+        if self.table is not None:
+            row_noise = self.table[:, :, [self.numbers[index] for index in indices]]
+        elif noise.shared != "token":
+            row_noise = self._draw(len(indices))
+        return layer_deviations(
+            self.field,
+            inputs,
+            self.scoring.timesteps,
+            generator=self.generator,
+            row_noise=row_noise,
+            draws=noise.draws,
+            antithetic=noise.uses_both_signs,
+            contrast=self.spec.is_contrast,
+        )
+
+
+@dataclass(frozen=True)
+class StackedDeviations:
+    """Deviations of N responses, padded to the longest.
+
+    Attributes:
+        values: (S, L, N, T), 0 at padding.
+        mask: (N, T) bool.
+        before_answer: (N,) index of the token before each answer's marker.
+    """
+
+    values: Tensor
+    mask: Tensor
+    before_answer: Tensor
+
+    @classmethod
+    def of(cls, deviations: Sequence[ResponseDeviation]) -> "StackedDeviations":
+        """Stack the deviations of at least one response."""
+        longest = max(deviation.mask.shape[0] for deviation in deviations)
+        mask = torch.zeros(len(deviations), longest, dtype=torch.bool)
+        values = torch.zeros(*deviations[0].deviations.shape[:2], len(deviations), longest)
+        for row, deviation in enumerate(deviations):
+            length = deviation.mask.shape[0]
+            mask[row, :length] = deviation.mask
+            values[:, :, row, :length] = deviation.deviations
+        return cls(values, mask, torch.tensor([deviation.before_answer for deviation in deviations]))
+
+    def statistic(
+        self, name: str, timesteps: Sequence[int] | slice = slice(None), layers: Sequence[int] | slice = slice(None)
+    ) -> Tensor:
+        """One of `rlfr_vlm.flow.STATISTICS` (N,) of the mean over timesteps and layers with these indices."""
+        scores = self.values[timesteps][:, layers].mean(dim=(0, 1))
+        return response_statistic(scores, self.mask, name, self.before_answer)
 
 
 def _capture(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> AbstractContextManager[list[Latents]]:
-    """Capture what the field needs of `batch`: the response and its context lead, and the means it takes."""
-    num_response = batch.completion_mask.shape[1]
-    image_token = family_of(policy).image_token_id(unwrap(policy).config)
-    image_mask = prompt_mask = None
-    if spec.image_context and image_token is not None:
-        image_mask = batch.input_ids == image_token
-    if spec.needs_prompt_mean:
-        prompt_mask = prompt_tokens(batch.attention_mask, num_response)
-    last = num_response + context_lead(spec.context_mode, spec.shift)
-    return capture_latents(policy, spec.layer_indices, last, image_mask=image_mask, prompt_mask=prompt_mask)
+    return capture_for_field(policy, spec, batch.input_ids, batch.attention_mask, batch.completion_mask.shape[1])
 
 
 @torch.no_grad()

@@ -159,10 +159,8 @@ def _inspect(
     flow: FlowOptions,
 ) -> "Inspection":
     """Measure the deviations of one policy's responses from its field, twice at the rewarding timesteps."""
-    from functools import partial
-
     from rlfr_vlm.data.encode import tokenizer_of
-    from rlfr_vlm.deviation import response_deviations
+    from rlfr_vlm.deviation import Scoring, score_responses
     from rlfr_vlm.flow import load_field
     from rlfr_vlm.report.inspection import Inspection
     from rlfr_vlm.trainer.signals.flow import noise_plan
@@ -172,20 +170,20 @@ def _inspect(
     velocity_field, spec = fit_to(flow_field, policy, name)
     repeated, responses, groups = responses_of(name, policy, processing_class, rows, options)
     timesteps = sorted({*options.timesteps, *flow.flow_timesteps})
-    measure = partial(
-        response_deviations,
+    noise = noise_plan(flow)
+    deviations, again = score_responses(
         policy,
         processing_class,
         repeated,
         responses,
         velocity_field,
         spec,
-        noise=noise_plan(flow),
+        [Scoring(timesteps, noise, options.seed), Scoring(flow.flow_timesteps, noise, options.seed + 1)],
         groups=groups,
         batch_size=options.batch_size,
+        with_measures=True,
+        progress="measure",
     )
-    deviations = measure(timesteps=timesteps, seed=options.seed, with_measures=True, progress="measure")
-    again = measure(timesteps=flow.flow_timesteps, seed=options.seed + 1, progress="measure with other noise")
     return Inspection(
         name,
         flow_path,

@@ -29,7 +29,7 @@ def run_grid(
         UserError: no prompt has right and wrong responses.
     """
     from rlfr_vlm.commands.inspected_responses import fit_to, load_policy_for, responses_of
-    from rlfr_vlm.deviation import response_deviations
+    from rlfr_vlm.deviation import Scoring, score_responses
     from rlfr_vlm.files import write_bytes, write_json, write_text
     from rlfr_vlm.flow import load_field
     from rlfr_vlm.page.figures import encoded
@@ -40,25 +40,25 @@ def run_grid(
     policy, processing_class = load_policy_for(name, options, data)
     repeated, responses, groups = responses_of(name, policy, processing_class, rows, options)
     timesteps = sorted({*options.timesteps, *flow.flow_timesteps})
-    measurements = []
+    measurements: list[FieldMeasurement] = []
     for path, loaded in zip(options.flow, fields, strict=True):
         field, spec = fit_to(loaded, policy, name)
-        for noise, plan in NOISES.items():
-            deviations = response_deviations(
-                policy,
-                processing_class,
-                repeated,
-                responses,
-                field,
-                spec,
-                timesteps=timesteps,
-                noise=plan,
-                groups=groups,
-                seed=options.seed,
-                batch_size=options.batch_size,
-                progress=f"measure {path}, {noise} noise",
-            )
-            measurements.append(FieldMeasurement(path, noise, spec.layer_indices, deviations))
+        scored = score_responses(
+            policy,
+            processing_class,
+            repeated,
+            responses,
+            field,
+            spec,
+            [Scoring(timesteps, plan, options.seed) for plan in NOISES.values()],
+            groups=groups,
+            batch_size=options.batch_size,
+            progress=f"measure {path}",
+        )
+        measurements += [
+            FieldMeasurement(path, noise, spec.layer_indices, deviations)
+            for noise, deviations in zip(NOISES, scored, strict=True)
+        ]
     cells = grid(measurements, timesteps, responses, groups)
     if cells[0].overall.value is None:
         raise UserError(

@@ -8,12 +8,15 @@ Letters: L captured layers, B samples, P sequence length, S captured positions (
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from rlfr_vlm.flow.pairing import context_lead
+from rlfr_vlm.flow.spec import FlowSpec
+from rlfr_vlm.models import family_of
 from rlfr_vlm.models.towers import find_language_tower, unwrap
 
 
@@ -137,6 +140,41 @@ def capture_latents(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def capture_for_field(
+    model: nn.Module,
+    spec: FlowSpec,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    num_response: int,
+    *,
+    rows: Tensor | None = None,
+    consume: Callable[[int, Latents], None] | None = None,
+) -> AbstractContextManager[list[Latents]]:
+    """Capture what a field needs of a batch: the response and its context lead, and the means that the spec names.
+
+    Args:
+        input_ids, attention_mask: (B, P).
+        num_response: T.
+        rows, consume: as for `capture_latents`.
+    """
+    image_mask = prompt_mask = None
+    image_token = family_of(model).image_token_id(unwrap(model).config)
+    if spec.image_context and image_token is not None:
+        image_mask = input_ids == image_token
+    if spec.needs_prompt_mean:
+        prompt_mask = prompt_tokens(attention_mask, num_response)
+    positions = num_response + context_lead(spec.context_mode, spec.shift)
+    return capture_latents(
+        model,
+        spec.layer_indices,
+        positions,
+        rows=rows,
+        image_mask=image_mask,
+        prompt_mask=prompt_mask,
+        consume=consume,
+    )
 
 
 @contextmanager

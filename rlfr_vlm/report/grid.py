@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from rlfr_vlm.correctness_auc import outcome_masks
-from rlfr_vlm.deviation import ResponseDeviation
+from rlfr_vlm.correctness_auc import Outcomes
+from rlfr_vlm.deviation import ResponseDeviation, StackedDeviations
 from rlfr_vlm.evaluate import Response
 from rlfr_vlm.files import JsonObject
-from rlfr_vlm.flow import STATISTICS, response_statistic
+from rlfr_vlm.flow import STATISTICS
 from rlfr_vlm.group_auc import GroupedAuc, Pairs, share_of_wins
 from rlfr_vlm.page.figures import INKS
 
@@ -91,7 +91,8 @@ def grid(
         timesteps: (S,) of the deviations.
         groups: number of the prompt of each response.
     """
-    wrong, right = outcome_masks(responses)
+    outcomes = Outcomes.of(responses)
+    wrong, right = outcomes.wrong, outcomes.right
     numbers = torch.tensor(groups)
     prompts = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     first_half = torch.tensor([prompts[group] % 2 == 0 for group in groups])
@@ -106,15 +107,7 @@ def grid(
 
 def cell_scores(measurement: FieldMeasurement, timesteps: Sequence[float]) -> Mapping[Cell, Tensor]:
     """Score (N,) of each response in every cell of one measurement."""
-    deviations = measurement.deviations
-    longest = max(deviation.mask.shape[0] for deviation in deviations)
-    mask = torch.zeros(len(deviations), longest, dtype=torch.bool)
-    values = torch.zeros(len(timesteps), len(measurement.layers), len(deviations), longest)
-    for row, deviation in enumerate(deviations):
-        length = deviation.mask.shape[0]
-        mask[row, :length] = deviation.mask
-        values[:, :, row, :length] = deviation.deviations
-    before_answer = torch.tensor([deviation.before_answer for deviation in deviations])
+    stacked = StackedDeviations.of(measurement.deviations)
     choices = [[index] for index in range(len(measurement.layers))]
     if len(choices) > 1:
         choices.append(list(range(len(measurement.layers))))
@@ -125,7 +118,7 @@ def cell_scores(measurement: FieldMeasurement, timesteps: Sequence[float]) -> Ma
             timestep,
             tuple(measurement.layers[index] for index in layers),
             statistic,
-        ): response_statistic(values[step][layers].mean(dim=0), mask, statistic, before_answer)
+        ): stacked.statistic(statistic, [step], layers)
         for step, timestep in enumerate(timesteps)
         for layers in choices
         for statistic in STATISTICS

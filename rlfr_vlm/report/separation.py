@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from rlfr_vlm.correctness_auc import AucRow, correctness_auc
-from rlfr_vlm.deviation import ResponseDeviation
+from rlfr_vlm.correctness_auc import SHOWN_STATISTICS, AucRow, Outcomes
+from rlfr_vlm.deviation import ResponseDeviation, StackedDeviations
 from rlfr_vlm.evaluate import Response
 from rlfr_vlm.files import JsonObject
 
@@ -31,7 +31,7 @@ def auc_table(
     timesteps: Sequence[float],
     groups: Sequence[int],
 ) -> list[AucTableRow]:
-    """Rows of `correctness_auc` for each timestep and layer, and for the mean over layers.
+    """AUC, wrong above right, of each of `SHOWN_STATISTICS` for each timestep and layer, and for the mean over layers.
 
     The interval is None if the AUC is 0 or 1, or if one side has a single response: it has no width there.
 
@@ -39,11 +39,13 @@ def auc_table(
         groups: number of the prompt of each response.
     """
     table: list[AucTableRow] = []
-    choices: list[tuple[int | None, int | str]] = [*enumerate(layers), (None, ALL_LAYERS)]
+    outcomes, stacked = Outcomes.of(responses, groups), StackedDeviations.of(deviations)
+    choices: list[tuple[Sequence[int], int | str]] = [([index], layer) for index, layer in enumerate(layers)]
+    choices.append((range(len(layers)), ALL_LAYERS))
     for timestep_index, timestep in enumerate(timesteps):
-        for layer_index, layer in choices:
-            selected = [deviation.select(timestep_index, layer_index) for deviation in deviations]
-            for statistic, row in correctness_auc(selected, responses, groups).items():
+        for layer_indices, layer in choices:
+            for statistic in SHOWN_STATISTICS:
+                row = outcomes.auc(stacked.statistic(statistic, [timestep_index], list(layer_indices)))
                 has_width = row["auc"] is not None and 0 < row["auc"] < 1 and min(row["n_wrong"], row["n_right"]) > 1
                 interval = row["ci95"] if has_width else None
                 table.append({"timestep": timestep, "layer": layer, "statistic": statistic, **row, "ci95": interval})

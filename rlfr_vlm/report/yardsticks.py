@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from rlfr_vlm.correctness_auc import AucRow, outcome_masks, score_auc
+from rlfr_vlm.correctness_auc import AucRow, Outcomes
 from rlfr_vlm.deviation import ResponseDeviation
 from rlfr_vlm.evaluate import Response
 
@@ -48,7 +48,10 @@ def yardsticks(
             head = head_scores(latents[:, index], responses, groups)
             if head is not None:
                 scores[f"linear head on layer {layer}"] = head
-    return [{"name": name, **score_auc(values, responses, groups)} for name, values in scores.items()]
+    outcomes = Outcomes.of(responses, groups)
+    return [
+        {"name": name, **outcomes.auc(torch.tensor(values, dtype=torch.float64))} for name, values in scores.items()
+    ]
 
 
 def head_scores(latents: np.ndarray, responses: Sequence[Response], groups: Sequence[int]) -> list[float] | None:
@@ -65,7 +68,8 @@ def head_scores(latents: np.ndarray, responses: Sequence[Response], groups: Sequ
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    wrong, right = (mask.numpy() for mask in outcome_masks(responses))
+    outcomes = Outcomes.of(responses)
+    wrong, right = outcomes.wrong.numpy(), outcomes.right.numpy()
     decided = np.flatnonzero(wrong | right)
     numbers = np.array(groups)[decided]
     if len(set(numbers)) < FOLDS:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
-from rlfr_vlm.models.latents import Latents
+from rlfr_vlm.models.latents import Latents, capture_for_field
 from rlfr_vlm.trainer.records.rollout_log import RolloutLog
 from rlfr_vlm.trainer.records.timing import PartTimes
 from rlfr_vlm.trainer.signals.entropy import EntropyBonus
@@ -97,7 +97,7 @@ class ScorePass:
             self._scores.append(scores)
             self._masks.append(mask)
 
-        with flow.capturing(model, input_ids, attention_mask, num_response, consume=score):
+        with capture_for_field(model, flow.spec, input_ids, attention_mask, num_response, consume=score):
             yield
 
     def finished(self, logps: Tensor, entropies: Tensor | None) -> None:
@@ -148,7 +148,9 @@ class LossPass:
             return
         self._attention_mask = attention_mask
         consume: Callable[[int, Latents], None] = lambda _, latents: self._chunks.append(latents)  # noqa: E731
-        with self.flow.capturing(model, input_ids, attention_mask, num_response, rows=self.rows, consume=consume):
+        with capture_for_field(
+            model, self.flow.spec, input_ids, attention_mask, num_response, rows=self.rows, consume=consume
+        ):
             yield
 
     def finished(self, logps: Tensor, entropies: Tensor | None) -> None:

@@ -157,7 +157,7 @@ class RLFRTrainer(ResumableGRPO):
         self.bonus = EntropyBonus.from_options(args)
         self.visual = VisualDependency.for_run(args, args.uses_visual, self.model, is_sharded(self.accelerator))
         if flow is not None and args.uses_flow:
-            self.flow = OnlineFlow(*flow, args, self.accelerator, args.seed, self._image_token_id)
+            self.flow = OnlineFlow(*flow, args, self.accelerator, args.seed)
             self.flow_reward = FlowReward(args, self.num_generations, tokenizer_of(self.processing_class))
             self.add_callback(FlowStep(lambda: self.step_flow()))  # looked up at each step, so that it can be wrapped
         self._guard_vision(args)
@@ -426,7 +426,7 @@ class RLFRTrainer(ResumableGRPO):
         """
         rows = len(outcome)
         deviations, scored = rollout.score.deviations()
-        found = reward.of_rollout(
+        measured = reward.of_rollout(
             deviations[flow.scored_layers].mean(dim=0),
             scored & mask.bool(),
             batch["completion_ids"],
@@ -436,9 +436,9 @@ class RLFRTrainer(ResumableGRPO):
             gather=self.accelerator.gather,
             local=lambda values: rollout.local(values, rows),
         )
-        self.log_values(found.metrics)
+        self.log_values(measured.metrics)
         if (again := rollout.score.retest_deviations()) is not None:
-            agreement = reward.retest(found, again[flow.scored_layers].mean(dim=0))
+            agreement = reward.retest(measured, again[flow.scored_layers].mean(dim=0))
             self.log_values({name: self.mean_over_ranks(value) for name, value in agreement.items()})
         threshold = self.args.flow_accept_threshold
         batch["flow_weight"] = field_weights(
@@ -450,9 +450,8 @@ class RLFRTrainer(ResumableGRPO):
             contrast=flow.spec.is_contrast,
         )
         batch["is_right"] = outcome > threshold
-        rewards = torch.zeros_like(found.deviation) if found.terms.tokens is None else found.terms.tokens
-        numbers |= {"flow_reward": rewards, "deviations": deviations * scored}
-        return found.terms
+        numbers |= {"flow_reward": measured.token_rewards, "deviations": deviations * scored}
+        return measured.terms
 
     def _log_rollout(self, log: RolloutLog, rollout: Rollout, batch: Batch, numbers: dict[str, Tensor]) -> Tensor:
         """Log the rollout; returns (B,) marks of the logged rows."""

@@ -6,7 +6,7 @@ optimiser and its random generator are separate, so that the policy's gradients 
 Letters: L hooked layers, B samples, S captured positions, T response tokens, D hidden width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,6 @@ from rlfr_vlm.flow import (
     check_context,
     check_fits_policy,
     check_same_field,
-    context_lead,
     layer_deviations,
     load_field,
     save_field,
@@ -33,7 +32,7 @@ from rlfr_vlm.flow import (
 )
 from rlfr_vlm.flow.path import UPDATE_TOKENS
 from rlfr_vlm.flow.storage import FIELD_FOLDER
-from rlfr_vlm.models.latents import Latents, capture_latents, prompt_tokens
+from rlfr_vlm.models.latents import Latents
 from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
 from rlfr_vlm.options import FlowOptions
 from rlfr_vlm.trainer.signals.flow_noise import RolloutNoise
@@ -55,7 +54,6 @@ class OnlineFlow:
         options: flow options of the run.
         accelerator: of the trainer; gives device, autocast and reductions.
         seed: of the noise; each rank draws different noise.
-        image_token_id: token id of image positions, for a field with image context.
     """
 
     def __init__(
@@ -65,14 +63,11 @@ class OnlineFlow:
         options: FlowOptions,
         accelerator: "Accelerator",
         seed: int,
-        image_token_id: int | None = None,
     ) -> None:
-        self.image_token_id = image_token_id
         self.field = field.to(accelerator.device)
         self.spec = spec
         self.options = options
         self.accelerator = accelerator
-        self.lead = context_lead(spec.context_mode, spec.shift)
         self.optimizer = sharded_adamw(
             self.field, lr=options.flow_learning_rate, weight_decay=options.flow_weight_decay
         )
@@ -84,40 +79,6 @@ class OnlineFlow:
         self.scored_layers = scored_layers(spec, options.flow_score_layers)
         self._loss_sum = torch.zeros((), device=accelerator.device)
         self._weight_sum = torch.zeros((), device=accelerator.device)
-
-    def capturing(
-        self,
-        model: torch.nn.Module,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        num_response: int,
-        *,
-        rows: Tensor | None = None,
-        consume: Callable[[int, Latents], None],
-    ) -> AbstractContextManager[object]:
-        """Capture the latents that the field needs from the log-prob pass inside the context.
-
-        Args:
-            input_ids, attention_mask: (B, P).
-            num_response: T.
-            rows: (B,) bool, capture only these rows.
-            consume: called with the index of a chunk's first row and its latents.
-        """
-        image_mask = prompt_mask = None
-        if self.spec.needs_prompt_mean:
-            prompt_mask = prompt_tokens(attention_mask, num_response)
-        if self.spec.image_context and self.image_token_id is not None:
-            image_mask = input_ids == self.image_token_id
-        positions = num_response + self.lead
-        return capture_latents(
-            model,
-            self.spec.layer_indices,
-            positions,
-            rows=rows,
-            image_mask=image_mask,
-            prompt_mask=prompt_mask,
-            consume=consume,
-        )
 
     def draw_noise(self, num_rows: int, group_size: int, *, independent: bool = False) -> RolloutNoise:
         """Draw the noise of a rollout.
