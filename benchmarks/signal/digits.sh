@@ -21,7 +21,6 @@ sample train 1500 4 11
 sample test 400 8 12
 fit expert --dataset_name digits --dataset_limit 4096
 fit own_right --dataset_name "$out/train.jsonl" --flow_reference own --flow_accept right
-fit own_wrong --dataset_name "$out/train.jsonl" --flow_reference own --flow_accept wrong
 fit contrast --dataset_name "$out/train.jsonl" --flow_reference contrast
 "$rlfr" inspect --grid true --given true --policy "$policy" --data "$out/test.jsonl" --n 400 --batch_size 128 \
-    --timesteps 0.5 0.95 --out "$out/grid" --flow "$out/expert" "$out/own_right" "$out/own_wrong" "$out/contrast"
+    --timesteps 0.5 0.95 --out "$out/grid" --flow "$out/expert" "$out/own_right" "$out/contrast"

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
     from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer
 
-SUMMARY = "fit a flow field to a frozen policy's latents on expert responses"
+SUMMARY = "fit a flow field to a frozen policy's latents, on expert responses or on its own"
 
 
 def help_text() -> str:
     from rlfr_vlm.commands.option_help import describe_options
-    from rlfr_vlm.options import FitOptions
+    from rlfr_vlm.flow_options import FitOptions
 
     return describe_options(
         "rlfr fit-flow --config FILE.yaml [--key value ...] [--resume CHECKPOINT|auto]",
