@@ -21,7 +21,7 @@ SHARED_FILES = {"data.read", "data.rows"}  # data sets as files, and their rows
 # A module may import from its own layer and the ones before it. The longest prefix in the table decides.
 LAYERS = (
     {"errors", "files", "stats", "group_auc", "retest", "answer_position", "provenance", "redaction"},
-    {"options", "library_output", "compat", "command_line", "page", "steps"},
+    {"options", "flow_options", "library_output", "compat", "command_line", "page", "steps"},
     {"grading", "flow", "shaping", "visual_dependency", "doctor"},
     {"data", "models", "rewards", "policy"},
     {"config_file", "evaluate", "checkpoint", "export", "model_card", "prompt_lengths"},

@@ -50,8 +50,9 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.data.check import check_rows
     from rlfr_vlm.data.clean import write_clean
     from rlfr_vlm.files import make_folder, write_json
+    from rlfr_vlm.flow_options import FitOptions
     from rlfr_vlm.library_output import silence_libraries
-    from rlfr_vlm.options import FitOptions, ScriptArguments
+    from rlfr_vlm.options import ScriptArguments
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
     silence_libraries()

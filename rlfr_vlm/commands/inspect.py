@@ -14,7 +14,8 @@ from rlfr_vlm.commands.inspected_responses import (
     whole_groups,
 )
 from rlfr_vlm.errors import UserError, nearest
-from rlfr_vlm.options import DataOptions, FlowOptions
+from rlfr_vlm.flow_options import FlowOptions
+from rlfr_vlm.options import DataOptions
 
 if TYPE_CHECKING:
     from rlfr_vlm.correctness_auc import AucRow, WithinGroups

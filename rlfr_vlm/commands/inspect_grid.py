@@ -11,7 +11,8 @@ from rlfr_vlm.flow import NoisePlan
 if TYPE_CHECKING:
     from rlfr_vlm.commands.inspect import InspectOptions
     from rlfr_vlm.data.rows import Row
-    from rlfr_vlm.options import DataOptions, FlowOptions
+    from rlfr_vlm.flow_options import FlowOptions
+    from rlfr_vlm.options import DataOptions
 
 NOISES = {
     "token": NoisePlan("token"),

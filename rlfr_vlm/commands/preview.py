@@ -52,8 +52,9 @@ def run(arguments: Sequence[str]) -> int:
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.data.rows import BadRow
     from rlfr_vlm.files import write_text
+    from rlfr_vlm.flow_options import FitOptions
     from rlfr_vlm.library_output import silence_libraries
-    from rlfr_vlm.options import FitOptions, ScriptArguments
+    from rlfr_vlm.options import ScriptArguments
     from rlfr_vlm.policy import load_processor
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 

@@ -109,8 +109,9 @@ def run(arguments: Sequence[str]) -> int:
     """Draw, grade, write, summarise. Returns the exit code."""
     from rlfr_vlm.config_file import parse_config_subset, resolved
     from rlfr_vlm.data.load import read_rows
+    from rlfr_vlm.flow_options import FitOptions
     from rlfr_vlm.library_output import silence_libraries
-    from rlfr_vlm.options import FitOptions, ScriptArguments
+    from rlfr_vlm.options import ScriptArguments
     from rlfr_vlm.sampling.prompts import choose_prompts
     from rlfr_vlm.sampling.sample_file import SampleFile
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig

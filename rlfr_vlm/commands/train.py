@@ -25,8 +25,8 @@ SUMMARY = "train a policy: rlvr, rlfr (flow rewards), entropy, rlpr, or several 
 
 def help_text() -> str:
     from rlfr_vlm.commands.option_help import describe_options
+    from rlfr_vlm.flow_options import FlowOptions
     from rlfr_vlm.options import (
-        FlowOptions,
         GroupOptions,
         HeldOutOptions,
         RecordOptions,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rlfr_vlm.options import FlowOptions
+from rlfr_vlm.flow_options import FlowOptions
 from rlfr_vlm.quickstart.run import QuickstartResult
 from rlfr_vlm.shaping import flow_rewards
 

@@ -16,7 +16,8 @@ from rlfr_vlm.data.rows import Row
 from rlfr_vlm.deviation import ResponseDeviation, response_deviations
 from rlfr_vlm.evaluate import Accuracy, Response, respond
 from rlfr_vlm.flow import FlowSpec, VelocityField
-from rlfr_vlm.options import FlowOptions, HeldOutOptions, reward_names
+from rlfr_vlm.flow_options import FlowOptions
+from rlfr_vlm.options import HeldOutOptions, reward_names
 from rlfr_vlm.quickstart.recipe import QuickstartRecipe
 from rlfr_vlm.quickstart.warm_start import cached_policy
 from rlfr_vlm.rewards import accuracy, build_rewards

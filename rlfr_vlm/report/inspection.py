@@ -12,7 +12,7 @@ from rlfr_vlm.deviation import ResponseDeviation
 from rlfr_vlm.evaluate import Accuracy, Response
 from rlfr_vlm.files import JsonObject, write_bytes, write_json, write_text
 from rlfr_vlm.flow import FlowSpec
-from rlfr_vlm.options import FlowOptions
+from rlfr_vlm.flow_options import FlowOptions
 from rlfr_vlm.page.figures import encoded, for_both_schemes
 from rlfr_vlm.page.html import render
 from rlfr_vlm.report.figures import deviation_map, quantile_figure, timestep_figure

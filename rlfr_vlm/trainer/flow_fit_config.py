@@ -7,7 +7,7 @@ from transformers import TrainingArguments
 from rlfr_vlm.checkpoint import ResumableArguments
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.flow.spec import LATENT_FORMS, REFERENCES
-from rlfr_vlm.options import FIT_ACCEPTS, FitOptions
+from rlfr_vlm.flow_options import FIT_ACCEPTS, FitOptions
 
 
 @dataclass

@@ -13,16 +13,12 @@ from rlfr_vlm.checkpoint import ResumableArguments
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.flow import NoisePlan
 from rlfr_vlm.flow.statistics import check_statistic
+from rlfr_vlm.flow_options import ACCEPT_METRICS, FLOW_GATES, FLOW_LEVELS, FLOW_SCHEDULES, FlowOptions
 from rlfr_vlm.options import (
-    ACCEPT_METRICS,
-    FLOW_GATES,
-    FLOW_LEVELS,
-    FLOW_SCHEDULES,
     GROUP_FILTERS,
     METHOD_PARTS,
     METHODS,
     ROLLOUTS,
-    FlowOptions,
     GroupOptions,
     RecordOptions,
     ReferencePassOptions,

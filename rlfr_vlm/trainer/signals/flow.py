@@ -32,9 +32,9 @@ from rlfr_vlm.flow import (
 )
 from rlfr_vlm.flow.path import UPDATE_TOKENS
 from rlfr_vlm.flow.storage import FIELD_FOLDER
+from rlfr_vlm.flow_options import FlowOptions
 from rlfr_vlm.models.latents import Latents
 from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
-from rlfr_vlm.options import FlowOptions
 from rlfr_vlm.trainer.signals.flow_noise import RolloutNoise
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rlfr_vlm.answer_position import Decoder, token_before_answer
 from rlfr_vlm.flow import response_statistic
+from rlfr_vlm.flow_options import FlowOptions
 from rlfr_vlm.group_auc import Pairs
-from rlfr_vlm.options import FlowOptions
 from rlfr_vlm.retest import row_correlation, sign_agreement
 from rlfr_vlm.shaping import flow_rewards, response_rewards, schedule_factor
 from rlfr_vlm.trainer.records.metrics import RowStatistics, flow_metrics

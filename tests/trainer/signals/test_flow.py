@@ -9,8 +9,8 @@ from torch import nn
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow import FlowSpec, build_field, token_flow_losses
+from rlfr_vlm.flow_options import FlowOptions
 from rlfr_vlm.models.latents import Latents
-from rlfr_vlm.options import FlowOptions
 from rlfr_vlm.trainer.signals.flow import OnlineFlow
 
 SPEC = FlowSpec(8, 1, 4, (0.25, 0.5), (1, 2), context_mode="identity")

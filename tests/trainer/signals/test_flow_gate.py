@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from rlfr_vlm.options import FlowOptions
+from rlfr_vlm.flow_options import FlowOptions
 from rlfr_vlm.trainer.signals.flow_gate import FlowGate
 from rlfr_vlm.trainer.signals.flow_reward import FlowReward
 
