@@ -2,8 +2,8 @@
 
 import pytest
 
+from rlfr_vlm.trainer import passes
 from rlfr_vlm.trainer.passes import LossPass
-from rlfr_vlm.trainer.signals.flow import OnlineFlow
 from tests.trainer.counting import Counts
 
 BLOCKS = 4  # of the small policy; blocks 1 and 2 are hooked
@@ -41,12 +41,12 @@ def test_the_field_sees_response_tokens_only_and_accepted_rows_in_the_update(mak
 
 def test_without_online_update_no_latents_are_kept(make_trainer, make_policy, monkeypatch):
     monkeypatch.setattr(LossPass, "latents", lambda *_: pytest.fail("latents were captured for an update"))
-    capturing = OnlineFlow.capturing
+    capture = passes.capture_for_field
 
     def refuse_rows(*args, rows=None, **kwargs):
         assert rows is None, "latents were captured for an update"
-        return capturing(*args, rows=rows, **kwargs)
+        return capture(*args, rows=rows, **kwargs)
 
-    monkeypatch.setattr(OnlineFlow, "capturing", refuse_rows)
+    monkeypatch.setattr(passes, "capture_for_field", refuse_rows)
     counts = run(make_trainer, make_policy, flow="new", flow_update=False, max_steps=1)
     assert counts.update_calls == counts.kept == 0 and counts.scored == counts.partners > 0
