@@ -76,6 +76,16 @@ def make_folder(path: Path) -> None:
         raise UserError(f"Cannot make the folder {path}: {error.strerror}. Choose another one.") from None
 
 
+def refuse_existing(folder: Path) -> None:
+    """Refuse a folder to write that is a file or has content.
+
+    Raises:
+        UserError: something is there.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists already. Name a new folder with --to, or remove it.")
+
+
 def distinct_names(folders: Sequence[Path]) -> list[str]:
     """Shortest path suffixes of the same length that tell the folders apart.
 

@@ -23,7 +23,7 @@ LAYERS = (
     {"errors", "files", "stats", "group_auc", "retest", "answer_position", "provenance", "redaction"},
     {"options", "flow_options", "library_output", "compat", "command_line", "page", "steps"},
     {"grading", "flow", "shaping", "visual_dependency", "doctor"},
-    {"data", "models", "rewards", "policy"},
+    {"data", "models", "pretrained", "rewards", "policy"},
     {"config_file", "evaluate", "checkpoint", "export", "model_card", "prompt_lengths"},
     {"deviation", "correctness_auc", "trainer", "plan", "sampling"},
     {"report"},

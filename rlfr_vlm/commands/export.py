@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rlfr_vlm.command_line import options_parser
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.files import JsonObject
+from rlfr_vlm.files import JsonObject, refuse_existing
 
 SUMMARY = "write a checkpoint as a plain Hugging Face folder with a model card"
 
@@ -33,8 +33,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"No folder at {options.checkpoint}. Name a checkpoint-N folder of a run.")
     if options.dtype not in DTYPES:
         raise UserError(f"--dtype is {options.dtype!r}; choose one of {', '.join(DTYPES)}.")
-    if options.to.exists() and (not options.to.is_dir() or any(options.to.iterdir())):
-        raise UserError(f"{options.to} exists already. Name a new folder with --to, or remove it.")
+    refuse_existing(options.to)
     settings = _settings(options.checkpoint)
     adapter = _json(options.checkpoint / ADAPTER_FILE).get("base_model_name_or_path")
     base = str(options.base or settings.get("model_name_or_path") or adapter or "not recorded")
