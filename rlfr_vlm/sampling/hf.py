@@ -15,8 +15,10 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from rlfr_vlm.data.encode import encode_prompts, tokenizer_of
 from rlfr_vlm.data.rows import Row
+from rlfr_vlm.models import family_of
 from rlfr_vlm.models.vision import ban_tokens, vision_token_ids
 from rlfr_vlm.sampling.engine import Sample, Sampling
+from rlfr_vlm.sampling.prefill import shared_prefill
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,6 +64,7 @@ class HfEngine:
 
     def __init__(self, policy: "PreTrainedModel", processing_class: "ProcessingClass", sampling: Sampling) -> None:
         self.policy, self.processing_class = policy.eval(), processing_class
+        self.is_text = family_of(policy).vision_tower is None
         self.ends = end_tokens(policy, processing_class)
         tokenizer = tokenizer_of(processing_class)
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
@@ -80,7 +83,10 @@ class HfEngine:
         batch = encode_prompts(self.processing_class, rows).to(self.policy.device)
         recorder = LogprobRecorder()
         torch.manual_seed(seeds[0])
-        output = self.policy.generate(**batch.model_inputs(), logits_processor=LogitsProcessorList([recorder]))
+        inputs = batch.model_inputs()
+        if self.is_text and (cache := shared_prefill(self.policy, batch.input_ids, batch.attention_mask)) is not None:
+            inputs["past_key_values"] = cache
+        output = self.policy.generate(**inputs, logits_processor=LogitsProcessorList([recorder]))
         recorder.drawn(output[:, -1])
         responses = [self._up_to_end(ids) for ids in output[:, batch.input_ids.shape[1] :].tolist()]
         logps = torch.stack(recorder.steps, dim=1).double()  # (B, T)
