@@ -1,5 +1,8 @@
 """Write sums and short word problems with exact answers, as rows that every command reads.
 
+Each prompt begins with two worked examples as earlier turns: a language model of 135M parameters states its answer in
+that form, and without them it is right in 5 % of its responses.
+
 python benchmarks/signal/problems.py --out FILE.jsonl [--n 800] [--seed 0]
 """
 
@@ -12,48 +15,66 @@ from pathlib import Path
 NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gina", "Hugo")
 THINGS = ("apples", "books", "coins", "pencils", "shells", "stamps")
 TRIES = 50  # draws for each problem, before the problems are used up
-INSTRUCTION = "Show one short step, then write: The answer is ..."
+EXAMPLES = (
+    ("What is 3 + 14?", "3 + 14 = 17. The answer is 17."),
+    ("Ida has 9 pens and gives 4 away. How many pens are left?", "9 - 4 = 5. The answer is 5."),
+)
 
 
-def sum_of_two(draw: random.Random) -> tuple[str, int]:
+def sum_of_two(draw: random.Random) -> tuple[str, str, int]:
     a, b = draw.randint(2, 20), draw.randint(2, 20)
-    return f"What is {a} + {b}?", a + b
+    return f"What is {a} + {b}?", f"{a} + {b}", a + b
 
 
-def difference(draw: random.Random) -> tuple[str, int]:
+def difference(draw: random.Random) -> tuple[str, str, int]:
     a = draw.randint(5, 40)
     b = draw.randint(1, a - 1)
-    return f"What is {a} - {b}?", a - b
+    return f"What is {a} - {b}?", f"{a} - {b}", a - b
 
 
-def sum_of_three(draw: random.Random) -> tuple[str, int]:
+def sum_of_three(draw: random.Random) -> tuple[str, str, int]:
     a, b, c = draw.randint(2, 12), draw.randint(2, 12), draw.randint(1, 4)
-    return f"What is {a} + {b} - {c}?", a + b - c
+    return f"What is {a} + {b} - {c}?", f"{a} + {b} - {c}", a + b - c
 
 
-def story(draw: random.Random) -> tuple[str, int]:
+def story(draw: random.Random) -> tuple[str, str, int]:
     name, thing = draw.choice(NAMES), draw.choice(THINGS)
     a, b = draw.randint(2, 12), draw.randint(2, 9)
     if draw.random() < 0.5:
-        return f"{name} has {a} {thing} and gets {b} more. How many {thing} does {name} have now?", a + b
+        question = f"{name} has {a} {thing} and gets {b} more. How many {thing} does {name} have now?"
+        return question, f"{a} + {b}", a + b
     low = min(a, b)
-    return f"{name} has {a + low} {thing} and gives {low} away. How many {thing} are left?", a
+    question = f"{name} has {a + low} {thing} and gives {low} away. How many {thing} are left?"
+    return question, f"{a + low} - {low}", a
 
 
-KINDS: tuple[Callable[[random.Random], tuple[str, int]], ...] = (sum_of_two, difference, sum_of_three, story)
+# Each returns the question, the working and the answer.
+KINDS: tuple[Callable[[random.Random], tuple[str, str, int]], ...] = (sum_of_two, difference, sum_of_three, story)
 
 
-def problems(n: int, seed: int) -> list[dict[str, str]]:
-    """Return `n` different problems, of all kinds in turn."""
+def problems(n: int, seed: int) -> list[dict[str, object]]:
+    """Return `n` different problems, of all kinds in turn, with an expert response to each."""
+    turns = [
+        {"role": role, "content": text}
+        for example in EXAMPLES
+        for role, text in zip(("user", "assistant"), example, strict=True)
+    ]
     draw, seen, rows = random.Random(seed), set(), []
     for _ in range(TRIES * n):
         if len(rows) == n:
             break
         kind = KINDS[len(rows) % len(KINDS)]
-        question, answer = kind(draw)
+        question, working, answer = kind(draw)
         if question not in seen:
             seen.add(question)
-            rows.append({"prompt": f"{question} {INSTRUCTION}", "answer": str(answer), "kind": kind.__name__})
+            rows.append(
+                {
+                    "prompt": [*turns, {"role": "user", "content": question}],
+                    "answer": str(answer),
+                    "response": f"{working} = {answer}. The answer is {answer}.",
+                    "kind": kind.__name__,
+                }
+            )
     if len(rows) < n:
         raise SystemExit(f"only {len(rows)} of {n} different problems were found; ask for fewer with --n")
     return rows
