@@ -131,9 +131,7 @@ def response_deviations(
         processing_class,
         rows,
         responses,
-        field,
-        spec,
-        [Scoring(timesteps, noise, seed)],
+        [Scoring(field, spec, timesteps, noise, seed)],
         groups=groups,
         batch_size=batch_size,
         with_measures=with_measures,
@@ -144,14 +142,18 @@ def response_deviations(
 
 @dataclass(frozen=True)
 class Scoring:
-    """How the same latents are scored once.
+    """How responses are scored once.
 
     Attributes:
+        field: a flow field fitted to latents of the policy, on its device.
+        spec: specification of the field, as `load_field` returns it.
         timesteps: S values in [0, 1); all use the same noise. RLFR rewards 0.8.
         noise: how noise is drawn; RLFR draws once for each token.
         seed: of the noise; the same seed and batch size draw the same noise.
     """
 
+    field: VelocityField
+    spec: FlowSpec
     timesteps: Sequence[float] = (0.8,)
     noise: NoisePlan = PAPER_NOISE
     seed: int = 0
@@ -163,8 +165,6 @@ def score_responses(
     processing_class: "PreTrainedTokenizerBase | ProcessorMixin",
     rows: Sequence[Row],
     responses: Sequence[Response],
-    field: VelocityField,
-    spec: FlowSpec,
     scorings: Sequence[Scoring],
     *,
     groups: Sequence[int] | None = None,
@@ -172,16 +172,16 @@ def score_responses(
     with_measures: bool = False,
     progress: str = "",
 ) -> list[list[ResponseDeviation]]:
-    """Measure how far each token of each response deviates from a flow field, in several ways by one forward pass.
+    """Measure how far each token of each response deviates from flow fields, in several ways.
+
+    Fields that need the same latents share a forward pass.
 
     Args:
         policy: the model whose latents are measured, on its device and in evaluation mode.
         processing_class: processor or tokenizer of the policy.
         rows: data rows with `prompt` (messages) and optional `images`.
         responses: one per row, each with at least one token.
-        field: a flow field fitted to latents of this policy, on the same device.
-        spec: specification of the field, as `load_field` returns it.
-        scorings: ways to score the latents.
+        scorings: fields, and ways to score with them.
         groups: number of the prompt of each response, which noise shared by a group needs.
         batch_size: responses per forward pass.
         with_measures: also measure `TokenMeasures`. Needs a full forward pass, with logits of the response tokens.
@@ -197,7 +197,7 @@ def score_responses(
     from tqdm import tqdm
 
     tokenizer = tokenizer_of(processing_class)
-    scorers = [_Scorer(field, spec, scoring, groups, policy.device) for scoring in scorings]
+    scorers = [_Scorer(scoring, groups, policy.device) for scoring in scorings]
     results: list[list[ResponseDeviation]] = [[] for _ in scorings]
     hidden_bar = not progress or len(rows) <= batch_size
     for start in tqdm(range(0, len(rows), batch_size), desc=progress, unit="batch", disable=hidden_bar):
@@ -205,14 +205,13 @@ def score_responses(
         prompts = encode_prompts(processing_class, [rows[i] for i in indices])
         ids = [responses[i].ids for i in indices]
         batch = append_responses(prompts, ids, tokenizer.pad_token_id).to(policy.device)
-        measures: Sequence[TokenMeasures | None] = [None] * len(ids)
-        if with_measures:
-            latents, measures = _full_pass(policy, batch, spec)
-        else:
-            latents = _shallow_pass(policy, batch, spec)
-        inputs = _pair(latents, batch, spec)
         before_answer = [token_before_answer(tokens, tokenizer) for tokens in ids]
-        for scorer, scored in zip(scorers, results, strict=True):
+        passes: dict[tuple[object, ...], tuple[Latents, Sequence[TokenMeasures | None]]] = {}
+        for scoring, scorer, scored in zip(scorings, scorers, results, strict=True):
+            if (key := scoring.spec.capture_key) not in passes:
+                passes[key] = _pass(policy, batch, scoring.spec, with_measures)
+            latents, measures = passes[key]
+            inputs = _pair(latents, batch, scoring.spec)
             deviations = scorer.deviations(inputs, indices).cpu()
             scored += [
                 ResponseDeviation(
@@ -233,15 +232,8 @@ class _Scorer:
         ValueError: the noise is shared by groups, and `groups` is missing.
     """
 
-    def __init__(
-        self,
-        field: VelocityField,
-        spec: FlowSpec,
-        scoring: Scoring,
-        groups: Sequence[int] | None,
-        device: torch.device,
-    ) -> None:
-        self.field, self.spec, self.scoring = field, spec, scoring
+    def __init__(self, scoring: Scoring, groups: Sequence[int] | None, device: torch.device) -> None:
+        self.scoring = scoring
         self.generator = torch.Generator(device=device).manual_seed(scoring.seed)
         self.table: Tensor | None = None
         if scoring.noise.shared == "group":
@@ -252,7 +244,7 @@ class _Scorer:
             self.table = self._draw(len(known))
 
     def _draw(self, count: int) -> Tensor:
-        layers, width = len(self.spec.layer_indices), self.spec.hidden_size
+        layers, width = len(self.scoring.spec.layer_indices), self.scoring.spec.hidden_size
         return self.scoring.noise.draw(count, layers, width, self.generator, self.generator.device)
 
     def deviations(self, inputs: FlowInputs, indices: Sequence[int]) -> Tensor:
@@ -264,14 +256,14 @@ class _Scorer:
         elif noise.shared != "token":
             row_noise = self._draw(len(indices))
         return layer_deviations(
-            self.field,
+            self.scoring.field,
             inputs,
             self.scoring.timesteps,
             generator=self.generator,
             row_noise=row_noise,
             draws=noise.draws,
             antithetic=noise.uses_both_signs,
-            contrast=self.spec.is_contrast,
+            contrast=self.scoring.spec.is_contrast,
         )
 
 
@@ -311,6 +303,15 @@ class StackedDeviations:
 
 def _capture(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> AbstractContextManager[list[Latents]]:
     return capture_for_field(policy, spec, batch.input_ids, batch.attention_mask, batch.completion_mask.shape[1])
+
+
+def _pass(
+    policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec, with_measures: bool
+) -> tuple[Latents, Sequence[TokenMeasures | None]]:
+    """Latents of the responses, and their measures if they are asked for."""
+    if with_measures:
+        return _full_pass(policy, batch, spec)
+    return _shallow_pass(policy, batch, spec), [None] * len(batch.input_ids)
 
 
 @torch.no_grad()

@@ -1,12 +1,14 @@
 """Accuracy with undecided responses, sampling of responses, and deviations of responses from a field."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
 from rlfr_vlm.correctness_auc import correctness_auc
 from rlfr_vlm.data.load import load_rows
-from rlfr_vlm.deviation import ResponseDeviation, response_deviations
+from rlfr_vlm.deviation import ResponseDeviation, Scoring, response_deviations, score_responses
 from rlfr_vlm.evaluate import Accuracy, Response, respond
 from rlfr_vlm.flow import FlowSpec, build_field
 
@@ -60,6 +62,26 @@ def test_deviation_of_a_response_does_not_depend_on_its_neighbours(make_policy, 
     assert [d.mask.sum().item() for d in deviations] == [3, 1, 0]  # token_pre: the last token has no partner
     assert all((d.scores[~d.mask] == 0).all() and d.scores.isfinite().all() for d in deviations)
     assert deviations[2].mean == deviations[2].max == 0.0
+
+
+def test_fields_that_need_the_same_latents_share_a_forward_pass(make_policy, processor):
+    """Three fields, two of them at the same layers: two passes, and what each gives alone, bit for bit."""
+    policy, rows = make_policy(), load_rows("digits", limit=3)
+    config = policy.config.get_text_config()
+    specs = [FlowSpec.for_policy(config, "tiny", 1, layers) for layers in ((0.25, 0.5), (0.25, 0.5), (0.75,))]
+    specs[1] = dataclasses.replace(specs[1], latents="sphere")
+    scorings = [Scoring(build_field(spec), spec, seed=number) for number, spec in enumerate(specs)]
+    for scoring in scorings:
+        nn.init.normal_(scoring.field.final_layer.linear.weight)
+    responses = [Response([20, 21, 22], "", 1.0), Response([30, 31], "", 0.0), Response([40, 41], "", 0.0)]
+    passes = []
+    policy.model.language_model.layers[0].register_forward_hook(lambda *_: passes.append(1))
+    together = score_responses(policy, processor, rows, responses, scorings)
+    assert len(passes) == 2
+    for scoring, scored in zip(scorings, together, strict=True):
+        [alone] = score_responses(policy, processor, rows, responses, [scoring])
+        for one, other in zip(scored, alone, strict=True):
+            assert torch.equal(one.deviations, other.deviations) and one.deviations.any()
 
 
 def test_auc_of_correctness_by_hand():

@@ -44,11 +44,10 @@ def agreement(options: argparse.Namespace, timestep: float) -> None:
     flow = load_field(options.flow)
     policy, processor = load_policy_for(options.policy, inspected, data)
     rows, responses, groups = responses_of(options.policy, policy, processor, rows, inspected)
-    scorings = [Scoring([timestep], plan, seed) for plan in PLANS.values() for seed in (0, 1)]
-    scored = score_responses(
-        policy, processor, rows, responses, *fit_to(flow, policy, options.policy),
-        [*scorings, Scoring([timestep], REFERENCE, 2)], groups=groups, batch_size=128,
-    )  # fmt: skip
+    field, spec = fit_to(flow, policy, options.policy)
+    plans = [(plan, seed) for plan in PLANS.values() for seed in (0, 1)] + [(REFERENCE, 2)]
+    scorings = [Scoring(field, spec, [timestep], plan, seed) for plan, seed in plans]
+    scored = score_responses(policy, processor, rows, responses, scorings, groups=groups, batch_size=128)
     stacked = [StackedDeviations.of(deviations) for deviations in scored]
     scores, mask = [one.values.mean(dim=(0, 1)) for one in stacked], stacked[0].mask
     rewards = [flow_rewards(values, mask, **FlowOptions().shaping()) for values in scores]

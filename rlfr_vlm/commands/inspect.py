@@ -177,9 +177,10 @@ def _inspect(
         processing_class,
         repeated,
         responses,
-        velocity_field,
-        spec,
-        [Scoring(timesteps, noise, options.seed), Scoring(flow.flow_timesteps, noise, options.seed + 1)],
+        [
+            Scoring(velocity_field, spec, timesteps, noise, options.seed),
+            Scoring(velocity_field, spec, flow.flow_timesteps, noise, options.seed + 1),
+        ],
         groups=groups,
         batch_size=options.batch_size,
         with_measures=True,

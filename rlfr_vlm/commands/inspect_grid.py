@@ -1,6 +1,7 @@
 """`rlfr inspect --grid`: measure a policy's responses under several fields, noises, timesteps, layers, statistics."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,25 +42,25 @@ def run_grid(
     policy, processing_class = load_policy_for(name, options, data)
     repeated, responses, groups = responses_of(name, policy, processing_class, rows, options)
     timesteps = sorted({*options.timesteps, *flow.flow_timesteps})
-    measurements: list[FieldMeasurement] = []
-    for path, loaded in zip(options.flow, fields, strict=True):
+    scorings: list[Scoring] = []
+    for loaded in fields:
         field, spec = fit_to(loaded, policy, name)
-        scored = score_responses(
-            policy,
-            processing_class,
-            repeated,
-            responses,
-            field,
-            spec,
-            [Scoring(timesteps, plan, options.seed) for plan in NOISES.values()],
-            groups=groups,
-            batch_size=options.batch_size,
-            progress=f"measure {path}",
-        )
-        measurements += [
-            FieldMeasurement(path, noise, spec.layer_indices, deviations)
-            for noise, deviations in zip(NOISES, scored, strict=True)
-        ]
+        scorings += [Scoring(field, spec, timesteps, plan, options.seed) for plan in NOISES.values()]
+    scored = score_responses(
+        policy,
+        processing_class,
+        repeated,
+        responses,
+        scorings,
+        groups=groups,
+        batch_size=options.batch_size,
+        progress="measure",
+    )
+    names = itertools.product(options.flow, NOISES)
+    measurements = [
+        FieldMeasurement(path, noise, scoring.spec.layer_indices, deviations)
+        for (path, noise), scoring, deviations in zip(names, scorings, scored, strict=True)
+    ]
     cells = grid(measurements, timesteps, responses, groups)
     if cells[0].overall.value is None:
         raise UserError(

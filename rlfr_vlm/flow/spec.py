@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import JsonObject
-from rlfr_vlm.flow.pairing import CONTEXT_MODES, ContextMode, FlowInputs, pair_tokens
+from rlfr_vlm.flow.pairing import CONTEXT_MODES, ContextMode, FlowInputs, context_lead, pair_tokens
 from rlfr_vlm.provenance import short_hash
 
 logger = logging.getLogger(__name__)
@@ -203,6 +203,12 @@ class FlowSpec:
     def is_contrast(self) -> bool:
         """Whether the field has a class input for right and wrong responses."""
         return self.reference == "contrast"
+
+    @property
+    def capture_key(self) -> tuple[object, ...]:
+        """What of a forward pass the field needs; fields with equal keys can share one."""
+        lead = context_lead(self.context_mode, self.shift)
+        return self.layer_indices, lead, self.image_context, self.needs_prompt_mean
 
     @property
     def needs_prompt_mean(self) -> bool:
