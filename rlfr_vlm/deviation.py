@@ -19,7 +19,7 @@ from rlfr_vlm.flow import FlowSpec, NoisePlan, VelocityField, layer_deviations, 
 from rlfr_vlm.flow.noise import PAPER_NOISE
 from rlfr_vlm.flow.pairing import FlowInputs
 from rlfr_vlm.models.latents import Latents, capture_for_field, only_first_blocks
-from rlfr_vlm.visual_dependency import blank_pixels, token_dependency
+from rlfr_vlm.visual_dependency import PIXELS, blank_inputs, token_dependency
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -331,9 +331,8 @@ def _full_pass(policy: "PreTrainedModel", batch: Encoded, spec: FlowSpec) -> tup
         output = policy(**batch.model_inputs(), use_cache=False, logits_to_keep=kept_logits)
     drawn_from = output.logits[:, :-1].float().log_softmax(dim=-1)
     dependency = None
-    if "pixel_values" in batch.extra:
-        blank = batch.model_inputs() | {"pixel_values": blank_pixels(batch.extra["pixel_values"])}
-        blank_output = policy(**blank, use_cache=False, logits_to_keep=kept_logits)
+    if any(name in batch.extra for name in PIXELS):
+        blank_output = policy(**blank_inputs(batch.model_inputs()), use_cache=False, logits_to_keep=kept_logits)
         dependency = token_dependency(drawn_from, blank_output.logits[:, :-1]).cpu()
     tokens = batch.input_ids[:, -mask.shape[1] :].unsqueeze(-1)
     logps = drawn_from.gather(-1, tokens).squeeze(-1).cpu()

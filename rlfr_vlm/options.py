@@ -56,7 +56,8 @@ class DataOptions:
     """Rows, prompts and images."""
 
     dataset_name: str = field(
-        default="", metadata={"help": "`digits`, a JSON/JSONL/Parquet/CSV/TSV/Arrow file, a folder, or a hub id."}
+        default="",
+        metadata={"help": "`digits`, `digits_video`, a JSON/JSONL/Parquet/CSV/TSV/Arrow file, a folder, or a hub id."},
     )
     dataset_split: str = field(default="train", metadata={"help": "Split to use."})
     dataset_config: str | None = field(
@@ -83,7 +84,15 @@ class DataOptions:
     image_max_pixels: int | None = field(
         default=None, metadata={"help": "Images are shrunk to at most this many pixels; else the processor's own."}
     )
-
+    video_fps: float = field(
+        default=2.0, metadata={"help": "Frames a second drawn from a video file; the fps of videos given as frames."}
+    )
+    video_max_frames: int = field(
+        default=32, metadata={"help": "Most frames of a video; more are thinned out evenly. Lowers the fps."}
+    )
+    video_max_pixels: int | None = field(
+        default=None, metadata={"help": "Frames are shrunk to at most this many pixels; else the processor's own."}
+    )
     image_pixel_ceiling: int = field(
         default=64_000_000, metadata={"help": "Images with more pixels are bad; they are not even decoded."}
     )
@@ -114,6 +123,9 @@ DATA_RANGES = (
     ("image_min_pixels", 1, math.inf),
     ("image_max_pixels", 1, math.inf),
     ("image_pixel_ceiling", 1, math.inf),
+    ("video_fps", 1e-3, 1000),
+    ("video_max_frames", 2, 100_000),
+    ("video_max_pixels", 1, math.inf),
 )
 
 

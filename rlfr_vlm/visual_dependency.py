@@ -3,8 +3,18 @@
 Letters: B responses, N responses of all ranks, T response tokens, V vocabulary.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
+
+PIXELS = ("pixel_values", "pixel_values_videos")
+
+
+def blank_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the same inputs of a policy with blank images and videos."""
+    return {name: blank_pixels(value) if name in PIXELS else value for name, value in inputs.items()}
 
 
 def blank_pixels(pixel_values: Tensor) -> Tensor:

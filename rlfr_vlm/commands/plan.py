@@ -110,10 +110,10 @@ def _configuration(processes: int, arguments: Sequence[str]) -> tuple["RunOption
 
 def _read_data(options: "RunOptions", only_local: bool) -> "Rows | None":
     """Read the training set; None if no data is set, or with `only_local` none that is on this machine."""
-    from rlfr_vlm.data.load import DIGITS, read_rows
+    from rlfr_vlm.data.load import EMBEDDED, read_rows
 
     name = options.dataset_name
-    if not name or (only_local and name != DIGITS and not Path(name).expanduser().exists()):
+    if not name or (only_local and name not in EMBEDDED and not Path(name).expanduser().exists()):
         return None
     return read_rows(options, (), 0)
 
@@ -141,7 +141,6 @@ def _measure(options: "RunOptions", args: "RLFRConfig", data: "Rows | None") -> 
     Raises:
         UserError: data or processor are missing, or cannot be read.
     """
-    from rlfr_vlm.data.encode import is_text_only
     from rlfr_vlm.policy import load_processor
     from rlfr_vlm.prompt_lengths import measure_prompts
 
@@ -154,7 +153,7 @@ def _measure(options: "RunOptions", args: "RLFRConfig", data: "Rows | None") -> 
         trust_remote_code=args.trust_remote_code,
         local_files_only=True,
     )
-    data.for_text_policy = is_text_only(processing_class)
+    data.suit(processing_class)
     return measure_prompts(data, processing_class)
 
 

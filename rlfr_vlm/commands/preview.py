@@ -96,10 +96,21 @@ def _for_terminal(number: int, row: "Row", text: str, tokens: int) -> str:
     """Render a row for the terminal. Control characters in the data are escaped."""
     safe = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
     sizes = ", ".join(f"{image.width} x {image.height}" for image in row["images"]) or "none"
-    lines = [f"--- row {number}: {tokens} tokens; images: {sizes}; answer: {row.get('answer')!r}"]
+    videos = "".join(
+        f"; video: {len(video.frames)} frames of {video.frames[0].width} x {video.frames[0].height}, {video.fps:g} fps"
+        for video in row.get("videos") or []
+    )
+    lines = [f"--- row {number}: {tokens} tokens; images: {sizes}{videos}; answer: {row.get('answer')!r}"]
     if sys.stdout.isatty():
-        lines += [half_blocks(image) for image in row["images"]]
+        lines += [half_blocks(picture) for picture in _shown(row)]
     return "\n".join([*lines, safe, ""])
+
+
+def _shown(row: "Row") -> "list[Image]":
+    """Images of a row, and a strip of frames of each video."""
+    from rlfr_vlm.data.videos import strip_of
+
+    return [*row["images"], *(strip_of(video) for video in row.get("videos") or [])]
 
 
 def half_blocks(image: "Image") -> str:
@@ -130,7 +141,7 @@ img {{ image-rendering: pixelated; margin-right: 1rem }}</style>
 
 
 def _card(number: int, row: "Row", text: str, tokens: int) -> str:
-    images = "".join(f'<img alt="image {i}" src="{_data_url(image)}">' for i, image in enumerate(row["images"]))
+    images = "".join(f'<img alt="image {i}" src="{_data_url(image)}">' for i, image in enumerate(_shown(row)))
     answer = html.escape(repr(row.get("answer")))
     return f"<h2>Row {number}</h2><p>{tokens} tokens, answer {answer}</p>{images}<pre>{html.escape(text)}</pre>"
 

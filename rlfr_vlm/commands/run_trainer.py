@@ -222,12 +222,10 @@ def training_dataset(
 
     from rlfr_vlm.checkpoint import is_first_process
     from rlfr_vlm.data.across_rows import refused_in_training
-    from rlfr_vlm.data.encode import is_text_only, special_tokens
     from rlfr_vlm.data.lengths import plan_lengths
     from rlfr_vlm.data.load import as_dataset
 
-    rows.for_text_policy = is_text_only(processing_class)
-    rows.special_tokens = special_tokens(processing_class)
+    rows.suit(processing_class)
     together = distributed.is_available() and distributed.is_initialized()
     shared = [refused_in_training(rows, processing_class, graded) if is_first_process() or not together else {}]
     if together:

@@ -132,6 +132,8 @@ def run(arguments: Sequence[str]) -> int:
         rows = read_rows(data, ("prompt", "answer"), options.seed)
         processing_class = _load_processor(options, data)
         prompts = choose_prompts(rows, data, processing_class, options.n)
+        if options.engine != "hf":
+            rows.no_videos = "other engines than hf draw and resize frames themselves; set --engine hf"
         if processing_class is not None and data.max_prompt_tokens is None:
             _refuse_long_prompts(prompts, processing_class, options)
         if file.last is not None:
@@ -285,20 +287,20 @@ def _rows_of(
     folder: Path,
 ) -> Iterator["Settings"]:
     """Yield the rows of a batch: its responses with their verdicts."""
+    from rlfr_vlm.data.stored_media import stored_media
     from rlfr_vlm.sampling.engine import seed_of
-    from rlfr_vlm.sampling.rows import grade_samples, result_row, stored_images
+    from rlfr_vlm.sampling.rows import grade_samples, result_row
 
     rows = prompts.rows
     responses = engine.sample(
         [draw.row for draw in batch], [seed_of(options.seed, draw.prompt, draw.sample) for draw in batch]
     )
     graded = grade_samples(batch, responses, options.no_answer_is_wrong, options.grading_tolerance, pool)
-    images = {
-        number: stored_images(rows.converted(number)["images"], rows.rules, folder)
-        for number in {draw.prompt for draw in batch}
+    media = {
+        number: stored_media(rows.converted(number), rows.rules, folder) for number in {draw.prompt for draw in batch}
     }
     for draw, response, verdict in zip(batch, responses, graded, strict=True):
-        yield result_row(draw, response, verdict, images[draw.prompt])
+        yield result_row(draw, response, verdict, media[draw.prompt])
 
 
 def _summarise(file: "SampleFile", prompts: "Prompts", settings: "Settings") -> None:

@@ -130,13 +130,11 @@ def make_checker(options: DataOptions, needed: tuple[str, ...], model: str) -> R
     """Read the data set, and load the model's processor if a model is given."""
     checker = RowChecker(read_rows(options, needed), options)
     if model:
-        from rlfr_vlm.data.encode import special_tokens
         from rlfr_vlm.data.lengths import TokenCounter
         from rlfr_vlm.policy import load_processor
 
         checker.counter = TokenCounter(load_processor(model, options))
-        checker.rows.for_text_policy = checker.counter.grid is None
-        checker.rows.special_tokens = special_tokens(checker.counter.processing_class)
+        checker.rows.suit(checker.counter.processing_class)
     return checker
 
 
@@ -147,10 +145,13 @@ def check_row(rows: Rows, number: int, counter: "TokenCounter | None", options: 
         row = rows.checked(converted)
         content = [prompt_text(row), *(row["response"] for _ in range("response" in rows.needed))]
         digest = hashlib.sha256("\0".join(content).encode())
-        sizes = []
         for image in row["images"]:
-            sizes.append(open_image(image, rows.rules).size)
+            open_image(image, rows.rules)
             digest.update(_image_digest(image, rows))
+        sizes = rows.media_sizes(row)
+        for video in row.get("videos") or []:
+            for frame in video.frames:
+                digest.update(frame.tobytes())
         tokens = counter.prompt_tokens([row], [sizes])[0] if counter else None
     except BadRow as error:
         return CheckedRow(number, error.reason, error.detail)

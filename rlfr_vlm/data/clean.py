@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rlfr_vlm.data.images import image_source
 from rlfr_vlm.data.load import Rows, read_rows
 from rlfr_vlm.data.rows import Row
+from rlfr_vlm.data.stored_media import stored_media
 from rlfr_vlm.options import DataOptions
 
 if TYPE_CHECKING:
@@ -16,18 +17,22 @@ if TYPE_CHECKING:
 
 
 def write_clean(options: DataOptions, report: "DataReport", folder: Path) -> tuple[Path, dict[str, str]]:
-    """Write `clean.jsonl`, or `clean.parquet` if images are embedded.
+    """Write `clean.jsonl`, or `clean.parquet` if images are embedded. Embedded videos become data URLs.
 
     Returns:
         The file, and the options that load it: `dataset_name`, and `media_root` if images are files.
     """
     rows = read_rows(options)
     folder.mkdir(parents=True, exist_ok=True)
-    if all(isinstance(image, str) for row in _kept_rows(rows, report) for image in row["images"]):
+    media = {type(value) for row in _kept_rows(rows, report) for value in (*row["images"], *row.get("videos", ()))}
+    has_videos = any(row.get("videos") for row in _kept_rows(rows, report))
+    if media <= {str} or has_videos:
         path = folder / "clean.jsonl"
         temporary = path.with_name(f".{path.name}")
         with temporary.open("w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(row) + "\n" for row in _kept_rows(rows, report))
+            for row in _kept_rows(rows, report):
+                stored = row if media <= {str} else row | stored_media(row, rows.rules, folder)
+                stream.write(json.dumps(stored) + "\n")
     else:
         import datasets
 

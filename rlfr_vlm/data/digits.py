@@ -69,15 +69,21 @@ def scan_indices(split: str) -> np.ndarray:
     return order[TEST_SCANS:] if split == "train" else order[:TEST_SCANS]
 
 
+def label_of(scan: int) -> int:
+    """Return the digit of a scan."""
+    return int(_scans()[1][scan])
+
+
 @cache
-def _cell(scan: int) -> Image.Image:
+def scan_image(scan: int) -> Image.Image:
+    """Return a scan as an RGB image of `CELL` x `CELL` pixels."""
     return Image.fromarray(_scans()[0][scan]).resize((CELL, CELL), Image.Resampling.BILINEAR).convert("RGB")
 
 
 def _image(left: int, right: int) -> Image.Image:
     image = Image.new("RGB", (2 * CELL, CELL))
-    image.paste(_cell(left), (0, 0))
-    image.paste(_cell(right), (CELL, 0))
+    image.paste(scan_image(left), (0, 0))
+    image.paste(scan_image(right), (CELL, 0))
     return image
 
 

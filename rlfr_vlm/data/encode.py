@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
-from rlfr_vlm.data.prompts import flatten_text
+from rlfr_vlm.data.prompts import flatten_text, videos_in
 from rlfr_vlm.data.rows import BadRow, Messages, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+    from rlfr_vlm.data.videos import Video
 
     ProcessingClass: TypeAlias = PreTrainedTokenizerBase | ProcessorMixin
 
@@ -28,7 +30,7 @@ class Encoded:
     Attributes:
         input_ids, attention_mask: (B, P) or (B, P + T).
         completion_mask: (B, T) bool, True at response tokens; T is 0 without responses.
-        extra: the processor's other tensors (pixel_values, image_grid_thw, mm_token_type_ids).
+        extra: the processor's other tensors (pixel_values, image_grid_thw, pixel_values_videos, mm_token_type_ids).
     """
 
     input_ids: Tensor
@@ -97,19 +99,43 @@ def checked_prompt(processing_class: "ProcessingClass", row: Row) -> str:
 def encode_prompts(
     processing_class: "ProcessingClass", rows: Sequence[Row], template: TemplateArguments | None = None
 ) -> Encoded:
-    """Encode the prompts (messages) and images of rows, padded on the left."""
+    """Encode the prompts (messages), images and videos of rows, padded on the left."""
     texts = [render_prompt(processing_class, row["prompt"], template) for row in rows]
     images = [list(row.get("images") or []) for row in rows]
     arguments: dict[str, Any] = {"text": texts, "padding": True, "padding_side": "left", "return_tensors": "pt"}
     if any(images):
         arguments["images"] = images
+    arguments |= video_arguments([video for row in rows for video in videos_in(row["prompt"])])
     if is_text_only(processing_class):
         arguments["add_special_tokens"] = False  # the chat template already adds them
     batch = dict(processing_class(**arguments))
     input_ids, attention_mask = batch.pop("input_ids"), batch.pop("attention_mask")
+    if "second_per_grid_ts" in batch:
+        batch["second_per_grid_ts"] = torch.as_tensor(batch["second_per_grid_ts"])
     extra = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
     empty = torch.zeros(input_ids.shape[0], 0, dtype=torch.bool)
     return Encoded(input_ids, attention_mask, empty, extra)
+
+
+def video_arguments(videos: "Sequence[Video]") -> dict[str, Any]:
+    """Return the keyword arguments with which a processor takes the videos of a batch; none without videos.
+
+    Frames are drawn already (data/videos.py), so the processor must not draw again.
+    """
+    if not videos:
+        return {}
+    import numpy as np
+    from transformers.video_utils import VideoMetadata
+
+    return {
+        "videos": [np.stack([np.asarray(frame) for frame in video.frames]) for video in videos],
+        "video_metadata": [
+            VideoMetadata(len(video.frames), fps=video.fps, frames_indices=list(range(len(video.frames))))
+            for video in videos
+        ],
+        "do_sample_frames": False,
+        "cap_pixels_per_frame": True,  # bounds all frames together, as qwen-vl-utils does; soon transformers' default
+    }
 
 
 def append_responses(prompts: Encoded, responses: Sequence[Sequence[int]], pad_token_id: int) -> Encoded:

@@ -4,9 +4,10 @@ import base64
 import binascii
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rlfr_vlm.data.image_errors import why_missing, why_unreadable
 from rlfr_vlm.data.rows import BadRow, short
@@ -14,11 +15,14 @@ from rlfr_vlm.data.rows import BadRow, short
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+SizeLimits: TypeAlias = dict[str, int]  # of one image, by `LIMIT_KEYS`
+
 URL = re.compile(r"^([A-Za-z][\w+.-]*)://")
 DATA_URL = re.compile(r"^data:image/[\w.+-]+;base64,", re.IGNORECASE)
 BASE64_LENGTH = 200  # characters; a longer text that consists of base64 characters is an image, not a path
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
 MIN_SIDE = 2  # pixels; an image with a side of one pixel is a placeholder or damaged
+LIMIT_KEYS = ("min_pixels", "max_pixels", "resized_height", "resized_width")
 MAX_RATIO = 200.0  # ratio of the sides; Qwen's processor rejects larger ones
 
 
@@ -164,6 +168,68 @@ def _checked_size(image: "Image", rules: ImageRules, name: str) -> tuple[int, in
     if max(width, height) > rules.max_ratio * min(width, height):
         raise BadRow("image ratio", f"{name} is {width} x {height}, above the ratio {rules.max_ratio:g}")
     return width, height
+
+
+def limits_of(block: Mapping[str, object]) -> SizeLimits:
+    """Return the limits on the size of its image that a block of a message has, as qwen-vl-utils names them.
+
+    Raises:
+        BadRow: a limit is no positive number, or one of the two sides is missing.
+    """
+    limits = {name: block[name] for name in LIMIT_KEYS if block.get(name) is not None}
+    for name, value in limits.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
+            raise BadRow("image limits", f"{name} of an image block is {short(value)}; it is a number of pixels")
+    if ("resized_height" in limits) != ("resized_width" in limits):
+        raise BadRow("image limits", "an image block has one of resized_height and resized_width; give both")
+    return {name: int(value) for name, value in limits.items()}  # type: ignore[call-overload]
+
+
+def limited(image: "Image", limits: SizeLimits, patch_size: int) -> "Image":
+    """Resize an image as qwen-vl-utils does for the limits of its block; without limits it stays as it is."""
+    if not limits:
+        return image
+    from qwen_vl_utils import fetch_image
+
+    try:
+        return fetch_image({"image": image, **limits}, image_patch_size=patch_size)
+    except (ValueError, AssertionError) as error:
+        raise BadRow("image limits", f"{limits}: {error}") from None
+
+
+def limited_size(size: tuple[int, int], limits: SizeLimits, patch_size: int) -> tuple[int, int]:
+    """Return the width and height that `limited` gives an image.
+
+    Raises:
+        BadRow: the limits contradict each other, or the image is too thin.
+    """
+    if not limits:
+        return size
+    from qwen_vl_utils.vision_process import SPATIAL_MERGE_SIZE, smart_resize
+
+    side = patch_size * SPATIAL_MERGE_SIZE
+    bounds = {name: limits[name] for name in ("min_pixels", "max_pixels") if name in limits}
+    width, height = limits.get("resized_width", size[0]), limits.get("resized_height", size[1])
+    try:
+        rows, columns = smart_resize(height, width, side, **({} if "resized_width" in limits else bounds))
+    except (ValueError, AssertionError) as error:
+        raise BadRow("image limits", f"{limits}: {error}") from None
+    return columns, rows
+
+
+def shrunk_size(size: tuple[int, int], pixels: int) -> tuple[int, int]:
+    """Return the width and height of an image after shrinking it to at most `pixels` pixels."""
+    width, height = size
+    if width * height <= pixels:
+        return size
+    factor = (pixels / (width * height)) ** 0.5
+    return max(1, int(width * factor)), max(1, int(height * factor))
+
+
+def shrink(image: "Image", pixels: int | None) -> "Image":
+    """Return the image with at most `pixels` pixels; None means no limit."""
+    size = image.size if pixels is None else shrunk_size(image.size, pixels)
+    return image if size == image.size else image.resize(size)
 
 
 def to_rgb(image: "Image") -> "Image":

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from rlfr_vlm.data.encode import checked_prompt, tokenizer_of
-from rlfr_vlm.data.images import image_size
-from rlfr_vlm.data.load import Rows, shrunk_size
+from rlfr_vlm.data.encode import checked_prompt, tokenizer_of, video_arguments
+from rlfr_vlm.data.images import shrunk_size
+from rlfr_vlm.data.load import Rows
 from rlfr_vlm.data.rows import BadRow, Row
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.models import family_of_processor
@@ -36,16 +36,26 @@ class TokenCounter:
         self.grid = family_of_processor(self.processing_class).image_grid(self.processing_class)
 
     def text_tokens(self, rows: Sequence[Row], texts: Sequence[str]) -> list[int]:
-        """Return the number of text tokens of each prompt, without image placeholders.
+        """Return the number of text and video tokens of each prompt, without image placeholders.
 
         Args:
-            rows: the rows.
+            rows: the rows, with opened videos.
             texts: their prompts, of `checked_prompt`.
         """
         if not rows:
             return []
         ids = tokenizer_of(self.processing_class)(list(texts), add_special_tokens=False)["input_ids"]
-        return [len(row_ids) - len(row["images"]) for row_ids, row in zip(ids, rows, strict=True)]
+        counts = [len(row_ids) - len(row["images"]) for row_ids, row in zip(ids, rows, strict=True)]
+        return [count + self._added_by_videos(row) for count, row in zip(counts, rows, strict=True)]
+
+    def _added_by_videos(self, row: Row) -> int:
+        """Return by how many tokens the processor lengthens a prompt for the videos of its row."""
+        videos = row.get("videos") or []
+        if not videos:
+            return 0
+        placeholders = self.processing_class.video_token * len(videos)
+        batch = self.processing_class(text=[placeholders], **video_arguments(videos))
+        return len(batch["input_ids"][0]) - len(videos)
 
     def image_tokens(self, sizes: Sequence[tuple[int, int]]) -> int:
         """Return the number of tokens of images with these sizes (width, height)."""
@@ -162,7 +172,8 @@ def refuse_prompts_beyond_context(
         row, text, sizes = sized
         images = counter.image_tokens(sizes)
         size = len(text.encode(errors="replace"))
-        if size + images > limit and (tokens := counter.text_tokens([row], [text])[0] + images) > limit:
+        may_be_long = size + images > limit or row.get("videos")
+        if may_be_long and (tokens := counter.text_tokens([row], [text])[0] + images) > limit:
             long[number] = tokens
     if long:
         number = max(long, key=lambda number: long[number])
@@ -208,10 +219,10 @@ def _plan_row(
 
 
 def sized_row(rows: Rows, counter: TokenCounter, number: int) -> tuple[Row, str, list[tuple[int, int]]] | None:
-    """Return a row, its prompt string, and the sizes of its images from their headers; None for a bad row."""
+    """Return a row with opened videos, its prompt string, and the sizes of its images; None for a bad row."""
     try:
         row = rows.parse(number)
         text = checked_prompt(counter.processing_class, row)
-        return row, text, [image_size(image, rows.rules) for image in row["images"]]
+        return row, text, rows.media_sizes(row)
     except BadRow:
         return None

@@ -8,25 +8,41 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rlfr_vlm.data.answer_checks import check_options, clean_answer
 from rlfr_vlm.data.bad_rows import BadRows
+from rlfr_vlm.data.digit_videos import load_digit_videos
 from rlfr_vlm.data.digits import SPLITS, load_digits_task
-from rlfr_vlm.data.images import ImageRules, open_image
-from rlfr_vlm.data.prompts import build_messages, flatten_text
+from rlfr_vlm.data.encode import is_text_only, special_tokens
+from rlfr_vlm.data.images import (
+    ImageRules,
+    SizeLimits,
+    image_size,
+    limited,
+    limited_size,
+    limits_of,
+    open_image,
+    shrink,
+)
+from rlfr_vlm.data.prompts import build_messages, flatten_text, with_videos
 from rlfr_vlm.data.read import RawDataset, keep_encoded, read_dataset
 from rlfr_vlm.data.row_checks import check_columns_of_media, check_images_of_blocks, check_messages
 from rlfr_vlm.data.rows import MALFORMED, BadRow, Converter, Row, check_columns, parse_mapping
 from rlfr_vlm.data.text_checks import check_question, check_response, check_text
+from rlfr_vlm.data.videos import VideoRules, name_of_video, open_video
 from rlfr_vlm.errors import UserError, nearest
-from rlfr_vlm.models import VISION_TOKENS
+from rlfr_vlm.models import VISION_TOKENS, family_of_processor
 from rlfr_vlm.options import DataOptions
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from PIL.Image import Image
 
-ImageCache: TypeAlias = dict[tuple[int, int], "Image"]  # decoded images by row number and position
+    from rlfr_vlm.data.encode import ProcessingClass
 
-DIGITS = "digits"
+# Decoded images and videos by kind, row number and position.
+MediaCache: TypeAlias = dict[tuple[str, int, int], Any]
+
+
+EMBEDDED = {"digits": load_digits_task, "digits_video": load_digit_videos}  # tasks that need no files
 REPLACEMENT_STRIDES = (104_729, 7_919, 1)  # primes; coprime to the data set size, so that the search visits every row
+DEFAULT_PATCH_SIZE = 14  # of Qwen2-VL and Qwen2.5-VL, where no processor says
 FIRST_ROWS = 20  # rows that are searched for columns that no row has
 MAX_PATH_LENGTH = 300  # characters; a longer text is an embedded image
 
@@ -42,7 +58,9 @@ class Rows:
 
     Attributes:
         indices: numbers of the rows in use.
-        for_text_policy: reject rows with images, because the policy is text-only.
+        for_text_policy: reject rows with images and videos, because the policy is text-only.
+        no_videos: why rows with videos are rejected; empty where they are not.
+        patch_size: pixels of a side of the vision tower's patches, of which limits on single images are multiples.
         special_tokens: of the policy's tokenizer; rows whose texts have one are bad.
         refused: rows that are bad because of other rows or of the grader, by number (see across_rows.py).
         bad_rows: counts of the bad rows read so far.
@@ -58,10 +76,22 @@ class Rows:
         self.rules = image_rules(options, raw.media_root)
         self.pixel_limits = pixel_limits or {}
         self.indices: Sequence[int] = range(len(raw.dataset))
+        self.video_rules = video_rules(options, self.rules)
         self.for_text_policy = False
+        self.no_videos = ""
+        self.patch_size = DEFAULT_PATCH_SIZE
         self.special_tokens: Sequence[str] = ()
         self.refused: dict[int, BadRow] = {}
         self.bad_rows = BadRows(options.bad_row_limit, len(raw.dataset))
+
+    def suit(self, processing_class: "ProcessingClass") -> None:
+        """Reject what the policy of a processor or tokenizer cannot take."""
+        family = family_of_processor(processing_class)
+        self.for_text_policy = is_text_only(processing_class)
+        self.special_tokens = special_tokens(processing_class)
+        self.no_videos = "" if family.takes_videos else f"{family.name} take no videos here"
+        patch_size = getattr(getattr(processing_class, "image_processor", None), "patch_size", None)
+        self.patch_size = patch_size if isinstance(patch_size, int) else DEFAULT_PATCH_SIZE
 
     def parse(self, number: int) -> Row:
         """Return a row with its prompt as messages. The images are not opened.
@@ -119,20 +149,25 @@ class Rows:
         if not isinstance(row["prompt"], str):
             check_messages(row["prompt"])
             check_images_of_blocks(row["prompt"], row["images"])
-        if row["images"] and self.for_text_policy:
-            raise BadRow("image", "the row has images, but the policy is text-only")
+            row |= _limits_of_images(row["prompt"])
+        videos = row.get("videos") or []
+        if self.for_text_policy and (row["images"] or videos):
+            media = "images" if row["images"] else "videos"
+            raise BadRow("image", f"the row has {media}, but the policy is text-only")
+        if videos and self.no_videos:
+            raise BadRow("video", f"the row has videos, but {self.no_videos}")
         try:
-            row["prompt"] = build_messages(row["prompt"], len(row["images"]), self.system_prompt)
+            row["prompt"] = build_messages(row["prompt"], len(row["images"]), self.system_prompt, len(videos))
         except UserError as error:
             raise BadRow("image places", str(error)) from None
         except MALFORMED as error:
             raise BadRow("prompt", f"{type(error).__name__}: {error}") from None
         texts = [message["content"] for message in flatten_text(row["prompt"])]
-        check_text("\n".join(texts), bool(row["images"]), VISION_TOKENS, self.special_tokens)
+        check_text("\n".join(texts), bool(row["images"] or videos), VISION_TOKENS, self.special_tokens)
         check_question(texts[-1])
         return row
 
-    def load(self, number: int, cache: ImageCache | None = None) -> Row:
+    def load(self, number: int, cache: MediaCache | None = None) -> Row:
         """Return a row with decoded images. Rows of a batch share a cache, so that repeated rows are decoded once.
 
         Raises:
@@ -144,20 +179,48 @@ class Rows:
         row["image_paths"] = [
             value if isinstance(value, str) and len(value) < MAX_PATH_LENGTH else None for value in row["images"]
         ]
+        limits = row.pop("image_limits", None) or [{}] * len(row["images"])
         for position, value in enumerate(row["images"]):
-            key = (number, position)
+            key = ("image", number, position)
             if key not in cache:
-                cache[key] = shrink(open_image(value, self.rules), self.pixel_limits.get(number))
+                image = limited(open_image(value, self.rules), limits[position], self.patch_size)
+                cache[key] = shrink(image, self.pixel_limits.get(number))
             row["images"][position] = cache[key]
+        if row.get("videos"):
+            self._open_videos(row, number, cache)
         return row
 
+    def media_sizes(self, row: Row) -> list[tuple[int, int]]:
+        """Open the videos of a parsed row, and return the sizes of its images, which are read from their headers.
+
+        Raises:
+            BadRow: an image or a video cannot be used.
+        """
+        if row.get("videos"):
+            row["videos"] = [open_video(value, self.video_rules) for value in row["videos"]]
+        limits = row.get("image_limits") or [{}] * len(row["images"])
+        return [
+            limited_size(image_size(image, self.rules), limit, self.patch_size)
+            for image, limit in zip(row["images"], limits, strict=True)
+        ]
+
+    def _open_videos(self, row: Row, number: int, cache: MediaCache) -> None:
+        """Replace the videos of a row by their frames, in the column and in the prompt."""
+        row["video_names"] = [name_of_video(value) for value in row["videos"]]
+        for position, value in enumerate(row["videos"]):
+            key = ("video", number, position)
+            if key not in cache:
+                cache[key] = open_video(value, self.video_rules)
+            row["videos"][position] = cache[key]
+        row["prompt"] = with_videos(row["prompt"], row["videos"])
+
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[object]]:
-        cache: ImageCache = {}
+        cache: MediaCache = {}
         rows = [self._load_or_replace(number, cache) for number in batch["number"]]
         names = dict.fromkeys(name for row in rows for name in row if row[name] is not None)
         return {name: [row.get(name) for row in rows] for name in names}
 
-    def _load_or_replace(self, number: int, cache: ImageCache) -> Row:
+    def _load_or_replace(self, number: int, cache: MediaCache) -> Row:
         """Return a row, or its replacement with the key `replaced_row` if the row is bad.
 
         A bad row always has the same replacement, so that all rows of a GRPO group have the same prompt.
@@ -180,25 +243,22 @@ class Rows:
         )
 
 
+def video_rules(options: DataOptions, images: ImageRules) -> VideoRules:
+    """Return how frames are drawn, as the options say."""
+    return VideoRules(images, options.video_fps, options.video_max_frames, options.video_max_pixels)
+
+
+def _limits_of_images(messages: Any) -> dict[str, list[SizeLimits]]:
+    """Return the limits on the sizes of the images of blocks as a column; nothing where no block has any."""
+    contents = [message["content"] for message in messages if isinstance(message["content"], list)]
+    limits = [limits_of(block) for content in contents for block in content if block["type"] == "image"]
+    return {"image_limits": limits} if any(limits) else {}
+
+
 def image_rules(options: DataOptions, media_root: Path | None) -> ImageRules:
     """Return the limits on images in the options."""
     root = Path(options.media_root) if options.media_root else media_root
     return ImageRules(root, max_pixels=options.image_pixel_ceiling)
-
-
-def shrunk_size(size: tuple[int, int], pixels: int) -> tuple[int, int]:
-    """Return the width and height of an image after shrinking it to at most `pixels` pixels."""
-    width, height = size
-    if width * height <= pixels:
-        return size
-    factor = (pixels / (width * height)) ** 0.5
-    return max(1, int(width * factor)), max(1, int(height * factor))
-
-
-def shrink(image: "Image", pixels: int | None) -> "Image":
-    """Return the image with at most `pixels` pixels; None means no limit."""
-    size = image.size if pixels is None else shrunk_size(image.size, pixels)
-    return image if size == image.size else image.resize(size)
 
 
 def read_rows(options: DataOptions, needed: Sequence[str] = ("prompt",), seed: int = 0) -> Rows:
@@ -207,7 +267,7 @@ def read_rows(options: DataOptions, needed: Sequence[str] = ("prompt",), seed: i
     Args:
         options: data set, split, and rules for rows and images.
         needed: columns that every row must have.
-        seed: seed of the rows of `digits`.
+        seed: seed of the rows of embedded tasks.
 
     Raises:
         UserError: the data set or split does not exist, has no rows, or its first rows lack a needed column.
@@ -216,13 +276,13 @@ def read_rows(options: DataOptions, needed: Sequence[str] = ("prompt",), seed: i
     if options.dataset_limit is not None and options.dataset_limit < 1:
         raise UserError(f"dataset_limit is {options.dataset_limit}; it is a number of rows, at least 1.")
     if not name:
-        raise UserError("dataset_name is not set. Give `digits`, a file, a folder or a hub id.")
-    if name == DIGITS:
+        raise UserError("dataset_name is not set. Give `digits`, `digits_video`, a file, a folder or a hub id.")
+    if name in EMBEDDED:
         if split not in SPLITS:
             raise UserError(
-                f"digits has no split {split!r}; it has {' and '.join(SPLITS)}. Set dataset_split to one of them."
+                f"{name} has no split {split!r}; it has {' and '.join(SPLITS)}. Set dataset_split to one of them."
             )
-        raw = RawDataset(keep_encoded(load_digits_task(split, options.dataset_limit or 4096, seed)), None)
+        raw = RawDataset(keep_encoded(EMBEDDED[name](split, options.dataset_limit or 4096, seed)), None)
     else:
         raw = read_dataset(name, split, options.dataset_revision, options.dataset_config)
         if options.dataset_limit is not None:
@@ -284,9 +344,9 @@ def load_rows(
     """Load a data set for training.
 
     Args:
-        name: `digits`, a file, a folder or a hub id.
+        name: `digits`, `digits_video`, a file, a folder or a hub id.
         columns: columns that every row must have.
-        seed: seed of the rows of `digits`.
+        seed: seed of the rows of embedded tasks.
         split: split of the data set.
         limit: number of rows to use; None uses all.
         revision: revision of a hub data set.

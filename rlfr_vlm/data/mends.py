@@ -24,6 +24,14 @@ MENDS = {
     "image too small": "remove the row: the image is a placeholder",
     "image too large": "make the image smaller, or raise image_pixel_ceiling",
     "image ratio": "cut the image, or remove the row",
+    "image limits": "write min_pixels and max_pixels, or resized_height and resized_width, as numbers of pixels",
+    "video": "train a policy of a family that takes videos, or remove the videos",
+    "video missing": "write the paths as the files are named, relative to media_root",
+    "video outside": "set media_root to the folder that holds all videos",
+    "video unreadable": "write the video again, e.g. with FFmpeg, or give its frames as images",
+    "video is a URL": "download the videos and name the files",
+    "video too short": "give at least 2 frames, or an image",
+    "video frames": "give frames of one size",
 }
 
 

@@ -13,12 +13,13 @@ from typing import Any
 from rlfr_vlm.data.answer_checks import final_answer, without_spaces
 from rlfr_vlm.data.images import BASE64_LENGTH
 from rlfr_vlm.data.prompts import flatten_text
-from rlfr_vlm.data.rows import IMAGE_KEYS, BadRow, Row, short
+from rlfr_vlm.data.rows import MEDIA_KEYS as KINDS
+from rlfr_vlm.data.rows import BadRow, Row, short
 from rlfr_vlm.grading.letters import LETTERS
 
 PROMPT_ROLES = ("system", "user", "assistant", "tool")
 MEDIA_KEYS = ("image", "images", "video", "videos", "audio", "audios")  # of a message, whose template ignores them
-MEDIA_COLUMNS = ("videos", "audios")  # of a row, which only other tools read
+UNREAD_COLUMNS = ("audio", "audios")  # of a row, which only other tools read
 INDEX, SOLUTION, HIDDEN_OPTIONS, NO_FORMAT = "index", "solution", "hidden options", "no answer format"
 NOTES = {
     INDEX: "{rows} have the index of an option as answer; indices are 0-based, and became letters",
@@ -60,14 +61,14 @@ def check_messages(messages: Any) -> None:
 
 def _check_block(block: Any, role: str) -> None:
     kind = block.get("type") if isinstance(block, dict) else None
-    if kind not in ("text", "image"):
-        raise BadRow("prompt", f"a content block is {short(block)}; known types: text, image, image_url")
+    if kind not in ("text", *KINDS):
+        raise BadRow("prompt", f"a content block is {short(block)}; known types: text, image, video, image_url")
     if kind == "text" and not isinstance(block.get("text"), str):
         raise BadRow("prompt", f"the text of a {role} message is {short(block.get('text'))}")
-    if kind == "image" and not any(block.get(key) for key in IMAGE_KEYS):
+    if kind in KINDS and not any(block.get(key) for key in KINDS[kind]):
         held = (key for key, value in block.items() if key not in ("type", "text") and isinstance(value, str | dict))
         if key := next(held, None):
-            raise BadRow("prompt", f"an image block has the key {key}, which is not read; name it {IMAGE_KEYS[0]}")
+            raise BadRow("prompt", f"an {kind} block has the key {key}, which is not read; name it {KINDS[kind][0]}")
 
 
 def check_images_of_blocks(messages: Any, images: Sequence[object]) -> None:
@@ -88,13 +89,13 @@ def _is_name(image: object) -> bool:
 
 
 def check_columns_of_media(row: Row) -> None:
-    """Check that a row has no videos or sounds, which no policy here reads.
+    """Check that a row has no sounds, which no policy here reads.
 
     Raises:
         BadRow: it has some.
     """
-    if column := next((column for column in MEDIA_COLUMNS if row.get(column)), None):
-        raise BadRow("prompt", f"the row has {column}, which are not read; only texts and images are")
+    if column := next((column for column in UNREAD_COLUMNS if row.get(column)), None):
+        raise BadRow("prompt", f"the row has {column}, which is not read; only texts, images and videos are")
 
 
 def notes_of(row: Row, answer: object) -> list[str]:

@@ -1,8 +1,9 @@
 """The row format of this package, and converters from the formats of other tools.
 
 A row has these columns:
-    prompt       text or messages; `<image>` marks the positions of images
+    prompt       text or messages; `<image>` and `<video>` mark the positions of images and videos
     images       list of paths, bytes, base64 texts, `{"bytes", "path"}` records or PIL images (optional)
+    videos       a video or a list of them, each a path, bytes or a list of frames (optional)
     answer       gold answer: text, a number, or a list of acceptable ones
     response     expert response, for fitting the flow field
     id, source, answer_type (`option`, `text`), options (texts of the options, or letter -> text): optional
@@ -23,11 +24,12 @@ Row: TypeAlias = dict[str, Any]
 Block: TypeAlias = dict[str, Any]  # part of a message's content: type, and text or image
 Message: TypeAlias = dict[str, Any]  # role and content; the content is a text or a list of blocks
 Messages: TypeAlias = list[Message]
-COLUMNS = ("id", "prompt", "images", "answer", "answer_type", "options", "source", "response")
+COLUMNS = ("id", "prompt", "images", "videos", "answer", "answer_type", "options", "source", "response")
 # Alternative names of the columns, in order of precedence.
 ALIASES = {
     "prompt": ("problem", "question", "query", "instruction"),
     "images": ("image", "image_path", "image_paths", "image_url", "image_urls", "file_name", "decoded_image"),
+    "videos": ("video", "video_path", "video_paths"),
     "answer": ("gold", "ground_truth", "final_answer", "label"),
     "response": ("output", "completion", "generation"),
     "options": ("choices",),
@@ -46,6 +48,9 @@ CONSUMED = frozenset(
 ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
 JSON_MESSAGES = re.compile(r"\s*\[\s*\{[^{}]*\"(?:role|content)\"")
 IMAGE_KEYS = ("image", "path", "url", "image_path")  # keys of an image block that hold its image
+VIDEO_KEYS = ("video", "path", "url", "video_path")
+MEDIA_KEYS = {"image": IMAGE_KEYS, "video": VIDEO_KEYS}
+FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
 
 
@@ -88,7 +93,7 @@ def plain(raw: Row) -> Row:
             alias = next((alias for alias in aliases if raw.get(alias) is not None), None)
             if alias is not None:
                 row[name] = raw[alias]
-    return _images_of_messages(row)
+    return _media_of_messages(row)
 
 
 def messages_in_text(raw: Row) -> Row:
@@ -135,7 +140,7 @@ def sharegpt(raw: Row) -> Row:
     if messages and messages[-1]["role"] == "assistant":
         row["response"] = messages.pop()["content"]
     row["prompt"] = messages
-    return _images_of_messages(row)
+    return _media_of_messages(row)
 
 
 CONVERTERS: dict[str, Callable[[Row], Row]] = {
@@ -200,6 +205,8 @@ class Converter:
             mapped = {**raw, **{name: raw.get(column) for name, column in self.mapping.items()}}
             row = CONVERTERS[detect(mapped) if self.row_format == "auto" else self.row_format](mapped)
             row["images"] = images_of(row.get("images"))
+            if videos := videos_of(row.pop("videos", None)):
+                row["videos"] = videos
             if row.get("options") is not None:
                 row["options"] = options_of(row["options"])
         except MALFORMED as error:
@@ -232,6 +239,27 @@ def images_of(value: object) -> list[object]:
     given = [image for image in images if image is not None]
     if given and len(given) < len(images):
         raise BadRow("image missing", f"image {images.index(None) + 1} of {len(images)} is null")
+    return given
+
+
+def videos_of(value: object) -> list[object]:
+    """Return the value of a videos column as a list of videos. A list of image files is one video.
+
+    >>> videos_of("a.mp4"), videos_of(["1.png", "2.png"]), videos_of(["a.mp4", "b.mp4"])
+    (['a.mp4'], [['1.png', '2.png']], ['a.mp4', 'b.mp4'])
+
+    Raises:
+        BadRow: null beside a video, which would leave the row with fewer videos than it says.
+    """
+    if value is None or value == "":
+        return []
+    if not isinstance(value, list | tuple):
+        return [value]
+    if value and all(isinstance(part, str) and part.lower().endswith(FRAME_SUFFIXES) for part in value):
+        return [list(value)]
+    given = [video for video in value if video is not None]
+    if given and len(given) < len(value):
+        raise BadRow("video missing", f"video {list(value).index(None) + 1} of {len(value)} is null")
     return given
 
 
@@ -275,30 +303,34 @@ def check_columns(row: Row, needed: Sequence[str]) -> None:
         raise BadRow("response", f"the response is {short(row['response'])}, not a text")
 
 
-def _images_of_messages(row: Row) -> Row:
-    """Convert OpenAI's `image_url` blocks to image blocks, and take the images out of the prompt's messages."""
+def _media_of_messages(row: Row) -> Row:
+    """Convert blocks of other tools to image and video blocks, and take their media out of the prompt's messages."""
     if not isinstance(row.get("prompt"), list):
         return row
     messages = []
     for message in row["prompt"]:
         if isinstance(message, dict) and isinstance(message.get("content"), list):
-            message = {**message, "content": [_image_block(block) for block in message["content"]]}
+            message = {**message, "content": [_media_block(block) for block in message["content"]]}
         messages.append(message)
     row["prompt"] = messages
     if not row.get("images"):
         row["images"] = [block["image"] for message in messages for block in _blocks(message) if block.get("image")]
+    videos = [block["video"] for message in messages for block in _blocks(message) if block.get("video")]
+    if videos and not row.get("videos"):
+        row["videos"] = videos
     return row
 
 
-def _image_block(block: object) -> object:
-    """Return an image block of any tool as `{"type": "image", "image": ...}`; other blocks as they are."""
-    if not isinstance(block, dict) or block.get("type") not in ("image", "image_url"):
+def _media_block(block: object) -> object:
+    """Return a block of any tool as `{"type": "image", "image": ...}` or the same of a video; others as they are."""
+    kind = str(block.get("type")).removesuffix("_url") if isinstance(block, dict) else ""
+    if not isinstance(block, dict) or kind not in MEDIA_KEYS:
         return block
-    if block["type"] == "image_url":
-        url = block.get("image_url")
-        return {"type": "image", "image": url.get("url") if isinstance(url, dict) else url}
-    name = next((name for name in IMAGE_KEYS if block.get(name) is not None), None)
-    return {**block, "image": block[name]} if name else block
+    if block["type"] != kind:  # OpenAI's image_url, and video_url of its followers
+        url = block.get(f"{kind}_url")
+        return {"type": kind, kind: url.get("url") if isinstance(url, dict) else url}
+    name = next((name for name in MEDIA_KEYS[kind] if block.get(name) is not None), None)
+    return {**block, kind: block[name]} if name else block
 
 
 def _blocks(message: object) -> list[Block]:

@@ -34,6 +34,7 @@ class ModelFamily:
         images_are_runs: each image is one run of image tokens, with another token before and after it.
         splits_images: `split_images` and `join_images` take the image processor's output apart and together.
         pads_prompts: the processor pads prompts, or makes tensors of them, even if it is not asked to.
+        takes_videos: videos train here; their batch keys and layout are those of Qwen2-VL (row_media.py).
         takes_image_numbers: the forward method takes `batch_num_images`, the number of images of each row.
     """
 
@@ -48,11 +49,16 @@ class ModelFamily:
     images_are_runs: ClassVar[bool] = False
     splits_images: ClassVar[bool] = False
     pads_prompts: ClassVar[bool] = False
+    takes_videos: ClassVar[bool] = False
     takes_image_numbers: ClassVar[bool] = False
 
     def image_token_id(self, config: "PreTrainedConfig") -> int | None:
         """Token id that stands in `input_ids` for each image feature; None for a text-only policy."""
         return None
+
+    def video_token_id(self, config: "PreTrainedConfig") -> int | None:
+        """Token id that stands in `input_ids` for each video feature; None where the family takes no videos."""
+        return int(config.video_token_id) if self.takes_videos else None
 
     def vision_token_texts(self, config: "PreTrainedConfig", processing_class: "ProcessingClass") -> list[str]:
         """Tokens that only a prompt may hold, which a policy must not sample; none for a text-only policy."""

@@ -142,6 +142,16 @@ def capture_latents(
             hook.remove()
 
 
+def vision_mask(model: nn.Module, input_ids: Tensor) -> Tensor | None:
+    """True at image and video tokens of `input_ids` (B, P); None for a text-only policy."""
+    family, config = family_of(model), unwrap(model).config
+    image_token, video_token = family.image_token_id(config), family.video_token_id(config)
+    if image_token is None:
+        return None
+    mask = input_ids == image_token
+    return mask if video_token is None else mask | (input_ids == video_token)
+
+
 def capture_for_field(
     model: nn.Module,
     spec: FlowSpec,
@@ -160,9 +170,8 @@ def capture_for_field(
         rows, consume: as for `capture_latents`.
     """
     image_mask = prompt_mask = None
-    image_token = family_of(model).image_token_id(unwrap(model).config)
-    if spec.image_context and image_token is not None:
-        image_mask = input_ids == image_token
+    if spec.image_context:
+        image_mask = vision_mask(model, input_ids)
     if spec.needs_prompt_mean:
         prompt_mask = prompt_tokens(attention_mask, num_response)
     positions = num_response + context_lead(spec.context_mode, spec.shift)

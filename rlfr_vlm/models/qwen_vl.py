@@ -129,6 +129,7 @@ class QwenGridFamily(PatchGridFamily):
     """What Qwen's families have in common."""
 
     token_pattern = r"<\|(?:vision|image|video)_(?:start|end|pad)\|>"
+    takes_videos = True
 
     def image_grid(self, processing_class: "ProcessingClass") -> SmartResizeGrid:
         processor = processing_class.image_processor

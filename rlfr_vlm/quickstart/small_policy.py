@@ -16,6 +16,7 @@ CHAT_TEMPLATE = (
     "{% if message['content'] is string %}{{ message['content'] }}"
     "{% else %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
     "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -67,7 +68,10 @@ def build_processor(corpus: list[str], vocab_size: int) -> "ProcessorMixin":
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(**limits),
         tokenizer=build_tokenizer(corpus, vocab_size),
-        video_processor=Qwen2VLVideoProcessor(),
+        video_processor=Qwen2VLVideoProcessor(
+            size={"shortest_edge": limits["min_pixels"], "longest_edge": limits["max_pixels"]},
+            cap_pixels_per_frame=False,
+        ),
         chat_template=CHAT_TEMPLATE,
     )
 

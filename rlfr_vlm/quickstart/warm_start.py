@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 RECIPE_FILE = "recipe.json"
-RECIPE_VERSION = 1  # raise when a change of the code below changes the policy of a recipe
+RECIPE_VERSION = 2  # raise when a change of the code below changes the policy of a recipe
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlfr_vlm.data.rows import Row
+from rlfr_vlm.data.videos import pictures_of
 from rlfr_vlm.deviation import ResponseDeviation
 from rlfr_vlm.evaluate import Accuracy, Response
 from rlfr_vlm.files import JsonObject, write_bytes, write_json, write_text
@@ -107,7 +108,7 @@ class Inspection:
                     "row_number": row["row_number"],
                     "prompt": flat_messages(row["prompt"]),
                     "gold": row.get("answer"),
-                    "pictures": row.get("images") or [],
+                    "pictures": pictures_of(row),
                     "layers": list(self.spec.layer_indices),
                     "responses": [],
                 },

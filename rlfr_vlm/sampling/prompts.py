@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlfr_vlm.data.encode import checked_prompt, is_text_only, special_tokens
+from rlfr_vlm.data.encode import checked_prompt
 from rlfr_vlm.data.lengths import plan_lengths
 from rlfr_vlm.data.rows import BadRow, Row
 from rlfr_vlm.errors import UserError
@@ -130,8 +130,7 @@ def choose_prompts(
     """
     rows.bad_rows.handling = "left out"
     if processing_class is not None:
-        rows.for_text_policy = is_text_only(processing_class)
-        rows.special_tokens = special_tokens(processing_class)
+        rows.suit(processing_class)
     numbers: Sequence[int] = rows.indices
     if options.max_prompt_tokens is not None:
         if processing_class is None:

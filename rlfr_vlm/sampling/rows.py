@@ -11,14 +11,12 @@ Beside the columns of `data/rows.py` a row has
 """
 
 import base64
-import io
 import json
 import math
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rlfr_vlm.data.images import ImageRules, image_source
+from rlfr_vlm.data.prompts import without_videos
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.grading import Grade, GradingPool, Item, Reason, Verdict, grade_many
@@ -32,7 +30,7 @@ RESULT_COLUMNS = (
     *("logp", "truncated", "prompt_index", "sample_index"),
 )
 NO_RESPONSE = "no response: "  # start of the reason where an engine gave none
-OPENED_COLUMNS = ("row_number", "image_paths")  # that opening a row adds
+OPENED_COLUMNS = ("row_number", "image_paths", "video_names")  # that opening a row adds
 
 
 def grade_samples(
@@ -55,19 +53,20 @@ def _verdict(sample: Sample, grade: Grade, no_answer_is_wrong: bool) -> JsonObje
     return {"verdict": verdict.value, "extracted": grade.extracted, "reason": grade.reason}
 
 
-def result_row(draw: "Draw", sample: Sample, graded: JsonObject, images: Sequence[str]) -> JsonObject:
+def result_row(draw: "Draw", sample: Sample, graded: JsonObject, media: JsonObject) -> JsonObject:
     """Return the row of one response.
 
     Args:
         draw: the row of the data.
         sample: its response.
         graded: of `grade_samples`.
-        images: the row's images as `stored_images` returns them.
+        media: the row's images and videos as `stored_media` returns them.
     """
     own = {name: value for name, value in draw.row.items() if name not in (*OPENED_COLUMNS, *RESULT_COLUMNS)}
     return {
         **own,
-        "images": list(images),
+        "prompt": without_videos(draw.row["prompt"]),
+        **media,
         "response": sample.text,
         "completion_ids": sample.ids,
         **graded,
@@ -76,34 +75,6 @@ def result_row(draw: "Draw", sample: Sample, graded: JsonObject, images: Sequenc
         "prompt_index": draw.prompt,
         "sample_index": draw.sample,
     }
-
-
-def stored_images(values: Iterable[object], rules: ImageRules, folder: Path) -> list[str]:
-    """Return images in a form that a file in `folder` may hold.
-
-    An image file gets its path, relative to `folder` if it lies there and absolute otherwise; any other image is
-    embedded as a data URL of its own bytes.
-
-    Args:
-        values: images of a row as the data set has them.
-        rules: where paths of the data set lead.
-        folder: the folder of the file that is written.
-    """
-    folder = folder.resolve()
-    result = []
-    for value in values:
-        source = _png(value) if hasattr(value, "save") else image_source(value, rules)
-        if isinstance(source, Path):
-            result.append(str(source.relative_to(folder) if source.is_relative_to(folder) else source))
-        else:
-            result.append("data:image/png;base64," + base64.b64encode(source).decode())
-    return result
-
-
-def _png(image: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")  # type: ignore[attr-defined]
-    return stream.getvalue()
 
 
 def line_of(row: JsonObject) -> bytes:

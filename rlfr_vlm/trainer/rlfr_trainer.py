@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from accelerate.utils import gather_object
@@ -29,10 +29,12 @@ from rlfr_vlm.checkpoint import SaveBetweenRollouts
 from rlfr_vlm.config_file import resolved
 from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.data.rows import Row
+from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow.storage import FIELD_FOLDER, save_field
 from rlfr_vlm.models import ModelFamily, family_of
 from rlfr_vlm.models.dummy_image import without_missing_images
 from rlfr_vlm.models.pass_images import count_rows_of_images, prepared_pass, with_image_numbers
+from rlfr_vlm.models.row_media import RowMedia, with_row_media
 from rlfr_vlm.models.shared_images import images_processed_once
 from rlfr_vlm.models.towers import unwrap
 from rlfr_vlm.models.unpadded_prompts import unpadded_prompts
@@ -67,10 +69,12 @@ from rlfr_vlm.trainer.trl_seams import (
     LOGPROB_IMAGE_KEYS,
     Batch,
     Generated,
+    TokenizedPrompts,
     drop_undecided_notices,
     response_mask,
     with_empty_image_lists,
 )
+from rlfr_vlm.trainer.video_prompts import conversations_with_videos, tokenize
 from rlfr_vlm.trainer.vllm.parity_checks import check_image_tokens, gap_metrics, gap_rows, refuse_gap
 from rlfr_vlm.trainer.vllm.patches import patch_engine, prepare_engine
 from rlfr_vlm.trainer.vllm.plain_prompts import PlainPrompts
@@ -144,6 +148,7 @@ class RLFRTrainer(ResumableGRPO):
         self._times = PartTimes(args.device)
         self._rollout: Rollout | None = None  # between the start and the return of a rollout
         self._pass: LogProbPass = UnwatchedPass()  # taken by the next log-prob pass
+        self._media: list[RowMedia] | None = None  # of the rows of the current rollout or update; None without videos
         self._micro_batches = 0  # since the last log
         super().__init__(
             model,
@@ -293,13 +298,15 @@ class RLFRTrainer(ResumableGRPO):
         replaced = [bool(row.get("replaced_row")) for row in inputs]
         self.log_values({"data/replaced_rows": self.mean_over_ranks(sum(replaced) / len(replaced))})
         rollout = Rollout(self._score_pass(len(inputs), record), self.accelerator.process_index)
-        self._rollout = rollout
+        self._rollout, self._media = rollout, None
         try:
             if self.computes_old_logps:
                 self._pass = rollout.score if self.visual is None else self.visual.beside(rollout.score)
             batch = super()._generate_and_score_completions(inputs)
             self._check_rollout(batch)
             count_rows_of_images(self.family, batch)
+            if self.family.takes_videos:
+                batch["media"] = self._media or [None] * len(inputs)
             if self.flow is not None and not self.computes_old_logps:
                 self._run_latent_pass(batch, rollout.score, max(self.flow.spec.layer_indices))
             if self.visual is not None:
@@ -338,7 +345,7 @@ class RLFRTrainer(ResumableGRPO):
 
     def _run_blank_pass(self, visual: VisualDependency, batch: Batch) -> None:
         """Run the policy over the rollout with blank images and, without a pass for old log-probs, with its own."""
-        images = {key: batch[key] for key in LOGPROB_IMAGE_KEYS if key in batch}
+        images = {key: batch[key] for key in (*LOGPROB_IMAGE_KEYS, "media") if key in batch}
         input_ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
         attention_mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
         num_response, size = batch["completion_ids"].shape[1], self.args.per_device_train_batch_size
@@ -474,6 +481,32 @@ class RLFRTrainer(ResumableGRPO):
             if self.args.rollout_check:
                 refuse_gap(metrics, self.args.rollout_gap_limit)
 
+    def _tokenize_prompts(self, prompts: list[Prompt]) -> TokenizedPrompts:
+        if (conversations := conversations_with_videos(prompts)) is None:
+            return super()._tokenize_prompts(prompts)
+        self._refuse_videos()
+        tokenized = tokenize(conversations, self.processing_class, self.chat_template_kwargs)
+        self._media = tokenized.media
+        # None for images: with images TRL would process the prompts a second time, without their videos.
+        return tokenized.ids, None, tokenized.fields()
+
+    def _refuse_videos(self) -> None:
+        """Refuse videos where they would not train as they were seen.
+
+        Raises:
+            UserError: with vLLM, or with sharded weights on several processes.
+        """
+        if self.use_vllm:
+            raise UserError(
+                "The data has videos, and vLLM draws and resizes their frames itself, so the policy would train on "
+                "frames that the engine did not see. Set rollout: hf."
+            )
+        if is_sharded(self.accelerator) and self.accelerator.num_processes > 1:
+            raise UserError(
+                "The data has videos, and the policy's weights are sharded (DeepSpeed ZeRO-3 or FSDP): processes with "
+                "and without videos would wait for each other for ever. Use ZeRO-2 or plain data parallelism."
+            )
+
     def _generate(self, prompts: list[Prompt]) -> Generated:
         # Under ZeRO-3 TRL gathers the weights for generation; under FSDP they stay sharded block by block.
         guard = self._image_guard() if self.is_fsdp_enabled and not self.use_vllm else nullcontext()
@@ -519,12 +552,14 @@ class RLFRTrainer(ResumableGRPO):
         attention_mask: Tensor,
         logits_to_keep: int,
         *args: object,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         watched, self._pass = self._pass, UnwatchedPass()
+        media = kwargs.pop("media", self._media)
         numbers = prepared_pass(self.family, kwargs)
         runs = model if isinstance(model, nn.Module) else self.model  # the shortened pass is a function
         with (
+            with_row_media(runs, self.family, media),  # before the guard, which looks for missing images
             self._image_guard(),
             with_image_numbers(runs, numbers),
             watched.watching(self.model, input_ids, attention_mask, logits_to_keep),
@@ -559,7 +594,7 @@ class RLFRTrainer(ResumableGRPO):
             bonus=self.bonus if training else None,
             log=self.rollout_log if training else None,
         )
-        self._pass = loss_pass
+        self._pass, self._media = loss_pass, batch.pop("media", None)
         loss = super()._compute_loss(model, batch)
         if flow is not None and rows is not None:
             weights = self._field_token_weights(loss_pass)  # on every rank: it may gather

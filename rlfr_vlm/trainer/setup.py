@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_vlm.data.encode import special_tokens
 from rlfr_vlm.data.load import Rows, as_dataset
 from rlfr_vlm.data.read import RawDataset, keep_encoded
-from rlfr_vlm.models import TEXT, family_of_processor
 from rlfr_vlm.options import DataOptions, RewardOptions, reward_names
 from rlfr_vlm.policy import load_model_and_processor
 from rlfr_vlm.rewards import RewardFunction, build_rewards, wrap
@@ -57,8 +55,7 @@ def prepare_dataset(dataset: "Dataset | None", processing_class: "ProcessingClas
         return dataset
     rows = Rows(RawDataset(keep_encoded(dataset), None), DataOptions(), ("prompt",))
     if processing_class is not None:
-        rows.for_text_policy = family_of_processor(processing_class) is TEXT
-        rows.special_tokens = special_tokens(processing_class)
+        rows.suit(processing_class)
     return as_dataset(rows)
 
 

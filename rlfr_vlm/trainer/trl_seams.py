@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Batch: TypeAlias = dict[str, Any]
 ImageInputs: TypeAlias = Mapping[str, Tensor | list[int]]  # keyword arguments of the log-prob pass, LOGPROB_IMAGE_KEYS
+# Token ids, images and multimodal fields, returned by `GRPOTrainer._tokenize_prompts`.
+TokenizedPrompts: TypeAlias = tuple[list[list[int]], list[Any] | None, dict[str, Any]]
 Generated: TypeAlias = tuple[Any, ...]  # returned by `GRPOTrainer._generate`
 
 # Vocabulary columns of the logits that TRL computes at a time in its fused log-prob pass.

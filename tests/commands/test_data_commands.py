@@ -108,3 +108,15 @@ def test_overlap_of_sets_that_cannot_be_read_is_not_none(data, tmp_path, capsys)
     (tmp_path / "bench.jsonl").write_text('{"problem": "<image> other", "images": ["gone.png"]}\n' * 2)
     assert main(["check-overlap", str(data), "--against", str(tmp_path / "bench.jsonl")]) == 2
     assert "No row of" in (message := capsys.readouterr().err) and "bench.jsonl can be opened" in message
+
+
+def test_preview_and_check_data_show_videos(policy, tmp_path, capsys):
+    """A strip of the six frames, their number and rate; check-data opens them and counts their tokens."""
+    page = tmp_path / "page.html"
+    arguments = ["--dataset_name", "digits_video", "--dataset_limit", "2", "--model_name_or_path", policy]
+    assert main(["preview", *arguments, "--rows", "1", "--html", str(page)]) == 0
+    out = capsys.readouterr().out
+    assert "video: 6 frames of 28 x 28, 2 fps" in out and "<|vision_start|><|video_pad|><|vision_end|>" in out
+    assert page.read_text().count("<img ") == 1
+    assert main(["check-data", *arguments]) == 0
+    assert "2 rows" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 
 import numpy as np
 import pytest
@@ -118,3 +119,60 @@ def test_limits_of_the_side_and_of_the_ratio():
         open_image(encoded(Image.new("RGB", (19, 30))), rules)
     with pytest.raises(BadRow, match="above the ratio 2"):
         open_image(encoded(Image.new("RGB", (61, 30))), rules)
+
+
+def rows_with_limits(tmp_path, **limits):
+    """One row whose image of 120x80 pixels stands in a block with limits, for Qwen2.5-VL's processor."""
+    from rlfr_vlm.data.load import read_rows
+    from rlfr_vlm.options import DataOptions
+    from tests.models.small_families import VISION, build_processor
+
+    Image.new("RGB", (120, 80)).save(tmp_path / "a.png")
+    blocks = [{"type": "image", "image": "a.png", **limits}, {"type": "text", "text": "q"}]
+    row = {"prompt": [{"role": "user", "content": blocks}], "answer": "7"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    rows = read_rows(DataOptions(dataset_name=str(tmp_path / "rows.jsonl")), ("prompt", "answer"))
+    processor = build_processor(VISION["Qwen2.5-VL"])
+    rows.suit(processor)
+    return rows, processor
+
+
+@pytest.mark.parametrize(
+    ("limits", "size"),
+    [
+        ({}, (120, 80)),
+        ({"max_pixels": 4 * 28 * 28}, (56, 28)),  # qwen-vl-utils rounds down both sides of a smaller image
+        ({"min_pixels": 16 * 28 * 28}, (140, 112)),
+        ({"resized_height": 56, "resized_width": 84}, (84, 56)),
+    ],
+)
+def test_limits_of_one_image_are_those_of_qwen_vl_utils(tmp_path, limits, size):
+    """The image that is loaded, the size that is counted before training, and the tokens of the processor."""
+    from rlfr_vlm.data.encode import encode_prompts
+    from rlfr_vlm.data.lengths import TokenCounter, sized_row
+
+    rows, processor = rows_with_limits(tmp_path, **limits)
+    loaded = rows.load(0)
+    assert loaded["images"][0].size == size and "image_limits" not in loaded
+    counter = TokenCounter(processor)
+    row, _, sizes = sized_row(rows, counter, 0)
+    assert sizes == [size]
+    tokens = int(encode_prompts(processor, [loaded]).attention_mask.sum())
+    assert counter.prompt_tokens([row], [sizes]) == [tokens]
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"max_pixels": "many"}, "max_pixels of an image block is 'many'"),
+        ({"min_pixels": -1}, "min_pixels of an image block is -1"),
+        ({"max_pixels": True}, "max_pixels of an image block is true"),
+        ({"resized_height": 56}, "give both"),
+        ({"min_pixels": 10**6, "max_pixels": 10**4}, "greater than or equal"),
+    ],
+)
+def test_limits_that_cannot_be_kept(tmp_path, limits, words):
+    rows, _ = rows_with_limits(tmp_path, **limits)
+    with pytest.raises(BadRow, match=words) as error:
+        rows.load(0)
+    assert error.value.reason == "image limits"

@@ -7,12 +7,18 @@ import re
 import sys
 from pathlib import Path
 
+from tests.end_to_end.train.test_videos import EVERY_RUN as IN_EVERY_RUN
+from tests.end_to_end.train.test_videos import FAMILIES
 from tests.models.small_families import EVERY_RUN, TEXTS, VISION, build_processor
 from tests.models.test_pixel_limits import KEPT
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "rlfr_vlm/models/README.md"
 BLOCK = re.compile(r"(?<=<!-- families -->\n).*?(?=<!-- end families -->)", re.DOTALL)
+# Families whose steps on videos are tested (tests/end_to_end/train/test_videos.py).
+VIDEOS = dict.fromkeys(IN_EVERY_RUN, "every run of the tests") | {
+    name: "slow tests" for name in FAMILIES if name not in IN_EVERY_RUN
+}
 # Families whose rollouts ran on vLLM in a test (tests/trainer/vllm/test_patches.py).
 ON_VLLM = dict.fromkeys(("Qwen2.5-VL", "Qwen3-VL", "InternVL", "Idefics3"), "in the trainer's process, on a CPU")
 
@@ -26,7 +32,9 @@ def vision_row(name: str) -> str:
     options = ("image_min_pixels", "image_max_pixels")
     limits = " and ".join(f"`{options[option]}`" for option in kept) or "refused"
     images = "yes" if shrinks else "refused"
-    cells = (name, f"`{VISION[name].model_type}`", images, limits, runs(name), ON_VLLM.get(name, "untested"))
+    videos = VIDEOS.get(name, "refused")
+    assert family_of_processor(processor).takes_videos == (name in VIDEOS)
+    cells = (name, f"`{VISION[name].model_type}`", images, limits, videos, runs(name), ON_VLLM.get(name, "untested"))
     return f"| {' | '.join(cells)} |\n"
 
 
@@ -36,8 +44,9 @@ def runs(name: str) -> str:
 
 def families_table() -> str:
     """The table of vision-language families, and the one of text-only families."""
-    head = "| family | `model_type` | `long_prompts: downscale` | pixel limits | whole run tested in | vLLM |\n"
-    head += "|---|---|---|---|---|---|\n"
+    head = "| family | `model_type` | `long_prompts: downscale` | pixel limits "
+    head += "| videos tested in | whole run tested in | vLLM |\n"
+    head += "|---|---|---|---|---|---|---|\n"
     texts = "| family | `model_type` | whole run tested in | vLLM |\n|---|---|---|---|\n"
     texts += "".join(f"| {name} | `{TEXTS[name].model_type}` | {runs(name)} | untested |\n" for name in TEXTS)
     return head + "".join(map(vision_row, VISION)) + "\n" + texts

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from rlfr_vlm.data.images import ImageRules, open_image
+from rlfr_vlm.data.stored_media import stored_images, stored_media
 from rlfr_vlm.grading import GradingPool, PoolSettings
 from rlfr_vlm.sampling.engine import Sample, seed_of
 from rlfr_vlm.sampling.prompts import Draw
-from rlfr_vlm.sampling.rows import grade_samples, line_of, result_row, stored_images
+from rlfr_vlm.sampling.rows import grade_samples, line_of, result_row
 
 
 def draw(**columns):
@@ -50,7 +51,7 @@ def test_options_and_tolerance_reach_the_grader():
 def test_a_row_keeps_its_columns_but_those_that_have_another_meaning():
     row = draw(id=3, source="s", response="expert", verdict="mine", row_number=9, image_paths=[])
     graded = {"verdict": "right", "extracted": "7", "reason": ""}
-    assert result_row(row, sample("so 7"), graded, []) == {
+    assert result_row(row, sample("so 7"), graded, {"images": []}) == {
         "prompt": [{"role": "user", "content": "?"}], "images": [], "answer": "7", "id": 3, "source": "s",
         "response": "so 7", "completion_ids": [5, 2], "verdict": "right", "extracted": "7", "reason": "",
         "logp": -1.5, "truncated": False, "prompt_index": 4, "sample_index": 1,
@@ -87,3 +88,21 @@ def test_seeds_differ_between_responses():
     """A seed that is the sum of its parts would give response 1 to prompt 0 that of response 0 to prompt 1."""
     seeds = {seed_of(seed, prompt, number) for seed in range(5) for prompt in range(20) for number in range(8)}
     assert len(seeds) == 5 * 20 * 8 and all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_videos_are_written_so_that_the_rows_can_be_read_again(tmp_path):
+    """Frames of the embedded task as data URLs; the prompt has a bare block in the place of the video."""
+    from rlfr_vlm.data.load import load_rows, read_rows
+    from rlfr_vlm.options import DataOptions
+
+    rows = read_rows(DataOptions(dataset_name="digits_video", dataset_limit=1), ("prompt", "answer"))
+    row = rows.load(0)
+    media = stored_media(rows.converted(0), rows.rules, tmp_path)
+    written = result_row(Draw(row, 0, 0), sample("3"), {"verdict": "right"}, media)
+    assert [block["type"] for block in written["prompt"][0]["content"]] == ["video", "text"]
+    (tmp_path / "rows.jsonl").write_bytes(line_of(written))
+    [again] = load_rows(str(tmp_path / "rows.jsonl"), columns=("prompt", "answer"))
+    assert [frame.tobytes() for frame in again["videos"][0].frames] == [
+        frame.tobytes() for frame in row["videos"][0].frames
+    ]
+    assert again["prompt"][0]["content"][1] == row["prompt"][0]["content"][1]

@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlfr_vlm.data.rows import Messages, Row
+from rlfr_vlm.data.videos import pictures_of
 from rlfr_vlm.files import JsonObject, write_text
 from rlfr_vlm.page.thumbnails import save_thumbnail
 from rlfr_vlm.rewards.completion import Completion, completion_text
@@ -219,7 +220,7 @@ def describe_groups(
             "prompt": row["prompt"] if isinstance(row["prompt"], str) else flat_messages(row["prompt"]),
             "row_number": row.get("row_number"),
             "images": row.get("image_paths") or [None] * len(row.get("images") or []),
-            "pictures": list(row.get("images") or []),
+            "pictures": pictures_of(row),
             "gold": row.get("answer"),
             "layers": list(layers),
             "responses": [],
@@ -265,12 +266,14 @@ def _group_bounds(inputs: Sequence[Row], size: int) -> list[tuple[int, int]]:
 
 
 def flat_messages(prompt: Messages) -> list[dict[str, str]]:
-    """Flatten message contents to text, with `<image>` in place of each image."""
+    """Flatten message contents to text, with `<image>` and `<video>` in place of the media."""
     flat = []
     for message in prompt:
         content = message["content"]
         if not isinstance(content, str):
-            content = "".join("<image>" if part["type"] == "image" else part.get("text", "") for part in content)
+            content = "".join(
+                f"<{part['type']}>" if part["type"] in ("image", "video") else part.get("text", "") for part in content
+            )
         flat.append({"role": message["role"], "content": content})
     return flat
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import DistributedType
@@ -26,11 +26,13 @@ from rlfr_vlm.data.encode import (
     render_prompt,
     tokenizer_of,
 )
+from rlfr_vlm.data.prompts import videos_in
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import cache_folder
 from rlfr_vlm.models import family_of
 from rlfr_vlm.models.pass_images import counted_images
+from rlfr_vlm.models.row_media import media_of_rows
 from rlfr_vlm.rewards.reference_probability import Spliced, overlapping, unreasoned
 from rlfr_vlm.trainer.trl_seams import ImageInputs
 
@@ -186,7 +188,10 @@ class PolicyProbabilities:
             is_reference[row, : len(mask)] = torch.tensor(mask)
         row_images = [row.get("images") or [] for row in rows]
         policy = self.policy()
-        images = counted_images(family_of(policy), batch.extra, row_images, self.processing_class)
+        videos = [len(videos_in(row["prompt"])) for row in rows]
+        images: dict[str, Any] = counted_images(family_of(policy), batch.extra, row_images, self.processing_class)
+        if any(videos):  # TRL's pass takes no videos
+            images = {"media": media_of_rows(batch.extra, list(map(len, row_images)), videos)}
         training = policy.training
         policy.eval()
         batch_size = self.args.rlpr_batch_size or self.args.per_device_train_batch_size
@@ -202,7 +207,8 @@ class PolicyProbabilities:
             digest.update(
                 render_prompt(self.processing_class, row["prompt"], self.template_kwargs).encode("utf-8", "replace")
             )
-            for image in row.get("images") or []:
+            frames = [frame for video in videos_in(row["prompt"]) for frame in video.frames]
+            for image in [*(row.get("images") or []), *frames]:
                 if id(image) not in images:
                     images[id(image)] = hashlib.sha256(
                         image.tobytes() + str((image.mode, image.size)).encode()

@@ -19,7 +19,7 @@ from rlfr_vlm.models.logits import response_logits
 from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
 from rlfr_vlm.options import VisualOptions
 from rlfr_vlm.trainer.records.metrics import dependency_metrics
-from rlfr_vlm.visual_dependency import blank_pixels, dependency_scale, pivotal_tokens, token_dependency
+from rlfr_vlm.visual_dependency import blank_inputs, dependency_scale, pivotal_tokens, token_dependency
 
 if TYPE_CHECKING:
     from rlfr_vlm.trainer.passes import LogProbPass
@@ -81,12 +81,15 @@ class Together:
 
 
 def rows_with_images(batch: Mapping[str, Any], rows: int) -> Tensor:
-    """(B,) bool, rows of a rollout whose prompt has an image.
+    """(B,) bool, rows of a rollout whose prompt has an image or a video.
 
     Args:
         batch: TRL's; it has no pixel values if no prompt has an image.
         rows: B.
     """
+    media = batch.get("media")
+    if media is not None and any(media):
+        return torch.tensor([bool(row) for row in media])
     if batch.get("pixel_values") is None:
         return torch.zeros(rows, dtype=torch.bool)
     counts = batch.get("num_images")
@@ -126,8 +129,11 @@ class VisualDependency:
 
     @staticmethod
     def without_images(images: Mapping[str, Any]) -> dict[str, Any]:
-        """The same inputs with blank images."""
-        return {name: blank_pixels(value) if name == "pixel_values" else value for name, value in images.items()}
+        """The same inputs with blank images and videos; `media` has them row by row."""
+        if images.get("media") is not None:
+            media = [row and VisualDependency.without_images(row) for row in images["media"]]
+            images = {**images, "media": media}
+        return blank_inputs(images)
 
     def dependency(self, policy: nn.Module, temperature: float) -> Tensor:
         """Dependency (B, T) of each token, in nats, from the two passes."""

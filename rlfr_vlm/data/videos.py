@@ -1,0 +1,176 @@
+"""Open videos as frames with their times: files through qwen-vl-utils, or lists of frames that exist as images."""
+
+import base64
+import importlib.util
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlfr_vlm.data.images import BASE64, BASE64_LENGTH, URL, ImageRules, name_of, open_image, resolve, shrink
+from rlfr_vlm.data.rows import BadRow, Row, short
+from rlfr_vlm.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MIN_FRAMES = 2  # Qwen's video processors merge two frames into one
+DECODERS = ("torchcodec", "decord")  # in the order in which qwen-vl-utils takes them
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames of a video.
+
+    Attributes:
+        frames: RGB images of one size, in order of time; at least `MIN_FRAMES`.
+        fps: how many of these frames there are in a second.
+    """
+
+    frames: "tuple[Image, ...]"
+    fps: float
+
+
+@dataclass(frozen=True)
+class VideoRules:
+    """How frames are drawn from videos.
+
+    Attributes:
+        images: rules for frames that are images; its media folder holds video files, too.
+        fps: frames a second that are drawn from a file; the fps of a list of frames.
+        max_frames: largest number of frames of a video; more are thinned out evenly.
+        max_pixels: larger frames are shrunk to this many pixels; None leaves them.
+    """
+
+    images: ImageRules = field(default_factory=ImageRules)
+    fps: float = 2.0
+    max_frames: int = 32
+    max_pixels: int | None = None
+
+
+def open_video(value: object, rules: VideoRules) -> Video:
+    """Return the frames of a video.
+
+    Args:
+        value: a path, bytes, a record of one of them (`{"bytes", "path"}`), or a list of frames as images are given.
+
+    Raises:
+        BadRow: the video cannot be found or decoded, or has too few frames; the detail names it.
+        UserError: no decoder of video files is installed.
+    """
+    if isinstance(value, Video):
+        return value
+    if isinstance(value, list | tuple):
+        return _video_of_frames(list(value), rules)
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+        if isinstance(value, str) and len(value) > BASE64_LENGTH and BASE64.fullmatch(value):
+            value = base64.b64decode("".join(value.split()))  # of a file of JSON
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, bytes | bytearray):
+        with tempfile.NamedTemporaryFile(suffix=".video") as file:
+            file.write(value)
+            file.flush()
+            return _video_of_file(Path(file.name), f"<{len(value)} bytes>", rules)
+    if not isinstance(value, str) or not value:
+        raise BadRow("video unreadable", f"the video is {short(value)}; it must be a path, bytes or a list of frames")
+    if (match := URL.match(value.strip())) and match[1].lower() != "file":
+        raise BadRow("video is a URL", f"{value[:100]!r}: download the videos and name the files")
+    try:
+        path = resolve(value, rules.images)
+    except BadRow as error:
+        detail = error.detail.replace("images", "videos")
+        if error.reason == "image outside":
+            raise BadRow("video outside", detail) from None
+        raise BadRow("video missing", detail) from None
+    except (OSError, ValueError) as error:  # the text is not a valid file name
+        raise BadRow("video missing", f"{value[:200]!r}: {error}") from None
+    return _video_of_file(path, value, rules)
+
+
+def name_of_video(value: object) -> str:
+    """Return a short name of a video for messages, without its bytes."""
+    if isinstance(value, list | tuple):
+        return f"<{len(value)} frames>"
+    return f"<{len(value.frames)} frames>" if isinstance(value, Video) else name_of(value)
+
+
+def pictures_of(row: Row) -> "list[Image]":
+    """Return what a reader of a log sees of a row: its images, and first, middle and last frame of its videos."""
+    pictures = list(row.get("images") or [])
+    for video in row.get("videos") or []:
+        pictures += [video.frames[place] for place in _evenly(len(video.frames), 3)]
+    return pictures
+
+
+def strip_of(video: Video, most: int = 8) -> "Image":
+    """Return at most `most` frames of a video side by side."""
+    from PIL import Image as PILImage
+
+    frames = [video.frames[place] for place in _evenly(len(video.frames), most)]
+    width, height = frames[0].size
+    strip = PILImage.new("RGB", (width * len(frames), height))
+    for place, frame in enumerate(frames):
+        strip.paste(frame, (place * width, 0))
+    return strip
+
+
+def require_decoder() -> None:
+    """Check that a decoder of video files is installed.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not any(importlib.util.find_spec(name) for name in DECODERS):
+        raise UserError(
+            "Video files need a decoder, and this machine has none. Run: pip install 'rlfr-vlm[video]' (decord), or "
+            "install torchcodec and FFmpeg. Lists of frames need none."
+        )
+
+
+def _video_of_frames(values: list[object], rules: VideoRules) -> Video:
+    """Open at most `max_frames` of the frames, evenly spread."""
+    if len(values) < MIN_FRAMES:
+        raise BadRow("video too short", f"the video has {len(values)} frames; at least {MIN_FRAMES} are needed")
+    places = _evenly(len(values), rules.max_frames)
+    frames = [open_image(values[place], rules.images) for place in places]
+    sizes = {frame.size for frame in frames}
+    if len(sizes) > 1:
+        shown = ", ".join(f"{width} x {height}" for width, height in sorted(sizes))
+        raise BadRow("video frames", f"the frames of {name_of_video(values)} differ in size: {shown:.80}")
+    fps = rules.fps * (len(places) - 1) / (len(values) - 1)
+    return Video(tuple(shrink(frame, rules.max_pixels) for frame in frames), fps)
+
+
+def _video_of_file(path: Path, name: str, rules: VideoRules) -> Video:
+    """Draw frames from a file as qwen-vl-utils does (read in 0.0.14, under a contract test)."""
+    from PIL import Image
+    from qwen_vl_utils.vision_process import VIDEO_READER_BACKENDS, get_video_reader_backend
+
+    require_decoder()
+    wanted = {"video": str(path), "fps": rules.fps, "min_frames": MIN_FRAMES, "max_frames": rules.max_frames}
+    try:
+        pixels, _, fps = VIDEO_READER_BACKENDS[get_video_reader_backend()](wanted)
+    except Exception as error:  # each decoder has errors of its own
+        raise BadRow("video unreadable", f"{name}: {_first_line(error)}") from None
+    frames = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in pixels]
+    checked = [open_image(frame, rules.images) for frame in frames]
+    return Video(tuple(shrink(frame, rules.max_pixels) for frame in checked), float(fps))
+
+
+def _evenly(count: int, limit: int) -> list[int]:
+    """Return at most `limit` places among `count`, evenly spread, the first and the last among them.
+
+    >>> _evenly(3, 8), _evenly(9, 3)
+    ([0, 1, 2], [0, 4, 8])
+    """
+    if count <= limit:
+        return list(range(count))
+    return [round(place * (count - 1) / (limit - 1)) for place in range(limit)]
+
+
+def _first_line(error: Exception) -> str:
+    lines: list[Any] = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
