@@ -131,6 +131,7 @@ def test_unreadable_golds():
     assert set(unreadable_golds(golds + bad)) == set(bad)
 
 
+@pytest.mark.slow
 def test_golds_of_the_suites_can_be_read(shared):
     golds = []
     for path in sorted((shared / "data" / "math_suites").glob("*.jsonl")):

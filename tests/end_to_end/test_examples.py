@@ -38,6 +38,7 @@ def test_train_rlfr(run, folder):
     assert (folder / "out" / "rlfr" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_fit_flow_then_score_responses(run):
     printed = run("fit_flow", "field")
     assert "of the zero predictor's" in printed and "token_pre" in printed

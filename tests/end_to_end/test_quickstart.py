@@ -138,6 +138,7 @@ def test_fast_mode_is_fast(run):
     assert 0 < calls < 2500  # 1870 with torch 2.13
 
 
+@pytest.mark.slow
 def test_other_methods_from_the_same_start(run, tmp_path, monkeypatch):
     out, _ = run
     monkeypatch.setenv("RLFR_CACHE", str(out.parent / "cache"))

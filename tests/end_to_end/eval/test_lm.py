@@ -280,6 +280,7 @@ def test_mistakes_get_one_message(toy, run_eval, arguments, message):
     assert code == 2 and message in err and "Traceback" not in err and err.strip().count("\n") == 0
 
 
+@pytest.mark.slow
 def test_two_thousand_answers_take_one_request_each_and_64_connections(serve, toy, run_eval, scores, alone):
     """The endpoint's requests take most of the time; benchmarks/speed/eval_overhead.py measures the seconds."""
     server, name = serve(adds), toy(2000)

@@ -118,6 +118,7 @@ def measured(name, folder, mode):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_function_calls_are_linear_in_the_number_of_samples(toy):
     small = measured(toy(50, name="toy", sampling=SAMPLING), "small", "count")
     large = measured(toy(250, name="toy", sampling=SAMPLING), "large", "count")

@@ -140,6 +140,7 @@ def check_same(work: Path, alone: Path, together: Path) -> None:
                 assert other[name] == pytest.approx(one[name], rel=1e-3), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "kind"), [("ddp", "MULTI_CPU"), ("fsdp2", "FSDP")])
 def test_ddp_and_fsdp_train_as_one_process(torch_runs, alone, how, kind):
     check_same(torch_runs, alone, torch_runs / how)
