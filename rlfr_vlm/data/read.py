@@ -224,12 +224,13 @@ def _split_of(saved: "Dataset | DatasetDict", name: str, split: str) -> "Dataset
 
 
 def keep_encoded(dataset: "Dataset") -> "Dataset":
-    """Keep images that are stored in a dataset encoded until a row is read."""
+    """Keep images and videos that are stored in a dataset encoded until a row is read."""
     import datasets
 
+    kinds = (datasets.Image, datasets.Video)
     for name, feature in dataset.features.items():
-        if isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
-            dataset = dataset.cast_column(name, datasets.List(datasets.Image(decode=False)))
-        elif isinstance(feature, datasets.Image):
-            dataset = dataset.cast_column(name, datasets.Image(decode=False))
+        if isinstance(feature, datasets.List) and isinstance(feature.feature, kinds):
+            dataset = dataset.cast_column(name, datasets.List(type(feature.feature)(decode=False)))
+        elif isinstance(feature, kinds):
+            dataset = dataset.cast_column(name, type(feature)(decode=False))
     return dataset

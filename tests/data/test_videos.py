@@ -176,6 +176,21 @@ def test_placeholders_and_videos_that_do_not_match(tmp_path, row, words):
         list(rows_of(tmp_path, row))
 
 
+def test_videos_that_a_hub_dataset_embeds_are_read_when_their_row_is(file):
+    """A column of datasets' own type Video, and of lists of it; `RLFRTrainer` takes them, too."""
+    pytest.importorskip("decord")
+    import datasets
+
+    from rlfr_vlm.trainer.setup import prepare_dataset
+
+    record = {"bytes": file.read_bytes(), "path": None}
+    for feature, value in ((datasets.Video(), record), (datasets.List(datasets.Video()), [record])):
+        features = datasets.Features({"prompt": datasets.Value("string"), "videos": feature})
+        stored = datasets.Dataset.from_dict({"prompt": ["q"], "videos": [value]}, features=features)
+        [video] = prepare_dataset(stored, None)[0]["videos"]
+        assert len(video.frames) == 4 and video.fps == 2.0
+
+
 def test_settings_of_frames(tmp_path):
     [row] = rows_of(tmp_path, {"prompt": "q", "videos": FRAMES}, video_max_frames=2, video_fps=4.0)
     assert greys(row["videos"][0]) == [0, 20] and row["videos"][0].fps == 2.0
