@@ -5,7 +5,7 @@
 #   bash scripts/fit_flow.sh --recipe fit_flow_qwen2.5-vl-3b --model DIR --data FILE
 #
 #   --recipe NAME   a fit_flow_*.yaml of scripts/configs, without its ending
-#   --model DIR     the policy's folder, the one that training will start from
+#   --model DIR|ID  the policy's folder or hub id, the one that training will start from
 #   --data FILE     rows with prompt, response and images, a file or a folder
 #   --out DIR       where the field goes (default: outputs/NAME); give this folder to train.sh as --flow
 #   --gpus N        processes, one a GPU (default: 8). The batch stays: gradient_accumulation_steps changes instead

@@ -6,7 +6,7 @@
 #   bash scripts/train.sh --recipe train_rlfr_lora_qwen2.5-vl-3b --model DIR --data FILE --flow DIR   # one 24 GB GPU
 #
 #   --recipe NAME       a train_*.yaml of scripts/configs, without its ending: the method and the model
-#   --model DIR         the policy's folder
+#   --model DIR|ID      the policy's folder, or its hub id
 #   --data FILE         rows with prompt, answer and images, a file or a folder
 #   --flow DIR          the fitted field, for recipes with flow rewards
 #   --out DIR           where results go (default: outputs/NAME)

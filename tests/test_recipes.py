@@ -302,7 +302,7 @@ def test_what_is_printed_is_what_is_started(given, elsewhere, tmp_path):
     assert done.returncode == 2 and "Run: bash scripts/setup.sh --extras vllm,deepspeed,lora" in done.stderr
 
 
-MODEL_HELP = "Name a model's folder, or get one with scripts/download_data.sh."
+MODEL_HELP = "Name a model's folder or hub id, or get one with scripts/download_data.sh."
 DATA_HELP = "Name a file or folder of rows, or get one with scripts/download_data.sh."
 
 
@@ -323,6 +323,18 @@ def test_missing_paths_are_one_message(script, option, value, message, given):
         done = run(script, *options_of(recipe, changed), *last)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == f"{script.removesuffix('.sh')}: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "recipe"), [("train.sh", "train_rlfr_qwen2.5-vl-3b"), ("fit_flow.sh", "fit_flow_qwen2.5-vl-3b")]
+)
+def test_a_hub_id_needs_no_folder(script, recipe, given, tmp_path):
+    done = run(script, *options_of(recipe, {**given, "--model": "Qwen/Qwen2.5-VL-3B-Instruct"}), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "--model_name_or_path Qwen/Qwen2.5-VL-3B-Instruct" in done.stdout
+    for path in ("./Qwen/policy", "a/b/c", "scripts/policy"):  # the last one: there is a folder scripts
+        done = run(script, *options_of(recipe, {**given, "--model": path}), "--dry-run")
+        assert done.returncode == 2 and f"no model in {path}" in done.stderr
 
 
 def test_other_mistakes_are_one_message(given):

@@ -62,11 +62,14 @@ find_recipe() {  # sets recipe_file
 # The names of the YAML files of scripts/ that begin so, without their ending.
 names() { for file in "$scripts/$1"*.yaml; do basename "$file" .yaml; done | paste -sd ' '; }
 
+# Whether a name that is no folder here is the hub's, OWNER/NAME: `outputs/policy` is none if there is a folder outputs.
+is_hub_id() { [[ "$1" =~ ^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$ ]] && [ ! -e "${1%%/*}" ]; }
+
 check_paths() {
   local get="get one with scripts/download_data.sh" fit="Fit one with scripts/fit_flow.sh and name its folder."
-  [ -n "$model" ] || fail "--model is not given. Name a model's folder, or $get."
-  [ -f "$model/config.json" ] ||
-    fail "no model in $model: $model/config.json is missing. Name a model's folder, or $get."
+  [ -n "$model" ] || fail "--model is not given. Name a model's folder or hub id, or $get."
+  [ -f "$model/config.json" ] || is_hub_id "$model" ||
+    fail "no model in $model: $model/config.json is missing. Name a model's folder or hub id, or $get."
   [ -n "$data" ] || fail "--data is not given. Name a file or folder of rows, or $get."
   [ -e "$data" ] || fail "no data at $data. Name a file or folder of rows, or $get."
   [ "$command" = train ] || return 0
