@@ -8,8 +8,9 @@ from rlfr_vlm.grading.by_parts import by_parts
 from rlfr_vlm.grading.left_sides import is_equation, is_expression, is_sum, members, name_of, right_side
 from rlfr_vlm.grading.normalise import compact, normalise
 from rlfr_vlm.grading.parameters import same_parameter
-from rlfr_vlm.grading.rules import apply_rules
+from rlfr_vlm.grading.rules import apply_rules, depends_on_separators
 from rlfr_vlm.grading.sentences import approximated, stated_value
+from rlfr_vlm.grading.separators import other_readings
 from rlfr_vlm.grading.spelling import plain_to_latex
 from rlfr_vlm.grading.units import PRODUCTS, split_unit
 from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, decided, right, undecided, wrong
@@ -23,7 +24,16 @@ VARIABLE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 
 
 def compare(gold: str, answer: str, tolerance: float = 0.0, depth: int = 0) -> Decision:
-    """Return the verdict on one pair of texts."""
+    """Return the verdict on one pair of texts. It is undecided if it depends on what commas and points mean."""
+    decision = _compare_as_written(gold, answer, tolerance, depth)
+    if depth == 0 and depends_on_separators(decision, gold, answer):  # parts are read as their whole text is
+        for pair in other_readings(normalise(gold), normalise(answer)):
+            if _compare_as_written(*pair, tolerance, depth + 1).right:
+                return undecided("number", Reason.SEPARATORS)
+    return decision
+
+
+def _compare_as_written(gold: str, answer: str, tolerance: float, depth: int) -> Decision:
     decision = apply_rules(gold, answer, tolerance=tolerance)
     if decision is not None:
         return decision
