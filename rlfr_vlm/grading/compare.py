@@ -117,18 +117,21 @@ def _by_equation(gold: str, answer: str, deeper: "partial[Decision]") -> Decisio
     if not is_equation(gold) and not is_equation(answer):
         return None
     equation, value, gold_first = (gold, answer, True) if is_equation(gold) else (answer, gold, False)
-    last = right_side(equation)
+    last, is_known = right_side(equation), True
     if last == equation:
         parts = members(equation)
         if not parts[0] or not parts[-1]:
             return None
-        if not _is_derivation(parts, deeper):
-            # `2x = 6` does not answer `6`; other left sides may be names that are unknown here.
-            # Nor does a value answer a gold whose left side is a sum, such as a differential equation.
-            names_nothing = is_expression(parts[0]) or (gold_first and is_sum(parts[0]))
-            return wrong("equation") if names_nothing else undecided("equation", Reason.LEFT_SIDE)
         last = parts[-1]
+        if not _is_derivation(parts, deeper):
+            if not (is_expression(parts[0]) or (gold_first and is_sum(parts[0]))):
+                return undecided("equation", Reason.LEFT_SIDE)
+            if not re.search(r"[A-Za-z]", parts[0]):
+                return wrong("equation")  # `1 + 1 = 3`
+            is_known = False  # `x + y = 5` answers `5` if x + y is asked for, and does not if a line is
     decision = deeper(last, value) if gold_first else deeper(value, last)
+    if decision.right and not is_known:
+        return undecided("equation", Reason.LEFT_SIDE)
     if decision.verdict is Verdict.WRONG and len(members(equation)) > 2:
         others = [deeper(part, value) if gold_first else deeper(value, part) for part in members(equation)[1:-1]]
         if any(other.right for other in others):
