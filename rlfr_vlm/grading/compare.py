@@ -8,8 +8,9 @@ from rlfr_vlm.grading.by_parts import by_parts
 from rlfr_vlm.grading.left_sides import is_equation, is_expression, is_sum, members, name_of, right_side
 from rlfr_vlm.grading.normalise import compact, normalise
 from rlfr_vlm.grading.parameters import same_parameter
-from rlfr_vlm.grading.rules import apply_rules
+from rlfr_vlm.grading.rules import apply_rules, depends_on_separators
 from rlfr_vlm.grading.sentences import approximated, stated_value
+from rlfr_vlm.grading.separators import other_readings
 from rlfr_vlm.grading.spelling import plain_to_latex
 from rlfr_vlm.grading.units import PRODUCTS, split_unit
 from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, decided, right, undecided, wrong
@@ -23,7 +24,16 @@ VARIABLE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 
 
 def compare(gold: str, answer: str, tolerance: float = 0.0, depth: int = 0) -> Decision:
-    """Return the verdict on one pair of texts."""
+    """Return the verdict on one pair of texts. It is undecided if it depends on what commas and points mean."""
+    decision = _compare_as_written(gold, answer, tolerance, depth)
+    if depth == 0 and depends_on_separators(decision, gold, answer):  # parts are read as their whole text is
+        for pair in other_readings(normalise(gold), normalise(answer)):
+            if _compare_as_written(*pair, tolerance, depth + 1).right:
+                return undecided("number", Reason.SEPARATORS)
+    return decision
+
+
+def _compare_as_written(gold: str, answer: str, tolerance: float, depth: int) -> Decision:
     decision = apply_rules(gold, answer, tolerance=tolerance)
     if decision is not None:
         return decision
@@ -107,18 +117,21 @@ def _by_equation(gold: str, answer: str, deeper: "partial[Decision]") -> Decisio
     if not is_equation(gold) and not is_equation(answer):
         return None
     equation, value, gold_first = (gold, answer, True) if is_equation(gold) else (answer, gold, False)
-    last = right_side(equation)
+    last, is_known = right_side(equation), True
     if last == equation:
         parts = members(equation)
         if not parts[0] or not parts[-1]:
             return None
-        if not _is_derivation(parts, deeper):
-            # `2x = 6` does not answer `6`; other left sides may be names that are unknown here.
-            # Nor does a value answer a gold whose left side is a sum, such as a differential equation.
-            names_nothing = is_expression(parts[0]) or (gold_first and is_sum(parts[0]))
-            return wrong("equation") if names_nothing else undecided("equation", Reason.LEFT_SIDE)
         last = parts[-1]
+        if not _is_derivation(parts, deeper):
+            if not (is_expression(parts[0]) or (gold_first and is_sum(parts[0]))):
+                return undecided("equation", Reason.LEFT_SIDE)
+            if not re.search(r"[A-Za-z]", parts[0]):
+                return wrong("equation")  # `1 + 1 = 3`
+            is_known = False  # `x + y = 5` answers `5` if x + y is asked for, and does not if a line is
     decision = deeper(last, value) if gold_first else deeper(value, last)
+    if decision.right and not is_known:
+        return undecided("equation", Reason.LEFT_SIDE)
     if decision.verdict is Verdict.WRONG and len(members(equation)) > 2:
         others = [deeper(part, value) if gold_first else deeper(value, part) for part in members(equation)[1:-1]]
         if any(other.right for other in others):

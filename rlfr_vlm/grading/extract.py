@@ -21,10 +21,15 @@ TAG_OPEN, TAG_CLOSE = "<answer>", "</answer>"
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 PHRASE = re.compile(
     r"(?:\b(?:final\s+)?answer\b[*_\s]{0,6}(?:is\b|:|=|：)|\bfinal\s+answer\b[*_:：\s]{0,6}\n|答案[*\s]{0,4}(?:是|为|：|:))"
-    r"(?!\s*not\b)[*_]{0,3}\s*[:：]?\s*",
+    r"(?![\s,;:，；：]*not\b)[*_]{0,3}(?:(?P<comma>[,，]\s*(?:(?:however|of course|in fact|indeed|then|therefore|thus"
+    r"|hence|finally|again|clearly|obviously)(?:[,，]|(?=[:：])))?)|[;；])?\s*[:：]?\s*",
     re.IGNORECASE,
 )
-MATH = re.compile(r"^[^$\n]{0,20}?\$([^$\n]{1,500})\$")
+DETACHED = re.compile(r"^(?:[,;:，；：]\s+)+")  # punctuation before an answer; `,5` may be a decimal
+ASIDE_OR_LIST = re.compile(r"^[A-Za-z]{2,}[A-Za-z ]*[,，]")
+DASH = re.compile(r"^[*_]*(?:—|--|[-–]\s)")  # a dash, a bullet or a minus sign; `-5` has a minus sign
+# Words may stand before a formula, but no factor or sign: `x = $5$`, not `-$5$` or `3$x$`.
+MATH = re.compile(r"^(?:[^$\n]{0,19}?[^$\n\s\d+\-–—−/^×·])?\s*\$([^$\n]{1,500})\$")
 END_OF_PHRASE = re.compile(r"\n|。|\.(?=\s|$)|\s(?:because|since|which|where|so that|as we)\b|，因为", re.IGNORECASE)
 PHRASE_LENGTH = 600  # characters of an answer after a phrase
 MARKED = rf"\*{{0,2}}\s*\(?([{LETTERS}])\)?[.:)]?\s*\*{{0,2}}"
@@ -108,7 +113,7 @@ def _boxed_or_tagged(text: str) -> tuple[str | None, str]:
     start = text.rfind(TAG_OPEN)
     if start < 0 or (box is not None and box[0] > start):
         return (box[1], "boxed") if box else (None, "none")
-    inner = text[start + len(TAG_OPEN) :].split(TAG_CLOSE)[0].strip()
+    inner = DETACHED.sub("", text[start + len(TAG_OPEN) :].split(TAG_CLOSE)[0].strip())
     return inner or None, "tag"
 
 
@@ -158,12 +163,17 @@ def _boxes(text: str) -> list[Box]:
 
 
 def _after_phrase(text: str) -> str | None:
-    """Return the text after the last "the answer is", up to the end of the sentence."""
+    """Return the text after the last "the answer is", up to the end of the sentence; None if it cannot be told.
+
+    A dash before the answer may be a minus sign, and words between two commas an aside or part of a list.
+    """
     phrases = list(PHRASE.finditer(text))
     if not phrases:
         return None
     end = phrases[-1].end()
-    rest = text[end : end + PHRASE_LENGTH].lstrip()
+    rest = DETACHED.sub("", text[end : end + PHRASE_LENGTH].lstrip())
+    if DASH.match(rest) or (phrases[-1]["comma"] and ASIDE_OR_LIST.match(rest)):
+        return None
     if math := MATH.match(rest):
         return math[1].strip() or None
     return END_OF_PHRASE.split(rest, maxsplit=1)[0].strip().strip("*").strip() or None

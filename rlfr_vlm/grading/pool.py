@@ -1,8 +1,9 @@
 """Grade pairs in worker processes that can be killed. The time limit of a pair is CPU time of its worker.
 
-A batch has a budget: its pairs first get a small part of their limit. Those that need more get it in their order,
-until as many as the budget allows have used it up in vain. So a batch of answers that never end takes seconds, and the
-same pairs stay undecided however busy the machine is.
+A batch has a budget: its pairs first get a small part of their limit, and a smaller one once most pairs before them
+have used theirs up. Those that need more get the whole limit in their order, until as many as the budget allows have
+used it up in vain. So a batch of answers that never end takes seconds. Every limit follows from the order of the pairs
+and the CPU time of those before them, so that the same pairs stay undecided however busy the machine is.
 """
 
 import atexit
@@ -23,8 +24,11 @@ from rlfr_vlm.grading.verdict import Decision, Pair, Reason, Verdict, undecided
 WINDOW = 64  # unanswered requests at a time, few enough that the pipes cannot fill up
 MAX_RESTARTS = 2
 FIRST_SHARE = 0.08  # of the time limit, which each pair of a large batch gets first
+SECOND_SHARE = 0.05  # the same, once more than `MOST` of the pairs before it have used up their share
+MOST = 0.5
+FIRST_BLOCK = 16  # pairs after which the share may shrink; then after twice as many, four times as many, and so on
 WORKER_BUDGET = 1  # time-outs of a batch for each worker, after which no pair gets more than its share
-PAIR_BUDGET = 0.02  # the same, for each pair of the batch
+PAIR_BUDGET = 0.01  # the same, for each pair of the batch
 
 
 @dataclass(frozen=True)
@@ -97,15 +101,25 @@ class GradingPool:
             if len(pairs) <= time_outs:
                 replies = self._ask(pairs, everything, limit)
             else:
-                replies = self._ask(pairs, everything, limit * FIRST_SHARE)
-                late = [index for index in everything if replies[index].reason == Reason.TIME_OUT]
-                for start in range(0, len(late), workers):
-                    if time_outs <= 0:
-                        break
-                    again = self._ask(pairs, late[start : start + workers], limit)
-                    time_outs -= sum(decision.reason == Reason.TIME_OUT for decision in again.values())
+                replies = self._ask_in_blocks(pairs, limit)
+                late = [index for index in everything if _timed_out(replies[index])]
+                while late and time_outs >= 1:
+                    count = min(workers, int(time_outs))
+                    again = self._ask(pairs, late[:count], limit)
+                    time_outs -= sum(map(_timed_out, again.values()))
                     replies |= again
+                    late = late[count:]
         return [replies[index] for index in everything]
+
+    def _ask_in_blocks(self, pairs: Sequence[Pair], limit: float) -> dict[int, Decision]:
+        """Return the replies for all pairs, each with a share of the limit, which shrinks after many time-outs."""
+        replies: dict[int, Decision] = {}
+        while (start := len(replies)) < len(pairs):
+            late = sum(map(_timed_out, replies.values()))
+            share = SECOND_SHARE if late > MOST * start else FIRST_SHARE
+            end = min(max(FIRST_BLOCK, 2 * start), len(pairs))
+            replies |= self._ask(pairs, range(start, end), limit * share)
+        return replies
 
     def _ask(self, pairs: Sequence[Pair], indices: Sequence[int], limit: float) -> dict[int, Decision]:
         """Return the replies for some of the pairs, each with a limit of CPU seconds."""
@@ -189,6 +203,10 @@ class GradingPool:
                 os.dup2(devnull, stream.fileno())  # type: ignore[union-attr]
             os.close(devnull)
             server.returncode = 0  # only the parent may wait for the server
+
+
+def _timed_out(decision: Decision) -> bool:
+    return decision.reason == Reason.TIME_OUT
 
 
 def _exits(server: "subprocess.Popen[bytes]") -> bool:

@@ -19,8 +19,8 @@ from rlfr_vlm.grading.letters import (
 from rlfr_vlm.grading.normalise import balanced, compact, normalise, unwrap
 from rlfr_vlm.grading.numbers import Quantity, may_be_rounded, read_quantity, same_value
 from rlfr_vlm.grading.sentences import without_lead_in
-from rlfr_vlm.grading.separators import compare_separators
-from rlfr_vlm.grading.verdict import Decision, Reason, decided, right, undecided, wrong
+from rlfr_vlm.grading.separators import compare_separators, other_readings
+from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, decided, right, undecided, wrong
 from rlfr_vlm.grading.words import compare_words, is_words
 
 MAX_ANSWER = 2000  # characters
@@ -41,6 +41,30 @@ def apply_rules(
         answer_type: `option`, `text` (any other words are wrong), or None to infer it from the gold.
         tolerance: relative tolerance for numbers.
     """
+    decision = _first_rule(gold, answer, options, answer_type, tolerance)
+    if decision is None or answer_type == "text" or not depends_on_separators(decision, gold, answer):
+        return decision
+    for pair in other_readings(normalise(gold), normalise(answer)):
+        other = _first_rule(*pair, options, answer_type, tolerance)
+        if other is not None and other.right:
+            return undecided("number", Reason.SEPARATORS)
+    return decision
+
+
+def depends_on_separators(decision: Decision, gold: str, answer: str) -> bool:
+    """Return whether a pair is wrong and has commas or points that may be meant otherwise, as in `1,234`."""
+    if decision.verdict is not Verdict.WRONG or decision.path == "option":
+        return False
+    return (
+        len(gold) <= MAX_ANSWER
+        and len(answer) <= MAX_ANSWER
+        and re.search(r"\d[.,]\d", f"{gold} {answer}") is not None
+    )
+
+
+def _first_rule(
+    gold: str, answer: str, options: Sequence[str], answer_type: str | None, tolerance: float
+) -> Decision | None:
     if not gold.strip():
         return undecided("gold", Reason.BAD_GOLD)
     if not answer.strip():

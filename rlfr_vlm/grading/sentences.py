@@ -3,12 +3,13 @@
 import re
 
 from rlfr_vlm.grading.answer_parts import top_level
-from rlfr_vlm.grading.extract import DISCARDED
+from rlfr_vlm.grading.extract import DASH, DISCARDED
 from rlfr_vlm.grading.normalise import strip_ends, unwrap
 
 LEAD_IN = re.compile(
     r"^(?:(?:therefore|thus|hence|so|then|finally|in conclusion)\s*,?\s+)?"
-    r"(?:(?:the|my|our)\s+)?(?:final\s+|correct\s+)*(?:answers?|results?|solutions?|ans|答案)\s*(?:is|are|=|是|为)?\s*[:：]?\s+|"
+    r"(?:(?:the|my|our)\s+)?(?:final\s+|correct\s+)*(?:answers?|results?|solutions?|ans|答案)\s*"
+    r"(?:(?:is|are|=|是|为)\s*[:：,;]?|[:：])?\s+|"
     r"^答案\s*[是为]?\s*[:：]?\s*|^(?:therefore|thus|hence|so)\s*,?\s+",
     re.IGNORECASE,
 )
@@ -38,7 +39,12 @@ def without_lead_in(text: str) -> str:
     if not HINT.search(text[:60]) or DISCARDED.search(text[:MAX_STATEMENT]):
         return text
     rest = LEAD_IN.sub("", text.strip(), count=1).strip()
-    return rest if re.search(r"\w", rest) else text
+    return rest if re.search(r"\w", rest) and not _has_dash(rest, text) else text
+
+
+def _has_dash(rest: str, text: str) -> bool:
+    """Return whether the rest of a text after its lead-in begins with a dash, which may be a minus sign."""
+    return rest != text.strip() and DASH.match(rest) is not None
 
 
 def stated_value(text: str) -> str | None:
@@ -53,6 +59,8 @@ def stated_value(text: str) -> str | None:
     if DISCARDED.search(plain):
         return None
     without = LEAD_IN.sub("", plain)
+    if _has_dash(without.strip(), plain):
+        return None
     if conclusion := CONCLUSION.match(without):
         return strip_ends(next(group for group in conclusion.groups() if group))
     statements = list(STATEMENT.finditer(without))

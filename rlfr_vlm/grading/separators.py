@@ -2,17 +2,23 @@
 
 import re
 from decimal import Decimal
+from itertools import product
 
 from rlfr_vlm.grading.verdict import Decision, Reason, undecided
 
 ENGLISH = re.compile(r"[+-]?(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d+)?")
 SPACED_GROUPS = re.compile(r"[+-]?\d{1,3}(?:,\s*\d{3})+(?:\.\d+)?")  # `1, 234`: a list, or a number typed with a space
-DECIMAL_COMMA = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:[. ]\d{3})+),\d+")  # `3,14` and `1.234,5`
-SHORT_LIST = re.compile(r"[+-]?[1-9]\d*,\d")  # `1,2` as a gold: golds are lists of this kind far more often
+SHORT_LIST = re.compile(r"(?<![\w.,])(?<!\d )[1-9]\d*,\d(?![\d.,])")  # `1,2` in a gold is far more often a list
+SEPARATED = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)+")
+SPACES = re.compile(r"(?<=\d) (?=\d{3},\d)")  # `1 234,5`
+GROUPED = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)")
+EXCHANGED = str.maketrans(",.", ".,")
+WHOLE = re.compile(r"\d{1,3},000")  # a thousand: nobody writes a whole number with three decimals after a comma
+PAIR = re.compile(r"(?:[(\[]|\\\{)\s*\d+,\d+\s*(?:[)\]]|\\\})")  # `(1,234)`: a point or an interval
 
 
 def compare_separators(gold: str, answer: str) -> Decision | None:
-    """Return undecided if the texts are equal under one reading of their commas and different under another.
+    """Return undecided if the texts are equal only if a comma with a space groups thousands.
 
     >>> compare_separators("1234", "1, 234").verdict.value, compare_separators("1234", "1,234")
     ('undecided', None)
@@ -20,8 +26,6 @@ def compare_separators(gold: str, answer: str) -> Decision | None:
     if "," not in gold and "," not in answer:
         return None
     gold_values, answer_values = _readings(gold), _readings(answer)
-    if SHORT_LIST.fullmatch(gold):
-        gold_values = gold_values[:1]
     plain_gold, plain_answer = gold_values[0], answer_values[0]
     if plain_gold is not None and plain_gold == plain_answer:
         return None
@@ -30,15 +34,37 @@ def compare_separators(gold: str, answer: str) -> Decision | None:
 
 
 def _readings(text: str) -> list[Decimal | None]:
-    """Return the English value, None if there is none, and the values under other readings."""
+    """Return the English value, None if there is none, and the value with spaces in thousands."""
     plain = text.strip().removeprefix("$").strip()
-    english = Decimal(plain.replace(",", "")) if ENGLISH.fullmatch(plain) else None
-    values: list[Decimal | None] = [english]
-    if english is None and SPACED_GROUPS.fullmatch(plain):
-        values.append(Decimal(re.sub(r"[,\s]", "", plain)))
-    if english is None and DECIMAL_COMMA.fullmatch(plain):
-        values.append(Decimal(re.sub(r"[. ]", "", plain).replace(",", ".")))
-    return values
+    if ENGLISH.fullmatch(plain):
+        return [Decimal(plain.replace(",", ""))]
+    return [None, Decimal(re.sub(r"[,\s]", "", plain))] if SPACED_GROUPS.fullmatch(plain) else [None]
+
+
+def other_readings(gold: str, answer: str) -> list[tuple[str, str]]:
+    """Return the pairs of texts that a pair stands for if its commas and points are not read as they are by default.
+
+    >>> other_readings("1.5", "1,500"), other_readings("0.5", "(1,234, 5)")
+    ([('1.5', '1.500')], [('0.5', '(1.234, 5)'), ('0.5', '(1234, 5)')])
+    """
+    golds = [gold] if SHORT_LIST.search(gold) else [gold, *_alternatives(gold)]
+    return list(product(golds, [answer, *_alternatives(answer)]))[1:]
+
+
+def _alternatives(text: str) -> list[str]:
+    """Return the text with decimal commas written as points, and with the thousands of its lists grouped.
+
+    All numbers of a text are of one country: `0.5` shows that `1,234` beside it has thousands.
+    """
+    numbers = SEPARATED.findall(text)
+    if not numbers or PAIR.search(text):
+        return []
+    exchanged = [number.translate(EXCHANGED) for number in numbers]
+    is_foreign = all(map(ENGLISH.fullmatch, exchanged)) and not any(map(WHOLE.fullmatch, numbers))
+    joined = SPACES.sub("", text)
+    texts = [SEPARATED.sub(lambda match: match[0].translate(EXCHANGED), joined)] if is_foreign else []
+    grouped = GROUPED.sub(lambda match: match[0].replace(",", ""), text)
+    return texts if ENGLISH.fullmatch(text) or grouped == text else [*texts, grouped]
 
 
 def is_one_number(text: str) -> bool:

@@ -29,6 +29,12 @@ OPPOSITES = [
     {"是", "不是"},
     {"正确", "不正确"},
 ]
+# Endings of singular and plural words, other than an s that is added.
+PLURALS = (
+    ("y", "ies"), ("f", "ves"), ("fe", "ves"), ("man", "men"), ("foot", "feet"), ("tooth", "teeth"),
+    ("goose", "geese"), ("mouse", "mice"),
+    ("person", "people"), ("is", "es"), ("us", "i"), ("um", "a"), ("ex", "ices"), ("ix", "ices"),
+)  # fmt: skip
 CALL = re.compile(r"[a-z]\(")
 COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[a-zA-Z]+")
 MAX_WORDS = 12  # of three letters or more in an answer
@@ -66,9 +72,24 @@ def compare_words(gold: str, answer: str) -> Decision | None:
         return wrong("words")
     if len(gold_words) == len(answer_words) == 1 and not (NOTHING & {gold_words[0], answer_words[0]}):
         first, second = gold_words[0], answer_words[0]
-        if not (first.startswith(second) or second.startswith(first)) and first.isascii() and second.isascii():
+        if not may_be_forms(first, second) and first.isascii() and second.isascii():
             return wrong("words")
     return undecided("words", Reason.FREE_TEXT)
+
+
+def may_be_forms(first: str, second: str) -> bool:
+    """Return whether two words may be forms of one word, such as singular and plural. Only their meaning shows it.
+
+    >>> may_be_forms("cat", "cats"), may_be_forms("cities", "city"), may_be_forms("cat", "dog")
+    (True, True, False)
+    """
+    if first.startswith(second) or second.startswith(first):
+        return True
+    return any(
+        one.endswith(singular) and one.removesuffix(singular) + plural == other
+        for one, other in ((first, second), (second, first))
+        for singular, plural in PLURALS
+    )
 
 
 def _words(text: str) -> list[str] | None:

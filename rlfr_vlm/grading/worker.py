@@ -25,7 +25,8 @@ from typing import NotRequired
 from rlfr_vlm.grading.verdict import Decision, Pair, Reason, undecided
 
 PR_SET_PDEATHSIG = 1
-SETTLING = 0.05  # seconds
+SETTLING = 0.05  # seconds that a worker may take to end after its channel has closed
+POLLING = 0.001  # seconds between two looks at it, in which no worker gets a request
 # Pairs that import all modules and fill the parser's prediction cache before workers are forked.
 WARM_UP = (
     (r"\frac{1}{2}", "0.5x"), (r"\sqrt{12}", r"2\sqrt{3}+0"), ("(x+1)^2", "x^2+2x+1"), (r"\{1,2\}", "x>3"),
@@ -218,8 +219,9 @@ def _end_worker(worker: Worker) -> int | None:
     worker.channel.close()
     with contextlib.suppress(ChildProcessError):
         pid, status = os.waitpid(worker.pid, os.WNOHANG)
-        if not pid:
-            time.sleep(SETTLING)  # its channel closes a moment before its status is there
+        end = time.monotonic() + SETTLING
+        while not pid and time.monotonic() < end:  # its channel closes a moment before its status is there
+            time.sleep(POLLING)
             pid, status = os.waitpid(worker.pid, os.WNOHANG)
         if not pid:
             os.kill(worker.pid, signal.SIGKILL)

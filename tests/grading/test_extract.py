@@ -49,6 +49,27 @@ def test_last_boxed(text, content):
         ("Final answer: 3.5\nThank you", "3.5", "phrase", "none"),
         ("The answer is 12 because 3 times 4 is 12.", "12", "phrase", "none"),
         ("The answer is **42**.", "42", "phrase", "none"),
+        ("The answer is: **29**", "29", "phrase", "none"),
+        ("**The answer is:** 29", "29", "phrase", "none"),
+        ("The answer is, 29.", "29", "phrase", "none"),
+        ("The answer is: , 29", "29", "phrase", "none"),
+        ("The answer is; 29", "29", "phrase", "none"),
+        ("The answer is, however, $29$.", "29", "phrase", "none"),
+        ("The answer is, therefore: 29", "29", "phrase", "none"),
+        ("答案是，29。", "29", "phrase", "none"),
+        ("<answer>: 29</answer>", "29", "tag", "none"),
+        ("The answer is ,5", ",5", "phrase", "none"),  # a decimal comma
+        ("The answer is, not 29", None, "none", "none"),
+        ("The answer is, cats, dogs", None, "none", "none"),  # a list, or an aside and the answer
+        ("The answer is -29.", "-29", "phrase", "none"),
+        ("The answer is − 29.", "− 29", "phrase", "none"),  # a minus sign, not a dash
+        ("The answer is - 29", None, "none", "none"),  # a dash or a minus sign
+        ("The answer is — 29", None, "none", "none"),
+        ("The answer is - $29$", None, "none", "none"),
+        ("Answer:\n- 29", None, "none", "none"),
+        ("The answer is -$29$.", "-$29$", "phrase", "none"),  # the formula alone has another sign
+        ("The answer is 3$x$.", "3$x$", "phrase", "none"),
+        ("The answer is x = $5$ as shown", "5", "phrase", "none"),
         ("答案是 7。", "7", "phrase", "none"),
         ("**Answer**: 7", "7", "phrase", "none"),
         ("**Final Answer**\n\n7", "7", "phrase", "none"),

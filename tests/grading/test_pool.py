@@ -13,6 +13,7 @@ import pytest
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import GradingPool, Item, PoolSettings, Reason, Verdict, grade_many, shared_pool, verify_answer
+from rlfr_vlm.grading.verdict import right, undecided
 
 EASY = {"gold": r"\sqrt{12}", "answer": r"2\sqrt{3}"}
 WRONG = {"gold": r"\sqrt{12}", "answer": r"2\sqrt{5}"}
@@ -154,23 +155,52 @@ def test_threads_share_a_pool(pool):
     assert results == [["right", "wrong"]] * 8
 
 
-def test_a_batch_of_endless_answers_has_a_budget(monkeypatch):
-    """64 answers that never end: each gets a share of the limit, and few get all of it. Others are graded."""
-    asked = []
-    ask = GradingPool._ask
+def recorded_limits(monkeypatch, pairs, ask):
+    """Return the decisions on pairs by two workers with a limit of 1 s, and the limits that pairs were given."""
+    asked: list[float] = []
 
     def recorded(self, pairs, indices, limit):
-        replies = ask(self, pairs, indices, limit)
-        asked.extend([limit] * sum(decision.reason == Reason.TIME_OUT for decision in replies.values()))
-        return replies
+        asked.extend([limit] * len(indices))
+        return ask(self, pairs, indices, limit)
 
     monkeypatch.setattr(GradingPool, "_ask", recorded)
+    with GradingPool(PoolSettings(workers=2, time_limit=1.0)) as pool:
+        return pool.compare(pairs), asked
+
+
+def test_a_batch_of_endless_answers_has_a_budget(monkeypatch):
+    """64 answers that never end: each gets a share of the limit, and few get all of it. Others are graded."""
     endless = [{**ENDLESS, "gold": str(number)} for number in range(64)]
-    with GradingPool(PoolSettings(workers=2, time_limit=0.6)) as pool:
-        decisions = pool.compare([*endless[:32], EASY, WRONG, *endless[32:]])
+    pairs = [*endless[:32], EASY, WRONG, *endless[32:]]
+    decisions, asked = recorded_limits(monkeypatch, pairs, GradingPool._ask)
     assert verdicts(decisions) == ["undecided"] * 32 + ["right", "wrong"] + ["undecided"] * 32
-    # 64 shares of 0.08. A budget of 2 + 0.02 * 66 = 3.3 time-outs is spent after two calls of two pairs.
-    assert asked == [pytest.approx(0.08 * 0.6)] * 64 + [0.6] * 4  # 9.1 CPU seconds with a limit of 1 s
+    # 16 shares of 0.08 and 50 of 0.05. The budget of 2 + 0.01 * 66 time-outs has no third one: 5.8 CPU seconds.
+    assert asked == [0.08] * 16 + [0.05] * 50 + [1.0] * 2
+
+
+def by_need(self, pairs, indices, limit):
+    """Return decisions as workers would that need as many CPU seconds as the gold says."""
+    return {
+        index: right("algebra") if float(pairs[index]["gold"]) <= limit else undecided("algebra", Reason.TIME_OUT)
+        for index in indices
+    }
+
+
+@pytest.mark.parametrize(
+    ("needs", "limits", "num_right"),
+    [
+        ([0.01] * 100, [0.08] * 100, 100),
+        ([9.0, 0.01] * 32, [0.08] * 64 + [1.0] * 2, 32),  # half of a batch never ends: the share stays
+        ([0.5] * 40, [0.08] * 16 + [0.05] * 24 + [1.0] * 40, 40),  # slow answers end and use up no budget
+        ([0.01] * 16 + [9.0] * 48, [0.08] * 64 + [1.0] * 2, 16),
+        ([0.01] * 16 + [9.0] * 112, [0.08] * 64 + [0.05] * 64 + [1.0] * 3, 16),  # 48 of 64 ran over; 3.28 time-outs
+        ([9.0] * 2, [1.0] * 2, 0),
+    ],
+)
+def test_limits_follow_from_the_order_of_the_pairs(monkeypatch, needs, limits, num_right):
+    decisions, asked = recorded_limits(monkeypatch, [{"gold": str(need), "answer": "x"} for need in needs], by_need)
+    assert asked == limits
+    assert verdicts(decisions).count("right") == num_right
 
 
 @linux
