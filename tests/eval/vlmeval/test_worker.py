@@ -144,6 +144,9 @@ def test_a_data_set_must_be_usable(worker, tmp_path):
     assert last["ok"]["family"] == "open" and rows[0]["row"]["answer"] == "7"
     *rows, last = opened(f"index\tquestion\tanswer\tA\tB\timage\n0\t?\tB\tcat\tdog\t{picture}\n")
     assert last["ok"]["family"] == "ImageMCQDataset" and rows[0]["row"]["options"] == {"A": "cat", "B": "dog"}
+    for name in ("MVBench", "Video-MME", "MLVU_OpenEnded"):
+        with pytest.raises(UserError, match=rf"{name} is \w+, which does not ask about still images; sets of videos"):
+            opened("index\tquestion\tvideo\tanswer\n0\t?\tclip.mp4\tB\n", name)
     with pytest.raises(UserError, match="scored over groups of rows"):
         opened(f"index\tquestion\tanswer\tA\tB\timage\n0\t?\tB\tcat\tdog\t{picture}\n", "MMBench_DEV_EN")
 

@@ -56,6 +56,9 @@ def open_table(name: str, file: Path, images: Path) -> Table:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         official = next((cls for cls in package.DATASET_CLASSES if name in cls.supported_datasets()), None)
+        if official is not None and not issubclass(official, ImageBaseDataset):
+            kind = f"{name} is {official.__name__}, which does not ask about still images"
+            raise Unusable(f"{kind}; sets of videos are not run here.")
         frame = _read(file, custom=official is None)
         _check(frame, name, file)
         if official is None:
@@ -63,8 +66,6 @@ def open_table(name: str, file: Path, images: Path) -> Table:
             cls = package.CustomMCQDataset if has_options else package.CustomVQADataset
         else:
             cls = official
-        if not issubclass(cls, ImageBaseDataset):
-            raise Unusable(f"{name} is {cls.__name__}, which does not ask about still images.")
         # VLMEvalKit must read this file, not one that it finds or downloads by name.
         namespace: dict[str, Any] = {"prepare_tsv": lambda self, url, md5=None: frame, "__module__": __name__}
         if official is None:
