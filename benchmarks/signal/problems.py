@@ -3,18 +3,18 @@
 Each prompt begins with two worked examples as earlier turns: a language model of 135M parameters states its answer in
 that form, and without them it is right in 5 % of its responses.
 
-python benchmarks/signal/problems.py --out FILE.jsonl [--n 800] [--seed 0]
+python benchmarks/signal/problems.py --out FILE.jsonl [--n 800] [--seed 0] [--without FILE.jsonl]
 """
 
 import argparse
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gina", "Hugo")
 THINGS = ("apples", "books", "coins", "pencils", "shells", "stamps")
-TRIES = 50  # draws for each problem, before the problems are used up
+TRIES = 500  # draws for a problem, before its kind counts as used up
 EXAMPLES = (
     ("What is 3 + 14?", "3 + 14 = 17. The answer is 17."),
     ("Ida has 9 pens and gives 4 away. How many pens are left?", "9 - 4 = 5. The answer is 5."),
@@ -47,21 +47,28 @@ def story(draw: random.Random) -> tuple[str, str, int]:
 KINDS: tuple[Callable[[random.Random], tuple[str, str, int]], ...] = (sum_of_two, difference, story)
 
 
-def problems(n: int, seed: int) -> list[dict[str, object]]:
-    """Return `n` different problems, with expert responses, as many of each kind, sorted by kind and length."""
+def problems(n: int, seed: int, known: Collection[str] = ()) -> list[dict[str, object]]:
+    """Return `n` different problems of all kinds, with expert responses, sorted by kind and length.
+
+    Args:
+        known: questions that must not be among them.
+    """
     turns = [
         {"role": role, "content": text}
         for example in EXAMPLES
         for role, text in zip(("user", "assistant"), example, strict=True)
     ]
-    draw, seen, rows = random.Random(seed), set(), []
-    for _ in range(TRIES * n):
-        if len(rows) == n:
-            break
-        kind = KINDS[len(rows) % len(KINDS)]
+    draw, seen, rows = random.Random(seed), set(known), []
+    used_up = tries = 0
+    while len(rows) < n and used_up < len(KINDS):
+        kind = KINDS[(len(rows) + used_up) % len(KINDS)]
         question, working, answer = kind(draw)
-        if question not in seen:
+        tries += 1
+        if tries > TRIES:
+            used_up, tries = used_up + 1, 0
+        elif question not in seen:
             seen.add(question)
+            tries = used_up = 0
             rows.append(
                 {
                     "prompt": [*turns, {"role": "user", "content": question}],
@@ -81,9 +88,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write sums and short word problems with exact answers.")
     parser.add_argument("--out", type=Path, required=True, help="JSONL file to write")
     parser.add_argument("--n", type=int, default=800, help="number of problems (default: 800)")
+    parser.add_argument("--without", type=Path, help="file of problems that must not be among them")
     parser.add_argument("--seed", type=int, default=0, help="seed of the problems (default: 0)")
     options = parser.parse_args()
-    lines = [json.dumps(row) for row in problems(options.n, options.seed)]
+    known = options.without.read_text(encoding="utf-8").splitlines() if options.without else []
+    questions = {json.loads(line)["prompt"][-1]["content"] for line in known}
+    lines = [json.dumps(row) for row in problems(options.n, options.seed, questions)]
     options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(lines)} problems in {options.out}")
 

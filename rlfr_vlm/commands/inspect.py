@@ -18,7 +18,7 @@ from rlfr_vlm.flow_options import FlowOptions
 from rlfr_vlm.options import DataOptions
 
 if TYPE_CHECKING:
-    from rlfr_vlm.correctness_auc import AucRow, WithinGroups
+    from rlfr_vlm.correctness_auc import AucRow
     from rlfr_vlm.data.rows import Row
     from rlfr_vlm.report.inspection import Inspection
 
@@ -58,6 +58,10 @@ class InspectOptions:
     given: bool = field(
         default=False,
         metadata={"help": "Measure the responses and verdicts of the rows (`rlfr sample`) instead of sampling."},
+    )
+    yardsticks: bool = field(
+        default=False,
+        metadata={"help": "With --grid, also measure log-probs, entropies and linear heads, by whole forward passes."},
     )
     out: str = field(default="outputs/inspect", metadata={"help": "Output folder."})
 
@@ -204,6 +208,8 @@ def _inspect(
 
 def _print_summary(inspections: Sequence["Inspection"]) -> None:
     """Print accuracy and AUC of each policy."""
+    from rlfr_vlm.report.yardsticks import within_text
+
     for inspection in inspections:
         summary = inspection.summary()
         accuracy = summary["accuracy"]
@@ -212,25 +218,18 @@ def _print_summary(inspections: Sequence["Inspection"]) -> None:
         for row in summary["by_timestep"]:
             if row["timestep"] in summary["rewarding_timesteps"]:
                 print(f"  AUC of deviation at timestep {row['timestep']}, wrong above right:")
-                print(f"    responses to the same prompt: {_within_text(row['within_groups'])}")
-                print(f"    the same, of like length: {_within_text(row['like_length'])}")
+                print(f"    responses to the same prompt: {within_text(row['within_groups'])}")
+                print(f"    the same, of like length: {within_text(row['like_length'])}")
                 print(f"    all responses, which includes how hard prompts are: {_auc_text(row)}")
         print("  Yardsticks, responses to the same prompt:")
         for yardstick in summary["yardsticks"]:
-            print(f"    {yardstick['name']}: {_within_text(yardstick['within_groups'])}")
+            print(f"    {yardstick['name']}: {within_text(yardstick['within_groups'])}")
         retest = summary["retest"]
         if retest["sign_agreement"] is not None:
             print(
                 f"  Under other noise {retest['sign_agreement']:.3f} of the token rewards keep their sign; deviations "
                 f"correlate by {retest['correlation']:.3f} within a response."
             )
-
-
-def _within_text(within: "WithinGroups") -> str:
-    if within["auc"] is None:
-        return "undefined: no prompt has right and wrong responses; --samples sets how many each gets"
-    low, high = within["ci95"]
-    return f"{within['auc']:.3f} [{low:.3f}, {high:.3f}], {within['groups']} prompts with both"
 
 
 def _auc_text(row: "AucRow") -> str:

@@ -36,6 +36,7 @@ def run_grid(
     from rlfr_vlm.flow import load_field
     from rlfr_vlm.page.figures import encoded
     from rlfr_vlm.report.grid import FieldMeasurement, grid, grid_figure, grid_lines, recommendation
+    from rlfr_vlm.report.yardsticks import within_text, yardsticks
 
     [name] = options.policy
     fields = [load_field(path) for path in options.flow]  # before the policy, which may take long
@@ -54,6 +55,7 @@ def run_grid(
         scorings,
         groups=groups,
         batch_size=options.batch_size,
+        with_measures=options.yardsticks,
         progress="measure",
     )
     names = itertools.product(options.flow, NOISES)
@@ -67,10 +69,14 @@ def run_grid(
             f"None of the {len(set(groups))} prompts has right and wrong responses, so nothing can be compared. Take "
             "more prompts (--n), more responses to each (--samples), or prompts of another difficulty."
         )
-    text = "\n".join(grid_lines(cells))
+    known = yardsticks(scored[0], responses, groups, scorings[0].spec.layer_indices) if options.yardsticks else []
+    lines = [f"  {yardstick['name']}: {within_text(yardstick['within_groups'])}" for yardstick in known]
+    text = "\n".join([*grid_lines(cells), *(["yardsticks, responses to the same prompt:", *lines] if lines else [])])
     print(text)
     found = recommendation(cells)
-    write_json(out / "grid.json", {"recommended": found, "cells": [cell.to_dict() for cell in cells]})
+    write_json(
+        out / "grid.json", {"recommended": found, "cells": [cell.to_dict() for cell in cells], "yardsticks": known}
+    )
     write_text(out / "grid.md", text + "\n")
     write_bytes(out / "grid.png", encoded(grid_figure(cells)))
     _recommend(cells[0].cell.field, found)

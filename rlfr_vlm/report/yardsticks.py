@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from rlfr_vlm.correctness_auc import AucRow, Outcomes
+from rlfr_vlm.correctness_auc import AucRow, Outcomes, WithinGroups
 from rlfr_vlm.deviation import ResponseDeviation
 from rlfr_vlm.evaluate import Response
 
@@ -83,3 +83,11 @@ def head_scores(latents: np.ndarray, responses: Sequence[Response], groups: Sequ
         head.fit(latents[decided[train]], labels)
         scores[decided[test]] = head.decision_function(latents[decided[test]])
     return [float(score) for score in scores]
+
+
+def within_text(within: WithinGroups) -> str:
+    """The AUC of responses to the same prompt as text, with its interval and number of prompts."""
+    if within["auc"] is None:
+        return "undefined: no prompt has right and wrong responses; --samples sets how many each gets"
+    low, high = within["ci95"]
+    return f"{within['auc']:.3f} [{low:.3f}, {high:.3f}], {within['groups']} prompts with both"

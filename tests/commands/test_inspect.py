@@ -204,12 +204,14 @@ def test_the_grid_compares_fields_on_given_responses_and_writes_its_recommendati
     rows_with_responses(processor, saved / "rows.jsonl")
     paths = ["--policy", str(saved / "policy"), "--flow", str(saved / FIELD_FOLDER), "--out", str(saved / "grid")]
     options = ["--data", str(saved / "rows.jsonl"), "--given", "true", "--grid", "true", "--timesteps", "0.5"]
-    assert main(["inspect", *paths, *options]) == 0
+    assert main(["inspect", *paths, *options, "--yardsticks", "true"]) == 0
     printed = capsys.readouterr().out
     # 1 field x 3 noises x 2 timesteps x (3 layers and their mean) x 5 statistics
     assert "4 responses of the data to 2 prompts" in printed and "120 cells" in printed
     assert "The best cell is not confirmed" in printed  # one prompt on each half has no interval
+    assert "yardsticks, responses to the same prompt:" in printed and "  low mean log-prob: " in printed
     written = json.loads((saved / "grid" / "grid.json").read_text())
+    assert {"length", "low mean log-prob", "mean entropy"} <= {row["name"] for row in written["yardsticks"]}
     assert len(written["cells"]) == 120 and (saved / "grid" / "grid.png").stat().st_size > 1000
     assert load_field(saved / FIELD_FOLDER)[1].recommended == written["recommended"]
     assert written["recommended"]["confirmed"] is False
