@@ -214,6 +214,13 @@ class RewardOptions:
     overlong_buffer: int = field(
         default=256, metadata={"help": "For the reward length: tokens before the limit where the penalty sets in."}
     )
+    reward_model: str | None = field(
+        default=None,
+        metadata={"help": "For the reward reward_model: folder or hub id of a sequence-classification model."},
+    )
+    reward_model_device: str = field(default="auto", metadata={"help": "auto: this process's GPU, else the CPU."})
+    reward_model_dtype: str = field(default="auto", metadata={"help": "auto, float32, bfloat16 or float16."})
+    reward_model_batch_size: int = field(default=16, metadata={"help": "Conversations of one forward pass."})
     rlpr_mode: str = field(
         default="r1", metadata={"help": "Where responses have their answer: r1, r1_nothink, boxed."}
     )
@@ -307,6 +314,7 @@ SCRIPT_RANGES = (
     ("overlong_buffer", 0, math.inf),
     ("grading_tolerance", 0, 1),
     ("eval_rows", 1, math.inf),
+    ("reward_model_batch_size", 1, math.inf),
 )
 
 

@@ -13,6 +13,7 @@ from rlfr_vlm.rewards.language import language_mix
 from rlfr_vlm.rewards.length import length_reward
 from rlfr_vlm.rewards.reference_probability import ReferenceProbability
 from rlfr_vlm.rewards.repetition import repetition
+from rlfr_vlm.rewards.reward_model import RewardModel
 
 
 def _accuracy(options: RewardOptions, max_length: int) -> RewardFunction:
@@ -44,6 +45,7 @@ REWARDS: dict[str, Callable[[RewardOptions, int], RewardFunction]] = {
     "length": lambda options, max_length: length_reward(max_length, options.overlong_buffer),
     "language_mix": lambda options, max_length: language_mix,
     "reference_probability": lambda options, max_length: ReferenceProbability(options),
+    "reward_model": lambda options, max_length: RewardModel(options),
 }
 
 
