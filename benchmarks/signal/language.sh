@@ -10,6 +10,8 @@ mkdir -p "$out"
 [[ -d $policy ]] || "$rlfr" get-policy smollm2 --to "$policy"
 "$python" benchmarks/signal/problems.py --out "$out/test_problems.jsonl" --n 510 --seed 0
 "$python" benchmarks/signal/problems.py --out "$out/train_problems.jsonl" --n 120 --seed 1 --without "$out/test_problems.jsonl"
+"$python" benchmarks/signal/problems.py --out "$out/more_problems.jsonl" --n 48 --seed 2 \
+    --without "$out/test_problems.jsonl" "$out/train_problems.jsonl"
 sample() { # name seed
     "$rlfr" sample --policy "$policy" --data "$out/$1_problems.jsonl" --samples 8 --seed "$2" --temperature 1.0 \
         --max_new_tokens 32 --batch_size 32 --out "$out/$1.jsonl"
@@ -23,9 +25,10 @@ fit() { # name settings...
 }
 sample train 11
 sample test 12
+sample more 13 # test problems, too: 287 of the first 510 had right and wrong responses
 fit expert --dataset_name "$out/train_problems.jsonl"
 fit own_right --dataset_name "$out/train.jsonl" --flow_reference own --flow_accept right
 fit contrast --dataset_name "$out/train.jsonl" --flow_reference contrast
-"$python" benchmarks/signal/mixed_groups.py --data "$out/test.jsonl" --out "$out/mixed.jsonl"
+"$python" benchmarks/signal/mixed_groups.py --data "$out/test.jsonl" "$out/more.jsonl" --out "$out/mixed.jsonl"
 "$rlfr" inspect --grid true --given true --yardsticks true --policy "$policy" --data "$out/mixed.jsonl" --n 510 --batch_size 32 \
     --timesteps 0.5 --out "$out/grid" --flow "$out/expert" "$out/own_right" "$out/contrast"

@@ -3,7 +3,7 @@
 Each prompt begins with two worked examples as earlier turns: a language model of 135M parameters states its answer in
 that form, and without them it is right in 5 % of its responses.
 
-python benchmarks/signal/problems.py --out FILE.jsonl [--n 800] [--seed 0] [--without FILE.jsonl]
+python benchmarks/signal/problems.py --out FILE.jsonl [--n 800] [--seed 0] [--without FILE.jsonl ...]
 """
 
 import argparse
@@ -88,10 +88,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write sums and short word problems with exact answers.")
     parser.add_argument("--out", type=Path, required=True, help="JSONL file to write")
     parser.add_argument("--n", type=int, default=800, help="number of problems (default: 800)")
-    parser.add_argument("--without", type=Path, help="file of problems that must not be among them")
+    parser.add_argument("--without", type=Path, nargs="*", default=[], help="files of problems to leave out")
     parser.add_argument("--seed", type=int, default=0, help="seed of the problems (default: 0)")
     options = parser.parse_args()
-    known = options.without.read_text(encoding="utf-8").splitlines() if options.without else []
+    known = [line for file in options.without for line in file.read_text(encoding="utf-8").splitlines()]
     questions = {json.loads(line)["prompt"][-1]["content"] for line in known}
     lines = [json.dumps(row) for row in problems(options.n, options.seed, questions)]
     options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
