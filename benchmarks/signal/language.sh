@@ -10,7 +10,7 @@ mkdir -p "$out"
 [[ -d $policy ]] || "$rlfr" get-policy smollm2 --to "$policy"
 "$python" benchmarks/signal/problems.py --out "$out/test_problems.jsonl" --n 510 --seed 0
 "$python" benchmarks/signal/problems.py --out "$out/train_problems.jsonl" --n 120 --seed 1 --without "$out/test_problems.jsonl"
-"$python" benchmarks/signal/problems.py --out "$out/more_problems.jsonl" --n 48 --seed 2 \
+"$python" benchmarks/signal/problems.py --out "$out/more_problems.jsonl" --n 24 --seed 2 \
     --without "$out/test_problems.jsonl" "$out/train_problems.jsonl"
 sample() { # name seed
     "$rlfr" sample --policy "$policy" --data "$out/$1_problems.jsonl" --samples 8 --seed "$2" --temperature 1.0 \

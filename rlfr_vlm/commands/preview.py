@@ -66,6 +66,7 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError("model_name_or_path is not set. Give the policy whose prompts you want to see.")
     processing_class = load_processor(options.model_name_or_path, data)
     rows = read_rows(data)
+    rows.suit(processing_class)
     cards = []
     for number in range(options.start, min(options.start + options.rows, len(rows.raw.dataset))):
         try:

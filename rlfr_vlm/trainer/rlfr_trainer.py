@@ -74,7 +74,7 @@ from rlfr_vlm.trainer.trl_seams import (
     response_mask,
     with_empty_image_lists,
 )
-from rlfr_vlm.trainer.video_prompts import conversations_with_videos, tokenize
+from rlfr_vlm.trainer.video_prompts import conversations_with_videos, keep_media_by_row, tokenize
 from rlfr_vlm.trainer.vllm.parity_checks import check_image_tokens, gap_metrics, gap_rows, refuse_gap
 from rlfr_vlm.trainer.vllm.patches import patch_engine, prepare_engine
 from rlfr_vlm.trainer.vllm.plain_prompts import PlainPrompts
@@ -311,6 +311,8 @@ class RLFRTrainer(ResumableGRPO):
                 self._run_latent_pass(batch, rollout.score, max(self.flow.spec.layer_indices))
             if self.visual is not None:
                 self._run_blank_pass(self.visual, batch)
+            if "media" in batch and (self._media or self.args.refill_rounds):
+                keep_media_by_row(batch)
         finally:
             self._rollout, self._pass = None, UnwatchedPass()
         return self._shape(rollout, batch, record)
@@ -487,15 +489,18 @@ class RLFRTrainer(ResumableGRPO):
         self._refuse_videos()
         tokenized = tokenize(conversations, self.processing_class, self.chat_template_kwargs)
         self._media = tokenized.media
-        # None for images: with images TRL would process the prompts a second time, without their videos.
         return tokenized.ids, None, tokenized.fields()
 
     def _refuse_videos(self) -> None:
         """Refuse videos where they would not train as they were seen.
 
         Raises:
-            UserError: with vLLM, or with sharded weights on several processes.
+            UserError: the policy takes none, or the run uses vLLM, or sharded weights on several processes.
         """
+        if not self.family.takes_videos:
+            raise UserError(
+                f"The data has videos, and {self.family.name} take none here. Remove the rows with videos."
+            )
         if self.use_vllm:
             raise UserError(
                 "The data has videos, and vLLM draws and resizes their frames itself, so the policy would train on "
@@ -509,7 +514,7 @@ class RLFRTrainer(ResumableGRPO):
 
     def _generate(self, prompts: list[Prompt]) -> Generated:
         # Under ZeRO-3 TRL gathers the weights for generation; under FSDP they stay sharded block by block.
-        guard = self._image_guard() if self.is_fsdp_enabled and not self.use_vllm else nullcontext()
+        guard = self._image_guard(self.model) if self.is_fsdp_enabled and not self.use_vllm else nullcontext()
         if self.use_vllm:
             self._plain_prompts.remember(prompts)
         lists = unpadded_prompts(self.processing_class, self.family.pads_prompts)
@@ -540,10 +545,14 @@ class RLFRTrainer(ResumableGRPO):
 
     # --- passes -----------------------------------------------------------------------------------------------------
 
-    def _image_guard(self) -> AbstractContextManager[None]:
-        """Under ZeRO-3, FSDP or with a trained tower every rank must run the vision tower in every pass."""
+    def _image_guard(self, policy: nn.Module) -> AbstractContextManager[None]:
+        """Under ZeRO-3, FSDP or with a trained tower every rank must run the vision tower in every pass.
+
+        Args:
+            policy: the model that runs, which may be the reference model.
+        """
         needs_all_ranks = is_sharded(self.accelerator) or not self.args.freeze_vision
-        return without_missing_images(self.model, dummy=self.accelerator.num_processes > 1 and needs_all_ranks)
+        return without_missing_images(policy, dummy=self.accelerator.num_processes > 1 and needs_all_ranks)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -556,11 +565,13 @@ class RLFRTrainer(ResumableGRPO):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         watched, self._pass = self._pass, UnwatchedPass()
         media = kwargs.pop("media", self._media)
+        if media is not None and any(media):  # TRL's images are without the videos
+            kwargs = {key: value for key, value in kwargs.items() if key not in LOGPROB_IMAGE_KEYS}
         numbers = prepared_pass(self.family, kwargs)
         runs = model if isinstance(model, nn.Module) else self.model  # the shortened pass is a function
         with (
             with_row_media(runs, self.family, media),  # before the guard, which looks for missing images
-            self._image_guard(),
+            self._image_guard(runs),
             with_image_numbers(runs, numbers),
             watched.watching(self.model, input_ids, attention_mask, logits_to_keep),
         ):

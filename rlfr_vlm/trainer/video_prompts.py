@@ -11,6 +11,7 @@ from rlfr_vlm.data.prompts import videos_in
 from rlfr_vlm.data.rows import Messages
 from rlfr_vlm.models.row_media import RowMedia, joined_media, media_of_rows
 from rlfr_vlm.rewards.completion import Prompt
+from rlfr_vlm.trainer.trl_seams import LOGPROB_IMAGE_KEYS, Batch
 
 if TYPE_CHECKING:
     from rlfr_vlm.data.encode import ProcessingClass
@@ -63,6 +64,19 @@ def tokenize(
     ids = [row[mask].tolist() for row, mask in zip(batch.input_ids, kept, strict=True)]
     types = [row[mask].tolist() for row, mask in zip(batch.extra["mm_token_type_ids"], kept, strict=True)]
     return VideoPrompts([ids[row] for row in row_of], [media[row] for row in row_of], [types[row] for row in row_of])
+
+
+def keep_media_by_row(batch: Batch) -> None:
+    """Keep images and videos of a rollout in `media` alone, so that it can be joined with a rollout of the other form.
+
+    TRL processes prompts with images once more, without their videos: its tensors are dropped. Those of a rollout
+    without videos are split by row.
+    """
+    images = {key: batch[key] for key in LOGPROB_IMAGE_KEYS if batch.get(key) is not None}
+    if not any(batch["media"]) and "pixel_values" in images:
+        batch["media"] = media_of_rows(images, images["num_images"], [0] * len(batch["media"]))
+    for key in LOGPROB_IMAGE_KEYS:
+        batch.pop(key, None)
 
 
 def _images_in(prompt: Messages) -> list[Any]:
