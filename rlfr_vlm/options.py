@@ -13,6 +13,7 @@ from rlfr_vlm.errors import UserError
 METHODS = ("rlvr", "rlfr", "entropy", "rlpr", "visual", "rlfr+rlpr", "rlfr+visual")
 METHOD_PARTS = ("rlvr", "rlfr", "entropy", "rlpr", "visual")  # any of them may be joined by +
 LONG_PROMPT_RULES = ("drop", "downscale", "stop")
+EMBEDDED_TASKS = ("digits", "digits_video", "charts", "clocks", "grids", "shapes")  # data/load.py makes their rows
 GROUP_FILTERS = ("none", "mixed", "spread")
 ROLLOUTS = ("hf", "vllm-colocate", "vllm-server")
 BAD_ROW_LIMIT = 0.05  # largest share of bad rows, of check-data and of training
@@ -57,7 +58,10 @@ class DataOptions:
 
     dataset_name: str = field(
         default="",
-        metadata={"help": "`digits`, `digits_video`, a JSON/JSONL/Parquet/CSV/TSV/Arrow file, a folder, or a hub id."},
+        metadata={
+            "help": "A JSON/JSONL/Parquet/CSV/TSV/Arrow file, a folder, a hub id, or a built-in task: "
+            f"{', '.join(EMBEDDED_TASKS)}."
+        },
     )
     dataset_split: str = field(default="train", metadata={"help": "Split to use."})
     dataset_config: str | None = field(
@@ -65,7 +69,7 @@ class DataOptions:
     )
     dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a hub dataset; pin it."})
     dataset_limit: int | None = field(
-        default=None, metadata={"help": "Use only this many rows (for `digits`: make this many)."}
+        default=None, metadata={"help": "Use only this many rows (of a built-in task: make this many)."}
     )
     dataset_format: str = field(
         default="auto",

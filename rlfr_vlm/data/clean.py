@@ -24,9 +24,12 @@ def write_clean(options: DataOptions, report: "DataReport", folder: Path) -> tup
     """
     rows = read_rows(options)
     folder.mkdir(parents=True, exist_ok=True)
-    media = {type(value) for row in _kept_rows(rows, report) for value in (*row["images"], *row.get("videos", ()))}
-    has_videos = any(row.get("videos") for row in _kept_rows(rows, report))
-    if media <= {str} or has_videos:
+    media: set[type] = set()
+    columns: dict[str, None] = {}
+    for row in _kept_rows(rows, report):
+        media |= {type(value) for value in (*row["images"], *row.get("videos", ()))}
+        columns |= dict.fromkeys(row)
+    if media <= {str} or "videos" in columns:
         path = folder / "clean.jsonl"
         temporary = path.with_name(f".{path.name}")
         with temporary.open("w", encoding="utf-8") as stream:
@@ -39,7 +42,8 @@ def write_clean(options: DataOptions, report: "DataReport", folder: Path) -> tup
         path = folder / "clean.parquet"
         temporary = path.with_name(f".{path.name}")
         dataset = datasets.Dataset.from_generator(
-            lambda: (_embed_images(row, rows) for row in _kept_rows(rows, report))
+            # Parquet has the columns of the first row; converted rows lack those that are null.
+            lambda: (dict.fromkeys(columns) | _embed_images(row, rows) for row in _kept_rows(rows, report))
         )
         dataset.to_parquet(str(temporary))
     os.replace(temporary, path)

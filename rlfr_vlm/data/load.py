@@ -2,7 +2,7 @@
 
 import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,11 +25,12 @@ from rlfr_vlm.data.prompts import build_messages, flatten_text, with_videos
 from rlfr_vlm.data.read import RawDataset, keep_encoded, read_dataset
 from rlfr_vlm.data.row_checks import check_columns_of_media, check_images_of_blocks, check_messages
 from rlfr_vlm.data.rows import MALFORMED, BadRow, Converter, Row, check_columns, parse_mapping
+from rlfr_vlm.data.tasks import TASKS
 from rlfr_vlm.data.text_checks import check_question, check_response, check_text
 from rlfr_vlm.data.videos import VideoRules, name_of_video, open_video
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.models import VISION_TOKENS, family_of_processor
-from rlfr_vlm.options import DataOptions
+from rlfr_vlm.options import EMBEDDED_TASKS, DataOptions
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,7 +41,12 @@ if TYPE_CHECKING:
 MediaCache: TypeAlias = dict[tuple[str, int, int], Any]
 
 
-EMBEDDED = {"digits": load_digits_task, "digits_video": load_digit_videos}  # tasks that need no files
+# Tasks that need no files; EMBEDDED_TASKS of options.py has their names.
+EMBEDDED: dict[str, Callable[[str, int, int], "Dataset"]] = {
+    "digits": load_digits_task,
+    "digits_video": load_digit_videos,
+    **{name: task.load for name, task in TASKS.items()},
+}
 REPLACEMENT_STRIDES = (104_729, 7_919, 1)  # primes; coprime to the data set size, so that the search visits every row
 DEFAULT_PATCH_SIZE = 14  # of Qwen2-VL and Qwen2.5-VL, where no processor says
 FIRST_ROWS = 20  # rows that are searched for columns that no row has
@@ -276,7 +282,8 @@ def read_rows(options: DataOptions, needed: Sequence[str] = ("prompt",), seed: i
     if options.dataset_limit is not None and options.dataset_limit < 1:
         raise UserError(f"dataset_limit is {options.dataset_limit}; it is a number of rows, at least 1.")
     if not name:
-        raise UserError("dataset_name is not set. Give `digits`, `digits_video`, a file, a folder or a hub id.")
+        tasks = ", ".join(EMBEDDED_TASKS)
+        raise UserError(f"dataset_name is not set. Give a file, a folder, a hub id or a built-in task: {tasks}.")
     if name in EMBEDDED:
         if split not in SPLITS:
             raise UserError(
@@ -344,7 +351,7 @@ def load_rows(
     """Load a data set for training.
 
     Args:
-        name: `digits`, `digits_video`, a file, a folder or a hub id.
+        name: a file, a folder, a hub id or a built-in task (`EMBEDDED_TASKS` of options.py).
         columns: columns that every row must have.
         seed: seed of the rows of embedded tasks.
         split: split of the data set.

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 from rlfr_vlm.data.rows import BadRow, Row
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.options import EMBEDDED_TASKS
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 logger = logging.getLogger(__name__)
 FILE_FORMATS = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".arrow")
+BUILT_IN = f"a built-in task ({', '.join(EMBEDDED_TASKS)})"
 TEXT_COLUMN = "__json__"
 TWICE = "__twice__"  # key of an object of a JSON list that has another key twice
 URL = re.compile(r"[A-Za-z][\w+.-]*://")
@@ -91,7 +93,7 @@ def read_dataset(
         if "\\" in name:
             raise UserError(f"No dataset at {name}. Write the path with / instead of \\.")
         if path.suffix in FILE_FORMATS or name.startswith((".", "/", "~")):
-            raise UserError(f"No dataset at {name}. Give an existing file or folder, a hub id, or `digits`.")
+            raise UserError(f"No dataset at {name}. Give an existing file or folder, a hub id, or {BUILT_IN}.")
         if revision is None:
             logger.warning("%s is not pinned and may change. Set dataset_revision to a commit.", name)
         return RawDataset(keep_encoded(_load(name, config, split=split, revision=revision)), None)
@@ -102,7 +104,7 @@ def read_dataset(
         reason = (str(cause).splitlines() or [type(cause).__name__])[0]
         raise UserError(
             f"Cannot load dataset {name!r} (split {split!r}): {reason} Give an existing file or folder, a hub id that "
-            "this machine can reach, or `digits`."
+            f"this machine can reach, or {BUILT_IN}."
         ) from None
 
 

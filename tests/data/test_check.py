@@ -83,6 +83,15 @@ def test_embedded_images_stay_embedded(tmp_path):
     assert [row["prompt"][0]["content"][1]["text"] for row in load_rows(str(clean))] == ["q0", "q2"]
 
 
+def test_the_clean_data_set_keeps_columns_that_are_null_in_the_first_row_or_later(tmp_path):
+    """Colours of `shapes` have options, goals of `grids` and times of `clocks` an answer_type."""
+    for name, column in (("shapes", "options"), ("grids", "answer_type"), ("clocks", "answer_type")):
+        options = DataOptions(dataset_name=name, dataset_limit=6)
+        clean, _ = write_clean(options, check_rows(options, NEEDS, workers=1, progress=False), tmp_path / name)
+        given, kept = ([row.get(column) for row in load_rows(source, limit=6)] for source in (name, str(clean)))
+        assert given == kept and None in given and any(given)
+
+
 def test_duplicates_of_dropped_rows_and_rows_with_other_responses_are_kept(tmp_path):
     rows = [
         {"prompt": "q", "answer": "???"},
