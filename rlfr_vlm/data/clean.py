@@ -1,6 +1,5 @@
 """Write the rows that passed a check as a new data set in the documented row format."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 from rlfr_vlm.data.images import image_source
 from rlfr_vlm.data.load import Rows, read_rows
 from rlfr_vlm.data.rows import Row
-from rlfr_vlm.data.stored_media import stored_media
+from rlfr_vlm.data.stored_media import line_of, stored_media, without_embedded
 from rlfr_vlm.options import DataOptions
 
 if TYPE_CHECKING:
@@ -17,25 +16,27 @@ if TYPE_CHECKING:
 
 
 def write_clean(options: DataOptions, report: "DataReport", folder: Path) -> tuple[Path, dict[str, str]]:
-    """Write `clean.jsonl`, or `clean.parquet` if images are embedded. Embedded videos become data URLs.
+    """Write `clean.jsonl`, or `clean.parquet` if images are embedded and there are no videos.
 
     Returns:
-        The file, and the options that load it: `dataset_name`, and `media_root` if images are files.
+        The file, and the options that load it: `dataset_name`, and `media_root` if images or videos are files.
     """
     rows = read_rows(options)
     folder.mkdir(parents=True, exist_ok=True)
-    media: set[type] = set()
+    root = (rows.rules.media_root or Path.cwd()).resolve()
+    images_are_files = True
     columns: dict[str, None] = {}
     for row in _kept_rows(rows, report):
-        media |= {type(value) for value in (*row["images"], *row.get("videos", ()))}
+        images_are_files &= all(isinstance(image, str) for image in row["images"])
         columns |= dict.fromkeys(row)
-    if media <= {str} or "videos" in columns:
+    if images_are_files or "videos" in columns:
         path = folder / "clean.jsonl"
         temporary = path.with_name(f".{path.name}")
-        with temporary.open("w", encoding="utf-8") as stream:
+        with temporary.open("wb") as stream:
             for row in _kept_rows(rows, report):
-                stored = row if media <= {str} else row | stored_media(row, rows.rules, folder)
-                stream.write(json.dumps(stored) + "\n")
+                row["prompt"] = without_embedded(row["prompt"])
+                stored = row if images_are_files and "videos" not in row else row | stored_media(row, rows.rules, root)
+                stream.write(line_of(stored))
     else:
         import datasets
 
@@ -48,8 +49,8 @@ def write_clean(options: DataOptions, report: "DataReport", folder: Path) -> tup
         dataset.to_parquet(str(temporary))
     os.replace(temporary, path)
     settings = {"dataset_name": str(path)}
-    if path.suffix == ".jsonl" and report.images:
-        settings["media_root"] = str((rows.rules.media_root or Path.cwd()).resolve())
+    if path.suffix == ".jsonl" and (report.images or "videos" in columns):
+        settings["media_root"] = str(root)
     return path, settings
 
 

@@ -1,8 +1,8 @@
 """Open images as upright RGB, and reject images of extreme size or from outside the data set's folder."""
 
 import base64
-import binascii
 import io
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ BASE64_LENGTH = 200  # characters; a longer text that consists of base64 charact
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
 MIN_SIDE = 2  # pixels; an image with a side of one pixel is a placeholder or damaged
 LIMIT_KEYS = ("min_pixels", "max_pixels", "resized_height", "resized_width")
+QWEN_MIN_PIXELS = 4 * 28 * 28  # of an image without limits, in qwen-vl-utils
 MAX_RATIO = 200.0  # ratio of the sides; Qwen's processor rejects larger ones
 
 
@@ -101,9 +102,18 @@ def image_source(value: object, rules: ImageRules) -> bytes | Path:
 
 def _decode_base64(text: str) -> bytes:
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+        return decode_base64(text)
+    except ValueError as error:
         raise BadRow("image unreadable", f"the base64 text is broken: {error}") from None
+
+
+def decode_base64(text: str) -> bytes:
+    """Return the bytes of a base64 text, which may have white space.
+
+    Raises:
+        ValueError: the text is broken.
+    """
+    return base64.b64decode("".join(text.split()), validate=True)
 
 
 def image_size(value: object, rules: ImageRules) -> tuple[int, int]:
@@ -178,11 +188,14 @@ def limits_of(block: Mapping[str, object]) -> SizeLimits:
     """
     limits = {name: block[name] for name in LIMIT_KEYS if block.get(name) is not None}
     for name, value in limits.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
             raise BadRow("image limits", f"{name} of an image block is {short(value)}; it is a number of pixels")
     if ("resized_height" in limits) != ("resized_width" in limits):
         raise BadRow("image limits", "an image block has one of resized_height and resized_width; give both")
-    return {name: int(value) for name, value in limits.items()}  # type: ignore[call-overload]
+    found = {name: int(value) for name, value in limits.items()}  # type: ignore[call-overload]
+    if "max_pixels" in found and "min_pixels" not in found:  # else qwen-vl-utils takes its own smallest size
+        found["min_pixels"] = min(found["max_pixels"], QWEN_MIN_PIXELS)
+    return found
 
 
 def limited(image: "Image", limits: SizeLimits, patch_size: int) -> "Image":
@@ -191,10 +204,8 @@ def limited(image: "Image", limits: SizeLimits, patch_size: int) -> "Image":
         return image
     from qwen_vl_utils import fetch_image
 
-    try:
-        return fetch_image({"image": image, **limits}, image_patch_size=patch_size)
-    except (ValueError, AssertionError) as error:
-        raise BadRow("image limits", f"{limits}: {error}") from None
+    limited_size(image.size, limits, patch_size)
+    return fetch_image({"image": image, **limits}, image_patch_size=patch_size)
 
 
 def limited_size(size: tuple[int, int], limits: SizeLimits, patch_size: int) -> tuple[int, int]:
@@ -214,6 +225,8 @@ def limited_size(size: tuple[int, int], limits: SizeLimits, patch_size: int) -> 
         rows, columns = smart_resize(height, width, side, **({} if "resized_width" in limits else bounds))
     except (ValueError, AssertionError) as error:
         raise BadRow("image limits", f"{limits}: {error}") from None
+    if not rows or not columns:
+        raise BadRow("image limits", f"{limits}: an image of {width} x {height} would have no pixels left")
     return columns, rows
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from rlfr_vlm.data.encode import ProcessingClass
 
 
+VIDEO_ROWS = 64  # that are decoded for the check against the policy's context
+
+
 @dataclass
 class TokenCounter:
     """Counts the prompt tokens of rows for one processor."""
@@ -39,17 +42,19 @@ class TokenCounter:
         """Return the number of text and video tokens of each prompt, without image placeholders.
 
         Args:
-            rows: the rows, with opened videos.
+            rows: the rows, with opened videos or their number of tokens (`sized_row`).
             texts: their prompts, of `checked_prompt`.
         """
         if not rows:
             return []
         ids = tokenizer_of(self.processing_class)(list(texts), add_special_tokens=False)["input_ids"]
         counts = [len(row_ids) - len(row["images"]) for row_ids, row in zip(ids, rows, strict=True)]
-        return [count + self._added_by_videos(row) for count, row in zip(counts, rows, strict=True)]
+        return [count + self.added_by_videos(row) for count, row in zip(counts, rows, strict=True)]
 
-    def _added_by_videos(self, row: Row) -> int:
-        """Return by how many tokens the processor lengthens a prompt for the videos of its row."""
+    def added_by_videos(self, row: Row) -> int:
+        """Return by how many tokens the processor lengthens a prompt for the opened videos of its row."""
+        if "video_tokens" in row:
+            return int(row["video_tokens"])
         videos = row.get("videos") or []
         if not videos:
             return 0
@@ -152,7 +157,8 @@ def refuse_prompts_beyond_context(
 ) -> None:
     """Refuse prompts that leave no room for a response in the policy's context, before training.
 
-    A token has at least one byte, so only rows with many bytes or images are tokenized. Bad rows are left to training.
+    A token has at least one byte, so only rows with many bytes or images are tokenized. Videos must be decoded, so
+    only the first `VIDEO_ROWS` rows with videos are checked. Bad rows are left to training.
 
     Args:
         context: tokens of prompt and response together; None if the policy has no limit.
@@ -166,14 +172,17 @@ def refuse_prompts_beyond_context(
         return
     counter, limit = TokenCounter(processing_class), context - response
     long: dict[int, int] = {}
+    opened = 0
     for number in tqdm(rows.indices, desc="longest prompts", unit="row", leave=False, delay=2.0):
-        if (sized := sized_row(rows, counter, number)) is None:
+        if (sized := sized_row(rows, counter, number, open_videos=opened < VIDEO_ROWS)) is None:
             continue
         row, text, sizes = sized
         images = counter.image_tokens(sizes)
         size = len(text.encode(errors="replace"))
-        may_be_long = size + images > limit or row.get("videos")
-        if may_be_long and (tokens := counter.text_tokens([row], [text])[0] + images) > limit:
+        if (
+            size + images + row["video_tokens"] > limit
+            and (tokens := counter.text_tokens([row], [text])[0] + images) > limit
+        ):
             long[number] = tokens
     if long:
         number = max(long, key=lambda number: long[number])
@@ -218,11 +227,22 @@ def _plan_row(
     plan.pixel_limits[number] = pixels
 
 
-def sized_row(rows: Rows, counter: TokenCounter, number: int) -> tuple[Row, str, list[tuple[int, int]]] | None:
-    """Return a row with opened videos, its prompt string, and the sizes of its images; None for a bad row."""
+def sized_row(
+    rows: Rows, counter: TokenCounter, number: int, open_videos: bool = True
+) -> tuple[Row, str, list[tuple[int, int]]] | None:
+    """Return a row with `video_tokens`, its prompt string, and the sizes of its images.
+
+    Returns:
+        None for a bad row, and without `open_videos` for a row with videos.
+    """
     try:
         row = rows.parse(number)
+        if row.get("videos") and not open_videos:
+            return None
         text = checked_prompt(counter.processing_class, row)
-        return row, text, rows.media_sizes(row)
+        sizes = rows.media_sizes(row)
+        row["video_tokens"] = counter.added_by_videos(row)
+        row["videos"] = []  # decoded frames are large
+        return row, text, sizes
     except BadRow:
         return None

@@ -23,7 +23,7 @@ from rlfr_vlm.data.images import (
 )
 from rlfr_vlm.data.prompts import build_messages, flatten_text, with_videos
 from rlfr_vlm.data.read import RawDataset, keep_encoded, read_dataset
-from rlfr_vlm.data.row_checks import check_columns_of_media, check_images_of_blocks, check_messages
+from rlfr_vlm.data.row_checks import check_columns_of_media, check_media_of_blocks, check_messages
 from rlfr_vlm.data.rows import MALFORMED, BadRow, Converter, Row, check_columns, parse_mapping
 from rlfr_vlm.data.tasks import TASKS
 from rlfr_vlm.data.text_checks import check_question, check_response, check_text
@@ -154,7 +154,7 @@ class Rows:
         check_columns_of_media(row)
         if not isinstance(row["prompt"], str):
             check_messages(row["prompt"])
-            check_images_of_blocks(row["prompt"], row["images"])
+            check_media_of_blocks(row["prompt"], row)
             row |= _limits_of_images(row["prompt"])
         videos = row.get("videos") or []
         if self.for_text_policy and (row["images"] or videos):

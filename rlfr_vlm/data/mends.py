@@ -16,7 +16,7 @@ MENDS = {
     "two answers": "find out which answer is right; the clean set has the first row",
     "duplicate": "nothing to do if rows are repeated on purpose; the clean set has the first one",
     "image": "train a policy with a vision tower, or remove the images",
-    "image places": "mark each image once with <image>, or none of them",
+    "image places": "mark each image once with <image> and each video with <video>, or none of them",
     "image missing": "write the paths as the files are named, relative to media_root",
     "image outside": "set media_root to the folder that holds all images",
     "image unreadable": "save the image as PNG or JPEG",

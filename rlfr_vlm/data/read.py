@@ -28,7 +28,7 @@ URL = re.compile(r"[A-Za-z][\w+.-]*://")
 METADATA = ("dataset_info.json", "dataset_infos.json", "state.json", "config.json")
 SUMMARY_SUFFIX = ".summary.json"  # of a file beside the rows of `rlfr sample`
 SPLIT_NAMES = {"train", "test", "testmini", "validation", "valid", "val", "dev", "eval"}
-LIST_COLUMNS = ("images", "options", "choices", "answer")  # whose CSV cells may contain a JSON list
+LIST_COLUMNS = ("images", "videos", "options", "choices", "answer")  # whose CSV cells may contain a JSON list
 
 
 @dataclass

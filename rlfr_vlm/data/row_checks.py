@@ -6,7 +6,7 @@ the checks of messages, and notes on good rows; `text_checks.py` and `answer_che
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -21,6 +21,10 @@ PROMPT_ROLES = ("system", "user", "assistant", "tool")
 MEDIA_KEYS = ("image", "images", "video", "videos", "audio", "audios")  # of a message, whose template ignores them
 UNREAD_COLUMNS = ("audio", "audios")  # of a row, which only other tools read
 INDEX, SOLUTION, HIDDEN_OPTIONS, NO_FORMAT = "index", "solution", "hidden options", "no answer format"
+VIDEO_SETTINGS = (  # of qwen-vl-utils
+    *("video_start", "video_end", "fps", "nframes", "min_frames", "max_frames", "min_pixels", "max_pixels"),
+    *("total_pixels", "resized_height", "resized_width"),
+)
 NOTES = {
     INDEX: "{rows} have the index of an option as answer; indices are 0-based, and became letters",
     SOLUTION: "{rows} have a whole solution as answer; what stands behind ####, in a box or tags is the answer",
@@ -68,20 +72,25 @@ def _check_block(block: Any, role: str) -> None:
     if kind in KINDS and not any(block.get(key) for key in KINDS[kind]):
         held = (key for key, value in block.items() if key not in ("type", "text") and isinstance(value, str | dict))
         if key := next(held, None):
-            raise BadRow("prompt", f"an {kind} block has the key {key}, which is not read; name it {KINDS[kind][0]}")
+            raise BadRow("prompt", f"a block of type {kind} has the key {key}, not read; name it {KINDS[kind][0]}")
+    if kind == "video" and (key := next((key for key in VIDEO_SETTINGS if block.get(key) is not None), None)):
+        raise BadRow(
+            "prompt", f"a block of type video has the key {key}, not read; cut the file, or set video_fps ..."
+        )
 
 
-def check_images_of_blocks(messages: Any, images: Sequence[object]) -> None:
-    """Check that image blocks that name files name those of the row's images, which are the ones that are used.
+def check_media_of_blocks(messages: Any, row: Row) -> None:
+    """Check that blocks that name files name those of the row's columns, which are the ones that are used.
 
     Raises:
         BadRow: a block names another file.
     """
     contents = [message["content"] for message in messages if isinstance(message["content"], list)]
-    named = [block.get("image") for content in contents for block in content if block["type"] == "image"]
-    for block, image in zip(named, images, strict=False):
-        if _is_name(block) and _is_name(image) and PurePath(str(block)).name != PurePath(str(image)).name:
-            raise BadRow("image places", f"a block names {block!r}, and the column images {image!r}")
+    for kind in KINDS:
+        named = [block.get(kind) for content in contents for block in content if block["type"] == kind]
+        for block, value in zip(named, row.get(f"{kind}s") or (), strict=False):
+            if _is_name(block) and _is_name(value) and PurePath(str(block)).name != PurePath(str(value)).name:
+                raise BadRow("image places", f"a block names {block!r}, and the column {kind}s {value!r}")
 
 
 def _is_name(image: object) -> bool:

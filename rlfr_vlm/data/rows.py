@@ -29,7 +29,7 @@ COLUMNS = ("id", "prompt", "images", "videos", "answer", "answer_type", "options
 ALIASES = {
     "prompt": ("problem", "question", "query", "instruction"),
     "images": ("image", "image_path", "image_paths", "image_url", "image_urls", "file_name", "decoded_image"),
-    "videos": ("video", "video_path", "video_paths"),
+    "videos": ("video", "video_path", "video_paths", "video_url", "video_urls"),
     "answer": ("gold", "ground_truth", "final_answer", "label"),
     "response": ("output", "completion", "generation"),
     "options": ("choices",),

@@ -1,12 +1,15 @@
-"""Images and videos of a row in a form that a file of rows may hold: paths, or data URLs of embedded ones."""
+"""Rows as lines of JSON, with their images and videos as paths, or embedded as base64."""
 
 import base64
 import io
+import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from rlfr_vlm.data.images import ImageRules, image_source, resolve
-from rlfr_vlm.data.rows import Row
+from rlfr_vlm.data.images import ImageRules, image_source
+from rlfr_vlm.data.rows import MEDIA_KEYS, Block, Messages, Row
+from rlfr_vlm.data.videos import VideoRules, unwrapped, video_source
 from rlfr_vlm.files import JsonObject
 
 
@@ -19,15 +22,18 @@ def stored_media(row: Row, rules: ImageRules, folder: Path) -> JsonObject:
 
 
 def _stored_video(value: object, rules: ImageRules, folder: Path) -> object:
-    """A list of frames as `stored_images` returns them; a file's path; an embedded file as base64."""
+    """A list of frames as `stored_images` returns them; a file's path; an embedded file as a data URL."""
+    value = unwrapped(value)
     if isinstance(value, list | tuple):
         return stored_images(value, rules, folder)
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes | bytearray):
-        return {"bytes": base64.b64encode(value).decode()}
-    path = resolve(str(value), rules)
-    return str(path.relative_to(folder.resolve()) if path.is_relative_to(folder.resolve()) else path)
+    source = video_source(value, VideoRules(rules))
+    if isinstance(source, Path):
+        return _path_from(source, folder.resolve())
+    return "data:video/mp4;base64," + base64.b64encode(source).decode()
+
+
+def _path_from(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def stored_images(values: Iterable[object], rules: ImageRules, folder: Path) -> list[str]:
@@ -46,7 +52,7 @@ def stored_images(values: Iterable[object], rules: ImageRules, folder: Path) -> 
     for value in values:
         source = _png(value) if hasattr(value, "save") else image_source(value, rules)
         if isinstance(source, Path):
-            result.append(str(source.relative_to(folder) if source.is_relative_to(folder) else source))
+            result.append(_path_from(source, folder))
         else:
             result.append("data:image/png;base64," + base64.b64encode(source).decode())
     return result
@@ -56,3 +62,39 @@ def _png(image: object) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "PNG")  # type: ignore[attr-defined]
     return stream.getvalue()
+
+
+def without_embedded(prompt: str | Messages) -> str | Messages:
+    """Return a prompt whose blocks have no embedded images and videos; they stand in the columns of the row."""
+    if isinstance(prompt, str):
+        return prompt
+    return [
+        {**message, "content": [_without_embedded(block) for block in message["content"]]}
+        if isinstance(message.get("content"), list)
+        else message
+        for message in prompt
+    ]
+
+
+def _without_embedded(block: Block) -> Block:
+    if block.get("type") not in MEDIA_KEYS:
+        return block
+    return {key: value for key, value in block.items() if isinstance(value, str | int | float)}
+
+
+def line_of(row: JsonObject) -> bytes:
+    """Return a row as one line of JSON."""
+    return json.dumps(_plain(row), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+
+
+def _plain(value: object) -> object:
+    """Return a value that JSON has: bytes become base64, numbers that are not finite null, other types their text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return base64.b64encode(value).decode() if isinstance(value, bytes | bytearray) else str(value)

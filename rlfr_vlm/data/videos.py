@@ -1,21 +1,33 @@
 """Open videos as frames with their times: files through qwen-vl-utils, or lists of frames that exist as images."""
 
-import base64
 import importlib.util
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_vlm.data.images import BASE64, BASE64_LENGTH, URL, ImageRules, name_of, open_image, resolve, shrink
-from rlfr_vlm.data.rows import BadRow, Row, short
+from rlfr_vlm.data.images import (
+    BASE64,
+    BASE64_LENGTH,
+    URL,
+    ImageRules,
+    decode_base64,
+    name_of,
+    open_image,
+    resolve,
+    shrink,
+)
+from rlfr_vlm.data.rows import FRAME_SUFFIXES, BadRow, Row, short
 from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MIN_FRAMES = 2  # Qwen's video processors merge two frames into one
+DATA_URL = re.compile(r"^data:video/[\w.+-]+;base64,", re.IGNORECASE)
+IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
 DECODERS = ("torchcodec", "decord")  # in the order in which qwen-vl-utils takes them
 
 
@@ -61,25 +73,62 @@ def open_video(value: object, rules: VideoRules) -> Video:
     """
     if isinstance(value, Video):
         return value
+    value = unwrapped(value)
     if isinstance(value, list | tuple):
         return _video_of_frames(list(value), rules)
+    source = video_source(value, rules)
+    if isinstance(source, Path):
+        return _video_of_file(source, str(value), rules)
+    if source.startswith(IMAGE_STARTS):
+        raise BadRow("video unreadable", "the video is an image; put the frames of a video into a list of their own")
+    with tempfile.NamedTemporaryFile(suffix=".video") as file:
+        file.write(source)
+        file.flush()
+        return _video_of_file(Path(file.name), f"<{len(source)} bytes>", rules)
+
+
+def unwrapped(value: object) -> object:
+    """Return what a list of one path, or of one list, has in it; a list of frames as it is.
+
+    >>> unwrapped(["a.mp4"]), unwrapped([["0.png", "1.png"]]), unwrapped(["0.png"])
+    ('a.mp4', ['0.png', '1.png'], ['0.png'])
+    """
+    while isinstance(value, list | tuple) and len(value) == 1:
+        [inner] = value
+        is_path = isinstance(inner, str) and not inner.lower().endswith(FRAME_SUFFIXES)
+        if not (is_path or isinstance(inner, list | tuple)):
+            break
+        value = inner
+    return value
+
+
+def video_source(value: object, rules: VideoRules) -> bytes | Path:
+    """Return the bytes of an embedded video file, or the path of a file.
+
+    Raises:
+        BadRow: the value is a URL, a missing file, or not a video.
+    """
     if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
-        if isinstance(value, str) and len(value) > BASE64_LENGTH and BASE64.fullmatch(value):
-            value = base64.b64decode("".join(value.split()))  # of a file of JSON
+        named = next((value[key] for key in ("bytes", "path", "url") if value.get(key)), None)
+        if named is None:
+            raise BadRow("video unreadable", f"the video is {short(value)} without bytes or path")
+        if isinstance(named, str) and "bytes" in value and value["bytes"] is named:
+            return _decoded(named)  # base64, in a file of JSON
+        value = named
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
     if isinstance(value, Path):
         value = str(value)
-    if isinstance(value, bytes | bytearray):
-        with tempfile.NamedTemporaryFile(suffix=".video") as file:
-            file.write(value)
-            file.flush()
-            return _video_of_file(Path(file.name), f"<{len(value)} bytes>", rules)
     if not isinstance(value, str) or not value:
         raise BadRow("video unreadable", f"the video is {short(value)}; it must be a path, bytes or a list of frames")
+    if match := DATA_URL.match(value):
+        return _decoded(value[match.end() :])
     if (match := URL.match(value.strip())) and match[1].lower() != "file":
         raise BadRow("video is a URL", f"{value[:100]!r}: download the videos and name the files")
+    if len(value) > BASE64_LENGTH and BASE64.fullmatch(value):
+        return _decoded(value)
     try:
-        path = resolve(value, rules.images)
+        return resolve(value, rules.images)
     except BadRow as error:
         detail = error.detail.replace("images", "videos")
         if error.reason == "image outside":
@@ -87,7 +136,13 @@ def open_video(value: object, rules: VideoRules) -> Video:
         raise BadRow("video missing", detail) from None
     except (OSError, ValueError) as error:  # the text is not a valid file name
         raise BadRow("video missing", f"{value[:200]!r}: {error}") from None
-    return _video_of_file(path, value, rules)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return decode_base64(text)
+    except ValueError as error:
+        raise BadRow("video unreadable", f"the base64 text is broken: {error}") from None
 
 
 def name_of_video(value: object) -> str:
@@ -154,7 +209,10 @@ def _video_of_file(path: Path, name: str, rules: VideoRules) -> Video:
     try:
         pixels, _, fps = VIDEO_READER_BACKENDS[get_video_reader_backend()](wanted)
     except Exception as error:  # each decoder has errors of its own
-        raise BadRow("video unreadable", f"{name}: {_first_line(error)}") from None
+        reason = _first_line(error).replace(str(path), name).rstrip(". ")
+        if "nframes should in interval" in reason:  # of qwen-vl-utils
+            raise BadRow("video too short", f"{name} has fewer than {MIN_FRAMES} frames") from None
+        raise BadRow("video unreadable", f"{name}: {reason}") from None
     frames = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in pixels]
     checked = [open_image(frame, rules.images) for frame in frames]
     return Video(tuple(shrink(frame, rules.max_pixels) for frame in checked), float(fps))

@@ -10,9 +10,6 @@ Beside the columns of `data/rows.py` a row has
     sample_index      number of the response, from 0
 """
 
-import base64
-import json
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -75,24 +72,6 @@ def result_row(draw: "Draw", sample: Sample, graded: JsonObject, media: JsonObje
         "prompt_index": draw.prompt,
         "sample_index": draw.sample,
     }
-
-
-def line_of(row: JsonObject) -> bytes:
-    """Return a row as one line of JSON."""
-    return json.dumps(_plain(row), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
-
-
-def _plain(value: object) -> object:
-    """Return a value that JSON has: bytes become base64, numbers that are not finite null, other types their text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return base64.b64encode(value).decode() if isinstance(value, bytes | bytearray) else str(value)
 
 
 def replaced_columns(row: Row) -> list[str]:

@@ -13,9 +13,10 @@ from typing import BinaryIO
 
 from rlfr_vlm.config_file import Settings, changed_settings, read_settings, write_settings_file
 from rlfr_vlm.data.read import SUMMARY_SUFFIX
+from rlfr_vlm.data.stored_media import line_of
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import JsonObject, make_folder
-from rlfr_vlm.sampling.rows import NO_RESPONSE, line_of
+from rlfr_vlm.sampling.rows import NO_RESPONSE
 
 SUFFIX = ".jsonl"
 # Settings in which a run that goes on may differ: they change no response.

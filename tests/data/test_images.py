@@ -141,6 +141,7 @@ def rows_with_limits(tmp_path, **limits):
     ("limits", "size"),
     [
         ({}, (120, 80)),
+        ({"max_pixels": 2000}, (28, 28)),  # below qwen-vl-utils' own smallest image
         ({"max_pixels": 4 * 28 * 28}, (56, 28)),  # qwen-vl-utils rounds down both sides of a smaller image
         ({"min_pixels": 16 * 28 * 28}, (140, 112)),
         ({"resized_height": 56, "resized_width": 84}, (84, 56)),
@@ -168,6 +169,8 @@ def test_limits_of_one_image_are_those_of_qwen_vl_utils(tmp_path, limits, size):
         ({"min_pixels": -1}, "min_pixels of an image block is -1"),
         ({"max_pixels": True}, "max_pixels of an image block is true"),
         ({"resized_height": 56}, "give both"),
+        ({"max_pixels": float("inf")}, "max_pixels of an image block is inf"),
+        ({"max_pixels": 100}, "an image of 120 x 80 would have no pixels left"),
         ({"min_pixels": 10**6, "max_pixels": 10**4}, "greater than or equal"),
     ],
 )

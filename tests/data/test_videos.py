@@ -1,5 +1,6 @@
 """Videos as frames: lists of images and files; thinning, sizes, times; and every way in which they are broken."""
 
+import base64
 import io
 import json
 
@@ -71,6 +72,10 @@ def test_frames_of_a_file_are_drawn_at_the_rate(file):
     assert greys(video) == pytest.approx([0, 60, 130, 190], abs=6)  # frames 0, 6, 13 and 19 of a lossy file
     from_bytes = open_video(file.read_bytes(), rules(fps=2.0))
     assert greys(from_bytes) == greys(video)
+    assert greys(open_video([file.name], rules(file, fps=2.0))) == greys(video)  # one list too many
+    encoded = base64.b64encode(file.read_bytes()).decode()
+    for text in (encoded, f"data:video/mp4;base64,{encoded}", {"bytes": encoded}):
+        assert greys(open_video(text, rules(fps=2.0))) == greys(video)
     record = open_video({"bytes": None, "path": file.name}, rules(file, fps=2.0))
     assert greys(record) == greys(video)
 
@@ -86,10 +91,16 @@ BROKEN = [
     ("no frames", [], "video too short", "0 frames"),
     ("one frame", [png(0)], "video too short", "1 frames; at least 2"),
     ("null frame", [png(0), None], "image unreadable", "null"),
+    ("an image", png(0), "video unreadable", "put the frames of a video into a list"),
+    ("broken base64", {"bytes": "A" * 301}, "video unreadable", "base64 text is broken"),
+    ("broken data URL", "data:video/mp4;base64,A", "video unreadable", "base64 text is broken"),
+    ("address in a record", {"url": "https://example.org/clip.mp4"}, "video is a URL", "download"),
+    ("object of other keys", {"v1": "a.mp4"}, "video unreadable", "an object without bytes or path"),
+    ("one image file", ["0.png"], "video too short", "1 frames"),
     ("frame that is no image", [png(0), b"text"], "image unreadable", "bytes"),
     ("frames of two sizes", [png(0), png(0, (30, 30))], "video frames", "28 x 28, 30 x 30"),
     ("number", 7, "video unreadable", "7 (int)"),
-    ("empty record", {"path": ""}, "video unreadable", "path, bytes or a list"),
+    ("empty record", {"path": ""}, "video unreadable", "without bytes or path"),
     ("address", "https://example.org/clip.mp4", "video is a URL", "download"),
     ("missing file", "clip.mp4", "video missing", "clip.mp4"),
     ("outside the folder", "../clip.mp4", "video outside", "media_root"),
@@ -169,6 +180,14 @@ def test_images_and_videos_of_a_prompt_keep_their_places(tmp_path):
         ({"prompt": "<video>q"}, r"1 video place\(s\) but its row has 0 video"),
         ({"prompt": "q", "videos": [FRAMES, None]}, "video 2 of 2 is null"),
         ({"prompt": "q", "audio": "a.wav"}, "audio"),
+        (
+            {"prompt": [{"role": "user", "content": [{"type": "video", "video": "a.mp4", "video_start": 1.0}]}]},
+            "has the key video_start, not read",
+        ),
+        (
+            {"prompt": [{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}], "videos": ["b.mp4"]},
+            "a block names 'a.mp4', and the column videos 'b.mp4'",
+        ),
     ],
 )
 def test_placeholders_and_videos_that_do_not_match(tmp_path, row, words):
@@ -189,6 +208,46 @@ def test_videos_that_a_hub_dataset_embeds_are_read_when_their_row_is(file):
         stored = datasets.Dataset.from_dict({"prompt": ["q"], "videos": [value]}, features=features)
         [video] = prepare_dataset(stored, None)[0]["videos"]
         assert len(video.frames) == 4 and video.fps == 2.0
+
+
+def test_the_clean_set_of_videos_loads_again(file, tmp_path, monkeypatch):
+    """Paths below media_root, lists of frames, and bytes in a block of the prompt (as Parquet may have them)."""
+    pytest.importorskip("decord")
+    import datasets
+
+    from rlfr_vlm.data.check import check_rows
+    from rlfr_vlm.data.clean import write_clean
+
+    monkeypatch.chdir(tmp_path)
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "clip.mp4").write_bytes(file.read_bytes())
+    for number in range(2):
+        (media / f"{number}.png").write_bytes(png(number))
+    rows = [{"prompt": "q1", "videos": ["clip.mp4"]}, {"prompt": "q2", "videos": [["0.png", "1.png"]]}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({**row, "answer": "7"}) for row in rows))
+    blocks = [{"type": "video", "video": file.read_bytes()}, {"type": "text", "text": "q"}]
+    stored = [{"prompt": [{"role": "user", "content": blocks}], "answer": "7"}]
+    datasets.Dataset.from_list(stored).to_parquet(str(tmp_path / "rows.parquet"))
+    for name, root, frames in (("rows.jsonl", str(media), [4, 2]), ("rows.parquet", None, [4])):
+        options = DataOptions(dataset_name=name, media_root=root)
+        report = check_rows(options, ("prompt", "answer"), progress=False)
+        _, settings = write_clean(options, report, tmp_path / "clean")
+        clean = load_rows(settings["dataset_name"], columns=("prompt", "answer"), media_root=settings["media_root"])
+        assert [len(clean[number]["videos"][0].frames) for number in range(len(clean))] == frames
+
+
+def test_a_file_of_one_frame_is_too_short(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    pytest.importorskip("decord")
+    import numpy as np
+
+    writer = cv2.VideoWriter(str(tmp_path / "one.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10.0, (64, 48))
+    writer.write(np.zeros((48, 64, 3), dtype=np.uint8))
+    writer.release()
+    with pytest.raises(BadRow, match=r"one.mp4 has fewer than 2 frames") as error:
+        open_video("one.mp4", VideoRules(ImageRules(tmp_path)))
+    assert error.value.reason == "video too short"
 
 
 def test_settings_of_frames(tmp_path):

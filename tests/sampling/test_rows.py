@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from rlfr_vlm.data.images import ImageRules, open_image
-from rlfr_vlm.data.stored_media import stored_images, stored_media
+from rlfr_vlm.data.stored_media import line_of, stored_images, stored_media
 from rlfr_vlm.grading import GradingPool, PoolSettings
 from rlfr_vlm.sampling.engine import Sample, seed_of
 from rlfr_vlm.sampling.prompts import Draw
-from rlfr_vlm.sampling.rows import grade_samples, line_of, result_row
+from rlfr_vlm.sampling.rows import grade_samples, result_row
 
 
 def draw(**columns):

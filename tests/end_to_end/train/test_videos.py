@@ -1,11 +1,13 @@
 """Training on videos of digits that appear one after another: fit, two steps of RLFR, evaluation, measurement."""
 
+import hashlib
 import json
 import math
 
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoModelForImageTextToText
 
 from rlfr_vlm.data.encode import append_responses, encode_prompts
 from rlfr_vlm.data.load import load_rows
@@ -146,7 +148,8 @@ def test_a_whole_run_on_videos(family, video_processor, make_trainer, rows, tmp_
 def mixed_rows(tmp_path):
     """A row with a video, one with an image, one with both, and one of text."""
     for number in range(4):
-        Image.effect_noise((28, 28), 60 + 40 * number).convert("RGB").save(tmp_path / f"{number}.png")
+        pixels = hashlib.shake_128(bytes([number])).digest(28 * 28 * 3)
+        Image.frombytes("RGB", (28, 28), pixels).save(tmp_path / f"{number}.png")
     frames = ["0.png", "1.png", "2.png", "3.png"]
     rows = [
         {"prompt": "which?", "videos": frames},
@@ -183,6 +186,47 @@ def test_rows_with_videos_images_both_and_neither_mix(mixed_rows, make_trainer, 
         torch.testing.assert_close(logps[mask], expected[mask], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["Qwen2.5-VL", "Qwen3-VL"])
+def test_groups_are_refilled_and_held_near_a_reference_model(mixed_rows, make_trainer, name, tmp_path):
+    """Rollouts of videos are joined with rollouts of images and of text, whose tensors TRL makes; with beta another
+    model runs the same rows, of which some micro-batches have no image."""
+    family = VISION[name]
+    processor = small_frames(family)
+    build_policy(family, processor).save_pretrained(tmp_path / "policy")
+    policy = AutoModelForImageTextToText.from_pretrained(tmp_path / "policy", dtype="float32")
+    trainer = make_trainer(
+        policy, processing_class=processor, dataset=mixed_rows, num_generations=2, per_device_train_batch_size=2,
+        steps_per_generation=2, max_steps=4, pack_by_length=True, group_filter="mixed", refill_rounds=3, beta=0.1,
+        reward=every_second_is_right,
+    )  # fmt: skip
+    passes = recorded_passes(trainer)
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    assert len(logs) == 4 and all(math.isfinite(log["loss"]) and math.isfinite(log["kl"]) for log in logs)
+    assert max(log["groups/refill_rounds"] for log in logs if "groups/refill_rounds" in log) > 0
+    known = {prompt_of(processor, row): row for row in mixed_rows}
+    for input_ids, attention_mask, num_response, _ in passes:
+        for ids, mask in zip(input_ids, attention_mask, strict=True):
+            assert tuple(ids[:-num_response][mask[:-num_response].bool()].tolist()) in known
+
+
+def every_second_is_right(completions, prompts, **kwargs):
+    """Groups of rows with an image are all wrong, so that they are refilled; the others are half right."""
+    has_image = ["image" in json.dumps(prompt, default=str) for prompt in prompts]
+    return [float(index % 2 and not image) for index, image in enumerate(has_image)]
+
+
+def test_a_policy_that_takes_no_videos_says_so(make_trainer, rows):
+    family = VISION["LLaVA"]
+    processor = build_processor(family)
+    trainer = make_trainer(
+        build_policy(family, processor), processing_class=processor, dataset=rows, num_generations=2,
+        per_device_train_batch_size=4, steps_per_generation=1, max_steps=1,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="The data has videos, and LLaVA take none here"):
+        trainer.train()
+
+
 def prompt_of(processor, row):
     return tuple(encode_prompts(processor, [row]).input_ids[0].tolist())
 
@@ -197,7 +241,7 @@ def test_reference_probabilities_and_visual_dependency_see_the_frames(mixed_rows
     )  # fmt: skip
     trainer.train()
     log = next(log for log in trainer.state.log_history if "loss" in log)
-    assert math.isfinite(log["loss"]) and len(trainer.probabilities._baseline) == 4
+    assert math.isfinite(log["loss"]) and len(trainer.probabilities._baseline) >= 4
     assert any(name.startswith("visual") for name in log)
 
 
