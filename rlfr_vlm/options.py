@@ -80,7 +80,9 @@ class DataOptions:
     )
     media_root: str | None = field(
         default=None,
-        metadata={"help": "Folder of images and videos; the dataset's own if unset. Paths never leave it; / allows any."},
+        metadata={
+            "help": "Folder of images and videos; the dataset's own if unset. Paths never leave it; / allows any."
+        },
     )
     image_min_pixels: int | None = field(
         default=None, metadata={"help": "Images are enlarged to at least this many pixels; else the processor's own."}

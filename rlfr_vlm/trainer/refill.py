@@ -10,6 +10,7 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.trainer.batches import join_batches, select_rows
 from rlfr_vlm.trainer.groups import GroupSelector
 from rlfr_vlm.trainer.trl_seams import Batch, response_mask
+from rlfr_vlm.trainer.video_prompts import keep_media_by_row
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -88,6 +89,9 @@ def _replace(batch: Batch, fresh: Batch, dropped: list[int], good: list[int], si
     rows = len(batch["keep"])
     if batch["advantages"].dim() != fresh["advantages"].dim():  # only one of them had token rewards
         batch, fresh = _with_token_advantages(batch), _with_token_advantages(fresh)
+    if any(any(rollout.get("media") or ()) for rollout in (batch, fresh)):
+        keep_media_by_row(batch)
+        keep_media_by_row(fresh)
     joined = join_batches([batch, fresh], pad_token_id)
     order: list[int] = []
     for group in range(rows // size):

@@ -311,7 +311,7 @@ class RLFRTrainer(ResumableGRPO):
                 self._run_latent_pass(batch, rollout.score, max(self.flow.spec.layer_indices))
             if self.visual is not None:
                 self._run_blank_pass(self.visual, batch)
-            if "media" in batch and (self._media or self.args.refill_rounds):
+            if self._media is not None:
                 keep_media_by_row(batch)
         finally:
             self._rollout, self._pass = None, UnwatchedPass()
