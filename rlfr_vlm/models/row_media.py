@@ -48,9 +48,9 @@ def media_of_rows(features: Mapping[str, Tensor], images: Sequence[int], videos:
 
 def joined_media(rows: Sequence[RowMedia | None]) -> dict[str, Tensor]:
     """Put the tensors of rows together as a processor returns them; empty if no row has any."""
-    given = [row for row in rows if row]
-    names = [name for name in KEYS if any(name in row for row in given)]
-    return {name: torch.cat([row[name] for row in given if name in row]) for name in names}
+    with_media = [row for row in rows if row]
+    names = [name for name in KEYS if any(name in row for row in with_media)]
+    return {name: torch.cat([row[name] for row in with_media if name in row]) for name in names}
 
 
 def token_types(family: ModelFamily, policy: nn.Module, input_ids: Tensor) -> Tensor:

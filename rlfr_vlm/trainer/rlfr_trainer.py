@@ -29,7 +29,6 @@ from rlfr_vlm.checkpoint import SaveBetweenRollouts
 from rlfr_vlm.config_file import resolved
 from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.data.rows import Row
-from rlfr_vlm.errors import UserError
 from rlfr_vlm.flow.storage import FIELD_FOLDER, save_field
 from rlfr_vlm.models import ModelFamily, family_of
 from rlfr_vlm.models.dummy_image import without_missing_images
@@ -74,7 +73,7 @@ from rlfr_vlm.trainer.trl_seams import (
     response_mask,
     with_empty_image_lists,
 )
-from rlfr_vlm.trainer.video_prompts import conversations_with_videos, keep_media_by_row, tokenize
+from rlfr_vlm.trainer.video_prompts import conversations_with_videos, keep_media_by_row, refuse_videos, tokenize
 from rlfr_vlm.trainer.vllm.parity_checks import check_image_tokens, gap_metrics, gap_rows, refuse_gap
 from rlfr_vlm.trainer.vllm.patches import patch_engine, prepare_engine
 from rlfr_vlm.trainer.vllm.plain_prompts import PlainPrompts
@@ -486,31 +485,11 @@ class RLFRTrainer(ResumableGRPO):
     def _tokenize_prompts(self, prompts: list[Prompt]) -> TokenizedPrompts:
         if (conversations := conversations_with_videos(prompts)) is None:
             return super()._tokenize_prompts(prompts)
-        self._refuse_videos()
+        sharded = is_sharded(self.accelerator) and self.accelerator.num_processes > 1
+        refuse_videos(self.family, uses_vllm=self.use_vllm, is_sharded=sharded)
         tokenized = tokenize(conversations, self.processing_class, self.chat_template_kwargs)
         self._media = tokenized.media
         return tokenized.ids, None, tokenized.fields()
-
-    def _refuse_videos(self) -> None:
-        """Refuse videos where they would not train as they were seen.
-
-        Raises:
-            UserError: the policy takes none, or the run uses vLLM, or sharded weights on several processes.
-        """
-        if not self.family.takes_videos:
-            raise UserError(
-                f"The data has videos, and {self.family.name} take none here. Remove the rows with videos."
-            )
-        if self.use_vllm:
-            raise UserError(
-                "The data has videos, and vLLM draws and resizes their frames itself, so the policy would train on "
-                "frames that the engine did not see. Set rollout: hf."
-            )
-        if is_sharded(self.accelerator) and self.accelerator.num_processes > 1:
-            raise UserError(
-                "The data has videos, and the policy's weights are sharded (DeepSpeed ZeRO-3 or FSDP): processes with "
-                "and without videos would wait for each other for ever. Use ZeRO-2 or plain data parallelism."
-            )
 
     def _generate(self, prompts: list[Prompt]) -> Generated:
         # Under ZeRO-3 TRL gathers the weights for generation; under FSDP they stay sharded block by block.

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from rlfr_vlm.data.encode import TemplateArguments, encode_prompts
-from rlfr_vlm.data.prompts import videos_in
+from rlfr_vlm.data.prompts import media_in, videos_in
 from rlfr_vlm.data.rows import Messages
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.models.family import ModelFamily
 from rlfr_vlm.models.row_media import RowMedia, joined_media, media_of_rows
 from rlfr_vlm.rewards.completion import Prompt
 from rlfr_vlm.trainer.trl_seams import LOGPROB_IMAGE_KEYS, Batch
@@ -42,6 +44,29 @@ def conversations_with_videos(prompts: Sequence[Prompt]) -> list[Messages] | Non
     return conversations if any(map(videos_in, conversations)) else None
 
 
+def refuse_videos(family: ModelFamily, *, uses_vllm: bool, is_sharded: bool) -> None:
+    """Refuse videos where they would not train as they were seen.
+
+    Args:
+        is_sharded: the policy's weights are spread over several processes.
+
+    Raises:
+        UserError: the policy takes none, or the run uses vLLM or sharded weights.
+    """
+    if not family.takes_videos:
+        raise UserError(f"The data has videos, and {family.name} take none here. Remove the rows with videos.")
+    if uses_vllm:
+        raise UserError(
+            "The data has videos, and vLLM draws and resizes their frames itself, so the policy would train on "
+            "frames that the engine did not see. Set rollout: hf."
+        )
+    if is_sharded:
+        raise UserError(
+            "The data has videos, and the policy's weights are sharded (DeepSpeed ZeRO-3 or FSDP): processes with "
+            "and without videos would wait for each other for ever. Use ZeRO-2 or plain data parallelism."
+        )
+
+
 def tokenize(
     prompts: Sequence[Messages], processing_class: "ProcessingClass", template: TemplateArguments
 ) -> VideoPrompts:
@@ -55,7 +80,7 @@ def tokenize(
             numbers[key] = len(distinct)
             distinct.append(prompt)
         row_of.append(numbers[key])
-    rows = [{"prompt": prompt, "images": _images_in(prompt)} for prompt in distinct]
+    rows = [{"prompt": prompt, "images": media_in(prompt, "image")} for prompt in distinct]
     batch = encode_prompts(processing_class, rows, template)
     media = media_of_rows(
         batch.extra, [len(row["images"]) for row in rows], [len(videos_in(row["prompt"])) for row in rows]
@@ -79,15 +104,9 @@ def keep_media_by_row(batch: Batch) -> None:
         batch.pop(key, None)
 
 
-def _images_in(prompt: Messages) -> list[Any]:
-    """Images in the blocks of a prompt, where TRL puts them."""
-    contents = [message["content"] for message in prompt if isinstance(message["content"], list)]
-    return [block["image"] for content in contents for block in content if block["type"] == "image"]
-
-
 def _identity(prompt: Messages) -> tuple[Any, ...]:
     """Equal for prompts of the same texts and the same image and video objects."""
-    media = tuple(id(value) for value in (*_images_in(prompt), *videos_in(prompt)))
+    media = tuple(id(value) for value in (*media_in(prompt, "image"), *videos_in(prompt)))
     texts = tuple(
         (message["role"], message["content"])
         if isinstance(message["content"], str)

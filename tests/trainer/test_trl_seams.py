@@ -19,6 +19,7 @@ def test_version_read():
 
 def test_signatures_of_overridden_methods():
     assert parameters(GRPOTrainer._generate) == ["self", "prompts"]
+    assert parameters(GRPOTrainer._tokenize_prompts) == ["self", "prompts"]
     assert parameters(GRPOTrainer._calculate_rewards) == [
         "self", "inputs", "prompts", "completions", "completion_ids_list",
     ]  # fmt: skip
@@ -129,6 +130,7 @@ def test_names_that_rollouts_and_evaluation_lean_on():
         in (source("_generate"))
     )
     assert "images.append(prompt_images if prompt_images else None)" in source("_tokenize_prompts")
+    assert "return prompt_ids, images, multimodal_fields" in source("_tokenize_prompts")
     assert "self._buffered_inputs[self._step % self.args.steps_per_generation]" in source("_prepare_inputs")
     assert "if images is not None and self.log_multimodal:" in source("_generate_and_score_completions")
 

@@ -189,9 +189,11 @@ class PolicyProbabilities:
         row_images = [row.get("images") or [] for row in rows]
         policy = self.policy()
         videos = [len(videos_in(row["prompt"])) for row in rows]
-        images: dict[str, Any] = counted_images(family_of(policy), batch.extra, row_images, self.processing_class)
+        images: dict[str, Any] = {"media": None}  # not those of the rollout, whose rows may be other ones
         if any(videos):  # TRL's pass takes no videos
-            images = {"media": media_of_rows(batch.extra, list(map(len, row_images)), videos)}
+            images["media"] = media_of_rows(batch.extra, list(map(len, row_images)), videos)
+        else:
+            images |= counted_images(family_of(policy), batch.extra, row_images, self.processing_class)
         training = policy.training
         policy.eval()
         batch_size = self.args.rlpr_batch_size or self.args.per_device_train_batch_size

@@ -15,7 +15,9 @@ from rlfr_vlm.deviation import response_deviations
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.evaluate import Response
 from rlfr_vlm.models.vision import vision_token_ids
+from rlfr_vlm.rewards.reference_probability import Spliced
 from rlfr_vlm.trainer import rlfr_trainer
+from rlfr_vlm.trainer.video_prompts import tokenize
 from tests.models.small_families import VISION, build_policy, build_processor, prefer
 
 EVERY_RUN = ("Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL")
@@ -243,6 +245,20 @@ def test_reference_probabilities_and_visual_dependency_see_the_frames(mixed_rows
     log = next(log for log in trainer.state.log_history if "loss" in log)
     assert math.isfinite(log["loss"]) and len(trainer.probabilities._baseline) >= 4
     assert any(name.startswith("visual") for name in log)
+
+
+def test_reference_probabilities_of_text_do_not_take_the_videos_of_the_rollout(mixed_rows, make_trainer):
+    """The pass of the reward may have other rows than the rollout around it."""
+    family = VISION["Qwen2.5-VL"]
+    processor = small_frames(family)
+    trainer = make_trainer(
+        build_policy(family, processor), method="rlpr", reward=None, processing_class=processor, dataset=mixed_rows,
+        num_generations=2, per_device_train_batch_size=8, steps_per_generation=1, max_steps=1,
+    )  # fmt: skip
+    rows, texts = [mixed_rows[3]] * 2, [Spliced("7", 0, 1)] * 2
+    alone = trainer.probabilities.current(rows, texts)
+    trainer._media = tokenize([mixed_rows[0]["prompt"]] * 2, processor, {}).media
+    assert trainer.probabilities.current(rows, texts) == alone
 
 
 def test_vllm_and_sharded_weights_refuse_videos(mixed_rows, make_trainer, monkeypatch):
