@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlfr_vlm.data.across_rows import RowKey, bad_across_rows, prompt_text
-from rlfr_vlm.data.images import image_source, open_image
+from rlfr_vlm.data.images import image_source
 from rlfr_vlm.data.load import Rows, read_rows
 from rlfr_vlm.data.row_checks import describe_notes, notes_of
 from rlfr_vlm.data.rows import MALFORMED, BadRow
@@ -145,10 +145,9 @@ def check_row(rows: Rows, number: int, counter: "TokenCounter | None", options: 
         row = rows.checked(converted)
         content = [prompt_text(row), *(row["response"] for _ in range("response" in rows.needed))]
         digest = hashlib.sha256("\0".join(content).encode())
+        sizes = rows.media_sizes(row, decode=True)
         for image in row["images"]:
-            open_image(image, rows.rules)
             digest.update(_image_digest(image, rows))
-        sizes = rows.media_sizes(row)
         for video in row.get("videos") or []:
             for frame in video.frames:
                 digest.update(frame.tobytes())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from rlfr_vlm.data.encode import checked_prompt, tokenizer_of, video_arguments
-from rlfr_vlm.data.images import shrunk_size
+from rlfr_vlm.data.image_sizes import shrunk_size
 from rlfr_vlm.data.load import Rows
 from rlfr_vlm.data.rows import BadRow, Row
 from rlfr_vlm.errors import UserError

@@ -11,16 +11,8 @@ from rlfr_vlm.data.bad_rows import BadRows
 from rlfr_vlm.data.digit_videos import load_digit_videos
 from rlfr_vlm.data.digits import SPLITS, load_digits_task
 from rlfr_vlm.data.encode import is_text_only, special_tokens
-from rlfr_vlm.data.images import (
-    ImageRules,
-    SizeLimits,
-    image_size,
-    limited,
-    limited_size,
-    limits_of,
-    open_image,
-    shrink,
-)
+from rlfr_vlm.data.image_sizes import SizeLimits, limited, limited_size, limits_of, shrink
+from rlfr_vlm.data.images import ImageRules, image_size, open_image
 from rlfr_vlm.data.prompts import build_messages, flatten_text, with_videos
 from rlfr_vlm.data.read import RawDataset, keep_encoded, read_dataset
 from rlfr_vlm.data.row_checks import check_columns_of_media, check_media_of_blocks, check_messages
@@ -196,8 +188,11 @@ class Rows:
             self._open_videos(row, number, cache)
         return row
 
-    def media_sizes(self, row: Row) -> list[tuple[int, int]]:
-        """Open the videos of a parsed row, and return the sizes of its images, which are read from their headers.
+    def media_sizes(self, row: Row, decode: bool = False) -> list[tuple[int, int]]:
+        """Open the videos of a parsed row, and return the sizes of its images.
+
+        Args:
+            decode: decode the images, too; else only their headers are read.
 
         Raises:
             BadRow: an image or a video cannot be used.
@@ -205,10 +200,10 @@ class Rows:
         if row.get("videos"):
             row["videos"] = [open_video(value, self.video_rules) for value in row["videos"]]
         limits = row.get("image_limits") or [{}] * len(row["images"])
-        return [
-            limited_size(image_size(image, self.rules), limit, self.patch_size)
-            for image, limit in zip(row["images"], limits, strict=True)
+        sizes = [
+            open_image(image, self.rules).size if decode else image_size(image, self.rules) for image in row["images"]
         ]
+        return [limited_size(size, limit, self.patch_size) for size, limit in zip(sizes, limits, strict=True)]
 
     def _open_videos(self, row: Row, number: int, cache: MediaCache) -> None:
         """Replace the videos of a row by their frames, in the column and in the prompt."""

@@ -1,7 +1,7 @@
 """Build prompt messages for training, fitting and evaluation."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlfr_vlm.data.rows import Block, Messages
@@ -57,35 +57,38 @@ def _place(messages: Messages, kind: str, number: int) -> None:
         raise UserError(f"A prompt has {places} {kind} place(s) but its row has {number} {kind}(s).")
 
 
-def with_videos(messages: Messages, videos: Sequence[object]) -> Messages:
-    """Return messages of `build_messages` with the videos in their blocks, in order."""
-    remaining = iter(videos)
+def mapped_blocks(messages: Messages, function: Callable[[Block], Block]) -> Messages:
+    """Return messages whose content blocks are those of `function`; contents that are texts stay."""
     return [
-        {**message, "content": [_with_video(block, remaining) for block in message["content"]]}
-        if isinstance(message["content"], list)
+        {**message, "content": [function(block) for block in message["content"]]}
+        if isinstance(message.get("content"), list)
         else message
         for message in messages
     ]
 
 
-def _with_video(block: Block, remaining: Iterator[object]) -> Block:
-    return {"type": "video", "video": next(remaining)} if block["type"] == "video" else block
+def with_videos(messages: Messages, videos: Sequence[object]) -> Messages:
+    """Return messages of `build_messages` with the videos in their blocks, in order."""
+    remaining = iter(videos)
+    return mapped_blocks(
+        messages, lambda block: {"type": "video", "video": next(remaining)} if block["type"] == "video" else block
+    )
 
 
 def without_videos(messages: Messages) -> Messages:
     """Return messages with bare video blocks, as `build_messages` made them."""
-    return [
-        {**message, "content": [{"type": "video"} if block["type"] == "video" else block for block in content]}
-        if isinstance(content := message["content"], list)
-        else message
-        for message in messages
-    ]
+    return mapped_blocks(messages, lambda block: {"type": "video"} if block["type"] == "video" else block)
+
+
+def media_in(messages: Messages, kind: str) -> list[Any]:
+    """Return the images or videos (`kind`) in the blocks of messages, in order."""
+    contents = [message["content"] for message in messages if isinstance(message["content"], list)]
+    return [block[kind] for content in contents for block in content if block["type"] == kind]
 
 
 def videos_in(messages: Messages) -> list[Any]:
     """Return the videos in the blocks of messages, in order."""
-    contents = [message["content"] for message in messages if isinstance(message["content"], list)]
-    return [block["video"] for content in contents for block in content if block["type"] == "video"]
+    return media_in(messages, "video")
 
 
 def _blocks(content: str | Sequence[Block] | None) -> list[Block]:

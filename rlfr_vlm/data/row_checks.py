@@ -11,14 +11,13 @@ from pathlib import PurePath
 from typing import Any
 
 from rlfr_vlm.data.answer_checks import final_answer, without_spaces
-from rlfr_vlm.data.images import BASE64_LENGTH
+from rlfr_vlm.data.media_source import BASE64_LENGTH
 from rlfr_vlm.data.prompts import flatten_text
-from rlfr_vlm.data.rows import MEDIA_KEYS as KINDS
-from rlfr_vlm.data.rows import BadRow, Row, short
+from rlfr_vlm.data.rows import MEDIA_KEYS, BadRow, Row, short
 from rlfr_vlm.grading.letters import LETTERS
 
 PROMPT_ROLES = ("system", "user", "assistant", "tool")
-MEDIA_KEYS = ("image", "images", "video", "videos", "audio", "audios")  # of a message, whose template ignores them
+MESSAGE_KEYS = ("image", "images", "video", "videos", "audio", "audios")  # of a message, whose template ignores them
 UNREAD_COLUMNS = ("audio", "audios")  # of a row, which only other tools read
 INDEX, SOLUTION, HIDDEN_OPTIONS, NO_FORMAT = "index", "solution", "hidden options", "no answer format"
 VIDEO_SETTINGS = (  # of qwen-vl-utils
@@ -53,7 +52,7 @@ def check_messages(messages: Any) -> None:
             raise BadRow("prompt", f"a message has the role {role!r:.60}; known: {', '.join(PROMPT_ROLES)}")
         if not isinstance(content, str | list):
             raise BadRow("prompt", f"the content of a {role} message is {short(content)}")
-        if key := next((key for key in MEDIA_KEYS if message.get(key)), None):
+        if key := next((key for key in MESSAGE_KEYS if message.get(key)), None):
             raise BadRow("prompt", f"a {role} message has the key {key}, which is not read; use blocks or the column")
         for block in content if isinstance(content, list) else ():
             _check_block(block, str(role))
@@ -65,17 +64,21 @@ def check_messages(messages: Any) -> None:
 
 def _check_block(block: Any, role: str) -> None:
     kind = block.get("type") if isinstance(block, dict) else None
-    if kind not in ("text", *KINDS):
+    if kind not in ("text", *MEDIA_KEYS):
         raise BadRow("prompt", f"a content block is {short(block)}; known types: text, image, video, image_url")
     if kind == "text" and not isinstance(block.get("text"), str):
         raise BadRow("prompt", f"the text of a {role} message is {short(block.get('text'))}")
-    if kind in KINDS and not any(block.get(key) for key in KINDS[kind]):
+    if kind in MEDIA_KEYS and not any(block.get(key) for key in MEDIA_KEYS[kind]):
         held = (key for key, value in block.items() if key not in ("type", "text") and isinstance(value, str | dict))
         if key := next(held, None):
-            raise BadRow("prompt", f"a block of type {kind} has the key {key}, not read; name it {KINDS[kind][0]}")
+            raise BadRow(
+                "prompt", f"a block of type {kind} has the key {key}, not read; name it {MEDIA_KEYS[kind][0]}"
+            )
     if kind == "video" and (key := next((key for key in VIDEO_SETTINGS if block.get(key) is not None), None)):
         raise BadRow(
-            "prompt", f"a block of type video has the key {key}, not read; cut the file, or set video_fps ..."
+            "prompt",
+            f"a block of type video has the key {key}, not read; cut the file, or set video_fps, video_max_frames or "
+            "video_max_pixels for all videos",
         )
 
 
@@ -86,7 +89,7 @@ def check_media_of_blocks(messages: Any, row: Row) -> None:
         BadRow: a block names another file.
     """
     contents = [message["content"] for message in messages if isinstance(message["content"], list)]
-    for kind in KINDS:
+    for kind in MEDIA_KEYS:
         named = [block.get(kind) for content in contents for block in content if block["type"] == kind]
         for block, value in zip(named, row.get(f"{kind}s") or (), strict=False):
             if _is_name(block) and _is_name(value) and PurePath(str(block)).name != PurePath(str(value)).name:

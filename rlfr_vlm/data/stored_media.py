@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rlfr_vlm.data.images import ImageRules, image_source
+from rlfr_vlm.data.media_source import media_source
+from rlfr_vlm.data.prompts import mapped_blocks
 from rlfr_vlm.data.rows import MEDIA_KEYS, Block, Messages, Row
-from rlfr_vlm.data.videos import VideoRules, unwrapped, video_source
+from rlfr_vlm.data.videos import unwrapped
 from rlfr_vlm.files import JsonObject
 
 
@@ -26,7 +28,7 @@ def _stored_video(value: object, rules: ImageRules, folder: Path) -> object:
     value = unwrapped(value)
     if isinstance(value, list | tuple):
         return stored_images(value, rules, folder)
-    source = video_source(value, VideoRules(rules))
+    source = media_source(value, rules.media_root, "video")
     if isinstance(source, Path):
         return _path_from(source, folder.resolve())
     return "data:video/mp4;base64," + base64.b64encode(source).decode()
@@ -66,14 +68,7 @@ def _png(image: object) -> bytes:
 
 def without_embedded(prompt: str | Messages) -> str | Messages:
     """Return a prompt whose blocks have no embedded images and videos; they stand in the columns of the row."""
-    if isinstance(prompt, str):
-        return prompt
-    return [
-        {**message, "content": [_without_embedded(block) for block in message["content"]]}
-        if isinstance(message.get("content"), list)
-        else message
-        for message in prompt
-    ]
+    return prompt if isinstance(prompt, str) else mapped_blocks(prompt, _without_embedded)
 
 
 def _without_embedded(block: Block) -> Block:

@@ -1,32 +1,21 @@
 """Open videos as frames with their times: files through qwen-vl-utils, or lists of frames that exist as images."""
 
 import importlib.util
-import re
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rlfr_vlm.data.images import (
-    BASE64,
-    BASE64_LENGTH,
-    URL,
-    ImageRules,
-    decode_base64,
-    name_of,
-    open_image,
-    resolve,
-    shrink,
-)
-from rlfr_vlm.data.rows import FRAME_SUFFIXES, BadRow, Row, short
+from rlfr_vlm.data.image_sizes import shrink
+from rlfr_vlm.data.images import ImageRules, open_image
+from rlfr_vlm.data.media_source import media_source, name_of
+from rlfr_vlm.data.rows import FRAME_SUFFIXES, BadRow, Row
 from rlfr_vlm.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MIN_FRAMES = 2  # Qwen's video processors merge two frames into one
-DATA_URL = re.compile(r"^data:video/[\w.+-]+;base64,", re.IGNORECASE)
 IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
 DECODERS = ("torchcodec", "decord")  # in the order in which qwen-vl-utils takes them
 
@@ -65,7 +54,7 @@ def open_video(value: object, rules: VideoRules) -> Video:
     """Return the frames of a video.
 
     Args:
-        value: a path, bytes, a record of one of them (`{"bytes", "path"}`), or a list of frames as images are given.
+        value: what `media_source` takes, or a list of frames as images are given.
 
     Raises:
         BadRow: the video cannot be found or decoded, or has too few frames; the detail names it.
@@ -76,9 +65,9 @@ def open_video(value: object, rules: VideoRules) -> Video:
     value = unwrapped(value)
     if isinstance(value, list | tuple):
         return _video_of_frames(list(value), rules)
-    source = video_source(value, rules)
+    source = media_source(value, rules.images.media_root, "video")
     if isinstance(source, Path):
-        return _video_of_file(source, str(value), rules)
+        return _video_of_file(source, name_of(value, "video"), rules)
     if source.startswith(IMAGE_STARTS):
         raise BadRow("video unreadable", "the video is an image; put the frames of a video into a list of their own")
     with tempfile.NamedTemporaryFile(suffix=".video") as file:
@@ -102,61 +91,18 @@ def unwrapped(value: object) -> object:
     return value
 
 
-def video_source(value: object, rules: VideoRules) -> bytes | Path:
-    """Return the bytes of an embedded video file, or the path of a file.
-
-    Raises:
-        BadRow: the value is a URL, a missing file, or not a video.
-    """
-    if isinstance(value, Mapping):
-        named = next((value[key] for key in ("bytes", "path", "url") if value.get(key)), None)
-        if named is None:
-            raise BadRow("video unreadable", f"the video is {short(value)} without bytes or path")
-        if isinstance(named, str) and "bytes" in value and value["bytes"] is named:
-            return _decoded(named)  # base64, in a file of JSON
-        value = named
-    if isinstance(value, bytes | bytearray):
-        return bytes(value)
-    if isinstance(value, Path):
-        value = str(value)
-    if not isinstance(value, str) or not value:
-        raise BadRow("video unreadable", f"the video is {short(value)}; it must be a path, bytes or a list of frames")
-    if match := DATA_URL.match(value):
-        return _decoded(value[match.end() :])
-    if (match := URL.match(value.strip())) and match[1].lower() != "file":
-        raise BadRow("video is a URL", f"{value[:100]!r}: download the videos and name the files")
-    if len(value) > BASE64_LENGTH and BASE64.fullmatch(value):
-        return _decoded(value)
-    try:
-        return resolve(value, rules.images)
-    except BadRow as error:
-        detail = error.detail.replace("images", "videos")
-        if error.reason == "image outside":
-            raise BadRow("video outside", detail) from None
-        raise BadRow("video missing", detail) from None
-    except (OSError, ValueError) as error:  # the text is not a valid file name
-        raise BadRow("video missing", f"{value[:200]!r}: {error}") from None
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return decode_base64(text)
-    except ValueError as error:
-        raise BadRow("video unreadable", f"the base64 text is broken: {error}") from None
-
-
 def name_of_video(value: object) -> str:
     """Return a short name of a video for messages, without its bytes."""
     if isinstance(value, list | tuple):
         return f"<{len(value)} frames>"
-    return f"<{len(value.frames)} frames>" if isinstance(value, Video) else name_of(value)
+    return f"<{len(value.frames)} frames>" if isinstance(value, Video) else name_of(value, "video")
 
 
 def pictures_of(row: Row) -> "list[Image]":
     """Return what a reader of a log sees of a row: its images, and first, middle and last frame of its videos."""
     pictures = list(row.get("images") or [])
     for video in row.get("videos") or []:
-        pictures += [video.frames[place] for place in _evenly(len(video.frames), 3)]
+        pictures += [video.frames[index] for index in _evenly(len(video.frames), 3)]
     return pictures
 
 
@@ -164,11 +110,11 @@ def strip_of(video: Video, most: int = 8) -> "Image":
     """Return at most `most` frames of a video side by side."""
     from PIL import Image as PILImage
 
-    frames = [video.frames[place] for place in _evenly(len(video.frames), most)]
+    frames = [video.frames[index] for index in _evenly(len(video.frames), most)]
     width, height = frames[0].size
     strip = PILImage.new("RGB", (width * len(frames), height))
-    for place, frame in enumerate(frames):
-        strip.paste(frame, (place * width, 0))
+    for index, frame in enumerate(frames):
+        strip.paste(frame, (index * width, 0))
     return strip
 
 
@@ -189,13 +135,13 @@ def _video_of_frames(values: list[object], rules: VideoRules) -> Video:
     """Open at most `max_frames` of the frames, evenly spread."""
     if len(values) < MIN_FRAMES:
         raise BadRow("video too short", f"the video has {len(values)} frames; at least {MIN_FRAMES} are needed")
-    places = _evenly(len(values), rules.max_frames)
-    frames = [open_image(values[place], rules.images) for place in places]
+    indices = _evenly(len(values), rules.max_frames)
+    frames = [open_image(values[index], rules.images) for index in indices]
     sizes = {frame.size for frame in frames}
     if len(sizes) > 1:
         shown = ", ".join(f"{width} x {height}" for width, height in sorted(sizes))
         raise BadRow("video frames", f"the frames of {name_of_video(values)} differ in size: {shown:.80}")
-    fps = rules.fps * (len(places) - 1) / (len(values) - 1)
+    fps = rules.fps * (len(indices) - 1) / (len(values) - 1)
     return Video(tuple(shrink(frame, rules.max_pixels) for frame in frames), fps)
 
 
@@ -219,16 +165,16 @@ def _video_of_file(path: Path, name: str, rules: VideoRules) -> Video:
 
 
 def _evenly(count: int, limit: int) -> list[int]:
-    """Return at most `limit` places among `count`, evenly spread, the first and the last among them.
+    """Return at most `limit` indices below `count`, evenly spread, the first and the last among them.
 
     >>> _evenly(3, 8), _evenly(9, 3)
     ([0, 1, 2], [0, 4, 8])
     """
     if count <= limit:
         return list(range(count))
-    return [round(place * (count - 1) / (limit - 1)) for place in range(limit)]
+    return [round(step * (count - 1) / (limit - 1)) for step in range(limit)]
 
 
 def _first_line(error: Exception) -> str:
-    lines: list[Any] = str(error).strip().splitlines()
+    lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

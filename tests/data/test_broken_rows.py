@@ -16,7 +16,7 @@ from rlfr_vlm.data.check import DataReport, check_row, check_rows, notes_of_rows
 from rlfr_vlm.data.load import Rows, read_rows
 from rlfr_vlm.data.mends import MENDS
 from rlfr_vlm.data.read import TEXT_COLUMN, RawDataset
-from rlfr_vlm.data.rows import BadRow
+from rlfr_vlm.data.rows import MEDIA_KEYS, BadRow
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import DataOptions, RunOptions
 
@@ -384,6 +384,9 @@ def test_every_kind_of_bad_row_has_a_mend():
         calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
         made = [call.args[0] for call in calls if getattr(call.func, "id", "") == "BadRow"]
         kinds |= {argument.value for argument in made if isinstance(argument, ast.Constant)}
+        formatted = [argument.values for argument in made if isinstance(argument, ast.JoinedStr)]
+        for _, *rest in (values for values in formatted if getattr(values[0].value, "id", "") == "kind"):
+            kinds |= {kind + "".join(part.value for part in rest) for kind in MEDIA_KEYS}
     across = {"gold answer", "two answers", "duplicate"}  # constants of across_rows.py
     checked = {"prompt too long", *(f"no {column}" for column in ("prompt", "answer", "response"))}
     assert kinds | across | checked == set(MENDS)
