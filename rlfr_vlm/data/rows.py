@@ -204,7 +204,7 @@ class Converter:
         try:
             mapped = {**raw, **{name: raw.get(column) for name, column in self.mapping.items()}}
             row = CONVERTERS[detect(mapped) if self.row_format == "auto" else self.row_format](mapped)
-            row["images"] = images_of(row.get("images"))
+            row["images"] = media_of_column(row.get("images"), "image")
             if videos := videos_of(row.pop("videos", None)):
                 row["videos"] = videos
             if row.get("options") is not None:
@@ -227,19 +227,19 @@ def parse_mapping(pairs: Sequence[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def images_of(value: object) -> list[object]:
-    """Return the value of an images column as a list.
+def media_of_column(value: object, kind: str) -> list[object]:
+    """Return the value of an images or videos column (`kind` is image or video) as a list.
 
     Raises:
-        BadRow: null beside an image, which would leave the row with fewer images than it says.
+        BadRow: null beside another value, which would leave the row with fewer than it says.
     """
     if value is None or value == "":
         return []
-    images = list(value) if isinstance(value, list | tuple) else [value]
-    given = [image for image in images if image is not None]
-    if given and len(given) < len(images):
-        raise BadRow("image missing", f"image {images.index(None) + 1} of {len(images)} is null")
-    return given
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    present = [item for item in values if item is not None]
+    if present and len(present) < len(values):
+        raise BadRow(f"{kind} missing", f"{kind} {values.index(None) + 1} of {len(values)} is null")
+    return present
 
 
 def videos_of(value: object) -> list[object]:
@@ -247,20 +247,12 @@ def videos_of(value: object) -> list[object]:
 
     >>> videos_of("a.mp4"), videos_of(["1.png", "2.png"]), videos_of(["a.mp4", "b.mp4"])
     (['a.mp4'], [['1.png', '2.png']], ['a.mp4', 'b.mp4'])
-
-    Raises:
-        BadRow: null beside a video, which would leave the row with fewer videos than it says.
     """
-    if value is None or value == "":
-        return []
-    if not isinstance(value, list | tuple):
-        return [value]
-    if value and all(isinstance(part, str) and part.lower().endswith(FRAME_SUFFIXES) for part in value):
-        return [list(value)]
-    given = [video for video in value if video is not None]
-    if given and len(given) < len(value):
-        raise BadRow("video missing", f"video {list(value).index(None) + 1} of {len(value)} is null")
-    return given
+    videos = media_of_column(value, "video")
+    is_one = isinstance(value, list | tuple) and all(
+        isinstance(video, str) and video.lower().endswith(FRAME_SUFFIXES) for video in videos
+    )
+    return [videos] if videos and is_one else videos
 
 
 def options_of(value: object) -> list[str]:

@@ -246,6 +246,13 @@ def test_a_served_policy(arguments, tmp_path, capsys, serve):  # noqa: F811
     assert len(set(seeds)) == 15 and main(arguments(engine=server.url, policy="m", batch_size=1)) == 0
 
 
+def test_a_server_gets_no_videos(arguments, capsys, serve):  # noqa: F811
+    server = serve(lambda body, n: "7")
+    assert main(arguments(engine=server.url, policy="m", data="digits_video", dataset_limit=2)) == 2
+    assert "the row has videos, but other engines than hf draw and resize frames" in capsys.readouterr().err
+    assert not [body for body in server.requests if "messages" in body]
+
+
 def test_a_server_that_comes_back_gets_the_rest(arguments, tmp_path, capsys, serve, monkeypatch):  # noqa: F811
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.02)
