@@ -153,6 +153,13 @@ class TrainOptions:
     pack_by_length: bool = field(
         default=False, metadata={"help": "Put responses of like length into the same micro-batch; less padding."}
     )
+    share_prefix: str = field(
+        default="auto",
+        metadata={
+            "help": "Run a prompt and its images once for all its responses in a forward pass: auto where that is "
+            "tested to give the same log-probs, true, or false. Micro-batches hold whole groups where they can."
+        },
+    )
     entropy_alpha: float = field(
         default=0.4, metadata={"help": "With entropy in the method: weight of a token's entropy in its advantage."}
     )

@@ -36,6 +36,7 @@ class ModelFamily:
         pads_prompts: the processor pads prompts, or makes tensors of them, even if it is not asked to.
         takes_videos: videos train here; their batch keys and layout are those of Qwen2-VL (row_media.py).
         takes_image_numbers: the forward method takes `batch_num_images`, the number of images of each row.
+        shares_prompts: model types whose passes over packed rows (shared_prefix/) are tested to equal row-wise ones.
     """
 
     name: ClassVar[str]
@@ -51,6 +52,7 @@ class ModelFamily:
     pads_prompts: ClassVar[bool] = False
     takes_videos: ClassVar[bool] = False
     takes_image_numbers: ClassVar[bool] = False
+    shares_prompts: ClassVar[tuple[str, ...]] = ()
 
     def image_token_id(self, config: "PreTrainedConfig") -> int | None:
         """Token id that stands in `input_ids` for each image feature; None for a text-only policy."""
@@ -112,6 +114,22 @@ class ModelFamily:
             like: gives device and type.
         """
         return None
+
+    def token_positions(
+        self,
+        model: "PreTrainedModel",
+        input_ids: "Tensor",
+        attention_mask: "Tensor",
+        images: Mapping[str, "Tensor"],
+    ) -> "Tensor":
+        """Positions (B, P) or (3, B, P) that the model gives the tokens of rows without padding.
+
+        Args:
+            model: the policy, unwrapped.
+            input_ids, attention_mask: (B, P).
+            images: image arguments of the forward method.
+        """
+        return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
 
     def block_inputs(self, config: "PreTrainedConfig", embeddings: "Tensor") -> dict[str, "Tensor"]:
         """Further arguments of the language tower where it runs on embeddings (rows, S, D) without token ids."""

@@ -7,7 +7,7 @@ again there, and the hooks would record them twice.
 Letters: L captured layers, B samples, P sequence length, S captured positions (the last S), D hidden width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from rlfr_vlm.flow.pairing import context_lead
 from rlfr_vlm.flow.spec import FlowSpec
 from rlfr_vlm.models import family_of
+from rlfr_vlm.models.shared_prefix.attention import LAYOUT
+from rlfr_vlm.models.shared_prefix.layout import PackedLayout
 from rlfr_vlm.models.towers import find_language_tower, unwrap
 
 
@@ -68,22 +70,42 @@ class _Recorder:
         self.image: list[Tensor] = []
         self.prompt: list[Tensor] = []
 
-    def record(self, output: Tensor | tuple[Tensor, ...]) -> None:
+    def record(self, output: Tensor | tuple[Tensor, ...], layout: PackedLayout | None) -> None:
         # Blocks of older transformers releases return a tuple.
         hidden = (output[0] if isinstance(output, tuple) else output).detach()
-        chunk = slice(self.start, self.start + hidden.shape[0])
+        rows = len(hidden) if layout is None else len(layout.index)
+        chunk = slice(self.start, self.start + rows)
         selected = slice(None) if self.rows is None else self.rows[chunk].to(hidden.device)
         # Copy, or the slice would keep the whole (B, P, D) tensor alive.
-        self.hidden.append(hidden[:, -self.last :][selected].clone())
+        self.hidden.append(last_positions(hidden, self.last, layout)[selected].clone())
         for mask, means in ((self.image_mask, self.image), (self.prompt_mask, self.prompt)):
             if mask is not None:
-                means.append(masked_mean(hidden, mask[chunk].to(hidden.device))[selected])
+                mask = mask[chunk].to(hidden.device)
+                mean = masked_mean(hidden, mask) if layout is None else layout.mean(hidden, mask)
+                means.append(mean[selected])
         if len(self.hidden) == self.num_layers:
             image, prompt = (torch.stack(means) if means else None for means in (self.image, self.prompt))
             latents = Latents(torch.stack(self.hidden), image, prompt)
             first, self.start = self.start, chunk.stop
             self.hidden, self.image, self.prompt = [], [], []
             self.consume(first, latents)
+
+
+def layout_of(arguments: Mapping[str, object]) -> PackedLayout | None:
+    """The layout among the keyword arguments of a decoder block or tower; None in a row-wise pass."""
+    layout = arguments.get(LAYOUT)
+    return layout if isinstance(layout, PackedLayout) else None
+
+
+def last_positions(hidden: Tensor, last: int, layout: PackedLayout | None) -> Tensor:
+    """Hidden states (B, S, D) at the last S positions of each row.
+
+    Args:
+        hidden: (B, P, D), or (1, N, D) of a packed row.
+        last: S.
+        layout: of the packed row; None for rows.
+    """
+    return hidden[:, -last:] if layout is None else layout.unpack(hidden, slice(-last, None))
 
 
 def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
@@ -135,7 +157,11 @@ def capture_latents(
     hooks = []
     try:
         for index in layers:
-            hooks.append(blocks[index - 1].register_forward_hook(lambda _m, _i, output: recorder.record(output)))
+            hooks.append(
+                blocks[index - 1].register_forward_hook(
+                    lambda _m, _i, arguments, output: recorder.record(output, layout_of(arguments)), with_kwargs=True
+                )
+            )
         yield stored
     finally:
         for hook in hooks:

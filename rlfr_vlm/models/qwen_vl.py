@@ -131,6 +131,24 @@ class QwenGridFamily(PatchGridFamily):
     token_pattern = r"<\|(?:vision|image|video)_(?:start|end|pad)\|>"
     takes_videos = True
 
+    def token_positions(
+        self,
+        model: "PreTrainedModel",
+        input_ids: "Tensor",
+        attention_mask: "Tensor",
+        images: Mapping[str, "Tensor"],
+    ) -> "Tensor":
+        """Positions (3, B, P) in time, height and width, by the model's own `get_rope_index`."""
+        if images.get("image_grid_thw") is None:
+            return super().token_positions(model, input_ids, attention_mask, images).expand(3, -1, -1)
+        positions, _ = model.base_model.get_rope_index(
+            input_ids,
+            mm_token_type_ids=images["mm_token_type_ids"],
+            image_grid_thw=images["image_grid_thw"],
+            attention_mask=attention_mask,
+        )
+        return positions
+
     def image_grid(self, processing_class: "ProcessingClass") -> SmartResizeGrid:
         processor = processing_class.image_processor
         size = getattr(processor, "size", None) or {}
@@ -147,6 +165,7 @@ class QwenVLFamily(QwenGridFamily):
 
     name = "Qwen2-VL and Qwen2.5-VL"
     model_types = ("qwen2_vl", "qwen2_5_vl")
+    shares_prompts = model_types
     processors = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor")
 
 
@@ -155,6 +174,7 @@ class Qwen3VLFamily(QwenGridFamily):
 
     name = "Qwen3-VL and Qwen3.5"
     model_types = ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
+    shares_prompts = ("qwen3_vl",)
     processors = ("Qwen3VLProcessor",)
 
 

@@ -42,6 +42,23 @@ class TextFamily(ModelFamily):
         "ernie4_5",
         "seed_oss",
     )
+    shares_prompts = (
+        "llama",
+        "qwen2",
+        "qwen3",
+        "mistral",
+        "phi",
+        "phi3",
+        "olmo2",
+        "smollm3",
+        "granite",
+        "glm4",
+        "gemma",
+        "ministral3",
+        "glm",
+        "ernie4_5",
+        "seed_oss",
+    )
 
 
 class GPT2Family(ModelFamily):

@@ -9,12 +9,12 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import FusedCausalLMOutput
 
 from rlfr_vlm.models.latents import only_first_blocks
-from rlfr_vlm.trainer.trl_seams import LOGPROB_IMAGE_KEYS, Batch
+from rlfr_vlm.trainer.pass_inputs import PassInputs
 
 
 def run_latent_pass(
     model: nn.Module,
-    batch: Batch,
+    inputs: PassInputs,
     deepest: int,
     logprob_pass: Callable[..., object],
     *,
@@ -29,7 +29,7 @@ def run_latent_pass(
 
     Args:
         model: the policy.
-        batch: of the rollout.
+        inputs: of the rollout.
         deepest: the last block to run, counted from 1.
         logprob_pass: TRL's `_get_per_token_logps_and_entropies`.
         batch_size: rows of one forward pass.
@@ -41,15 +41,24 @@ def run_latent_pass(
         backbone = only_first_blocks(model, deepest)
     with torch.no_grad(), disable_gradient_checkpointing(model, checkpointing_kwargs), backbone as part:
 
-        def shortened(labels: Tensor, fused_lm_head: bool, **model_inputs: object) -> FusedCausalLMOutput:
+        def shortened(
+            *,
+            fused_lm_head: bool,
+            labels: Tensor | None = None,
+            shift_labels: Tensor | None = None,
+            **model_inputs: object,
+        ) -> FusedCausalLMOutput:
             part(**model_inputs, use_cache=False)
-            return FusedCausalLMOutput(log_probs=torch.zeros_like(labels[:, 1:], dtype=torch.float32))
+            if shift_labels is None:  # a row-wise pass
+                assert labels is not None
+                shift_labels = labels[:, 1:]
+            return FusedCausalLMOutput(log_probs=torch.zeros_like(shift_labels, dtype=torch.float32))
 
         logprob_pass(
             model if part is model else shortened,
-            torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
-            torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
-            batch["completion_ids"].shape[1],
+            inputs.input_ids,
+            inputs.attention_mask,
+            inputs.num_response,
             batch_size=batch_size,
-            **{key: batch[key] for key in LOGPROB_IMAGE_KEYS if key in batch},
+            **inputs.images,
         )

@@ -56,6 +56,7 @@ RANGES = (
 # Values of TRL's settings that it checks only in the first update; read in TRL 1.16's GRPOTrainer.
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
 SCALES = ("group", "batch", "none")
+SHARING = ("auto", "true", "false")
 
 
 @dataclass
@@ -90,6 +91,7 @@ class RLFRConfig(
         _check_upstream(self)
         _check_groups(self)
         _check_rollout(self)
+        _check_sharing(self)
         _check_switches(self, parts)
         _check_flow(self, "rlfr" in parts)
         if "rlfr" not in parts:
@@ -171,6 +173,13 @@ def _check_upstream(config: RLFRConfig) -> None:
             raise UserError(f"report_to is {logger!r}, whose package is not installed. Install {logger}, or unset it.")
     if config.use_liger_kernel and find_spec("liger_kernel") is None:
         raise UserError("use_liger_kernel is true, but liger-kernel is not installed. Install it, or unset it.")
+
+
+def _check_sharing(config: RLFRConfig) -> None:
+    if isinstance(config.share_prefix, bool):  # as YAML reads true and false
+        config.share_prefix = str(config.share_prefix).lower()
+    if config.share_prefix not in SHARING:
+        raise UserError(f"share_prefix is {config.share_prefix!r}; choose one of {', '.join(SHARING)}.")
 
 
 def _check_switches(config: RLFRConfig, parts: set[str]) -> None:

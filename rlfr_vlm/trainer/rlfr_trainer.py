@@ -15,7 +15,7 @@ One rollout is `_generate_and_score_completions` -> rollout.py: `shape`; one upd
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -46,7 +46,7 @@ from rlfr_vlm.trainer.finite import refuse_large_rewards
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.held_out import evaluate_held_out
 from rlfr_vlm.trainer.latent_pass import run_latent_pass
-from rlfr_vlm.trainer.packing import pack_by_length, padding_share
+from rlfr_vlm.trainer.packing import pack_by_length, pack_by_prompt, padding_share
 from rlfr_vlm.trainer.passes import LogProbPass, LossPass, ScorePass, UnwatchedPass
 from rlfr_vlm.trainer.records.callbacks import FlowStep, MarkBan
 from rlfr_vlm.trainer.records.default_records import keep_records
@@ -58,6 +58,7 @@ from rlfr_vlm.trainer.resume import ResumableGRPO, is_sharded
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 from rlfr_vlm.trainer.rollout import Rollout, field_weights, mask_undecided, shape
 from rlfr_vlm.trainer.setup import Rewards, arguments_for, load_model, prepare_dataset, reward_functions
+from rlfr_vlm.trainer.shared_prefix import PassInputs, PrefixSharing
 from rlfr_vlm.trainer.signals.entropy import EntropyBonus
 from rlfr_vlm.trainer.signals.flow import Flow, OnlineFlow, check_flow, find_flow
 from rlfr_vlm.trainer.signals.flow_reward import FlowReward, FlowTerms
@@ -158,6 +159,7 @@ class RLFRTrainer(ResumableGRPO):
             processing_class=processing_class,
             **kwargs,
         )
+        self.sharing = PrefixSharing.for_run(args, self.model, self.ref_model, self.num_generations, self.accelerator)
         self.bonus = EntropyBonus.from_options(args)
         self.visual = VisualDependency.for_run(args, args.uses_visual, self.model, is_sharded(self.accelerator))
         if flow is not None and args.uses_flow:
@@ -255,14 +257,16 @@ class RLFRTrainer(ResumableGRPO):
     # --- rollout ----------------------------------------------------------------------------------------------------
 
     def _prepare_inputs(self, generation_batch: list[Row]) -> Batch:
-        """After a rollout, put rows of like length into the same micro-batch."""
+        """After a rollout, put rows with the same prompt, or of like length, into the same micro-batch."""
         inputs = super()._prepare_inputs(generation_batch)
         if self.starts_rollout and self.model.training:
-            if self.args.pack_by_length:
-                per_update = min(self.args.gradient_accumulation_steps, self.args.steps_per_generation)
-                inputs = self.replace_buffered_batches(
-                    pack_by_length(self.buffered_batches, per_update, self.pad_token_id)
-                )
+            per_update = min(self.args.gradient_accumulation_steps, self.args.steps_per_generation)
+            arguments = self.buffered_batches, per_update, self.pad_token_id
+            if self.sharing is not None and self.sharing.is_on:
+                by_prompt = pack_by_prompt(*arguments, by_length=self.args.pack_by_length)
+                inputs = self.replace_buffered_batches(by_prompt)
+            elif self.args.pack_by_length:
+                inputs = self.replace_buffered_batches(pack_by_length(*arguments))
             self.log_values({"padding": self.mean_over_ranks(padding_share(self.buffered_batches))})
         return inputs
 
@@ -334,9 +338,11 @@ class RLFRTrainer(ResumableGRPO):
     def _run_latent_pass(self, batch: Batch, score: ScorePass, deepest: int) -> None:
         with self._times.timed("flow_forward"):
             self._pass = score
+            inputs = PassInputs.of_batch(batch)
+            self._check_sharing(inputs)  # before the pass, which has no log-probs to compare
             run_latent_pass(
                 self.model,
-                batch,
+                inputs,
                 deepest,
                 self._get_per_token_logps_and_entropies,
                 batch_size=self.args.per_device_train_batch_size,
@@ -346,18 +352,21 @@ class RLFRTrainer(ResumableGRPO):
 
     def _run_blank_pass(self, visual: VisualDependency, batch: Batch) -> None:
         """Run the policy over the rollout with blank images and, without a pass for old log-probs, with its own."""
-        images = {key: batch[key] for key in (*LOGPROB_IMAGE_KEYS, "media") if key in batch}
-        input_ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-        attention_mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-        num_response, size = batch["completion_ids"].shape[1], self.args.per_device_train_batch_size
+        inputs, size = PassInputs.of_batch(batch), self.args.per_device_train_batch_size
+        images = {**inputs.images, **({"media": batch["media"]} if "media" in batch else {})}
         passes = [(visual.blank_pass, visual.without_images(images))]
         if not self.computes_old_logps:
             passes.insert(0, (visual.image_pass, images))
         with self._times.timed("visual"), torch.no_grad():
-            for watched, inputs in passes:
+            for watched, given in passes:
                 self._pass = watched
                 self._get_per_token_logps_and_entropies(
-                    self.model, input_ids, attention_mask, num_response, batch_size=size, **inputs
+                    self.model,
+                    inputs.input_ids,
+                    inputs.attention_mask,
+                    inputs.num_response,
+                    batch_size=size,
+                    **given,
                 )
 
     def _weigh_by_dependency(
@@ -535,10 +544,11 @@ class RLFRTrainer(ResumableGRPO):
 
     def _get_per_token_logps_and_entropies(
         self,
-        model: nn.Module,
+        model: Callable[..., Any],
         input_ids: Tensor,
         attention_mask: Tensor,
         logits_to_keep: int,
+        batch_size: int | None = None,
         *args: object,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -547,18 +557,33 @@ class RLFRTrainer(ResumableGRPO):
         if media is not None and any(media):  # TRL's images are without the videos
             kwargs = {key: value for key, value in kwargs.items() if key not in LOGPROB_IMAGE_KEYS}
         numbers = prepared_pass(self.family, kwargs)
-        runs = model if isinstance(model, nn.Module) else self.model  # the shortened pass is a function
+        inputs = PassInputs(input_ids, attention_mask, logits_to_keep, kwargs)
+        runs = self.model  # the shortened pass is a function
+        if isinstance(model, nn.Module):
+            runs = model
+            self._check_sharing(inputs)
         with (
             with_row_media(runs, self.family, media),  # before the guard, which looks for missing images
             self._image_guard(runs),
             with_image_numbers(runs, numbers),
-            watched.watching(self.model, input_ids, attention_mask, logits_to_keep),
         ):
-            result = super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
-            )
+            if self.sharing is not None and not (media and any(media)):
+                batch_size = batch_size if torch.is_grad_enabled() else self.sharing.rows_at_once(batch_size)
+                if self.sharing.applies_to(inputs, self._image_token_id):
+                    model = self.sharing.instead_of(model, runs, inputs)
+            with watched.watching(self.model, input_ids, attention_mask, logits_to_keep):
+                result = super()._get_per_token_logps_and_entropies(
+                    model, input_ids, attention_mask, logits_to_keep, batch_size, *args, **kwargs
+                )
         watched.finished(result[0], result[1])
         return result
+
+    def _check_sharing(self, inputs: PassInputs) -> None:
+        """Compare a pass with shared prompts with a row-wise one, once in a run. Videos count as tokens there."""
+        if self.sharing is not None and not self.sharing.is_checked:
+            row_pass = super()._get_per_token_logps_and_entropies
+            with self._image_guard(self.model):
+                self.sharing.check(row_pass, self.model, inputs, self._image_token_id, self.accelerator)
 
     # --- update -----------------------------------------------------------------------------------------------------
 
@@ -614,6 +639,8 @@ class RLFRTrainer(ResumableGRPO):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the seconds each part took per update since the last log."""
+        if self.sharing is not None and self.model.training:
+            self.log_values(self.sharing.take_metrics())
         if self.model.training and self._micro_batches:
             updates = self._micro_batches / self.args.gradient_accumulation_steps
             self.log_values(largest(gather_object([self._times.take(updates)])))

@@ -1,8 +1,8 @@
-"""Packing by length moves rows, drops padding, and leaves the update what it was."""
+"""Packing moves rows, by length or by prompt, drops padding, and leaves the update what it was."""
 
 import torch
 
-from rlfr_vlm.trainer.packing import pack_by_length, padding_share, trim
+from rlfr_vlm.trainer.packing import pack_by_length, pack_by_prompt, padding_share, trim
 
 
 def batch(prompts, responses):
@@ -47,7 +47,7 @@ def test_an_update_is_the_same_with_and_without(make_trainer, make_policy):
         trainer = make_trainer(
             make_policy(), flow="new", flow_accept="entropy", max_steps=1, per_device_train_batch_size=2,
             gradient_accumulation_steps=4, steps_per_generation=4, pack_by_length=packs, optim="sgd",
-            learning_rate=0.1,
+            learning_rate=0.1, share_prefix="false",
         )  # fmt: skip
         start = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
         trainer.train()
@@ -55,3 +55,21 @@ def test_an_update_is_the_same_with_and_without(make_trainer, make_policy):
     way = sum((weights[1][name] - start[name]).square().sum() for name in start).sqrt()
     apart = sum((weights[0][name] - weights[1][name]).square().sum() for name in start).sqrt()
     assert way > 1e-3 and apart < 1e-4 * way
+
+
+def rows_of(packed):
+    return [own["advantages"].tolist() for own in packed]
+
+
+def test_rows_with_the_same_prompt_come_one_after_the_other():
+    first, second = batch([4, 1, 2], [1, 6, 1]), batch([2, 4, 1], [1, 2, 2])
+    second["advantages"] += 3
+    for own, prompts in ((first, [1, 2, 3]), (second, [3, 1, 2])):  # the same rows of the prompts in another order
+        own["prompt_ids"] = torch.tensor(prompts).unsqueeze(1) * own["prompt_mask"]
+    packed = pack_by_prompt([first, second], per_update=2, pad_token_id=0)
+    assert rows_of(packed) == [[0.0, 4.0, 1.0], [5.0, 2.0, 3.0]]
+    assert packed[1]["prompt_ids"].tolist() == [[0, 2], [3, 3], [3, 3]]  # trimmed
+    # longest rows of the prompts: 6, 7 and 3 tokens
+    assert rows_of(pack_by_prompt([first, second], 2, 0, by_length=True)) == [[2.0, 3.0, 0.0], [4.0, 1.0, 5.0]]
+    # two updates of three rows: each is sorted, and none gets rows of the other
+    assert rows_of(pack_by_prompt([first, second], 1, 0, by_length=True)) == [[0.0, 4.0, 1.0], [2.0, 3.0, 5.0]]

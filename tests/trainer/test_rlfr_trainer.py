@@ -39,7 +39,9 @@ def test_without_flow_losses_and_weights_are_trls_bit_for_bit_text(
     make_trainer, make_text_policy, text_tokenizer, text_digits, arguments, updates
 ):
     changes = {"max_steps": 4, "steps_per_generation": updates, "per_device_train_batch_size": 4}
-    ours = make_trainer(make_text_policy(), processing_class=text_tokenizer, dataset=text_digits, **changes)
+    ours = make_trainer(
+        make_text_policy(), processing_class=text_tokenizer, dataset=text_digits, share_prefix="false", **changes
+    )
     ours.train()
     adam = {"adam_beta2": ours.args.adam_beta2}
     theirs = run_trl(
@@ -54,7 +56,7 @@ def test_without_flow_losses_are_trls_bit_for_bit_vision(make_trainer, make_poli
     """TRL does not ban vision tokens from its log-probs, so its policy is given the same ban and freeze by hand."""
     from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
 
-    ours = make_trainer(make_policy(), max_steps=4)
+    ours = make_trainer(make_policy(), max_steps=4, share_prefix="false")
     ours.train()
     policy = make_policy()
     freeze_vision_tower(policy)
@@ -260,7 +262,7 @@ def count_blocks(trainer) -> list[int]:
 
 
 def forward_counts(make_trainer, policy, **changes) -> tuple[list[int], int]:
-    trainer = make_trainer(policy, max_steps=1, **changes)
+    trainer = make_trainer(policy, max_steps=1, share_prefix="false", **changes)
     original, tokens = trainer._generate, [0]
 
     def no_count(prompts):

@@ -67,6 +67,16 @@ def test_the_pass_calls_the_model_for_log_probs_and_reads_only_them():
     assert FusedCausalLMOutput(log_probs=torch.zeros(1)).log_probs is not None
 
 
+def test_what_shared_prompts_lean_on():
+    code = source("_get_per_token_logps_and_entropies")
+    assert "for start in range(0, input_ids.size(0), batch_size):" in code  # chunks of rows in order
+    assert "labels[:, :-logits_to_keep] = -100" in code
+    assert "outputs.entropy[:, -logits_to_keep:]" in code
+    head = " ".join(inspect.getsource(add_fused_lm_head).split())
+    assert "hidden_states = backbone_outputs.last_hidden_state labels = shift_labels" in head
+    assert 'kwargs["use_cache"] = False' in head
+
+
 def test_fused_head_reads_the_heads_bias_at_every_call():
     assert "weight, bias = lm_head.weight, lm_head.bias" in " ".join(inspect.getsource(add_fused_lm_head).split())
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.models.latents import last_positions, layout_of
 from rlfr_vlm.models.logits import response_logits
 from rlfr_vlm.models.towers import find_language_tower, find_vision_tower
 from rlfr_vlm.options import VisualOptions
@@ -40,10 +41,11 @@ class HiddenPass:
         """Keep hidden states (rows, T, D) of each chunk of rows while the pass runs."""
         self.chunks = []
 
-        def keep(module: nn.Module, inputs: object, output: Any) -> None:
-            self.chunks.append(output[0][:, -num_response - 1 : -1].detach().clone())
+        def keep(module: nn.Module, inputs: object, arguments: dict[str, Any], output: Any) -> None:
+            hidden = last_positions(output[0], num_response + 1, layout_of(arguments))
+            self.chunks.append(hidden[:, :-1].detach().clone())
 
-        hook = find_language_tower(model).module.register_forward_hook(keep)
+        hook = find_language_tower(model).module.register_forward_hook(keep, with_kwargs=True)
         try:
             yield
         finally:

@@ -10,7 +10,7 @@ BLOCKS = 4  # of the small policy; blocks 1 and 2 are hooked
 
 
 def run(make_trainer, make_policy, **settings):
-    trainer = make_trainer(make_policy(), flow_retest_every=0, **settings)
+    trainer = make_trainer(make_policy(), flow_retest_every=0, share_prefix="false", **settings)
     counts = Counts(trainer)
     trainer.train()
     return counts

@@ -90,6 +90,17 @@ def test_batched_equals_row_by_row_and_invalid_rows_are_zero(bind, make_policy, 
     assert together != pytest.approx(probabilities.current([rows[1], *rows[1:]], spliced), rel=1e-4)  # images count
 
 
+def test_shared_prompts_give_the_probabilities_of_rows(bind, make_policy, digits):
+    rows = [digits[0], digits[1], digits[0], digits[0]]
+    spliced = texts("a <answer>1", "b <answer>1", "longer c <answer>1", "d <answer>1")
+    found = []
+    for share in ("false", "true"):
+        trainer, probabilities = bind(make_policy(), share_prefix=share)
+        found.append(probabilities.current(rows, spliced))
+    assert found[1] == pytest.approx(found[0], rel=1e-4) and min(found[0]) > 0
+    assert trainer.sharing.is_on and trainer.sharing.take_metrics()["share_prefix/images_saved"] == 0.5
+
+
 def test_image_rows_beside_text_rows(bind, make_policy, digits):
     _, probabilities = bind(make_policy())
     rows = [digits[0], {"prompt": ROWS[0]["prompt"], "images": [], "answer": "4"}, digits[1]]

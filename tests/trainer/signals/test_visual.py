@@ -53,8 +53,9 @@ def slow_dependency(trainer, batch, temperature):
     return token_dependency(*logits)
 
 
+@pytest.mark.parametrize(("share", "rounding"), [("false", 1e-7), ("true", 1e-6)])
 @pytest.mark.parametrize("updates", [2, 1])
-def test_dependency_is_that_of_two_whole_passes(make_trainer, make_policy, updates):
+def test_dependency_is_that_of_two_whole_passes(make_trainer, make_policy, updates, share, rounding):
     """Two updates a rollout: beside TRL's old-log-prob pass. One: two passes of our own."""
     trainer = make_trainer(
         make_policy(),
@@ -65,11 +66,12 @@ def test_dependency_is_that_of_two_whole_passes(make_trainer, make_policy, updat
         per_device_train_batch_size=8 // updates,
         visual_min_scale=1.0,
         visual_share=0.5,
+        share_prefix=share,
     )
     seen = watch(trainer)
     trainer.train()
     mask = seen["inputs"]["completion_mask"].bool()
-    torch.testing.assert_close(seen["dependency"][mask], seen["expected"][mask], rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(seen["dependency"][mask], seen["expected"][mask], rtol=1e-3, atol=rounding)
     assert seen["dependency"][mask].max() > 0
     chosen = pivotal_tokens(seen["dependency"] * mask, mask, 0.5)
     torch.testing.assert_close(seen["batch"]["advantages"], seen["outcome"].unsqueeze(1) * chosen)

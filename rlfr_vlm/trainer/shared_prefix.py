@@ -1,0 +1,258 @@
+"""Run TRL's log-prob passes with each prompt, and each image, once for the rows that share it.
+
+TRL goes on making chunks of rows and slicing what comes back. `SharedPrefixPolicy` takes the place of the policy in
+its call: it packs the chunk, runs one forward pass, and returns log-probs and entropies row by row.
+
+Letters: B rows of a chunk, W columns, T response columns, N tokens of the packed row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from trl.trainer.utils import FusedCausalLMOutput
+
+from rlfr_vlm.errors import UserError
+from rlfr_vlm.models import family_of
+from rlfr_vlm.models.shared_prefix.attention import LAYOUT, learn_layouts, packed_mask
+from rlfr_vlm.models.shared_prefix.layout import PackedLayout, packed_layout
+from rlfr_vlm.models.shared_prefix.prompts import RowImages, rows_by_prompt
+from rlfr_vlm.models.shared_prefix.support import why_not_shared
+from rlfr_vlm.models.towers import unwrap
+from rlfr_vlm.trainer.pass_inputs import PassInputs
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
+
+CHECK_LIMIT = 1e-4  # largest difference of a log-prob in float32
+IGNORED = -100  # label of a position that is not scored
+
+
+@dataclass
+class SharedTokens:
+    """Tokens and images that passes ran, and those that they would have run row by row."""
+
+    packed: int = 0
+    row_wise: int = 0
+    packed_images: int = 0
+    row_images: int = 0
+
+
+@dataclass
+class SharedPrefixPolicy:
+    """Takes the place of the policy in TRL's log-prob pass (read in TRL 1.16.0, under a contract test).
+
+    Attributes:
+        run: forward pass: the policy, or a function that takes its arguments.
+        policy: whose positions and tokens of images are used; may be wrapped.
+        num_response: T.
+        images: of all rows that TRL passes on, chunk by chunk; None without any.
+        tokens: counts what was run.
+    """
+
+    run: Callable[..., FusedCausalLMOutput]
+    policy: nn.Module
+    num_response: int
+    images: RowImages | None
+    tokens: SharedTokens
+    _first_row: int = field(default=0, init=False)
+
+    def __call__(
+        self, *, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, fused_lm_head: bool, **inputs: Any
+    ) -> FusedCausalLMOutput:
+        """Log-probs and entropies (B, T) of a chunk of rows.
+
+        Args:
+            input_ids, attention_mask: (B, W).
+            labels: (B, W), `IGNORED` where a token is not scored.
+            fused_lm_head: true.
+            inputs: image arguments of the forward method.
+        """
+        images = self.images and self.images.chunk(self._first_row, len(input_ids))
+        self._first_row += len(input_ids)
+        prompt = slice(0, input_ids.shape[1] - self.num_response)
+        groups = rows_by_prompt(input_ids[:, prompt], attention_mask[:, prompt], images)
+        layout = packed_layout(attention_mask, groups, self.num_response)
+        packed = self._packed(layout, input_ids, attention_mask, inputs, images)
+        once = images and images.of_rows([rows[0] for rows in groups])
+        if once is not None:
+            packed |= {"pixel_values": once.pixel_values, "image_grid_thw": once.image_grid_thw}
+        self._count(layout, images, once)
+        next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+        output = self.run(**packed, shift_labels=layout.pack(next_labels), fused_lm_head=fused_lm_head)
+        predicting = slice(-self.num_response - 1, -1)  # positions whose next tokens are the response
+        is_scored = next_labels[:, predicting] != IGNORED
+
+        def row_wise(values: Tensor | None) -> Tensor | None:
+            return None if values is None else layout.unpack(values, predicting).masked_fill(~is_scored, 0)
+
+        return FusedCausalLMOutput(
+            log_probs=row_wise(output.log_probs), entropy=row_wise(output.entropy), label_mask=is_scored
+        )
+
+    def _packed(
+        self,
+        layout: PackedLayout,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        inputs: dict[str, Any],
+        images: RowImages | None,
+    ) -> dict[str, Any]:
+        """Arguments of the forward pass but for the images: tokens, positions and the layout."""
+        model, kinds = unwrap(self.policy), inputs.get("mm_token_type_ids")
+        with_images = {} if images is None else {"image_grid_thw": images.image_grid_thw, "mm_token_type_ids": kinds}
+        positions = family_of(model).token_positions(model, input_ids, attention_mask, with_images)  # type: ignore[arg-type]
+        packed: dict[str, Any] = {
+            "input_ids": layout.pack(input_ids),
+            "position_ids": positions.flatten(-2)[..., layout.source].unsqueeze(-2),
+            "attention_mask": packed_mask(input_ids.device),
+            LAYOUT: layout,
+        }
+        return packed if kinds is None else packed | {"mm_token_type_ids": layout.pack(kinds)}
+
+    def _count(self, layout: PackedLayout, images: RowImages | None, once: RowImages | None) -> None:
+        self.tokens.packed += len(layout.source)
+        self.tokens.row_wise += layout.index.numel()
+        self.tokens.row_images += 0 if images is None else len(images.image_grid_thw)
+        self.tokens.packed_images += 0 if once is None else len(once.image_grid_thw)
+
+
+class PrefixSharing:
+    """Shares prompts in the passes of a run, after a check against a row-wise pass.
+
+    Attributes:
+        is_on: false after the check failed.
+        is_checked: whether the first rows of the run have been compared.
+        tokens: counts since the last `take_metrics`.
+    """
+
+    def __init__(self, policy: nn.Module, ref_model: nn.Module | None, group_size: int) -> None:
+        for model in (policy, ref_model):
+            if model is not None:
+                learn_layouts(model)
+        self.group_size = group_size
+        self.is_on = True
+        self.tokens = SharedTokens()
+        self.is_checked = False
+
+    @classmethod
+    def for_run(
+        cls,
+        args: "RLFRConfig",
+        policy: nn.Module,
+        ref_model: nn.Module | None,
+        group_size: int,
+        accelerator: "Accelerator",
+    ) -> "PrefixSharing | None":
+        """The sharing of a run; None without.
+
+        Raises:
+            UserError: `share_prefix` is true, but the run cannot share prompts.
+        """
+        if args.share_prefix == "false":
+            return None
+        reason = why_not_shared(policy) or _why_not_in(args, accelerator)
+        if reason is None:
+            return cls(policy, ref_model, group_size)
+        if args.share_prefix == "true":
+            raise UserError(f"share_prefix is true, but {reason}. Set share_prefix: auto, or false.")
+        if accelerator.is_main_process:
+            print(f"prompts are not shared in forward passes: {reason}")
+        return None
+
+    def applies_to(self, inputs: PassInputs, image_token: int | None) -> bool:
+        """Whether prompts are shared in a pass: blocks, which begin before the response, must have no image.
+
+        Args:
+            image_token: id of the policy's image token; None for a text-only policy.
+        """
+        blocks = inputs.input_ids[:, -inputs.num_response - 1 :]
+        return self.is_on and (image_token is None or not (blocks == image_token).any())
+
+    def instead_of(
+        self, model: Callable[..., Any], policy: nn.Module, inputs: PassInputs, *, counts: bool = True
+    ) -> SharedPrefixPolicy:
+        """What takes the place of `model` in a log-prob pass.
+
+        Args:
+            model: the policy, or a function that takes its arguments.
+            policy: the policy.
+            counts: count its tokens.
+        """
+        tokens = self.tokens if counts else SharedTokens()
+        return SharedPrefixPolicy(model, policy, inputs.num_response, inputs.row_images, tokens)
+
+    def rows_at_once(self, batch_size: int | None) -> int | None:
+        """Rows of one chunk of a pass without gradients: whole groups."""
+        if batch_size is None or not self.is_on:
+            return batch_size
+        return -(-batch_size // self.group_size) * self.group_size
+
+    def check(
+        self,
+        row_pass: Callable[..., tuple[Tensor, Tensor | None, Tensor | None]],
+        policy: nn.Module,
+        inputs: PassInputs,
+        image_token: int | None,
+        accelerator: "Accelerator",
+    ) -> None:
+        """Compare the log-probs of the first rows with and without sharing; stop sharing if they differ.
+
+        Args:
+            row_pass: TRL's `_get_per_token_logps_and_entropies`.
+            policy: as the trainer runs it.
+            inputs: of the pass.
+            image_token: as for `applies_to`.
+            accelerator: all ranks compare, and decide alike.
+        """
+        self.is_checked = True
+        first = inputs.first(self.group_size)
+        shared: Callable[..., Any] = policy  # a rank whose rows cannot be shared runs as many passes as the others
+        if self.applies_to(first, image_token):
+            shared = self.instead_of(policy, policy, first, counts=False)
+
+        def log_probs(model: object, batch_size: int | None = None) -> Tensor:
+            return row_pass(
+                model, first.input_ids, first.attention_mask, first.num_response, batch_size, **first.images
+            )[0]
+
+        training = policy.training
+        policy.eval()
+        with torch.no_grad():
+            expected = log_probs(policy)
+            largest = (expected - log_probs(shared)).abs().max()
+            limit = torch.full_like(largest, CHECK_LIMIT)
+            if accelerator.mixed_precision != "no" or policy.dtype != torch.float32:
+                limit = limit.maximum(2 * (expected - log_probs(policy, batch_size=1)).abs().max())
+        policy.train(training)
+        found, allowed = accelerator.gather(torch.stack([largest, limit]).unsqueeze(0)).amax(dim=0).tolist()
+        if not found <= allowed:  # also where it is NaN
+            self.is_on = False
+            print(
+                f"share_prefix is off: log-probs with shared prompts differ by {found:.2g} from row-wise ones, and "
+                f"{allowed:.2g} would be rounding. Please report the policy's model type and attention."
+            )
+
+    def take_metrics(self) -> dict[str, float]:
+        """Share of tokens and images that were not run since the last call."""
+        tokens, self.tokens = self.tokens, SharedTokens()
+        metrics = {}
+        if tokens.row_wise:
+            metrics["share_prefix/tokens_saved"] = 1 - tokens.packed / tokens.row_wise
+        if tokens.row_images:
+            metrics["share_prefix/images_saved"] = 1 - tokens.packed_images / tokens.row_images
+        return metrics
+
+
+def _why_not_in(args: "RLFRConfig", accelerator: "Accelerator") -> str | None:
+    """Why a run's settings do not let prompts be shared; None if they do."""
+    if args.use_liger_kernel:
+        return "use_liger_kernel is true, and its loss runs row by row"
+    parallel = getattr(accelerator, "parallelism_config", None)
+    if parallel is not None and (getattr(parallel, "cp_size", 1) > 1 or getattr(parallel, "sp_size", 1) > 1):
+        return "rows are split over processes by sequence or context parallelism"
+    return None
