@@ -30,6 +30,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     |---|------|
     | 1 | long |
     """
+    header, *rows = [[cell.replace("|", r"\|") for cell in cells] for cells in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -110,5 +111,7 @@ def _about_differences(comparison: Comparison, seeds: Sequence[int]) -> Iterator
     intervals = sum(difference["ci95"] is not None for difference in differences)
     if intervals:
         yield "Differences are paired by seed, with 95 % t-intervals over the pairs."
+    if any(difference["ci95"] and difference["ci95"][0] == difference["ci95"][1] for difference in differences):
+        yield "An interval without width comes from pairs with equal differences; it is no certainty."
     if intervals > 2:
         yield f"Of {intervals} intervals, one in twenty excludes 0 by chance even if no method differs."
