@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "a study: train each method with each seed, and compare them with intervals"
 EXIT_FAILED = 1
+SHOWN_NAMES = 8  # of methods with settings, before the first run
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,7 +159,9 @@ def _say_what_there_is(sweep: "Sweep", out: TextIO) -> None:
 
     kept = sum(is_finished(run.folder) for run in sweep.runs)
     seeds = "1 seed" if len(sweep.seeds) == 1 else f"{len(sweep.seeds)} seeds"
-    text = f"{len(sweep.runs)} runs: {', '.join(cell.name for cell in sweep.cells)}; {seeds} each"
+    names = [cell.name for cell in sweep.cells]
+    shown = ", ".join(names) if len(names) <= SHOWN_NAMES else f"{len(names)} methods and settings"
+    text = f"{len(sweep.runs)} runs: {shown}; {seeds} each"
     print(text + (f"; {kept} are finished and kept" if kept else ""), file=out)
     for note in sweep.notes():
         print(f"note: {note}", file=out)

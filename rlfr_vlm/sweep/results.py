@@ -13,6 +13,8 @@ from rlfr_vlm.sweep.definition import Cell
 
 HELD_OUT = {"eval_greedy": "greedy", "eval_sampled": "sampled"}
 OUTCOME = {"outcome/mean": "outcome"}
+# What the runs of a fair comparison have in common, in their `run.json`.
+RECORDED = {"rlfr_vlm": "version", "git": "commit", "versions": "package versions", "grader": "grader"}
 
 
 class FinalValues(NamedTuple):
@@ -67,11 +69,13 @@ class Comparison:
     Attributes:
         metrics: metric -> its name in the table.
         measured: sentence that says what the values are.
+        unlike: what the runs do not have in common and should, such as the commit.
     """
 
     metrics: dict[str, str]
     measured: str
     rows: list[Row]
+    unlike: list[str] = field(default_factory=list)
 
 
 def compare(cells: Sequence[Cell], seeds: Sequence[int], runs: dict[tuple[str, int], Run]) -> Comparison:
@@ -92,7 +96,20 @@ def compare(cells: Sequence[Cell], seeds: Sequence[int], runs: dict[tuple[str, i
         rows.append(Row(cell, "" if first is None else _quantity(first, held_out), values, means))
     for row in rows:
         _subtract(row, reference_of(row.cell, cells), rows)
-    return Comparison(metrics, _measured(held_out, rows, list(finals.values())), rows)
+    return Comparison(metrics, _measured(held_out, rows, list(finals.values())), rows, unlike(list(runs.values())))
+
+
+def unlike(runs: Sequence[Run]) -> list[str]:
+    """Names of what the runs record differently: versions, commit, GPUs, number of processes."""
+    records = [run.record for run in runs]
+    found = [text for name, text in RECORDED.items() if _differ([record.get(name) for record in records])]
+    hardware = [record.get("hardware") for record in records]
+    gpus = [[one.get("gpus"), record.get("processes")] for one, record in zip(hardware, records, strict=True) if one]
+    return found + (["GPUs or number of processes"] if _differ(gpus) else [])
+
+
+def _differ(values: Sequence[object]) -> bool:
+    return any(value != values[0] for value in values)
 
 
 def held_out_values(run: Run) -> FinalValues:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from rlfr_vlm.errors import printable
 from rlfr_vlm.redaction import redact_command
 from rlfr_vlm.report.header import duration_text
 from rlfr_vlm.report.read_run import is_finished
@@ -166,4 +167,4 @@ def last_lines(path: Path) -> list[str]:
         stream.seek(max(0, path.stat().st_size - READ_BYTES))
         text = stream.read().decode("utf-8", "replace")
     lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in re.split("\n", text)]
-    return [line for line in lines if line][-SHOWN_LINES:]
+    return [printable(line) for line in lines if line][-SHOWN_LINES:]

@@ -41,7 +41,14 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def notes_of(comparison: Comparison, seeds: Sequence[int]) -> list[str]:
     """Sentences below the table."""
-    return [comparison.measured, *_missing(comparison.rows, seeds), *_about_differences(comparison, seeds)]
+    differing = ", ".join(comparison.unlike)
+    unlike = [f"The runs differ in more than the sweep's settings: {differing} (see their run.json)."]
+    return [
+        comparison.measured,
+        *_missing(comparison.rows, seeds),
+        *(unlike if differing else []),
+        *_about_differences(comparison, seeds),
+    ]
 
 
 def results_json(comparison: Comparison, seeds: Sequence[int], states: dict[str, str]) -> JsonObject:

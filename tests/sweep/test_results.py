@@ -158,5 +158,25 @@ def test_many_intervals_are_said_to_be_many(tmp_path):
     )
 
 
+def test_runs_of_several_commits_or_machines_are_said_to_be(tmp_path):
+    sweep = sweep_of(tmp_path, ["rlvr"], [1, 2])
+    record = {
+        "git": {"commit": "a"},
+        "versions": {"torch": "2"},
+        "hardware": {"gpus": ["H"], "cpus": 4},
+        "processes": 1,
+    }
+
+    def notes(change):
+        runs = {("rlvr", seed): evaluated("rlvr", 0.5, 0.5) for seed in (1, 2)}
+        runs["rlvr", 1].record, runs["rlvr", 2].record = record, record | change
+        return notes_of(compared(sweep, runs)[1], sweep.seeds)[1:]
+
+    assert notes({"hardware": {"gpus": ["H"], "cpus": 8}, "started": "later"}) == []
+    start = "The runs differ in more than the sweep's settings: "
+    assert notes({"git": {"commit": "b"}}) == [f"{start}commit (see their run.json)."]
+    assert notes({"processes": 2}) == [f"{start}GPUs or number of processes (see their run.json)."]
+
+
 def test_a_cell_with_a_bar_does_not_break_the_table():
     assert markdown(["a|b"], [["c"]]) == "| a\\|b |\n|------|\n| c    |"

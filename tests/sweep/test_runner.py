@@ -143,17 +143,17 @@ time.sleep(60)
 
 def test_an_error_of_the_sweep_leaves_no_process(tmp_path):
     sweep, said = sweep_of(tmp_path / "out"), []
+    pid = sweep.runs[0].folder / "pid"
 
     def command(run):
         if said:
-            wait_for(lambda: (sweep.runs[0].folder / "pid").is_file())
+            wait_for(lambda: pid.is_file() and pid.read_text())
             raise OSError(28, "No space left on device")
         return [sys.executable, "-S", "-c", STAYING, str(run.folder)]
 
     with pytest.raises(OSError, match="No space left"):
         Runner(command, parallel=2, say=said.append).run(sweep.runs)
-    pid = int((sweep.runs[0].folder / "pid").read_text())
-    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert os.waitpid(int(pid.read_text()), 0)[1] == signal.SIGKILL
 
 
 def test_the_end_of_a_long_log(tmp_path):
