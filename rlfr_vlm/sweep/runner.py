@@ -91,6 +91,8 @@ class Runner:
                     time.sleep(PAUSE)
             finally:  # an error of this program must leave no process behind
                 self._signal(signal.SIGKILL)
+                for one in self._running:
+                    one.process.wait()
         return results
 
     def _start(self, run: SweepRun) -> None:
