@@ -10,6 +10,7 @@ COMMANDS = {
     "get-policy": "rlfr_vlm.commands.get_policy",
     "fit-flow": "rlfr_vlm.commands.fit_flow",
     "train": "rlfr_vlm.commands.train",
+    "sweep": "rlfr_vlm.commands.sweep",
     "grade": "rlfr_vlm.commands.grade",
     "check-data": "rlfr_vlm.commands.check_data",
     "check-overlap": "rlfr_vlm.commands.check_overlap",

@@ -81,6 +81,19 @@ def refuse_missing_folder(name: str) -> None:
         raise UserError(f"No model at {name}. Give an existing folder or a hub id.")
 
 
+def policy_name(options: RunOptions) -> str:
+    """Return the name of the policy.
+
+    Raises:
+        UserError: none is set, or it can only be a folder, and there is none.
+    """
+    name = options.model_name_or_path
+    if not name:
+        raise UserError("model_name_or_path is not set. Give a local folder or a hub id.")
+    refuse_missing_folder(name)
+    return name
+
+
 def load_policy(
     options: RunOptions, *, trust_remote_code: bool = False
 ) -> "tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase]":
@@ -89,10 +102,7 @@ def load_policy(
     Raises:
         UserError: no model is set, or it cannot be loaded.
     """
-    name = options.model_name_or_path
-    if not name:
-        raise UserError("model_name_or_path is not set. Give a local folder or a hub id.")
-    refuse_missing_folder(name)
+    name = policy_name(options)
     kwargs = {"dtype": options.dtype}
     if options.attn_implementation:
         kwargs["attn_implementation"] = options.attn_implementation

@@ -1,14 +1,30 @@
-"""Confidence intervals, AUC over all pairs (within groups: group_auc.py) and pass@k."""
+"""Confidence intervals, paired differences, AUC over all pairs (within groups: group_auc.py) and pass@k."""
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Z95 = 1.959963984540054
 LARGEST_EFFECT = 3.0  # answers per problem that count as independent at most; more hide problems that differ
+
+
+class PairedDifference(TypedDict):
+    """Difference of two methods over the seeds that both have.
+
+    Attributes:
+        seeds: of the pairs.
+        per_seed: difference of each pair.
+        mean: their mean.
+        ci95: 95 % Student-t interval of the mean; None for one pair.
+    """
+
+    seeds: list[int]
+    per_seed: list[float]
+    mean: float
+    ci95: list[float] | None
 
 
 def wilson_interval(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
@@ -113,3 +129,24 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
     half = float(student.ppf(0.975, n - 1)) * spread / math.sqrt(n)
     return mean, mean - half, mean + half
+
+
+def paired_difference(
+    values: Mapping[int, float | None], reference: Mapping[int, float | None]
+) -> PairedDifference | None:
+    """Mean of `values` minus `reference` over the seeds that have a value in both; None if no seed has.
+
+    Args:
+        values: seed -> value, None where there is none.
+        reference: the same of the method that is subtracted.
+    """
+    pairs = {
+        seed: value - other
+        for seed, value in values.items()
+        if value is not None and (other := reference.get(seed)) is not None
+    }
+    if not pairs:
+        return None
+    differences = list(pairs.values())
+    mean, *interval = mean_interval(differences) if len(pairs) > 1 else (differences[0],)
+    return {"seeds": list(pairs), "per_seed": differences, "mean": mean, "ci95": interval or None}

@@ -21,13 +21,13 @@ SHARED_FILES = {"data.read", "data.rows"}  # data sets as files, and their rows
 # A module may import from its own layer and the ones before it. The longest prefix in the table decides.
 LAYERS = (
     {"errors", "files", "stats", "group_auc", "retest", "answer_position", "provenance", "redaction"},
-    {"options", "flow_options", "library_output", "compat", "command_line", "page", "steps"},
+    {"options", "flow_options", "methods", "library_output", "compat", "command_line", "page", "steps"},
     {"grading", "flow", "shaping", "visual_dependency", "doctor"},
     {"data", "models", "pretrained", "rewards", "policy"},
     {"config_file", "evaluate", "checkpoint", "export", "model_card", "prompt_lengths"},
     {"deviation", "correctness_auc", "trainer", "plan", "sampling"},
     {"report"},
-    {"quickstart", "commands", "cli"},
+    {"quickstart", "sweep", "commands", "cli"},
 )
 LIGHT = {
     "numpy",

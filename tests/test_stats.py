@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rlfr_vlm.stats import auc, auc_interval, mean_interval, pass_at_k, wilson_interval
+from rlfr_vlm.stats import auc, auc_interval, mean_interval, paired_difference, pass_at_k, wilson_interval
 
 
 def test_wilson_interval_of_nothing_and_of_extremes():
@@ -45,3 +45,16 @@ def test_pass_at_k_by_hand():
     assert pass_at_k(8, 3, 4) == pytest.approx(1 - 5 / 70)
     assert pass_at_k(4, 0, 4) == 0.0
     assert pass_at_k(4, 2, 3) == 1.0  # three draws of four with two wrong ones hold a right one
+
+
+def test_paired_difference_takes_the_seeds_that_both_have():
+    """Differences 0.1 and 0.3 of seeds 1 and 4: half the interval is tan(0.475 pi) times 0.1."""
+    found = paired_difference({1: 0.5, 2: 0.9, 3: None, 4: 0.8}, {4: 0.5, 1: 0.4, 3: 0.1, 5: 0.2})
+    assert found is not None and found["seeds"] == [1, 4] and found["per_seed"] == pytest.approx([0.1, 0.3])
+    half = math.tan(0.475 * math.pi) * 0.1
+    assert found["mean"] == pytest.approx(0.2) and found["ci95"] == pytest.approx([0.2 - half, 0.2 + half])
+
+
+def test_paired_difference_of_one_pair_and_of_none():
+    assert paired_difference({1: 0.75}, {1: 0.5}) == {"seeds": [1], "per_seed": [0.25], "mean": 0.25, "ci95": None}
+    assert paired_difference({1: 0.75, 2: None}, {2: 0.5, 3: 0.1}) is None

@@ -20,7 +20,7 @@ from rlfr_vlm.evaluate import Accuracy, respond
 from rlfr_vlm.files import write_json
 from rlfr_vlm.quickstart.recipe import QuickstartRecipe
 from rlfr_vlm.rewards import accuracy
-from rlfr_vlm.stats import mean_interval
+from rlfr_vlm.stats import paired_difference
 
 MODES = ("sampled", "greedy")
 
@@ -59,12 +59,11 @@ def train(policy_path: str, flow_path: str | None, seed: int, changes: dict[str,
 
 def compare(runs: dict[str, dict[str, dict[str, float]]]) -> dict[str, object]:
     """Paired differences, flow reward minus RLVR, with 95 % t-intervals over the seeds."""
-    found: dict[str, object] = {}
-    for mode in MODES:
-        values = [pair["rlfr"][mode] - pair["rlvr"][mode] for pair in runs.values() if len(pair) == 2]
-        mean, low, high = mean_interval(values) if len(values) > 1 else (values[0], None, None)
-        found[mode] = {"per_seed": values, "mean": mean, "ci95": [low, high]}
-    return found
+
+    def values(method: str, mode: str) -> dict[int, float | None]:
+        return {int(seed): pair[method][mode] for seed, pair in runs.items() if method in pair}
+
+    return {mode: paired_difference(values("rlfr", mode), values("rlvr", mode)) for mode in MODES}
 
 
 def main() -> None:

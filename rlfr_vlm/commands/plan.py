@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from rlfr_vlm.data.load import Rows
-    from rlfr_vlm.options import RunOptions
+    from rlfr_vlm.options import RunOptions, ScriptArguments
     from rlfr_vlm.plan import MemoryEstimate
     from rlfr_vlm.prompt_lengths import PromptLengths
     from rlfr_vlm.steps import StepCounts
@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
     for name in ("processes", "gpu_memory", "tflops", "generated_per_second"):
         if getattr(options, name) <= 0:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be above 0.")
-    run_options, args = _configuration(options.processes, rest)
+    run_options, args = configuration(options.processes, rest)
     data = _read_data(run_options, only_local=options.rows is not None)
     rows = options.rows if options.rows is not None or data is None else len(data.indices)
     prompt = options.prompt_tokens or _longest_prompt(run_options, args, data)
@@ -86,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _configuration(processes: int, arguments: Sequence[str]) -> tuple["RunOptions", "RLFRConfig"]:
+def configuration(processes: int, arguments: Sequence[str]) -> tuple["ScriptArguments", "RLFRConfig"]:
     """Parse the training configuration as if `processes` ranks ran, from which TRL derives the rollout sizes."""
     import torch
 

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 from rlfr_vlm.command_line import options_parser
-from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import make_folder
-from rlfr_vlm.options import METHOD_PARTS
+from rlfr_vlm.methods import split_methods
 
 SUMMARY = "RLVR, RLFR and more on a small real Qwen2.5-VL and real images, on a CPU, in minutes"
 
@@ -34,13 +34,7 @@ def run(options: argparse.Namespace) -> int:
             raise UserError(f"--{name} is {value}; it must be at least 1.")
     if options.seed < 0:
         raise UserError(f"--seed is {options.seed}; it must be 0 or more.")
-    methods = tuple(dict.fromkeys(options.methods.split(",")))
-    for method in methods:
-        if unknown := set(method.split("+")) - set(METHOD_PARTS):
-            name = sorted(unknown)[0]
-            raise UserError(
-                f"--methods has {name!r}; known are {', '.join(METHOD_PARTS)}.{nearest(name, METHOD_PARTS)}"
-            )
+    methods = split_methods(options.methods)
     out = Path(options.out)
     make_folder(out)
     import dataclasses

@@ -46,9 +46,11 @@ def run_trainer(
     Returns:
         The exit code.
     """
+    from rlfr_vlm.checkpoint import is_first_process
     from rlfr_vlm.config_file import names_given, parse_config, resolved, take_option
     from rlfr_vlm.library_output import silence_libraries
     from rlfr_vlm.trainer.records.callbacks import OnTrainBegin, StopOnInterrupt, use_own_progress
+    from rlfr_vlm.trainer.records.run_record import mark_finished
 
     silence_libraries()
     resume, rest = take_option(arguments, "--resume")
@@ -65,6 +67,8 @@ def run_trainer(
             f"{checkpoint} has all {steps} updates of this run: nothing is left to train. Raise max_steps or "
             "num_train_epochs to go on."
         )
+        if is_first_process():
+            mark_finished(Path(args.output_dir), steps)  # a run that was killed after its last checkpoint
         return 0
     trainer = build(options, args)
     use_own_progress(trainer)
@@ -82,6 +86,8 @@ def run_trainer(
         print(f"stopped; a checkpoint is in {args.output_dir}; go on with `--resume auto`")
         return EXIT_INTERRUPTED
     finish(trainer)
+    if trainer.accelerator.is_main_process:
+        mark_finished(Path(args.output_dir), trainer.state.global_step)
     return 0
 
 

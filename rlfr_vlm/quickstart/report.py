@@ -10,7 +10,7 @@ from rlfr_vlm.files import JsonObject, write_json, write_text
 from rlfr_vlm.provenance import package_versions
 from rlfr_vlm.quickstart.figures import draw_figures
 from rlfr_vlm.quickstart.run import LoggedStep, QuickstartResult
-from rlfr_vlm.stats import mean_interval
+from rlfr_vlm.stats import PairedDifference, paired_difference
 
 PACKAGES = ("rlfr-vlm", "torch", "transformers", "trl", "accelerate", "datasets")
 
@@ -30,14 +30,6 @@ class GateHistory(TypedDict):
     first_open_step: int | None
     auc: float | None
     low: float | None
-
-
-class Difference(TypedDict):
-    """Paired difference of two methods' accuracies."""
-
-    per_seed: list[float]
-    mean: float
-    ci95: list[float] | None
 
 
 def write_report(result: QuickstartResult, out: Path) -> str:
@@ -147,17 +139,17 @@ def _gate_lines(result: QuickstartResult) -> list[str]:
     return lines
 
 
-def paired_differences(result: QuickstartResult, method: str, reference: str) -> dict[str, Difference]:
-    """Accuracy of `method` minus that of `reference`: per seed, mean, and a 95 % t-interval with two or more seeds."""
-    differences: dict[str, Difference] = {}
-    for mode in ("sampled", "greedy"):
-        values = [
-            (runs[method][mode].value or 0.0) - (runs[reference][mode].value or 0.0)
-            for runs in result.trained.values()
-        ]
-        interval = list(mean_interval(values)[1:]) if len(values) > 1 else None
-        differences[mode] = {"per_seed": values, "mean": sum(values) / len(values), "ci95": interval}
-    return differences
+def paired_differences(result: QuickstartResult, method: str, reference: str) -> dict[str, PairedDifference]:
+    """Accuracy of `method` minus that of `reference`, by decoding mode; a mode in which no seed has both is absent."""
+
+    def accuracies(name: str, mode: str) -> dict[int, float | None]:
+        return {seed: runs[name][mode].value for seed, runs in result.trained.items()}
+
+    found = {
+        mode: paired_difference(accuracies(method, mode), accuracies(reference, mode))
+        for mode in ("sampled", "greedy")
+    }
+    return {mode: difference for mode, difference in found.items() if difference is not None}
 
 
 def _difference_lines(result: QuickstartResult) -> list[str]:

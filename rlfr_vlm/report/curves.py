@@ -100,14 +100,24 @@ def charts_of(runs: list[Run]) -> list[JsonObject]:
 
     With one experiment, colours distinguish metrics. With several, colours distinguish experiments and dashes metrics.
     """
-    experiments, charts = dict(enumerate(group_by_experiment(runs))), []
+    return charts_of_experiments(group_by_experiment(runs))
+
+
+def charts_of_experiments(experiments: Sequence[Experiment], single_seeds: bool = False) -> list[JsonObject]:
+    """Charts of experiments, as `charts_of` makes them.
+
+    Args:
+        single_seeds: draw a thin line for each seed instead of a band.
+    """
+    numbered, charts = dict(enumerate(experiments)), []
+    runs = [run for experiment in experiments for run in experiment.runs]
     for chart in CHARTS:
-        for part in _parts(chart, experiments):
+        for part in _parts(chart, numbered):
             # of all runs, so that a metric has the same colour in the charts of all experiments
-            steps, lines = _lines(part, labelled_metrics(part.chart, runs))
+            steps, lines = _lines(part, labelled_metrics(part.chart, runs), single_seeds)
             if lines:
                 drawn = part.chart
-                note = " ".join([drawn.note, *_band_note(lines)]).strip()
+                note = " ".join([drawn.note, *_seeds_note(lines)]).strip()
                 head = {"id": drawn.id, "title": drawn.title, "unit": drawn.unit, "note": note}
                 charts.append({**head, "steps": steps, "lines": lines})
     return charts
@@ -150,7 +160,7 @@ def _of_experiment(chart: Chart, number: int, name: str) -> Chart:
     )
 
 
-def _lines(part: Part, metrics: Sequence[tuple[str, str]]) -> tuple[list[int], list[JsonObject]]:
+def _lines(part: Part, metrics: Sequence[tuple[str, str]], single_seeds: bool) -> tuple[list[int], list[JsonObject]]:
     """Steps of a chart, and its lines with their values at those steps; `metrics` are (metric, label) pairs."""
     chart, experiments = part.chart, part.experiments
     values = {
@@ -172,10 +182,31 @@ def _lines(part: Part, metrics: Sequence[tuple[str, str]]) -> tuple[list[int], l
                 style = {"colour": number, "dash": metric_index + number // COLOURS}
             else:
                 text, style = label, {"colour": metric_index, "dash": metric_index // COLOURS}
-            lines.append({"label": text, **style, **combine_seeds(values[number, metric], steps)})
+            by_run = values[number, metric]
+            combined = combine_seeds(by_run, steps)
+            if single_seeds and combined["seeds"] > 1:
+                combined = {name: combined[name] for name in ("values", "seeds")}
+                combined["singles"] = _singles(experiment.runs, by_run, steps)
+            lines.append({"label": text, **style, **combined})
     return steps, lines
 
 
-def _band_note(lines: Sequence[JsonObject]) -> list[str]:
+def _singles(
+    runs: Sequence[Run], values_by_run: Sequence[Mapping[int, float]], steps: Sequence[int]
+) -> list[JsonObject]:
+    """Values of each run that has any, at the steps of its chart."""
+    return [
+        {"label": f"seed {run.config.get('seed')}", "values": [values.get(step) for step in steps]}
+        for run, values in zip(runs, values_by_run, strict=True)
+        if values
+    ]
+
+
+def _seeds_note(lines: Sequence[JsonObject]) -> list[str]:
+    """Say what a line and its band, or its thin lines, are."""
     counts = sorted({line["seeds"] for line in lines if line["seeds"] > 1})
-    return [f"Line: mean of {' or '.join(map(str, counts))} seeds; band: lowest to highest."] if counts else []
+    if not counts:
+        return []
+    singles = any("singles" in line for line in lines)
+    mean = f"mean of {' or '.join(map(str, counts))} seeds"
+    return [f"Thick: {mean}; thin: single seeds." if singles else f"Line: {mean}; band: lowest to highest."]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.report.curves import metric_by_step
@@ -105,13 +106,28 @@ def _outcome(run: Run) -> tuple[str, str | None]:
     return short_reward_name(run.outcome), _first_and_last(run, "outcome/mean", "on average")
 
 
-def _first_and_last(run: Run, metric: str, what: str) -> str | None:
-    """Mean of a metric over the first and over the last tenth of its logged steps."""
+class Ends(NamedTuple):
+    """Means of a metric over the first and over the last tenth of its logged steps; `steps` of them each."""
+
+    first: float
+    last: float
+    steps: int
+
+
+def ends_of(run: Run, metric: str) -> Ends | None:
+    """Means of a metric at both ends of a run; None if it was not logged."""
     values = list(metric_by_step(run, metric).values())
     if not values:
         return None
     part = math.ceil(len(values) / 10)
-    first, last = sum(values[:part]) / part, sum(values[-part:]) / part
+    return Ends(sum(values[:part]) / part, sum(values[-part:]) / part, part)
+
+
+def _first_and_last(run: Run, metric: str, what: str) -> str | None:
+    """Describe a metric at both ends of a run."""
+    if (ends := ends_of(run, metric)) is None:
+        return None
+    first, last, part = ends
     where = "step" if part == 1 else f"{part} steps"
     return f"{first:.3f} {what} in the first {where}, {last:.3f} in the last"
 

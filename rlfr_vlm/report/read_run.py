@@ -139,6 +139,11 @@ def read_run(folder: Path) -> Run:
     return Run(folder, config, record, metrics, read_alerts(folder), groups, cut)
 
 
+def is_finished(folder: Path) -> bool:
+    """Return whether a folder holds a run of `rlfr train` that has made all its updates and saved the policy."""
+    return "finished" in _read_json(folder / RUN_FILE)
+
+
 def read_groups(folder: Path) -> tuple[list[LoggedGroup], int]:
     """Groups of the rollout logs of all ranks, sorted by step, and the number of lines that could not be parsed."""
     groups: dict[Hashable, LoggedGroup] = {}

@@ -55,20 +55,24 @@ def build_rewards(names: Sequence[str], options: RewardOptions, max_length: int)
     Raises:
         UserError: there is no name, a name is unknown, or a custom function cannot be loaded.
     """
+    refuse_unknown(names)
+    return [REWARDS[name](options, max_length) if name in REWARDS else wrap(load_function(name)) for name in names]
+
+
+def refuse_unknown(names: Sequence[str]) -> None:
+    """Refuse names of rewards that there are not, without building one.
+
+    Raises:
+        UserError: there is no name, or a name is neither known nor a path of a function.
+    """
     if not names:
         raise UserError(f"rewards is empty; name at least one of {', '.join(REWARDS)}.")
-    functions = []
     for name in names:
-        if name in REWARDS:
-            functions.append(REWARDS[name](options, max_length))
-        elif is_import_path(name):
-            functions.append(wrap(load_function(name)))
-        else:
+        if name not in REWARDS and not is_import_path(name):
             raise UserError(
                 f"Unknown reward {name!r}; choose from {', '.join(REWARDS)}, or write `path/to/module.py:function`."
                 f"{nearest(name, REWARDS)}"
             )
-    return functions
 
 
 __all__ = ["REWARDS", "ReferenceProbability", "RewardFunction", "accuracy", "build_rewards", "wrap"]

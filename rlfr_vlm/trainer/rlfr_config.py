@@ -14,6 +14,7 @@ from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.flow import NoisePlan
 from rlfr_vlm.flow.statistics import check_statistic
 from rlfr_vlm.flow_options import ACCEPT_METRICS, FLOW_GATES, FLOW_LEVELS, FLOW_SCHEDULES, FlowOptions
+from rlfr_vlm.methods import REFUSED_ELSEWHERE
 from rlfr_vlm.options import (
     GROUP_FILTERS,
     METHOD_PARTS,
@@ -141,7 +142,7 @@ def method_parts(method: str) -> set[str]:
 
 def _check_unused(config: RLFRConfig, parts: set[str]) -> None:
     """Refuse a setting that the method does not read, unless it has its default or is off."""
-    for part, name in (("rlfr", "flow_coef"), ("entropy", "entropy_alpha"), ("rlfr", "flow_path")):
+    for name, part in REFUSED_ELSEWHERE.items():
         value, default = getattr(config, name), RLFRConfig.__dataclass_fields__[name].default
         if part not in parts and value and value != default:
             raise UserError(

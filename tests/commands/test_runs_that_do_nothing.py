@@ -149,6 +149,15 @@ def test_a_finished_run_that_is_resumed_trains_no_update(policy_folder, run, cap
     assert re.search(r"(?i)finished|already|nothing (is )?left", captured.out + captured.err)
 
 
+def test_a_run_that_was_killed_after_its_last_checkpoint_is_marked_as_finished(policy_folder, run):
+    record = json.loads((run / "run.json").read_text())
+    assert record.pop("finished")["steps"] == 2
+    (run / "run.json").write_text(json.dumps(record))
+    assert main(train(policy_folder, run, *STEPS, "--resume", "auto")) == 0
+    marked = json.loads((run / "run.json").read_text())
+    assert marked.pop("finished")["steps"] == 2 and marked == record
+
+
 def test_a_finished_run_goes_on_to_more_steps(policy_folder, run):
     assert main(train(policy_folder, run, *STEPS, "--resume", "auto", "--max_steps", "4")) == 0
     assert steps_of(run) == [1, 2, 3, 4]

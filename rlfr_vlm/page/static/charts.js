@@ -4,13 +4,22 @@
 const COLOURS = ["#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377"]; // Paul Tol's bright scheme
 const DASHES = [[], [8, 4], [2, 3], [12, 3, 2, 3]];
 
-/** uPlot series, columns and bands of a chart; a line with a band has two more series for the edges. */
+/**
+ * uPlot series, columns and bands of a chart; a line with a band has two more series for the edges, and a mean of seeds
+ * one for each seed, which the legend does not list. `parts` maps the index of a line to those of its seeds.
+ */
 function seriesOf(chart) {
-  const series = [{label: "step"}], columns = [chart.steps], bands = [];
+  const series = [{label: "step"}], columns = [chart.steps], bands = [], parts = new Map();
   for (const line of chart.lines) {
     const stroke = COLOURS[line.colour % COLOURS.length];
-    series.push({label: line.label, stroke, width: 2, dash: DASHES[line.dash % DASHES.length], spanGaps: true,
-                 points: {show: chart.steps.length < 2}, value: (_, value) => show(value)});
+    const common = {dash: DASHES[line.dash % DASHES.length], spanGaps: true, points: {show: chart.steps.length < 2},
+                    value: (_, value) => show(value)};
+    const singles = (line.singles ?? []).map((single) => {
+      columns.push(single.values);
+      return series.push({...common, label: `${line.label}, ${single.label}`, class: "single", stroke: stroke + "88",
+                          width: 0.8}) - 1;
+    });
+    parts.set(series.push({...common, label: line.label, stroke, width: 2}) - 1, singles);
     columns.push(line.values);
     if (!line.low) continue;
     for (const [name, edge] of [["highest seed", line.high], ["lowest seed", line.low]]) {
@@ -20,7 +29,7 @@ function seriesOf(chart) {
     }
     bands.push({series: [series.length - 2, series.length - 1], fill: stroke + "33"});
   }
-  return {series, columns, bands};
+  return {series, columns, bands, parts};
 }
 
 function axisOf(label) {
@@ -32,13 +41,16 @@ function axisOf(label) {
 }
 
 function drawChart(chart, container) {
-  const {series, columns, bands} = seriesOf(chart);
+  const {series, columns, bands, parts} = seriesOf(chart);
   const figure = h("figure", {class: "chart", id: `chart-${chart.id}`}, h("figcaption", {}, chart.title));
   if (chart.note) figure.append(h("p", {class: "note"}, chart.note));
   container.append(figure);
   const options = {
     width: Math.max(260, figure.clientWidth - 16), height: 220, series, bands, scales: {x: {time: false}},
     axes: [axisOf("step"), axisOf(chart.unit)], cursor: {y: false, sync: {key: "steps"}, drag: {x: true, y: false}},
+    hooks: {setSeries: [(u, index, {show}) => {  // the seeds of a line are shown and hidden with it
+      for (const part of parts.get(index) ?? []) if (show !== undefined && u.series[part].show !== show) u.setSeries(part, {show});
+    }]},
     legend: {markers: {dash: (u, i) => u.series[i].dash?.length ? "dashed" : "solid"}},
   };
   const plot = new uPlot(options, columns, figure);

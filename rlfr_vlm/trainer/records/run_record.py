@@ -74,6 +74,14 @@ def write_run_record(
     )
 
 
+def mark_finished(folder: Path, steps: int) -> None:
+    """Note in `run.json` that the run has ended with all its updates; a run that has no record gets none."""
+    record = read_record(folder / RUN_FILE)
+    if record and "finished" not in record:
+        finished = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "steps": steps}
+        write_json(folder / RUN_FILE, record | {"finished": finished})
+
+
 def given_earlier(path: Path) -> list[str]:
     """Read the names of the settings that a user gave to earlier starts of a run."""
     names = read_record(path).get("given_settings")

@@ -12,6 +12,7 @@ import yaml
 
 from rlfr_vlm.cli import main
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.report.read_run import is_finished
 from tests.trainer.launching import CLI, environment
 
 QUICK = ["--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
@@ -211,6 +212,7 @@ def test_interrupt_keeps_a_checkpoint_and_resume_goes_on(policy_folder, tmp_path
     checkpoints = list(run.glob("checkpoint-*"))
     assert len(checkpoints) == 1
     step = int(checkpoints[0].name.split("-")[1])
+    assert not is_finished(run)
 
     arguments = train_arguments(
         policy_folder, str(run), "--method", "rlvr", "--max_steps", str(step + 1), "--resume", "auto"
@@ -218,6 +220,7 @@ def test_interrupt_keeps_a_checkpoint_and_resume_goes_on(policy_folder, tmp_path
     assert main(arguments) == 0
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [s["step"] for s in steps if "outcome/accuracy" in s] == list(range(1, step + 2))
+    assert is_finished(run)
 
 
 def test_resume_skips_a_checkpoint_that_was_cut_off(tmp_path, capsys):

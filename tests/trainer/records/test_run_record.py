@@ -4,7 +4,7 @@ import json
 
 from transformers import TrainingArguments
 
-from rlfr_vlm.trainer.records.run_record import git_state, write_run_record
+from rlfr_vlm.trainer.records.run_record import git_state, mark_finished, write_run_record
 
 
 def test_record_and_earlier_starts(tmp_path):
@@ -20,6 +20,21 @@ def test_record_and_earlier_starts(tmp_path):
     write_run_record(tmp_path, ["rlfr", "train"], args, data)
     assert json.loads((tmp_path / "run.json").read_text())["earlier"] == []
     assert "secret-1" not in (tmp_path / "run.json").read_text()
+
+
+def test_the_mark_of_a_finished_run_stays_until_it_goes_on(tmp_path):
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    mark_finished(tmp_path, 4)
+    assert not (tmp_path / "run.json").exists()  # there is no run
+    write_run_record(tmp_path, ["rlfr", "train"], args, {"rows": 3})
+    mark_finished(tmp_path, 4)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["finished"]["steps"] == 4 and record["data"] == {"rows": 3}
+    mark_finished(tmp_path, 9)
+    assert json.loads((tmp_path / "run.json").read_text()) == record
+    write_run_record(tmp_path, ["rlfr", "train"], args, {"rows": 3}, resumed=True)
+    resumed = json.loads((tmp_path / "run.json").read_text())
+    assert "finished" not in resumed and len(resumed["earlier"]) == 1
 
 
 def test_git_state_is_of_this_source_or_none():

@@ -1,0 +1,6 @@
+// Draws the curves of a sweep.
+"use strict";
+
+run((data) => {
+  if (data.charts.length) drawCharts(data.charts);
+});
