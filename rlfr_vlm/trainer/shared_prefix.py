@@ -6,7 +6,8 @@ its call: it packs the chunk, runs one forward pass, and returns log-probs and e
 Letters: B rows of a chunk, W columns, T response columns, N tokens of the packed row.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -82,13 +83,14 @@ class SharedPrefixPolicy:
         if once is not None:
             packed |= {"pixel_values": once.pixel_values, "image_grid_thw": once.image_grid_thw}
         self._count(layout, images, once)
-        next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-        output = self.run(**packed, shift_labels=layout.pack(next_labels), fused_lm_head=fused_lm_head)
-        predicting = slice(-self.num_response - 1, -1)  # positions whose next tokens are the response
-        is_scored = next_labels[:, predicting] != IGNORED
+        response = labels[:, -self.num_response :]
+        is_scored = response != IGNORED
+        predicting = layout.index[:, -self.num_response - 1 : -1][is_scored]
+        with _hidden_states_at(unwrap(self.policy).base_model, predicting):  # type: ignore[arg-type]
+            output = self.run(**packed, shift_labels=response[is_scored].unsqueeze(0), fused_lm_head=fused_lm_head)
 
         def row_wise(values: Tensor | None) -> Tensor | None:
-            return None if values is None else layout.unpack(values, predicting).masked_fill(~is_scored, 0)
+            return None if values is None else values.new_zeros(is_scored.shape).masked_scatter(is_scored, values)
 
         return FusedCausalLMOutput(
             log_probs=row_wise(output.log_probs), entropy=row_wise(output.entropy), label_mask=is_scored
@@ -119,6 +121,24 @@ class SharedPrefixPolicy:
         self.tokens.row_wise += layout.index.numel()
         self.tokens.row_images += 0 if images is None else len(images.image_grid_thw)
         self.tokens.packed_images += 0 if once is None else len(once.image_grid_thw)
+
+
+@contextmanager
+def _hidden_states_at(backbone: nn.Module, positions: Tensor) -> Iterator[None]:
+    """Let a backbone return the last hidden states (1, M, D) of these positions (M,) alone, for the LM head.
+
+    Where TRL has no Triton, on a CPU, its LM head would run at all positions of prompts, too.
+    """
+
+    def select(_module: nn.Module, _inputs: object, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[:, positions]
+        return output
+
+    hook = backbone.register_forward_hook(select)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class PrefixSharing:

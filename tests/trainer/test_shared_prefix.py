@@ -154,3 +154,17 @@ def test_why_prompts_are_not_shared():
     assert "sliding window of 64 tokens" in why_not_shared(policy)
     other = build_policy(TEXTS["GPT-2"], build_processor(TEXTS["GPT-2"]))
     assert why_not_shared(other) == "passes over packed rows are not tested with gpt2 policies"
+
+
+@pytest.mark.parametrize("rows", [[2], list(range(len(GROUPS)))])
+def test_rows_without_a_scored_token(rows):
+    """As `mask_truncated_completions` makes them: some of a batch, and all of it."""
+    case, found = Case("Qwen2.5-VL"), []
+    case.mask[rows, -T:], case.labels[rows] = 0, -100
+    for shared in (False, True):
+        log_probs, entropies = case.run(shared)
+        log_probs.sum().backward()
+        found.append((log_probs, entropies, case.gradients()["lm_head.weight"]))
+    for ours, theirs in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-3)
+    assert (found[1][0][rows] == 0).all()

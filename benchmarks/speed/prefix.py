@@ -1,0 +1,197 @@
+"""What sharing a group's prompt saves: time, memory and FLOPs of the passes and of a whole step, against TRL's GRPO.
+
+    .venv/bin/python benchmarks/speed/prefix.py [--cases 1024/256 ...] [--rounds 3] [--steps 1024/256] [--json FILE]
+
+The policy is Qwen2.5-VL's architecture with 22 million weights in the language tower, large enough that a CPU's time
+is matrix products. A micro-batch holds one group: 8 responses to a prompt that is mostly an image. The tower of the
+images is frozen. What is compared takes turns; memory is live bytes of tensors; both do not depend on the weights.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import step
+import torch
+from measuring import Patience, add_options, alternate, peak_bytes, same_round_ratio, table, write_results
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from workloads import Shape, VisionShape, Workload, large
+
+from rlfr_vlm.trainer.trl_seams import LOGPROB_IMAGE_KEYS, Batch
+
+if TYPE_CHECKING:
+    from trl import GRPOTrainer
+
+    from rlfr_vlm.files import JsonObject
+
+GROUP = 8
+CASES = {"320/128": 16, "1024/256": 31, "1024/1024": 31, "64/512": 5}  # prompt / response: image tokens along a side
+SHAPE = Shape(
+    512, 6, 8, 4, 1536, 4096, tied=True, field_depth=2,
+    vision=VisionShape(depth=4, hidden_size=320, intermediate_size=856, num_heads=4, fullatt_block_indexes=(1, 3)),
+)  # fmt: skip
+PASSES = ("old log-probs", "update")
+
+
+def workload(case: str, groups: int = 1) -> Workload:
+    """Policy and rows of a case; one update per rollout, of `groups` groups."""
+    prompt, response = map(int, case.split("/"))
+    work = large("medium", replace(SHAPE, prompt=prompt, response=response, image=CASES[case]), "cpu")
+    arguments = work.arguments | {
+        "per_device_train_batch_size": GROUP,
+        "gradient_accumulation_steps": groups,
+        "steps_per_generation": groups,
+        "gradient_checkpointing": False,
+        "learning_rate": 1e-4,
+    }
+    return replace(work, arguments=arguments)
+
+
+def rollout(trainer: "GRPOTrainer", work: Workload, response: int) -> Batch:
+    """A batch of one group as a rollout would return it, with random responses of full length."""
+    from rlfr_vlm.data.encode import encode_prompts
+
+    row = work.rows[0]
+    prompts = encode_prompts(work.processor, [row] * GROUP)
+    ids = torch.randint(10, 200, (GROUP, response), generator=torch.Generator().manual_seed(0))
+    kinds = prompts.extra["mm_token_type_ids"]
+    return {
+        "prompt_ids": prompts.input_ids,
+        "prompt_mask": prompts.attention_mask,
+        "completion_ids": ids,
+        "completion_mask": torch.ones_like(ids),
+        **{key: value for key, value in prompts.extra.items() if key in LOGPROB_IMAGE_KEYS},
+        "mm_token_type_ids": torch.cat([kinds, torch.zeros_like(ids)], dim=1),
+        "num_images": [len(row["images"])] * GROUP,
+        "advantages": torch.linspace(-1, 1, GROUP),
+        "num_items_in_batch": torch.tensor(float(ids.numel())),
+        "keep": torch.ones(GROUP, dtype=torch.bool),
+    }
+
+
+def passes(trainer: "GRPOTrainer", batch: Batch) -> dict[str, Callable[[], object]]:
+    """The work of the two passes of a trainer."""
+    inputs = (
+        torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+        torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+        batch["completion_ids"].shape[1],
+    )
+    images = {key: batch[key] for key in LOGPROB_IMAGE_KEYS if key in batch}
+
+    def old_log_probs() -> Tensor:
+        with torch.no_grad():
+            return trainer._get_per_token_logps_and_entropies(trainer.model, *inputs, batch_size=GROUP, **images)[0]
+
+    def update() -> None:
+        loss: Tensor = trainer._compute_loss(trainer.model, dict(batch))
+        loss.backward()
+        trainer.model.zero_grad()
+
+    return {"old log-probs": old_log_probs, "update": update}
+
+
+def trainer_of(kind: str, folder: str, work: Workload, updates: int = 1) -> "GRPOTrainer":
+    """TRL's trainer (`trl`), or ours for a method, with shared prompts (`rlfr`) or row by row (`rlfr, rows`)."""
+    if kind.endswith(", rows"):
+        kind, work = kind.removesuffix(", rows"), replace(work, arguments=work.arguments | {"share_prefix": "false"})
+    return step.build(kind, folder, work, updates)
+
+
+def measure_case(case: str, rounds: int, patience: Patience) -> "JsonObject":
+    """Seconds, FLOPs and live bytes of both passes, row by row and with shared prompts."""
+    work = workload(case)
+    works: dict[str, dict[str, Callable[[], object]]] = {name: {} for name in PASSES}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("trl", "rlvr"):
+            trainer = trainer_of(kind, folder, work)
+            trainer.model.train()
+            trainer.current_gradient_accumulation_steps = 1  # set by the training loop
+            trainer.rollout_log = None  # rows of the batch are no rollout's
+            for name, pass_ in passes(trainer, rollout(trainer, work, int(case.split("/")[1]))).items():
+                works[name][kind] = pass_
+        result: JsonObject = {}
+        for name, both in works.items():
+            seconds = alternate(both, rounds, patience)
+            counted = {kind: (flops(pass_), peak_bytes(pass_)) for kind, pass_ in both.items()}
+            result[name] = {
+                "seconds": seconds,
+                "times_faster": same_round_ratio(seconds["trl"], seconds["rlvr"]),
+                "fewer_flops": counted["trl"][0] / counted["rlvr"][0],
+                "memory": counted["rlvr"][1] / counted["trl"][1],
+            }
+            print(f"{case} {name}: {result[name]}", flush=True)
+    return result
+
+
+def flops(work: Callable[[], Any]) -> int:
+    """FLOPs of matrix products and attention, as torch counts them."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def measure_step(case: str, rounds: int, patience: Patience) -> "JsonObject":
+    """Seconds of whole steps with transformers' generation, in turn, and their parts."""
+    work, kinds = workload(case, groups=2), ("trl", "rlfr, rows", "rlfr")
+    seconds: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
+    for number in range(rounds + 1):
+        for kind in kinds:
+
+            def run(kind: str = kind) -> dict[str, float]:
+                with tempfile.TemporaryDirectory() as folder:
+                    return step.train(trainer_of(kind, folder, work, 2), 2)
+
+            found = patience.run(run)[0] if number else run()
+            if number:
+                seconds[kind].append(found)
+            print(f"{case} step, round {number}, {kind}: {found}", flush=True)
+            step.release()
+    totals = {kind: [found["total"] for found in rows] for kind, rows in seconds.items()}
+    return {
+        "seconds": totals,
+        "parts": seconds,
+        "over_trl": {kind: same_round_ratio(totals[kind], totals["trl"]) for kind in kinds},
+    }
+
+
+def report(result: "JsonObject") -> str:
+    """Format the tables of a result."""
+    rows = [
+        (case, name, f"{numbers['times_faster']:.2f}", f"{numbers['fewer_flops']:.2f}", f"{numbers['memory']:.2f}")
+        for case, both in result["passes"].items()
+        for name, numbers in both.items()
+    ]
+    text = table(("prompt / response", "pass", "times faster", "times fewer FLOPs", "share of memory"), rows)
+    steps = [
+        (case, kind, f"{min(numbers['seconds'][kind]):.1f}", f"{ratio:.2f}")
+        for case, numbers in result["steps"].items()
+        for kind, ratio in numbers["over_trl"].items()
+    ]
+    return text + "\n\n" + table(("prompt / response", "whole step", "s, minimum", "over TRL"), steps)
+
+
+def main() -> None:
+    """Measure all cases."""
+    from rlfr_vlm.library_output import silence_libraries
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES), help="prompt / response tokens")
+    parser.add_argument("--steps", nargs="*", choices=CASES, default=["1024/256"], help="cases of whole steps")
+    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
+    add_options(parser)
+    options = parser.parse_args()
+    silence_libraries()
+    patience = Patience(options.patience)
+    result: JsonObject = {
+        "passes": {case: measure_case(case, options.rounds, patience) for case in options.cases},
+        "steps": {case: measure_step(case, options.rounds, patience) for case in options.steps},
+    }
+    print("\n" + report(result))
+    write_results(options.json, "prefix", result, patience)
+
+
+if __name__ == "__main__":
+    main()
