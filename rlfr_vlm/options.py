@@ -160,6 +160,16 @@ class TrainOptions:
             "tested to give the same log-probs, true, or false. Micro-batches hold whole groups where they can."
         },
     )
+    image_feature_cache_gb: float = field(
+        default=2.0,
+        metadata={
+            "help": "Memory of a process for what a frozen vision tower makes of a rollout's images, for all its "
+            "passes; 0 runs the tower in each."
+        },
+    )
+    image_feature_cache_on: str = field(
+        default="device", metadata={"help": "Where these features are kept: device, or host, which is slower."}
+    )
     entropy_alpha: float = field(
         default=0.4, metadata={"help": "With entropy in the method: weight of a token's entropy in its advantage."}
     )

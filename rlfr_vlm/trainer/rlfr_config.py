@@ -31,6 +31,7 @@ from rlfr_vlm.options import (
 
 LARGEST = 1e30  # finite numbers only
 RANGES = (
+    ("image_feature_cache_gb", 0, LARGEST),
     ("undecided_limit", 0, 1),
     ("undecided_window", 1, math.inf),
     ("spread_decay", 0, 1),
@@ -58,6 +59,7 @@ RANGES = (
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
 SCALES = ("group", "batch", "none")
 SHARING = ("auto", "true", "false")
+PLACES = ("device", "host")
 
 
 @dataclass
@@ -179,8 +181,9 @@ def _check_upstream(config: RLFRConfig) -> None:
 def _check_sharing(config: RLFRConfig) -> None:
     if isinstance(config.share_prefix, bool):  # as YAML reads true and false
         config.share_prefix = str(config.share_prefix).lower()
-    if config.share_prefix not in SHARING:
-        raise UserError(f"share_prefix is {config.share_prefix!r}; choose one of {', '.join(SHARING)}.")
+    for name, known in (("share_prefix", SHARING), ("image_feature_cache_on", PLACES)):
+        if (value := getattr(config, name)) not in known:
+            raise UserError(f"{name} is {value!r}; choose one of {', '.join(known)}.{nearest(value, known)}")
 
 
 def _check_switches(config: RLFRConfig, parts: set[str]) -> None:

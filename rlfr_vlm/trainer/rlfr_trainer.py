@@ -32,6 +32,7 @@ from rlfr_vlm.data.rows import Row
 from rlfr_vlm.flow.storage import FIELD_FOLDER, save_field
 from rlfr_vlm.models import ModelFamily, family_of
 from rlfr_vlm.models.dummy_image import without_missing_images
+from rlfr_vlm.models.image_features import ImageFeatureCache
 from rlfr_vlm.models.pass_images import count_rows_of_images, prepared_pass, with_image_numbers
 from rlfr_vlm.models.row_media import RowMedia, with_row_media
 from rlfr_vlm.models.shared_images import images_processed_once
@@ -167,6 +168,7 @@ class RLFRTrainer(ResumableGRPO):
             self.flow_reward = FlowReward(args, self.num_generations, tokenizer_of(self.processing_class))
             self.add_callback(FlowStep(lambda: self.step_flow()))  # looked up at each step, so that it can be wrapped
         self._guard_vision(args)
+        self.image_features = self._cache_image_features(args)
         self._checks_next_rollout = args.rollout_check
         if args.use_vllm:
             token = self._image_token_id
@@ -234,6 +236,13 @@ class RLFRTrainer(ResumableGRPO):
             if self.is_deepspeed_enabled or self.is_fsdp_enabled:
                 self.add_callback(MarkBan())
 
+    def _cache_image_features(self, args: RLFRConfig) -> ImageFeatureCache | None:
+        """Keep the features of images for a rollout, if the tower is frozen and whole on each process."""
+        if not args.freeze_vision or not args.image_feature_cache_gb or is_sharded(self.accelerator):
+            return None
+        cache = ImageFeatureCache(int(args.image_feature_cache_gb * 1e9), args.image_feature_cache_on == "host")
+        return cache if cache.attach(self.model) else None
+
     def train(self, *args: object, **kwargs: object) -> "TrainOutput":
         """Train; before that, while the policy is the initial one, compute its reference probabilities.
 
@@ -271,6 +280,8 @@ class RLFRTrainer(ResumableGRPO):
         return inputs
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> Batch:
+        if self.image_features is not None:
+            self.image_features.clear()  # those of the last rollout
         with self._times.timed("rollout"), images_processed_once(self.processing_class):
             batch = self.roll_out(inputs)
             if not self.args.refill_rounds:
@@ -639,8 +650,9 @@ class RLFRTrainer(ResumableGRPO):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the seconds each part took per update since the last log."""
-        if self.sharing is not None and self.model.training:
-            self.log_values(self.sharing.take_metrics())
+        for counted in (self.sharing, self.image_features):
+            if counted is not None and self.model.training:
+                self.log_values(counted.take_metrics())
         if self.model.training and self._micro_batches:
             updates = self._micro_batches / self.args.gradient_accumulation_steps
             self.log_values(largest(gather_object([self._times.take(updates)])))
@@ -674,6 +686,8 @@ class RLFRTrainer(ResumableGRPO):
                 self.log(dict(metrics))  # in evaluation mode: training metrics wait for the log of their own step
         finally:
             self.model.train(training)
+            if self.image_features is not None:
+                self.image_features.clear()
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

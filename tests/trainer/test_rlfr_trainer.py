@@ -56,7 +56,7 @@ def test_without_flow_losses_are_trls_bit_for_bit_vision(make_trainer, make_poli
     """TRL does not ban vision tokens from its log-probs, so its policy is given the same ban and freeze by hand."""
     from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
 
-    ours = make_trainer(make_policy(), max_steps=4, share_prefix="false")
+    ours = make_trainer(make_policy(), max_steps=4, share_prefix="false", image_feature_cache_gb=0)
     ours.train()
     policy = make_policy()
     freeze_vision_tower(policy)

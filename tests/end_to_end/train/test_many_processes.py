@@ -1,5 +1,6 @@
 """Two real processes under DDP, FSDP2, ZeRO-2 and ZeRO-3 train as one process does with the same global batch.
 
+The processes share the prompts of their groups; the one process runs row by row, so that sharing is compared as well.
 One rank's rows are all text in every step, the other's have images, and they change places.
 """
 
@@ -24,6 +25,7 @@ SETTINGS = {
     "bf16": "false", "report_to": "none", "save_strategy": "no", "learning_rate": 0.3, "lr_scheduler_type": "constant",
     "optim": "sgd", "max_steps": 4, "num_generations": 4, "max_completion_length": 8, "flow_accept": "entropy",
     "flow_coef": 0.1, "flow_learning_rate": 1e-3, "shuffle_dataset": "false", "num_train_epochs": 4,
+    "share_prefix": "true",
 }  # fmt: skip
 
 
@@ -79,7 +81,7 @@ def train(work: Path, launcher: list[str], runs: dict[str, dict[str, object]]) -
 @pytest.fixture(scope="module")
 def alone(work):
     """The folder of the run in one process, which is this one."""
-    parity_run.train(work / "alone", arguments(work, "alone", 1, use_cpu="true"))
+    parity_run.train(work / "alone", arguments(work, "alone", 1, use_cpu="true", share_prefix="false"))
     return work / "alone"
 
 
@@ -127,7 +129,9 @@ def check_same(work: Path, alone: Path, together: Path) -> None:
     assert distance(field[1], field[2]) < 1e-3 * distance(field[0], field[1])
     assert distance(field[2], field[3]) == 0  # the same on all ranks, bit for bit
     logs = [json.loads((folder / "log.json").read_text()) for folder in (alone, together)]
-    assert {"outcome/mean", "flow/loss", "flow/deviation_wrong"} <= set(logs[0][0]) == set(logs[1][0])
+    assert {"outcome/mean", "flow/loss", "flow/deviation_wrong"} <= set(logs[0][0])
+    assert set(logs[1][0]) - set(logs[0][0]) == {"share_prefix/tokens_saved", "share_prefix/images_saved"}
+    assert logs[1][0]["share_prefix/tokens_saved"] > 0.1
     for one, other in zip(*logs, strict=True):
         for name in (
             "outcome/mean",
