@@ -190,7 +190,9 @@ def test_flags_and_commands_named_in_documents_exist(document):
     scripts = [*(ROOT / "scripts").glob("*.sh"), *(ROOT / "benchmarks/speed").glob("*.py")]
     elsewhere = "\n".join([*helps, *(script.read_text() for script in scripts)])
     for flag in re.findall(r"(?<![\w-])--([a-z][a-z_-]+)", text):
-        assert flag in known | {"config", "resume", "help", "num_processes"} or f"--{flag}" in elsewhere, flag
+        assert flag in known | {"config", "resume", "help", "version", "num_processes"} or f"--{flag}" in elsewhere, (
+            flag
+        )
 
 
 @pytest.mark.parametrize(("document", "package"), TREES.items())
