@@ -25,7 +25,7 @@ LAYERS = (
     {"grading", "flow", "shaping", "visual_dependency", "doctor"},
     {"data", "models", "pretrained", "rewards", "policy"},
     {"config_file", "evaluate", "checkpoint", "export", "model_card", "prompt_lengths"},
-    {"deviation", "correctness_auc", "trainer", "plan", "sampling"},
+    {"deviation", "correctness_auc", "trainer", "meta_policy", "plan", "starting_config", "sampling"},
     {"report"},
     {"quickstart", "commands", "cli"},
 )
