@@ -21,6 +21,7 @@ COMMANDS = {
     "sample": "rlfr_vlm.commands.sample",
     "export": "rlfr_vlm.commands.export",
     "doctor": "rlfr_vlm.commands.doctor",
+    "completion": "rlfr_vlm.commands.completion",
 }
 
 main = Program(

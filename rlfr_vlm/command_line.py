@@ -1,10 +1,11 @@
 """Shared entry point of the `rlfr` and `rlfr-eval` commands: dispatch, exit codes, error messages.
 
-A command is a module with `SUMMARY` and one of two pairs of functions:
+A command is a module with `SUMMARY` and one of two sets of functions:
 
 - `parser() -> ArgumentParser` and `run(options: Namespace) -> int`. `Program` prints the help and parses.
 - `help_text() -> str` and `run(arguments: Sequence[str]) -> int`, for commands whose options are dataclasses
-  (`config_file.parse_config`): parsing those imports transformers, which `--help` must not wait for.
+  (`config_file.parse_config`): parsing those imports transformers, which `--help` must not wait for. They also have
+  `parsers() -> list[ArgumentParser]`, which completion reads.
 """
 
 import argparse

@@ -15,13 +15,23 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 HARNESS = ROOT / "eval" / "rlfr_eval"
 HARNESS_MODULES = sorted(HARNESS.rglob("*.py"))
 # What the harness may take from the training package: the bottom, which knows nothing of training.
-SHARED_MODULES = {"errors", "files", "stats", "provenance", "redaction", "grading", "command_line", "page"}
+SHARED_MODULES = {
+    "errors",
+    "files",
+    "stats",
+    "provenance",
+    "redaction",
+    "grading",
+    "command_line",
+    "completion",
+    "page",
+}
 SHARED_FILES = {"data.read", "data.rows"}  # data sets as files, and their rows
 
 # A module may import from its own layer and the ones before it. The longest prefix in the table decides.
 LAYERS = (
     {"errors", "files", "stats", "group_auc", "retest", "answer_position", "provenance", "redaction"},
-    {"options", "flow_options", "library_output", "compat", "command_line", "page", "steps"},
+    {"options", "flow_options", "library_output", "compat", "command_line", "completion", "page", "steps"},
     {"grading", "flow", "shaping", "visual_dependency", "doctor"},
     {"data", "models", "pretrained", "rewards", "policy"},
     {"config_file", "evaluate", "checkpoint", "export", "model_card", "prompt_lengths"},
