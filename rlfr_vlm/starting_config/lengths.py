@@ -1,6 +1,7 @@
 """Choose the limit on images, and the limits on prompts and responses from measured lengths."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import DataOptions
@@ -9,7 +10,12 @@ from rlfr_vlm.prompt_lengths import SAMPLE, measure_prompts
 from rlfr_vlm.starting_config.data import DataFacts
 from rlfr_vlm.starting_config.model import ModelFacts
 
+if TYPE_CHECKING:
+    from rlfr_vlm.data.encode import ProcessingClass
+    from rlfr_vlm.models import ModelFamily
+
 IMAGE_TOKENS = 640  # of an image at most, as in the paper
+LARGE_IMAGE = (2048, 2048)  # whose tokens show the limits in force
 VIDEO_ROWS = 32  # rows with videos that are decoded to measure them
 PROMPT_TOKENS = 3000  # without prompts to measure; the recipes' number
 RESPONSE_TOKENS = 1024  # without responses to measure; the recipes' number
@@ -36,23 +42,33 @@ def image_limit(model: ModelFacts, data: DataFacts) -> Limit | None:
     """Return the limit on the pixels of an image; None where the data has no images."""
     if data.largest_image is None:
         return None
-    width, height = data.largest_image
     if model.family is None or model.processing_class is None:
         return Limit(IMAGE_TOKENS * 28 * 28, "not set: no processor was read, which has its own units", is_set=False)
-    grid = model.family.image_grid(model.processing_class)
+    try:
+        return _limit_of(model, model.family, model.processing_class, data.largest_image)
+    except UserError as error:
+        return Limit(None, f"not set: {error}", is_set=False)
+
+
+def _limit_of(
+    model: ModelFacts, family: "ModelFamily", processing_class: "ProcessingClass", largest: tuple[int, int]
+) -> Limit:
+    """Return a limit of `IMAGE_TOKENS`, where the processor's own limit is higher.
+
+    Raises:
+        UserError: the processor cannot keep a limit.
+    """
+    grid = family.image_grid(processing_class)
     if grid is None or not grid.shrinks:
         return Limit(None, "not set: smaller images are not shorter for this processor", is_set=False)
     pixels = IMAGE_TOKENS * grid.side**2
-    own = getattr(grid, "max_pixels", pixels + 1)
-    if own <= pixels:
-        return Limit(pixels, f"not set: the processor's own limit is {own}", is_set=False)
-    try:
-        load_processor(model.name, DataOptions(image_max_pixels=pixels))
-    except UserError as error:
-        return Limit(pixels, f"not set: {error}", is_set=False)
-    effect = "is shrunk" if width * height > pixels else "stays as it is"
-    sides = f"{IMAGE_TOKENS} x {grid.side} x {grid.side}: at most {IMAGE_TOKENS} tokens an image"
-    return Limit(pixels, f"{sides}; the largest one seen, {width} x {height}, {effect}")
+    limited = family.image_grid(load_processor(model.name, DataOptions(image_max_pixels=pixels)))
+    own, ours = (one.tokens(*LARGE_IMAGE) for one in (grid, limited or grid))
+    if own <= ours:
+        return Limit(pixels, f"not set: the processor itself makes at most {own} tokens of an image", is_set=False)
+    effect = "is shrunk" if largest[0] * largest[1] > pixels else "stays as it is"
+    why = f"{IMAGE_TOKENS} x {grid.side} x {grid.side}: at most about {ours} tokens an image, up to {own} without it"
+    return Limit(pixels, f"{why}; the largest one seen, {largest[0]} x {largest[1]}, {effect}")
 
 
 def prompt_limit(model: ModelFacts, data: DataFacts, system_prompt: str | None, image: Limit | None) -> Limit:

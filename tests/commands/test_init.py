@@ -70,6 +70,11 @@ def parsed(tmp_path):
     return parse_config((ScriptArguments, RLFRConfig), ["--config", str(tmp_path / "made.yaml"), *CPU])
 
 
+def joined(text):
+    """The text without the breaks of its comments."""
+    return " ".join(text.replace("\n# ", " ").split())
+
+
 def uncommented(text):
     """Names of settings without a reason, behind them or in the line above."""
     lines = text.splitlines()
@@ -132,17 +137,19 @@ def test_limit_on_images_follows_the_processors_patches(processor, make_policy, 
     import copy
 
     own = copy.deepcopy(processor)
-    own.image_processor.size = {"shortest_edge": 784, "longest_edge": 1_003_520}
+    own.image_processor.size = {"shortest_edge": 784, "longest_edge": 1280 * 28 * 28}
     own.save_pretrained(tmp_path / "policy")
     make_policy().config.save_pretrained(tmp_path / "policy")
     text = init("--model", tmp_path / "policy", "--data", write_rows())
     assert parsed(tmp_path)[0].image_max_pixels == 640 * 28 * 28
-    assert "the largest one seen, 56 x 28, stays as it is" in text
+    # 2048 x 2048 pixels become 25 x 25 squares of 28 pixels within 640, and 35 x 35 within 1280
+    assert "at most about 625 tokens an image, up to 1225 without it; the largest one seen, 56 x 28," in joined(text)
 
 
 def test_a_lower_limit_of_the_processor_stays(vision, write_rows, init, tmp_path):
     text = init("--model", vision, "--data", write_rows())
-    assert "# image_max_pixels: 501760  # not set: the processor's own limit is 50176" in text
+    # 8 x 8 squares of 28 pixels are its 50,176
+    assert "# image_max_pixels: 501760  # not set: the processor itself makes at most 64 tokens of an image\n" in text
     assert parsed(tmp_path)[0].image_max_pixels is None
 
 
@@ -161,7 +168,7 @@ def test_nothing_is_looked_at_without_a_network(init, tmp_path, capsys):
     out = capsys.readouterr().out
     for part in ("config.json of org/policy", "the tokenizer of org/policy", "org/rows"):
         assert f"not looked at: {part}, because it is in no cache on this machine" in out
-    assert "Not looked at: config.json of org/policy, because" in " ".join(text.replace("\n# ", " ").split())
+    assert "Not looked at: config.json of org/policy, because" in joined(text)
 
 
 def test_nothing_is_named(init, tmp_path, capsys):
