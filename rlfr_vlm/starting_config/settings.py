@@ -131,7 +131,8 @@ def _model_and_data(choices: Choices) -> list[Setting]:
 def _method(choices: Choices) -> list[Setting]:
     settings = [Setting("method", choices.method, "from --method")]
     if "rlfr" in choices.parts:
-        why = "folder of the field, which is fitted first with the commands at the head of this file"
+        source = "the data's responses" if choices.data.responses else "the policy's own right responses"
+        why = f"folder of the field, which is fitted first, on {source}:"
         settings.append(Setting("flow_path", FLOW_FOLDER, why))
     if "rlpr" in choices.parts:
         settings.append(Setting("rlpr_mode", "r1", "responses mark their answer by <think> and <answer> tags"))

@@ -1,6 +1,7 @@
 """Write settings with their reasons as a commented YAML file."""
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -16,7 +17,8 @@ WIDTH = 119
 
 def yaml_text(choices: Choices, path: str) -> str:
     """Return the configuration as text; `path` is where it will be written."""
-    blocks = ["".join(map(_lines, settings)) for settings in settings_of(choices)]
+    fitting = {"flow_path": fit_commands(choices, path)}  # setting -> commands that make what it names
+    blocks = ["".join(_lines(one, fitting.get(one.name, [])) for one in settings) for settings in settings_of(choices)]
     return _head(choices, path) + "\n".join(blocks)
 
 
@@ -34,12 +36,7 @@ def _head(choices: Choices, path: str) -> str:
     ]
     if choices.not_looked_at:
         paragraphs.append(f"Not looked at: {'; '.join(choices.not_looked_at)}.")
-    commands = fit_commands(choices, path)
-    if commands:
-        source = "the data's responses" if choices.data.responses else "the policy's own right responses"
-        paragraphs.append(f"The field of flow_path is fitted first, on {source}:")
     lines = [line for text in paragraphs for line in _comment(text)]
-    lines += [f"#   {_one_line(command)}" for command in commands]
     return "\n".join([*lines, f"#   {_one_line(next_commands(choices, path)[-1])}"]) + "\n"
 
 
@@ -54,18 +51,19 @@ def memory_line(choices: Choices) -> str:
     return f"An update needs {fit.needed / 1e9:.1f} GB{engine}, estimated as by `rlfr plan`, with {layout}{verdict}."
 
 
-def _lines(setting: Setting) -> str:
-    """Return a setting and its reason; the reason stands above where the line would be long."""
+def _lines(setting: Setting, commands: Sequence[str]) -> str:
+    """Return a setting and its reason; the reason stands above where the line would be long, or has commands."""
     value = _value(setting.value)
     if "\n" in value:  # folded; a reason behind its first line would be a part of the text
         text = f"{setting.name}: {value}\n"
     else:
         text = f"{setting.name}:{' ' * bool(value)}{value}"
-        if len(text) + len(setting.why) + 6 <= WIDTH:
+        if not commands and len(text) + len(setting.why) + 6 <= WIDTH:
             return f"{'' if setting.is_set else '# '}{text}  # {_one_line(setting.why)}\n"
         text += "\n"
     marked = text if setting.is_set else textwrap.indent(text, "# ")
-    return "".join(f"{line}\n" for line in _comment(setting.why)) + marked
+    above = [*_comment(setting.why), *(f"#   {_one_line(command)}" for command in commands)]
+    return "".join(f"{line}\n" for line in above) + marked
 
 
 def _comment(text: str) -> list[str]:

@@ -130,7 +130,10 @@ def test_lengths_are_those_that_the_processor_makes(vision, processor, write_row
     tokens = len(processor.tokenizer(response)["input_ids"]) + 1
     assert f"the longest of 40 responses in the data, {tokens} tokens" in text
     assert args.max_completion_length == max(64, -(-2 * tokens // 32) * 32)
-    assert f"fit-flow --model_name_or_path '{vision}' --dataset_name {tmp_path / 'rows.jsonl'} --dtype" in text
+    command = (
+        f"rlfr fit-flow --model_name_or_path '{vision}' --dataset_name {tmp_path / 'rows.jsonl'} --dtype bfloat16"
+    )
+    assert f"#   {command} --output_dir outputs/flow\nflow_path: outputs/flow\n" in text
 
 
 def test_limit_on_images_follows_the_processors_patches(processor, make_policy, write_rows, init, tmp_path):
