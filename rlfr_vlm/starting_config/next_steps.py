@@ -35,7 +35,14 @@ def fit_commands(choices: Choices, path: str) -> list[str]:
             data += ["--dataset_columns", *options.dataset_columns]
         return [_line(*start, *data, *fit, "--output_dir", FLOW_FOLDER)]
     length = ["--max_new_tokens", choices.response.value] if choices.response.is_set else []
-    own = ["--flow_reference", "own", "--flow_accept", "right"]
+    own: list[object] = ["--flow_reference", "own", "--flow_accept", "right"]
+    rows = choices.data.rows
+    if (
+        rows is not None
+        and rows.raw.media_root is not None
+        and (choices.data.largest_image or choices.data.has_videos)
+    ):
+        own += ["--media_root", rows.raw.media_root.resolve()]  # the samples lie in another folder than the images
     return [
         _line("rlfr", "sample", "--config", path, "--policy", name, "--samples", 8, *length, "--out", SAMPLES),
         _line(*start, SAMPLES, *own, *fit, "--output_dir", FLOW_FOLDER),

@@ -96,6 +96,7 @@ def test_vision_policy(method, vision, write_rows, init, tmp_path, capsys):
     assert args.save_steps == 2  # half of the five rollouts of an epoch
     assert ("<answer>" in options.system_prompt) == ("rlpr" in method)
     assert uncommented(text) == []
+    assert (f"--flow_accept right --media_root {tmp_path} --dtype" in text) == ("rlfr" in method)
     assert (args.flow_path, "fit-flow" in text) == (("outputs/flow", True) if "rlfr" in method else (None, False))
     printed = capsys.readouterr().out.split("next:\n")[1].splitlines()
     commands = [line.split()[1] for line in printed]
