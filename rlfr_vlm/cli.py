@@ -7,6 +7,7 @@ from rlfr_vlm.command_line import Program
 # rlfr_vlm/command_line.py describes what a command module contains.
 COMMANDS = {
     "quickstart": "rlfr_vlm.commands.quickstart",
+    "init": "rlfr_vlm.commands.init",
     "get-policy": "rlfr_vlm.commands.get_policy",
     "fit-flow": "rlfr_vlm.commands.fit_flow",
     "train": "rlfr_vlm.commands.train",
@@ -21,6 +22,7 @@ COMMANDS = {
     "sample": "rlfr_vlm.commands.sample",
     "export": "rlfr_vlm.commands.export",
     "doctor": "rlfr_vlm.commands.doctor",
+    "completion": "rlfr_vlm.commands.completion",
 }
 
 main = Program(

@@ -1,16 +1,18 @@
 """Shared entry point of the `rlfr` and `rlfr-eval` commands: dispatch, exit codes, error messages.
 
-A command is a module with `SUMMARY` and one of two pairs of functions:
+A command is a module with `SUMMARY` and one of two sets of functions:
 
 - `parser() -> ArgumentParser` and `run(options: Namespace) -> int`. `Program` prints the help and parses.
 - `help_text() -> str` and `run(arguments: Sequence[str]) -> int`, for commands whose options are dataclasses
-  (`config_file.parse_config`): parsing those imports transformers, which `--help` must not wait for.
+  (`config_file.parse_config`): parsing those imports transformers, which `--help` must not wait for. They also have
+  `parsers() -> list[ArgumentParser]`, which completion reads.
 """
 
 import argparse
 import errno
 import importlib
 import os
+import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from typing import NoReturn
 from rlfr_vlm import __version__
 from rlfr_vlm.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, is_disk_full, nearest, printable
 from rlfr_vlm.redaction import redact_text
+
+VERSIONS_SHOWN = ("torch", "transformers", "trl")  # what a report of a fault needs first; `rlfr doctor` checks all
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Program:
             print(self._help())
             return 0
         if arguments[0] in ("-V", "--version"):
-            print(f"{self.name} {__version__}")
+            print(self._version())
             return 0
         name, rest = arguments[0], arguments[1:]
         if name not in self.commands:
@@ -90,11 +94,18 @@ class Program:
         finally:
             end_progress_bars()
 
+    def _version(self) -> str:
+        """Version of the program, then a line for Python and each of `VERSIONS_SHOWN`, read without importing them."""
+        from rlfr_vlm.provenance import installed_version
+
+        packages = [f"{name} {installed_version(name) or 'not installed'}" for name in VERSIONS_SHOWN]
+        return "\n".join([f"{self.name} {__version__}", f"python {platform.python_version()}", *packages])
+
     def _help(self) -> str:
         lines = [f"usage: {self.name} COMMAND [options]", "", "commands:"]
         for name, module in self.commands.items():
             lines.append(f"  {name:<14} {importlib.import_module(module).SUMMARY}")
-        lines += ["", f"`{self.name} COMMAND --help` lists the options of a command."]
+        lines += ["", f"`{self.name} COMMAND --help` lists the options of a command; `--version` shows versions."]
         return "\n".join(lines)
 
 

@@ -78,6 +78,15 @@ def parse_config_subset(classes: Sequence[type], ignored: Sequence[type], argume
         raise UserError(str(error)) from None
 
 
+def parser_of(classes: Sequence[type]) -> argparse.ArgumentParser:
+    """Return the parser of dataclasses, with `--config`, for what lists options; it parses no configuration file."""
+    from trl import TrlParser
+
+    parser = TrlParser(list(classes), allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", help="configuration as YAML; the command line overrides it")
+    return parser
+
+
 def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:
     """Split the value of `--name value` from the other arguments."""
     splitter = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)

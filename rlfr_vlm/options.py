@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from rlfr_vlm.errors import UserError
+from rlfr_vlm.errors import UserError, nearest
 
 METHODS = ("rlvr", "rlfr", "entropy", "rlpr", "visual", "rlfr+rlpr", "rlfr+visual")
 METHOD_PARTS = ("rlvr", "rlfr", "entropy", "rlpr", "visual")  # any of them may be joined by +
@@ -374,3 +374,19 @@ def reward_names(options: RewardOptions, method: str) -> list[str]:
             "reference_probability. Put it first, or unset rewards."
         )
     return names
+
+
+def method_parts(method: str) -> set[str]:
+    """The parts of a method's name.
+
+    Raises:
+        UserError: a part is not known.
+    """
+    parts = method.split("+")
+    for part in parts:
+        if part not in METHOD_PARTS:
+            raise UserError(
+                f"method is {method!r}; choose one of {', '.join(METHODS)}, or join parts by +."
+                f"{nearest(part, METHOD_PARTS)}"
+            )
+    return set(parts)

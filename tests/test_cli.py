@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from rlfr_eval.cli import COMMANDS as EVAL_COMMANDS
+from rlfr_eval.cli import main as eval_main
 from rlfr_vlm.cli import COMMANDS, main
 from rlfr_vlm.errors import UserError
 
@@ -24,7 +25,7 @@ PROGRAMS = {"rlfr_vlm": COMMANDS, "rlfr_eval": EVAL_COMMANDS}
     [
         (package, words)
         for package, known in PROGRAMS.items()
-        for words in (["--help"], *([name, "--help"] for name in known))
+        for words in (["--help"], ["--version"], *([name, "--help"] for name in known))
     ],
 )
 def test_help_is_instant_and_imports_nothing_heavy(package, arguments):
@@ -44,9 +45,21 @@ def test_unknown_command_offers_the_nearest(capsys):
     assert "Unknown command 'trian'. Did you mean 'train'?" in capsys.readouterr().err
 
 
-def test_version(capsys):
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == "rlfr 0.1.0\n"
+@pytest.mark.parametrize(("name", "program"), [("rlfr", main), ("rlfr-eval", eval_main)])
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version_reads_what_is_installed(name, program, flag, tmp_path, monkeypatch, capsys):
+    """The path has torch's metadata only, so the other packages count as not installed."""
+    import rlfr_vlm.provenance  # noqa: F401  # before the path is replaced
+
+    (tmp_path / "torch-9.8.7.dist-info").mkdir()
+    (tmp_path / "torch-9.8.7.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torch\nVersion: 9.8.7\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr("platform.python_version", lambda: "3.12.99")
+    assert program([flag]) == 0
+    lines = [f"{name} 0.1.0", "python 3.12.99", "torch 9.8.7", "transformers not installed", "trl not installed"]
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_an_error_starts_on_a_line_of_its_own_below_an_open_bar(monkeypatch, capsys):

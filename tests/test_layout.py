@@ -15,17 +15,27 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 HARNESS = ROOT / "eval" / "rlfr_eval"
 HARNESS_MODULES = sorted(HARNESS.rglob("*.py"))
 # What the harness may take from the training package: the bottom, which knows nothing of training.
-SHARED_MODULES = {"errors", "files", "stats", "provenance", "redaction", "grading", "command_line", "page"}
+SHARED_MODULES = {
+    "errors",
+    "files",
+    "stats",
+    "provenance",
+    "redaction",
+    "grading",
+    "command_line",
+    "completion",
+    "page",
+}
 SHARED_FILES = {"data.read", "data.rows"}  # data sets as files, and their rows
 
 # A module may import from its own layer and the ones before it. The longest prefix in the table decides.
 LAYERS = (
     {"errors", "files", "stats", "group_auc", "retest", "answer_position", "provenance", "redaction"},
-    {"options", "flow_options", "methods", "library_output", "compat", "command_line", "page", "steps"},
+    {"options", "flow_options", "methods", "library_output", "compat", "command_line", "completion", "page", "steps"},
     {"grading", "flow", "shaping", "visual_dependency", "doctor"},
     {"data", "models", "pretrained", "rewards", "policy"},
     {"config_file", "evaluate", "checkpoint", "export", "model_card", "prompt_lengths"},
-    {"deviation", "correctness_auc", "trainer", "plan", "sampling"},
+    {"deviation", "correctness_auc", "trainer", "meta_policy", "plan", "starting_config", "sampling"},
     {"report"},
     {"quickstart", "sweep", "commands", "cli"},
 )
@@ -190,7 +200,9 @@ def test_flags_and_commands_named_in_documents_exist(document):
     scripts = [*(ROOT / "scripts").glob("*.sh"), *(ROOT / "benchmarks/speed").glob("*.py")]
     elsewhere = "\n".join([*helps, *(script.read_text() for script in scripts)])
     for flag in re.findall(r"(?<![\w-])--([a-z][a-z_-]+)", text):
-        assert flag in known | {"config", "resume", "help", "num_processes"} or f"--{flag}" in elsewhere, flag
+        assert flag in known | {"config", "resume", "help", "version", "num_processes"} or f"--{flag}" in elsewhere, (
+            flag
+        )
 
 
 @pytest.mark.parametrize(("document", "package"), TREES.items())

@@ -17,6 +17,7 @@ COMMANDS = {
     "table": "rlfr_eval.commands.table",
     "show": "rlfr_eval.commands.show",
     "settings": "rlfr_eval.commands.settings",
+    "completion": "rlfr_eval.commands.completion",
 }
 
 main = Program(

@@ -1,5 +1,6 @@
 """`rlfr check-data`: open every row of a data set and report bad rows before training."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,12 @@ def help_text() -> str:
         DataOptions,
         inherited="A training configuration can be given as --config; its other keys are ignored.",
     )
+
+
+def parsers() -> list[argparse.ArgumentParser]:
+    from rlfr_vlm.config_file import parser_of
+
+    return [parser_of((DataOptions, CheckOptions))]
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,10 +1,11 @@
 """`rlfr fit-flow`: fit a flow field to a policy's latents on expert responses, or on its own ones."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlfr_vlm.commands.run_trainer import run_trainer, training_dataset
+from rlfr_vlm.commands.run_trainer import parser_with_resume, run_trainer, training_dataset
 from rlfr_vlm.options import RunOptions
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ def help_text() -> str:
         inherited="Every setting of transformers' TrainingArguments is accepted as well, such as --output_dir, "
         "--learning_rate, --num_train_epochs, --per_device_train_batch_size, --gradient_accumulation_steps.",
     )
+
+
+def parsers() -> list[argparse.ArgumentParser]:
+    from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
+
+    return [parser_with_resume((RunOptions, FlowFitConfig))]
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,5 +1,6 @@
 """`rlfr inspect`: measure how far the tokens of a policy's responses deviate from a flow field, without training."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,12 @@ def help_text() -> str:
         FlowOptions,
         inherited="A training configuration can be given as --config; its other keys are ignored.",
     )
+
+
+def parsers() -> list[argparse.ArgumentParser]:
+    from rlfr_vlm.config_file import parser_of
+
+    return [parser_of((DataOptions, FlowOptions, InspectOptions))]
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -57,10 +57,19 @@ def help_text() -> str:
     return _parser().format_help().rstrip()
 
 
+def parsers() -> list[argparse.ArgumentParser]:
+    from rlfr_vlm.config_file import parser_of
+    from rlfr_vlm.options import ScriptArguments
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
+
+    return [_parser(), parser_of((ScriptArguments, RLFRConfig))]
+
+
 def run(arguments: Sequence[str]) -> int:
     """Print the plan. Returns the exit code."""
     options, rest = _parser().parse_known_args(list(arguments))
     from rlfr_vlm.library_output import silence_libraries
+    from rlfr_vlm.meta_policy import policy_on_meta
     from rlfr_vlm.plan import SHARDING
     from rlfr_vlm.steps import count_steps
 
@@ -76,10 +85,10 @@ def run(arguments: Sequence[str]) -> int:
     prompt = options.prompt_tokens or _longest_prompt(run_options, args, data)
     steps = count_steps(args, rows, prompt)
     _print_steps(steps, args, rows, prompt)
-    policy = _policy_on_meta(run_options, args)
-    if policy is None:
+    if not run_options.model_name_or_path:
         print("memory: not estimated, because model_name_or_path is not set")
         return 0
+    policy = policy_on_meta(run_options, freeze_vision=args.freeze_vision)
     memory, engine = _memory(policy, run_options, args, options, prompt)
     _print_memory(memory, engine, options)
     _print_hours(policy, steps, args, options)
@@ -157,50 +166,20 @@ def _measure(options: "RunOptions", args: "RLFRConfig", data: "Rows | None") -> 
     return measure_prompts(data, processing_class)
 
 
-def _policy_on_meta(options: "RunOptions", args: "RLFRConfig") -> "PreTrainedModel | None":
-    """Build the policy on the meta device, with its frozen weights marked; None if no model is set."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-
-    from rlfr_vlm.models.vision import freeze_vision_tower
-    from rlfr_vlm.trainer.lora import lora_config
-
-    if not options.model_name_or_path:
-        return None
-    try:
-        config = AutoConfig.from_pretrained(options.model_name_or_path, revision=options.model_revision)
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or ["unknown"])[0]
-        raise UserError(f"Cannot read the model's configuration: {reason} Give a model folder or a hub id.") from None
-    cls = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
-    with torch.device("meta"):
-        policy = cls.from_config(config, dtype=torch.float32)
-        if (adapter := lora_config(policy, options)) is not None:
-            from peft import get_peft_model
-
-            policy = get_peft_model(policy, adapter)
-    if args.freeze_vision:
-        freeze_vision_tower(policy)
-    return policy
-
-
 def _memory(
     policy: "PreTrainedModel", run_options: "RunOptions", args: "RLFRConfig", options: argparse.Namespace, prompt: int
 ) -> tuple["MemoryEstimate", float]:
     """Estimate the bytes of one GPU in an update, and those of vLLM while it generates."""
-    from rlfr_vlm.flow import FlowSpec
     from rlfr_vlm.flow.storage import SPEC_FILE, read_spec
-    from rlfr_vlm.models.towers import find_language_tower
+    from rlfr_vlm.meta_policy import assumed_spec
     from rlfr_vlm.plan import BFLOAT16, FLOAT32, MemorySettings, estimate_memory
 
     spec = None
     if args.uses_flow:
-        config = find_language_tower(policy).config
-        depth = 4 if config.hidden_size < 3000 else 6
         if args.flow_path and Path(args.flow_path).is_dir():
             spec = read_spec(Path(args.flow_path) / SPEC_FILE)
         else:
-            spec = FlowSpec.for_policy(config, "plan", depth, (0.25, 0.5, 0.75))
+            spec = assumed_spec(policy)
     engine = options.gpu_memory * 1e9 * args.vllm_gpu_memory_utilization if args.vllm_mode == "colocate" else 0.0
     engine = engine if args.use_vllm else 0.0
     settings = MemorySettings(

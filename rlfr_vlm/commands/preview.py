@@ -1,5 +1,6 @@
 """`rlfr preview`: show the exact prompts of a few rows."""
 
+import argparse
 import base64
 import html
 import io
@@ -43,6 +44,12 @@ def help_text() -> str:
         DataOptions,
         inherited="A training configuration can be given as --config; its other keys are ignored.",
     )
+
+
+def parsers() -> list[argparse.ArgumentParser]:
+    from rlfr_vlm.config_file import parser_of
+
+    return [parser_of((DataOptions, PreviewOptions))]
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,5 +1,6 @@
 """Shared part of `rlfr train` and `rlfr fit-flow`: configuration, rows, resuming, Ctrl-C."""
 
+import argparse
 import functools
 import json
 import os
@@ -89,6 +90,17 @@ def run_trainer(
     if trainer.accelerator.is_main_process:
         mark_finished(Path(args.output_dir), trainer.state.global_step)
     return 0
+
+
+def parser_with_resume(classes: Sequence[type]) -> argparse.ArgumentParser:
+    """Return the parser of dataclasses with the options that both training commands add."""
+    from rlfr_vlm.config_file import parser_of
+
+    parser = parser_of(classes)
+    parser.add_argument(
+        "--resume", metavar="CHECKPOINT", help="a checkpoint's folder, or auto: the newest complete one"
+    )
+    return parser
 
 
 def settings_of(resume: str, output_dir: str | None) -> list[str]:

@@ -1,5 +1,6 @@
 """`rlfr sample`: draw several responses to each prompt, grade them, and write them as rows for the other commands."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -103,6 +104,12 @@ def help_text() -> str:
         DataOptions,
         inherited="A training configuration can be given as --config; its other keys are ignored.",
     )
+
+
+def parsers() -> list[argparse.ArgumentParser]:
+    from rlfr_vlm.config_file import parser_of
+
+    return [parser_of((DataOptions, SampleOptions))]
 
 
 def run(arguments: Sequence[str]) -> int:

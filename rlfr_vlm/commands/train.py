@@ -1,5 +1,6 @@
 """`rlfr train`: train a policy with reinforcement learning."""
 
+import argparse
 import dataclasses
 import functools
 import re
@@ -7,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlfr_vlm.commands.run_trainer import run_trainer, training_dataset
+from rlfr_vlm.commands.run_trainer import parser_with_resume, run_trainer, training_dataset
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import ScriptArguments, reward_names
 
@@ -55,6 +56,14 @@ def help_text() -> str:
         inherited="Every setting of TRL's GRPOConfig is accepted as well, such as --output_dir, --learning_rate, "
         "--num_generations, --per_device_train_batch_size, --max_steps; see TRL's documentation.",
     )
+
+
+def parsers() -> list[argparse.ArgumentParser]:
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
+
+    parser = parser_with_resume((ScriptArguments, RLFRConfig))
+    parser.add_argument("--eval-only", action="store_true", help="measure the policy on the held-out rows instead")
+    return [parser]
 
 
 def run(arguments: Sequence[str]) -> int:

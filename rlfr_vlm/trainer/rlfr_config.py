@@ -17,8 +17,6 @@ from rlfr_vlm.flow_options import ACCEPT_METRICS, FLOW_GATES, FLOW_LEVELS, FLOW_
 from rlfr_vlm.methods import REFUSED_ELSEWHERE
 from rlfr_vlm.options import (
     GROUP_FILTERS,
-    METHOD_PARTS,
-    METHODS,
     ROLLOUTS,
     GroupOptions,
     RecordOptions,
@@ -27,6 +25,7 @@ from rlfr_vlm.options import (
     TrainOptions,
     VisualOptions,
     check_ranges,
+    method_parts,
 )
 
 LARGEST = 1e30  # finite numbers only
@@ -124,22 +123,6 @@ class RLFRConfig(
     def uses_entropy(self) -> bool:
         """Whether the entropy bonus is on."""
         return self.entropy_alpha != 0.0
-
-
-def method_parts(method: str) -> set[str]:
-    """The parts of a method's name.
-
-    Raises:
-        UserError: a part is not known.
-    """
-    parts = method.split("+")
-    for part in parts:
-        if part not in METHOD_PARTS:
-            raise UserError(
-                f"method is {method!r}; choose one of {', '.join(METHODS)}, or join parts by +."
-                f"{nearest(part, METHOD_PARTS)}"
-            )
-    return set(parts)
 
 
 def _check_unused(config: RLFRConfig, parts: set[str]) -> None:

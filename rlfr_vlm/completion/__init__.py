@@ -1,0 +1,1 @@
+"""Completion of a program's command line in bash, zsh and fish, from its argument parsers."""
