@@ -131,6 +131,15 @@ class ModelFamily:
         """
         return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
 
+    def continue_prompts(self, model: "PreTrainedModel", prompt_of_row: "Tensor", *, has_images: bool) -> None:
+        """Set what the model keeps of prompts between forward passes, after one that ran each of them once.
+
+        Args:
+            model: the policy, unwrapped.
+            prompt_of_row: (B,) number of each row's prompt.
+            has_images: whether a prompt has an image.
+        """
+
     def block_inputs(self, config: "PreTrainedConfig", embeddings: "Tensor") -> dict[str, "Tensor"]:
         """Further arguments of the language tower where it runs on embeddings (rows, S, D) without token ids."""
         return {}

@@ -149,6 +149,14 @@ class QwenGridFamily(PatchGridFamily):
         )
         return positions
 
+    def continue_prompts(self, model: "PreTrainedModel", prompt_of_row: "Tensor", *, has_images: bool) -> None:
+        """Set the rows' differences between positions and numbers of tokens, which images make."""
+        backbone = model.base_model
+        if has_images:
+            backbone.rope_deltas = backbone.rope_deltas[prompt_of_row]
+        else:
+            backbone.rope_deltas = prompt_of_row.new_zeros(len(prompt_of_row), 1)
+
     def image_grid(self, processing_class: "ProcessingClass") -> SmartResizeGrid:
         processor = processing_class.image_processor
         size = getattr(processor, "size", None) or {}

@@ -16,9 +16,9 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from rlfr_vlm.data.encode import encode_prompts, tokenizer_of
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.models import family_of
+from rlfr_vlm.models.shared_prefix.prefill import shared_prefill
 from rlfr_vlm.models.vision import ban_tokens, vision_token_ids
 from rlfr_vlm.sampling.engine import Sample, Sampling
-from rlfr_vlm.sampling.prefill import shared_prefill
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -36,6 +36,7 @@ from rlfr_vlm.models.image_features import ImageFeatureCache
 from rlfr_vlm.models.pass_images import count_rows_of_images, prepared_pass, with_image_numbers
 from rlfr_vlm.models.row_media import RowMedia, with_row_media
 from rlfr_vlm.models.shared_images import images_processed_once
+from rlfr_vlm.models.shared_prefix.prefill import prompts_prefilled_once
 from rlfr_vlm.models.towers import unwrap
 from rlfr_vlm.models.unpadded_prompts import unpadded_prompts
 from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
@@ -517,7 +518,10 @@ class RLFRTrainer(ResumableGRPO):
         if self.use_vllm:
             self._plain_prompts.remember(prompts)
         lists = unpadded_prompts(self.processing_class, self.family.pads_prompts)
-        with self._times.timed("generate"), guard, lists:
+        once: AbstractContextManager[None] = nullcontext()
+        if self.sharing is not None and self.sharing.is_on and not self.use_vllm and not is_sharded(self.accelerator):
+            once = prompts_prefilled_once(self.model)
+        with self._times.timed("generate"), guard, lists, once:
             return with_empty_image_lists(super()._generate(prompts))
 
     def _calculate_rewards(

@@ -152,6 +152,19 @@ def test_the_first_pass_is_compared_with_a_row_wise_one_and_the_others_are_not(m
     assert rows == [4, 1, 1, 1, 1, 1]
 
 
+def test_generation_runs_each_prompt_once(make_trainer, make_policy):
+    first = {}
+    for share in ("true", "false"):
+        trainer, shapes = make_trainer(make_policy(), share_prefix=share, max_steps=1), []
+        trainer.model.model.language_model.layers[0].register_forward_pre_hook(
+            lambda _, args, shapes=shapes: shapes.append(tuple(args[0].shape[:2]))
+        )
+        trainer.train()
+        first[share] = shapes[0]
+    rows, length = first["false"]
+    assert rows == 8 and first["true"] == (2, length - 1)  # two prompts; `generate` runs their last tokens
+
+
 def test_sharing_stops_where_log_probs_differ(make_trainer, make_policy, monkeypatch, capsys):
     from rlfr_vlm.models.shared_prefix import attention
 

@@ -6,9 +6,14 @@ The order of the rows says nothing, since refilled groups and packing by length 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,25 @@ class RowImages:
             return None
         assert isinstance(numbers, Sequence) and len(numbers) == rows
         return cls(pixels, grids, numbers)
+
+    @classmethod
+    def by_tokens(
+        cls, is_image: Tensor, config: "PreTrainedConfig", inputs: Mapping[str, Tensor]
+    ) -> "RowImages | None":
+        """Images of rows whose numbers follow from their image tokens; None without any.
+
+        Args:
+            is_image: (B, P) bool, True at image tokens.
+            config: of the policy.
+            inputs: pixel_values and image_grid_thw of all rows.
+        """
+        if "pixel_values" not in inputs:
+            return None
+        grids = inputs["image_grid_thw"]
+        ends = (grids.prod(dim=1) // config.vision_config.spatial_merge_size**2).cumsum(0)
+        rows = is_image.sum(dim=1).cumsum(0).to(ends.device)
+        upto = torch.searchsorted(ends, rows, right=True).tolist()
+        return cls(inputs["pixel_values"], grids, [b - a for a, b in pairwise([0, *upto])])
 
     def as_batch(self) -> dict[str, object]:
         """The images under the keys of TRL."""
