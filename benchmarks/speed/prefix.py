@@ -11,11 +11,11 @@ import argparse
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import step
 import torch
-from measuring import Patience, add_options, alternate, peak_bytes, same_round_ratio, table, write_results
+from measuring import Patience, add_options, peak_bytes, same_round_ratio, table, write_results
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from workloads import Shape, VisionShape, Workload, large
@@ -36,14 +36,14 @@ SHAPE = Shape(
 PASSES = ("old log-probs", "update")
 
 
-def workload(case: str, groups: int = 1) -> Workload:
-    """Policy and rows of a case; one update per rollout, of `groups` groups."""
+def workload(case: str) -> Workload:
+    """Policy and rows of a case; a rollout is one group and one update."""
     prompt, response = map(int, case.split("/"))
     work = large("medium", replace(SHAPE, prompt=prompt, response=response, image=CASES[case]), "cpu")
     arguments = work.arguments | {
         "per_device_train_batch_size": GROUP,
-        "gradient_accumulation_steps": groups,
-        "steps_per_generation": groups,
+        "gradient_accumulation_steps": 1,
+        "steps_per_generation": 1,
         "gradient_checkpointing": False,
         "learning_rate": 1e-4,
     }
@@ -114,8 +114,11 @@ def measure_case(case: str, rounds: int, patience: Patience) -> "JsonObject":
                 works[name][kind] = pass_
         result: JsonObject = {}
         for name, both in works.items():
-            seconds = alternate(both, rounds, patience)
-            counted = {kind: (flops(pass_), peak_bytes(pass_)) for kind, pass_ in both.items()}
+            counted = {kind: costs(pass_) for kind, pass_ in both.items()}  # also the run that is not timed
+            seconds: dict[str, list[float]] = {kind: [] for kind in both}
+            for _ in range(rounds):
+                for kind, pass_ in both.items():
+                    seconds[kind].append(patience.run(pass_)[1])
             result[name] = {
                 "seconds": seconds,
                 "times_faster": same_round_ratio(seconds["trl"], seconds["rlvr"]),
@@ -126,28 +129,29 @@ def measure_case(case: str, rounds: int, patience: Patience) -> "JsonObject":
     return result
 
 
-def flops(work: Callable[[], Any]) -> int:
-    """FLOPs of matrix products and attention, as torch counts them."""
+def costs(work: Callable[[], object]) -> tuple[int, int]:
+    """FLOPs of matrix products and attention, as torch counts them, and peak memory in bytes."""
     with FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops()
+        peak = peak_bytes(work)
+    return counter.get_total_flops(), peak
 
 
 def measure_step(case: str, rounds: int, patience: Patience) -> "JsonObject":
-    """Seconds of whole steps with transformers' generation, in turn, and their parts."""
-    work, kinds = workload(case, groups=2), ("trl", "rlfr, rows", "rlfr")
+    """Seconds of whole steps with transformers' generation, in turn, and their parts.
+
+    A trainer makes two steps; the comparison of the first pass with a row-wise one is in the first of them.
+    """
+    work, kinds = workload(case), ("trl", "rlfr, rows", "rlfr")
     seconds: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
-    for number in range(rounds + 1):
+    for number in range(rounds):
         for kind in kinds:
 
             def run(kind: str = kind) -> dict[str, float]:
                 with tempfile.TemporaryDirectory() as folder:
                     return step.train(trainer_of(kind, folder, work, 2), 2)
 
-            found = patience.run(run)[0] if number else run()
-            if number:
-                seconds[kind].append(found)
-            print(f"{case} step, round {number}, {kind}: {found}", flush=True)
+            seconds[kind].append(patience.run(run)[0])
+            print(f"{case} step, round {number + 1}, {kind}: {seconds[kind][-1]}", flush=True)
             step.release()
     totals = {kind: [found["total"] for found in rows] for kind, rows in seconds.items()}
     return {
