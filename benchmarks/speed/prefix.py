@@ -4,7 +4,8 @@
 
 The policy is Qwen2.5-VL's architecture with 22 million weights in the language tower, large enough that a CPU's time
 is matrix products. A micro-batch holds one group: 8 responses to a prompt that is mostly an image. The tower of the
-images is frozen. What is compared takes turns; memory is live bytes of tensors; both do not depend on the weights.
+images is frozen, and our passes have what generation made of the image. What is compared takes turns. Memory is live
+bytes of tensors. Neither depends on the weights.
 """
 
 import argparse
@@ -110,7 +111,10 @@ def measure_case(case: str, rounds: int, patience: Patience) -> "JsonObject":
             trainer.model.train()
             trainer.current_gradient_accumulation_steps = 1  # set by the training loop
             trainer.rollout_log = None  # rows of the batch are no rollout's
-            for name, pass_ in passes(trainer, rollout(trainer, work, int(case.split("/")[1]))).items():
+            both = passes(trainer, rollout(trainer, work, int(case.split("/")[1])))
+            if kind == "rlvr":  # as generation leaves it: pass compared with a row-wise one, features of images kept
+                both["old log-probs"]()
+            for name, pass_ in both.items():
                 works[name][kind] = pass_
         result: JsonObject = {}
         for name, both in works.items():

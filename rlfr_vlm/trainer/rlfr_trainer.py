@@ -101,7 +101,8 @@ class RLFRTrainer(ResumableGRPO):
     Writes what the command `rlfr train` writes into the output folder, shows its progress line, and saves a checkpoint
     on Ctrl-C (see records/default_records.py).
 
-    With method rlvr the losses are TRL's, bit for bit, except for groups flatter than `groups.FLAT_SPREAD`. For a
+    With method rlvr, `share_prefix` false and `image_feature_cache_gb` 0, the losses are TRL's, bit for bit, except
+    for groups flatter than `groups.FLAT_SPREAD`. For a
     vision-language policy this holds if TRL's policy gets the same frozen tower and ban, or if `freeze_vision` and
     `ban_vision_tokens` are false here.
 

@@ -34,8 +34,15 @@ def vision_row(name: str) -> str:
     images = "yes" if shrinks else "refused"
     videos = VIDEOS.get(name, "refused")
     assert family_of_processor(processor).takes_videos == (name in VIDEOS)
-    cells = (name, f"`{VISION[name].model_type}`", images, limits, videos, runs(name), ON_VLLM.get(name, "untested"))
+    model_type, vllm = VISION[name].model_type, ON_VLLM.get(name, "untested")
+    cells = (name, f"`{model_type}`", images, limits, videos, shares(model_type), runs(name), vllm)
     return f"| {' | '.join(cells)} |\n"
+
+
+def shares(model_type: str) -> str:
+    from rlfr_vlm.models import FAMILIES as KNOWN
+
+    return "yes" if any(model_type in family.shares_prompts for family in KNOWN) else "no"
 
 
 def runs(name: str) -> str:
@@ -45,10 +52,11 @@ def runs(name: str) -> str:
 def families_table() -> str:
     """The table of vision-language families, and the one of text-only families."""
     head = "| family | `model_type` | `long_prompts: downscale` | pixel limits "
-    head += "| videos tested in | whole run tested in | vLLM |\n"
-    head += "|---|---|---|---|---|---|---|\n"
-    texts = "| family | `model_type` | whole run tested in | vLLM |\n|---|---|---|---|\n"
-    texts += "".join(f"| {name} | `{TEXTS[name].model_type}` | {runs(name)} | untested |\n" for name in TEXTS)
+    head += "| videos tested in | shares prompts | whole run tested in | vLLM |\n"
+    head += "|---|---|---|---|---|---|---|---|\n"
+    texts = "| family | `model_type` | shares prompts | whole run tested in | vLLM |\n|---|---|---|---|---|\n"
+    for name, family in TEXTS.items():
+        texts += f"| {name} | `{family.model_type}` | {shares(family.model_type)} | {runs(name)} | untested |\n"
     return head + "".join(map(vision_row, VISION)) + "\n" + texts
 
 
