@@ -252,10 +252,11 @@ class PrefixSharing:
         found, allowed = accelerator.gather(torch.stack([largest, limit]).unsqueeze(0)).amax(dim=0).tolist()
         if not found <= allowed:  # also where it is NaN
             self.is_on = False
-            print(
-                f"share_prefix is off: log-probs with shared prompts differ by {found:.2g} from row-wise ones, and "
-                f"{allowed:.2g} would be rounding. Please report the policy's model type and attention."
-            )
+            if accelerator.is_main_process:
+                print(
+                    f"share_prefix is off: log-probs with shared prompts differ by {found:.2g} from row-wise ones, and "
+                    f"{allowed:.2g} would be rounding. Please report the policy's model type and attention."
+                )
 
     def take_metrics(self) -> dict[str, float]:
         """Share of tokens and images that were not run since the last call."""
@@ -272,6 +273,8 @@ def _why_not_in(args: "RLFRConfig", accelerator: "Accelerator") -> str | None:
     """Why a run's settings do not let prompts be shared; None if they do."""
     if args.use_liger_kernel:
         return "use_liger_kernel is true, and its loss runs row by row"
+    if args.torch_compile:
+        return "torch_compile is true, and each packed row has another shape"
     parallel = getattr(accelerator, "parallelism_config", None)
     if parallel is not None and (getattr(parallel, "cp_size", 1) > 1 or getattr(parallel, "sp_size", 1) > 1):
         return "rows are split over processes by sequence or context parallelism"

@@ -192,7 +192,9 @@ def test_coarse_types_may_differ_as_much_as_two_row_wise_passes_do(make_policy):
              (0.021, 0.01, False, False), (float("nan"), 0.01, False, False)]  # fmt: skip
     for difference, between_rows, is_float32, expected in cases:
         sharing = PrefixSharing(policy, None, group_size=2)
-        accelerator = SimpleNamespace(mixed_precision="no" if is_float32 else "bf16", gather=lambda values: values)
+        accelerator = SimpleNamespace(
+            mixed_precision="no" if is_float32 else "bf16", gather=lambda values: values, is_main_process=False
+        )
 
         def row_pass(model, _ids, _mask, _length, batch_size, difference=difference, between=between_rows):
             is_shared = isinstance(model, SharedPrefixPolicy)
@@ -208,6 +210,8 @@ def test_true_says_why_it_cannot_be(make_trainer, make_text_policy, text_tokeniz
     policy.config._attn_implementation_internal = "eager"
     with pytest.raises(UserError, match="share_prefix is true, but the policy's attention is eager"):
         make_trainer(policy, share_prefix="true", **arguments)
+    with pytest.raises(UserError, match="torch_compile is true, and each packed row has another shape"):
+        make_trainer(make_text_policy(), share_prefix="true", torch_compile=True, **arguments)
     trainer = make_trainer(policy, share_prefix="auto", **arguments)
     assert trainer.sharing is None
     assert "prompts are not shared in forward passes: the policy's attention is eager" in capsys.readouterr().out
