@@ -6,7 +6,8 @@ split a batch of images (`ModelFamily.splits_images`) are supported.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,15 +83,22 @@ class ImageFeatureCache:
         self._known: dict[str, ImageFeatures] = {}
         self._bytes = 0
 
-    def attach(self, policy: nn.Module) -> bool:
-        """Answer a policy's requests for image features; returns whether its family and its tower allow it.
+    @staticmethod
+    def suits(policy: nn.Module) -> bool:
+        """Whether a policy's family splits images, and its tower is frozen."""
+        tower = find_vision_tower(policy)
+        if tower is None or not family_of(policy).splits_images:
+            return False
+        return not any(weight.requires_grad for weight in tower.parameters())
+
+    @contextmanager
+    def answering(self, policy: nn.Module) -> Iterator[None]:
+        """Answer a policy's requests for image features, inside the context; what was kept is forgotten afterwards.
 
         Args:
-            policy: wrapped or not. Its tower must be frozen and whole on this process.
+            policy: wrapped or not; `suits` it, and its tower is whole on this process.
         """
-        tower, family = find_vision_tower(policy), family_of(policy)
-        if tower is None or not family.splits_images or any(weight.requires_grad for weight in tower.parameters()):
-            return False
+        family = family_of(policy)
         backbone: Any = unwrap(policy).base_model
         compute = backbone.get_image_features
 
@@ -104,7 +112,11 @@ class ImageFeatureCache:
             return self._of(images, features)
 
         backbone.get_image_features = get_image_features
-        return True
+        try:
+            yield
+        finally:
+            del backbone.get_image_features
+            self.clear()
 
     def _of(
         self, images: list[dict[str, Tensor]], compute: Callable[[list[dict[str, Tensor]]], ImageFeatures]

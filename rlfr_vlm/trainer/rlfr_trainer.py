@@ -239,11 +239,12 @@ class RLFRTrainer(ResumableGRPO):
                 self.add_callback(MarkBan())
 
     def _cache_image_features(self, args: RLFRConfig) -> ImageFeatureCache | None:
-        """Keep the features of images for a rollout, if the tower is frozen and whole on each process."""
+        """The cache of a rollout's image features, if the tower is frozen and whole on each process."""
         if not args.freeze_vision or not args.image_feature_cache_gb or is_sharded(self.accelerator):
             return None
-        cache = ImageFeatureCache(int(args.image_feature_cache_gb * 1e9), args.image_feature_cache_on == "host")
-        return cache if cache.attach(self.model) else None
+        if not ImageFeatureCache.suits(self.model):
+            return None
+        return ImageFeatureCache(int(args.image_feature_cache_gb * 1e9), args.image_feature_cache_on == "host")
 
     def train(self, *args: object, **kwargs: object) -> "TrainOutput":
         """Train; before that, while the policy is the initial one, compute its reference probabilities.
@@ -259,8 +260,10 @@ class RLFRTrainer(ResumableGRPO):
         between = self.args.steps_per_generation * self.args.num_iterations
         self.remove_callback(SaveBetweenRollouts)
         self.add_callback(SaveBetweenRollouts(between // math.gcd(between, self.args.gradient_accumulation_steps)))
+        images = nullcontext() if self.image_features is None else self.image_features.answering(self.model)
         try:
-            return super().train(*args, **kwargs)
+            with images:
+                return super().train(*args, **kwargs)
         finally:
             if self.rollout_log is not None:
                 self.rollout_log.flush()

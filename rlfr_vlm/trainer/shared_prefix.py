@@ -254,8 +254,8 @@ class PrefixSharing:
             self.is_on = False
             if accelerator.is_main_process:
                 print(
-                    f"share_prefix is off: log-probs with shared prompts differ by {found:.2g} from row-wise ones, and "
-                    f"{allowed:.2g} would be rounding. Please report the policy's model type and attention."
+                    f"share_prefix is off: log-probs with shared prompts differ by {found:.2g} from row-wise ones, "
+                    f"and {allowed:.2g} would be rounding. Please report the policy's model type and attention."
                 )
 
     def take_metrics(self) -> dict[str, float]:

@@ -44,12 +44,13 @@ def test_known_images_have_the_features_of_the_tower(name, on_host):
     pixels, grids = patches(policy, (1, 2, 4), (1, 4, 4), (1, 2, 2))
     expected = policy.base_model.get_image_features(pixels, grids, return_dict=True)
     cache = ImageFeatureCache(GB, on_host)
-    assert cache.attach(policy)
+    assert cache.suits(policy)
     calls = counted(policy)
-    first = policy.base_model.get_image_features(pixels[:24], grids[:2])  # images of 8 and 16 patches
-    again = policy.base_model.get_image_features(
-        torch.cat([pixels[8:24], pixels, pixels[8:24]]), torch.cat([grids[1:2], grids, grids[1:2]])
-    )
+    with cache.answering(policy):
+        first = policy.base_model.get_image_features(pixels[:24], grids[:2])  # images of 8 and 16 patches
+        again = policy.base_model.get_image_features(
+            torch.cat([pixels[8:24], pixels, pixels[8:24]]), torch.cat([grids[1:2], grids, grids[1:2]])
+        )
     assert calls == [24, 4]
     order = [1, 0, 1, 2, 1]
     for found, image in zip(again.pooler_output, order, strict=True):
@@ -68,36 +69,37 @@ def test_the_limit_of_memory_and_what_is_forgotten():
     policy = policy_of("Qwen2.5-VL")
     pixels, grids = patches(policy, (1, 2, 2), (1, 4, 4))  # 1 and 4 tokens of 32 numbers
     cache = ImageFeatureCache(4 * 32 * 4, on_host=False)
-    cache.attach(policy)
     calls = counted(policy)
-    for _ in range(2):
-        policy.base_model.get_image_features(pixels, grids)
-    assert calls == [20, 16]  # the second image came when 128 of 512 bytes were taken
-    cache.clear()
+    with cache.answering(policy):
+        for _ in range(2):
+            policy.base_model.get_image_features(pixels, grids)
+        assert calls == [20, 16]  # the second image came when 128 of 512 bytes were taken
+        cache.clear()
+        policy.base_model.get_image_features(pixels[4:], grids[1:])
+        policy.base_model.get_image_features(pixels[4:], grids[1:])
+        assert calls == [20, 16, 16]
     policy.base_model.get_image_features(pixels[4:], grids[1:])
-    policy.base_model.get_image_features(pixels[4:], grids[1:])
-    assert calls == [20, 16, 16]
+    assert calls == [20, 16, 16, 16] and "get_image_features" not in vars(policy.base_model)
 
 
 def test_an_image_in_another_type_is_another_image():
     policy = policy_of("Qwen2.5-VL")
     pixels, grids = patches(policy, (1, 2, 2))
     cache = ImageFeatureCache(GB, on_host=False)
-    cache.attach(policy)
     calls = counted(policy)
-    policy.base_model.get_image_features(pixels, grids)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with cache.answering(policy):
         policy.base_model.get_image_features(pixels, grids)
-    policy.base_model.get_image_features(pixels + 1e-3, grids)
-    policy.base_model.get_image_features(pixels.view(1, -1, pixels.shape[1])[0], grids)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            policy.base_model.get_image_features(pixels, grids)
+        policy.base_model.get_image_features(pixels + 1e-3, grids)
+        policy.base_model.get_image_features(pixels.view(1, -1, pixels.shape[1])[0], grids)
     assert calls == [4, 4, 4]
 
 
 def test_trained_towers_and_other_families_are_left_alone(make_policy, make_text_policy):
-    cache = ImageFeatureCache(GB, on_host=False)
-    assert not cache.attach(make_policy())  # not frozen
-    assert not cache.attach(make_text_policy())
-    assert not cache.attach(policy_of("Gemma 3"))
+    assert not ImageFeatureCache.suits(make_policy())  # not frozen
+    assert not ImageFeatureCache.suits(make_text_policy())
+    assert not ImageFeatureCache.suits(policy_of("Gemma 3"))
 
 
 def test_features_are_split_and_counted():
