@@ -70,7 +70,11 @@ def run_grid(
             "more prompts (--n), more responses to each (--samples), or prompts of another difficulty."
         )
     known = yardsticks(scored[0], responses, groups, scorings[0].spec.layer_indices) if options.yardsticks else []
-    lines = [f"  {yardstick['name']}: {within_text(yardstick['within_groups'])}" for yardstick in known]
+    lines = [
+        f"  {yardstick['name']}: {within_text(yardstick['within_groups'])}; of like length "
+        f"{within_text(yardstick['like_length'])}"
+        for yardstick in known
+    ]
     text = "\n".join([*grid_lines(cells), *(["yardsticks, responses to the same prompt:", *lines] if lines else [])])
     print(text)
     found = recommendation(cells)

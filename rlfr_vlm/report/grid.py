@@ -54,18 +54,23 @@ class Cell:
 
 @dataclass(frozen=True)
 class MeasuredCell:
-    """AUC within groups, wrong above right, of a cell on both halves of the prompts and on all."""
+    """AUC within groups, wrong above right, of a cell on both halves of the prompts and on all.
+
+    Attributes:
+        like_length: on all prompts, of pairs of like length: what the cell says beyond the length of a response.
+    """
 
     cell: Cell
     chosen_on: GroupedAuc
     confirmed_on: GroupedAuc
     overall: GroupedAuc
+    like_length: GroupedAuc
 
     def to_dict(self) -> JsonObject:
         """JSON object of the cell."""
         return {
             **asdict(self.cell),
-            **{name: asdict(getattr(self, name)) for name in ("chosen_on", "confirmed_on", "overall")},
+            **{name: asdict(getattr(self, name)) for name in ("chosen_on", "confirmed_on", "overall", "like_length")},
         }
 
 
@@ -91,13 +96,14 @@ def grid(
         timesteps: (S,) of the deviations.
         groups: number of the prompt of each response.
     """
-    outcomes = Outcomes.of(responses)
+    outcomes = Outcomes.of(responses, groups)
     wrong, right = outcomes.wrong, outcomes.right
+    assert outcomes.within_groups is not None and outcomes.like_length is not None
     numbers = torch.tensor(groups)
     prompts = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     first_half = torch.tensor([prompts[group] % 2 == 0 for group in groups])
-    everything = torch.ones_like(first_half)
-    parts = [Pairs.within(wrong & part, right & part, numbers) for part in (first_half, ~first_half, everything)]
+    halves = [Pairs.within(wrong & part, right & part, numbers) for part in (first_half, ~first_half)]
+    parts = [*halves, outcomes.within_groups, outcomes.like_length]
     cells = []
     for measurement in measurements:
         for cell, scores in cell_scores(measurement, timesteps).items():
@@ -158,11 +164,12 @@ def grid_lines(cells: Sequence[MeasuredCell]) -> list[str]:
         f"{len(cells)} cells, ranked on {best.chosen_on.groups} prompts with right and wrong responses, measured "
         f"again on {best.confirmed_on.groups} other ones. AUC within a prompt, wrong above right (95 % interval):",
         "",
-        "| cell | ranked on | other half | all prompts |",
-        "|---|---|---|---|",
+        "| cell | ranked on | other half | all prompts | responses of like length |",
+        "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {one.cell.title} | {auc_text(one.chosen_on)} | {auc_text(one.confirmed_on)} | {auc_text(one.overall)} |"
+        f"| {one.cell.title} | {auc_text(one.chosen_on)} | {auc_text(one.confirmed_on)} | {auc_text(one.overall)} "
+        f"| {auc_text(one.like_length)} |"
         for one in cells[:SHOWN_CELLS]
     ]
     verdict = "confirmed" if best.confirmed_on.above_chance else "not confirmed: its interval includes 0.5"

@@ -39,6 +39,21 @@ def test_the_informative_layer_is_found_and_confirmed():
     assert both.overall.value == 0.5  # the layers cancel
 
 
+def test_pairs_of_like_length_have_a_column_of_their_own():
+    """The wrong response to the first ten prompts is long, and above; that of the others is not long, and below."""
+    groups = [prompt for prompt in range(20) for _ in range(2)]
+    responses = [
+        Response([1] * (30 if prompt < 10 and score == 0.0 else 3), "", score)
+        for prompt in range(20) for score in (0.0, 1.0)
+    ]  # fmt: skip
+    values = [[1.0, 1.0], [0.0, 0.0]] * 10 + [[0.0, 0.0], [1.0, 1.0]] * 10
+    best = grid([measurement(values)], [0.8], responses, groups)[0]
+    assert best.overall.value == 0.5 and best.like_length.value == 0.0 and best.like_length.groups == 10
+    lines = grid_lines([best])
+    assert lines[2].endswith("| responses of like length |") and lines[4].count("|") == 6
+    assert best.to_dict()["like_length"]["pairs"] == 10
+
+
 def test_a_cell_that_is_good_on_one_half_only_is_not_confirmed():
     """Wrong responses are above on even prompts, and below on odd ones."""
     responses, groups = responses_of(20)
