@@ -9,6 +9,8 @@
    which is then masked from the advantage. Groups without a training signal are dropped and refilled.
 6. The policy cannot sample vision tokens, and its vision tower is frozen, unless `freeze_vision` and
    `ban_vision_tokens` are false.
+7. A prompt runs once for the responses of its group, and an image once for the passes of a rollout, where this is
+   tested to give the same log-probs (shared_prefix.py).
 
 One rollout is `_generate_and_score_completions` -> rollout.py: `shape`; one update is `_compute_loss` -> passes.py:
 `LossPass`.
