@@ -82,6 +82,25 @@ def test_a_run_goes_as_it_does_row_by_row(case, make_trainer, make_policy, tmp_p
     assert min(saved) > 0.1
 
 
+@pytest.mark.slow
+def test_ten_steps_end_within_a_thousandth_of_the_way(make_trainer, make_policy):
+    changes = {"flow": "new", "max_steps": 10, "flow_update": False}
+    start, rows, shared = (
+        dict(model.named_parameters())
+        for model in (
+            make_policy(),
+            run(make_trainer, make_policy(), "false", changes)[0].model,
+            run(make_trainer, make_policy(), "true", changes)[0].model,
+        )
+    )
+
+    def distance(one, other):
+        return sum((one[name] - other[name]).square().sum() for name in one).sqrt().item()
+
+    assert distance(start, rows) > 1e-2
+    assert distance(rows, shared) < 1e-3 * distance(start, rows)
+
+
 def mixed_rows(path):
     """Rows with one, no and two images, among them two with the same words."""
     import json
