@@ -129,7 +129,10 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     from rlfr_vlm.trainer.signals.flow import find_flow
 
     refuse_data_parallel(args)
-    options.rewards = reward_names(options, args.method)
+    unset = options.rewards is None
+    options.rewards = reward_names(options, args.method, options.dataset_name)
+    if unset and options.rewards == ["reasoning_gym"] and is_first_process():
+        print("reward: reasoning_gym, the task's own scorer; --rewards sets others")
     flow = find_flow(None, args) if args.uses_flow else None
     rewards = build_rewards(options.rewards, options, args.max_completion_length or 0)
     callbacks = [MetricsFile(args.output_dir), ProgressLine(args.method)]
