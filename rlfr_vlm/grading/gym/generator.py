@@ -31,7 +31,7 @@ def rows_of(task: str, options: Mapping[str, str], size: int, seed: int) -> Iter
         np.random.seed(seed + index)
         entry = dataset[index]
         yield {
-            "prompt": [{"role": "user", "content": f"{entry['question']}\n\n{FORMAT}"}],
+            "prompt": [{"role": "user", "content": f"{entry['question'].rstrip()}\n\n{FORMAT}"}],
             "answer": ANY_ANSWER if entry["answer"] is None else str(entry["answer"]),
             "source": f"{LIBRARY}/{task}",
             LIBRARY: pack(task, options, entry),
