@@ -205,8 +205,8 @@ class Benchmark(AnyBenchmark["Problem"]):
         prompt: name of a preset in `text_presets.py`.
         system_prompt: system message that replaces the preset's; chat presets only.
         content_sha256: `content_hash` of the problems when the benchmark's file was written.
-        task: a task of reasoning-gym, such as `reasoning_gym:chain_sum?size=200`, whose held-out rows are generated and
-            whose own scorer decides; replaces `path` and `source`.
+        task: a task of reasoning-gym, such as `reasoning_gym:chain_sum?size=200`, whose held-out rows are generated
+            and whose own scorer decides; replaces `path` and `source`.
     """
 
     path: str = ""

@@ -43,7 +43,7 @@ def test_a_task_is_measured_with_its_scorer(serve, run_eval, scores, alone):
     code, _, _ = run_eval("lm", "--base-url", server.url, "--model", "m", "--suite", NAME, "--out", "run")
     assert code == 0 and len(order) == 8
     assert server.requests[0]["messages"][0]["role"] == "user"  # the training prompt, without a system message
-    [result] = scores("run")["benchmarks"].values()
+    [result] = scores(alone / "run")["benchmarks"].values()
     assert (result["right"], result["wrong"], result["undecided"]) == (4, 3, 1)
     code, _, _ = run_eval("regrade", "run", "--judge", "none")
     assert code == 0
