@@ -182,6 +182,7 @@ def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class
     import random
 
     from rlfr_vlm.data.load import read_rows
+    from rlfr_vlm.grading.gym import is_gym_name
 
     name, split = options.eval_dataset_name or options.dataset_name, options.eval_dataset_split
     if (name, split) == (options.dataset_name, options.dataset_split):
@@ -193,8 +194,9 @@ def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class
         raise UserError(
             f"The held-out rows {name} are one file, which has no split {split!r}. Set eval_dataset_split: train."
         )
+    limit = options.eval_rows if is_gym_name(name) else None  # no row is generated that is not used
     eval_options = dataclasses.replace(
-        options, dataset_name=name, dataset_split=split, dataset_limit=None, long_prompts="drop"
+        options, dataset_name=name, dataset_split=split, dataset_limit=limit, long_prompts="drop"
     )
     try:
         rows = read_rows(eval_options, ("prompt", "answer"), args.seed)

@@ -27,6 +27,7 @@ from rlfr_vlm.grading.verdict import Decision, Pair, Reason, undecided
 
 PR_SET_PDEATHSIG = 1
 SETTLING = 0.05  # seconds that a worker may take to end after its channel has closed
+PREPARING = 30.0  # CPU seconds for what a grader loads before an answer
 POLLING = 0.001  # seconds between two looks at it, in which no worker gets a request
 # Pairs that import all modules and fill the parser's prediction cache before workers are forked.
 WARM_UP = (
@@ -94,7 +95,7 @@ class Grader:
 
     Attributes:
         grade: returns the decision; its CPU time is limited.
-        prepare: is called before it, outside of the limit: it loads what does not depend on the answer.
+        prepare: is called before it, with a limit of its own: it loads what does not depend on the answer.
     """
 
     grade: Callable[[Request], Decision] = grade_pair
@@ -116,6 +117,7 @@ def _run_worker(channel: socket.socket, grader: Grader, time_limit: float, memor
     for line in stream:
         request = json.loads(line)
         try:
+            signal.setitimer(signal.ITIMER_PROF, PREPARING)
             grader.prepare(request)
             signal.setitimer(signal.ITIMER_PROF, request.get("limit") or time_limit)
             decision = grader.grade(request)

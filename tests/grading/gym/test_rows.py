@@ -61,6 +61,12 @@ def test_a_task_whose_entries_have_no_answer_says_so():
     assert row["answer"] == ANY_ANSWER
 
 
+def test_a_generator_that_fails_is_one_message(monkeypatch):
+    monkeypatch.setattr("rlfr_vlm.grading.gym.rows.GENERATOR", "json.nothing")
+    with pytest.raises(UserError, match=r"failed to generate the rows of reasoning_gym:chain_sum.*No module named"):
+        generate(NAME, "train")
+
+
 def test_mistakes_are_one_message():
     with pytest.raises(UserError, match="has no split 'dev'; it has train and test"):
         load_rows(NAME, split="dev")

@@ -16,6 +16,7 @@ PATH = "reasoning_gym"
 FAKE_WORKER = textwrap.dedent(
     """
     import dataclasses
+    import os
 
     from reasoning_gym.factory import ProceduralDataset, register_dataset
 
@@ -39,7 +40,7 @@ FAKE_WORKER = textwrap.dedent(
             while answer == "hang":
                 pass
             if answer == "print":
-                print("[0, 'right', '', '', 1.0]", flush=True)
+                os.write(1, b'[0, "right", "", "", 1.0]\\n')
             if answer == "evaluate":
                 try:
                     return eval("1.0")
@@ -48,9 +49,18 @@ FAKE_WORKER = textwrap.dedent(
             return entry["metadata"].get(answer, 0)
 
 
+    class Endless(Fake):
+        def __init__(self, config):
+            while True:
+                pass
+
+
     register_dataset("fake", Fake, Config)
+    register_dataset("endless", Endless, Config)
+    from rlfr_vlm.grading import worker
     from rlfr_vlm.grading.gym.worker import main
 
+    worker.PREPARING = 0.3
     main()
     """
 )
@@ -75,20 +85,22 @@ def test_scores_have_three_states(fake_pool):
     broken = [
         {"gold": "", "answer": "full", "entry": entry} for entry in ("", "{}", pack("nothing", {}, {"answer": ""}))
     ]
+    endless = {"gold": "", "answer": "full", "entry": pack("endless", {}, {"answer": "1"})}
     start = time.monotonic()
-    decisions = fake_pool.compare([*pairs, *broken])
+    decisions = fake_pool.compare([*pairs, *broken, endless])
     assert time.monotonic() - start < 60
     assert decisions == [
         Decision(Verdict.RIGHT, PATH, "", 1.0),
         Decision(Verdict.WRONG, PATH, "", 0.5),
         undecided(PATH, Reason.SCORER_FAILED),
         undecided("algebra", Reason.TIME_OUT),  # the server says so, whatever the grader
-        Decision(Verdict.WRONG, PATH, "", 0.0),  # and its print is no reply
+        Decision(Verdict.WRONG, PATH, "", 0.0),  # and what it writes is no reply
         undecided(PATH, Reason.BAD_ANSWER),  # evaluation is forbidden, so that the 0 means nothing
         undecided(PATH, Reason.SCORER_FAILED),
         Decision(Verdict.WRONG, PATH, "", 0.0),
         Decision(Verdict.RIGHT, PATH, "", 1 - 1e-9),
         *[undecided(PATH, Reason.NO_ENTRY)] * 3,
+        undecided("algebra", Reason.TIME_OUT),  # opening the task has a limit, too
     ]
 
 
