@@ -59,8 +59,8 @@ class DataOptions:
     dataset_name: str = field(
         default="",
         metadata={
-            "help": "A JSON/JSONL/Parquet/CSV/TSV/Arrow file, a folder, a hub id, or a built-in task: "
-            f"{', '.join(EMBEDDED_TASKS)}."
+            "help": "A JSON/JSONL/Parquet/CSV/TSV/Arrow file, a folder, a hub id, a task of reasoning-gym such as "
+            f"'reasoning_gym:chain_sum?max_terms=3&size=2000', or a built-in task: {', '.join(EMBEDDED_TASKS)}."
         },
     )
     dataset_split: str = field(default="train", metadata={"help": "Split to use."})
@@ -221,8 +221,8 @@ class RewardOptions:
     rewards: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Reward names, or your own `module.py:function`; the first one is the outcome. Unset: accuracy, "
-            "or with rlpr reference_probability."
+            "help": "Reward names, or your own `module.py:function`; the first one is the outcome. Unset: accuracy; "
+            "reasoning_gym with a task of reasoning-gym; reference_probability with rlpr."
         },
     )
     grading_tolerance: float = field(default=0.0, metadata={"help": "Relative, for numbers; 0 compares exactly."})
@@ -230,6 +230,9 @@ class RewardOptions:
     grading_workers: int = field(default=0, metadata={"help": "Processes for grading; 0 is one per core, at most 8."})
     no_answer_is_wrong: bool = field(
         default=True, metadata={"help": "A response without an answer gets 0; false: it is undecided, and masked."}
+    )
+    partial_scores: bool = field(
+        default=False, metadata={"help": "For the reward reasoning_gym: give scores below 1 as they are, not as 0."}
     )
     format_pattern: str | None = field(
         default=None, metadata={"help": "For the reward format_pattern: a regular expression for whole responses."}
@@ -357,17 +360,20 @@ def check_ranges(options: object, ranges: Iterable[tuple[str, float, float]]) ->
             raise UserError(f"{name} is {value}; it must be {limit}.")
 
 
-def reward_names(options: RewardOptions, method: str) -> list[str]:
-    """Names of the rewards of a run: those set, or the one of its method.
+def reward_names(options: RewardOptions, method: str, dataset_name: str = "") -> list[str]:
+    """Names of the rewards of a run: those set, or the one of its method and data.
 
     Raises:
         UserError: the method is rlpr, and its reward is not the first one.
 
     >>> reward_names(RewardOptions(), "rlfr"), reward_names(RewardOptions(), "rlfr+rlpr")
     (['accuracy'], ['reference_probability'])
+    >>> reward_names(RewardOptions(), "rlfr", "reasoning_gym:chain_sum")
+    ['reasoning_gym']
     """
     uses_rlpr = "rlpr" in method.split("+")
-    names = options.rewards if options.rewards is not None else ["reference_probability" if uses_rlpr else "accuracy"]
+    by_data = "reasoning_gym" if dataset_name.startswith("reasoning_gym:") else "accuracy"
+    names = options.rewards if options.rewards is not None else ["reference_probability" if uses_rlpr else by_data]
     if uses_rlpr and names[:1] != ["reference_probability"]:
         raise UserError(
             f"method is {method!r}, but the first reward is {names[0] if names else None!r}; with rlpr the outcome is "

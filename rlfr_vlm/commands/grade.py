@@ -10,6 +10,7 @@ from rlfr_vlm.command_line import options_parser
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.grading import Grade, Item, Verdict, extract, gold_list, grade_many, shared_pool
+from rlfr_vlm.grading.gym import ENTRY_COLUMN
 from rlfr_vlm.grading.verdict import Pair
 
 SUMMARY = "grade an answer, or a file of answers: right, wrong or undecided, and why"
@@ -80,14 +81,19 @@ def _item_of_row(row: object, number: int, path: Path) -> Item:
     row = row if isinstance(row, dict) else {}
     response = next((key for key in RESPONSE_KEYS if key in row), None)
     if "gold" in row and response is None and "answer" in row:  # already extracted
-        return Item(row["gold"], "", _text_of(row["answer"]), row.get("options") or (), row.get("answer_type"))
+        return Item(row["gold"], "", _text_of(row["answer"]), *_rules_of(row))
     gold = next((key for key in GOLD_KEYS if key in row), None)
     if gold is None or response is None:
         raise UserError(
             f"Line {number} of {path} has {', '.join(row) or 'no columns'}; it needs `gold` and `response` (or "
             "`gold` and `answer`, or `answer` and `response`)."
         )
-    return Item(row[gold], _text_of(row[response]), None, row.get("options") or (), row.get("answer_type"))
+    return Item(row[gold], _text_of(row[response]), None, *_rules_of(row))
+
+
+def _rules_of(row: JsonObject) -> tuple[Sequence[str], str | None, str]:
+    """Return the columns that say how a row's answer is compared: options, answer_type and the entry of a task."""
+    return row.get("options") or (), row.get("answer_type"), row.get(ENTRY_COLUMN) or ""
 
 
 def _text_of(value: object) -> str:

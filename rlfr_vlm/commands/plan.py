@@ -119,10 +119,10 @@ def configuration(processes: int, arguments: Sequence[str]) -> tuple["ScriptArgu
 
 def _read_data(options: "RunOptions", only_local: bool) -> "Rows | None":
     """Read the training set; None if no data is set, or with `only_local` none that is on this machine."""
-    from rlfr_vlm.data.load import EMBEDDED, read_rows
+    from rlfr_vlm.data.load import is_made_here, read_rows
 
     name = options.dataset_name
-    if not name or (only_local and name not in EMBEDDED and not Path(name).expanduser().exists()):
+    if not name or (only_local and not is_made_here(name) and not Path(name).expanduser().exists()):
         return None
     return read_rows(options, (), 0)
 

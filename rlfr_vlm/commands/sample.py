@@ -319,7 +319,9 @@ def _summarise(file: "SampleFile", prompts: "Prompts", settings: "Settings") -> 
 
     left_out = prompts.left_out({outcome.prompt for outcome in file.outcomes})
     values = Summary.of(file.outcomes, file.samples, left_out).to_dict()
-    versions = package_versions(("rlfr-vlm", "torch", "transformers", "vllm", "openai", "math-verify"))
+    versions = package_versions(
+        ("rlfr-vlm", "torch", "transformers", "vllm", "openai", "math-verify", "reasoning-gym")
+    )
     made = {"settings": settings, "grader": grader_version(), "versions": versions}
     write_json(file.summary_path, {**values, **made})
     print(render(values))

@@ -138,7 +138,10 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     from rlfr_vlm.trainer.signals.flow import find_flow
 
     refuse_data_parallel(args)
-    options.rewards = reward_names(options, args.method)
+    unset = options.rewards is None
+    options.rewards = reward_names(options, args.method, options.dataset_name)
+    if unset and options.rewards == ["reasoning_gym"] and is_first_process():
+        print("reward: reasoning_gym, the task's own scorer; --rewards sets others")
     flow = find_flow(None, args) if args.uses_flow else None
     rewards = build_rewards(options.rewards, options, args.max_completion_length or 0)
     callbacks = [MetricsFile(args.output_dir), ProgressLine(args.method)]
@@ -188,6 +191,7 @@ def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class
     import random
 
     from rlfr_vlm.data.load import read_rows
+    from rlfr_vlm.grading.gym import is_gym_name
 
     name, split = options.eval_dataset_name or options.dataset_name, options.eval_dataset_split
     if (name, split) == (options.dataset_name, options.dataset_split):
@@ -199,8 +203,9 @@ def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class
         raise UserError(
             f"The held-out rows {name} are one file, which has no split {split!r}. Set eval_dataset_split: train."
         )
+    limit = options.eval_rows if is_gym_name(name) else None  # no row is generated that is not used
     eval_options = dataclasses.replace(
-        options, dataset_name=name, dataset_split=split, dataset_limit=None, long_prompts="drop"
+        options, dataset_name=name, dataset_split=split, dataset_limit=limit, long_prompts="drop"
     )
     try:
         rows = read_rows(eval_options, ("prompt", "answer"), args.seed)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rlfr_vlm.data.prompts import flatten_text
 from rlfr_vlm.data.rows import BadRow, Row
 from rlfr_vlm.grading import Reason, Verdict, gold_list, unreadable_golds
+from rlfr_vlm.grading.gym import ENTRY_COLUMN
 from rlfr_vlm.grading.rules import apply_rules
 
 if TYPE_CHECKING:
@@ -120,7 +121,12 @@ def _key(row: Row, graded: bool) -> RowKey:
     for image in row["images"]:
         value = image.get("bytes") or image.get("path") if isinstance(image, dict) else image
         digest.update(hashlib.sha256(value if isinstance(value, bytes) else str(value).encode()).digest())
-    return RowKey(digest.digest()[:16], tuple(gold_list(row["answer"])) if graded else ())
+    return RowKey(digest.digest()[:16], golds_of(row) if graded else ())
+
+
+def golds_of(row: Row) -> tuple[str, ...]:
+    """Return the golds that the grader reads; none of a row that a task's own scorer grades."""
+    return () if row.get(ENTRY_COLUMN) else tuple(gold_list(row["answer"]))
 
 
 def prompt_text(row: Row) -> str:

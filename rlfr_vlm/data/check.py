@@ -11,13 +11,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlfr_vlm.data.across_rows import RowKey, bad_across_rows, prompt_text
+from rlfr_vlm.data.across_rows import RowKey, bad_across_rows, golds_of, prompt_text
 from rlfr_vlm.data.images import image_source
 from rlfr_vlm.data.load import Rows, read_rows
 from rlfr_vlm.data.row_checks import describe_notes, notes_of
 from rlfr_vlm.data.rows import MALFORMED, BadRow
 from rlfr_vlm.errors import UserError, nearest
-from rlfr_vlm.grading import gold_list
 from rlfr_vlm.options import LONG_PROMPT_RULES, DataOptions
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ def check_row(rows: Rows, number: int, counter: "TokenCounter | None", options: 
     except MALFORMED as error:  # templates and tokenizers raise many exception types
         return CheckedRow(number, "prompt", f"{type(error).__name__}: {error}"[:300])
     reason, detail = _check_length(counter, sizes, tokens, options)
-    golds = tuple(gold_list(row["answer"])) if "answer" in rows.needed else ()
+    golds = golds_of(row) if "answer" in rows.needed else ()
     notes = tuple(notes_of(row, converted["answer"] if "answer" in rows.needed else None))
     return CheckedRow(number, reason, detail, digest.digest()[:16], golds, tokens, len(sizes), notes)
 

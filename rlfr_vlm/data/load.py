@@ -1,6 +1,7 @@
 """Load a data set for training: convert rows, open images when a row is read, and replace bad rows."""
 
 import bisect
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,13 +15,14 @@ from rlfr_vlm.data.encode import is_text_only, special_tokens
 from rlfr_vlm.data.image_sizes import SizeLimits, limited, limited_size, limits_of, shrink
 from rlfr_vlm.data.images import ImageRules, image_size, open_image
 from rlfr_vlm.data.prompts import build_messages, flatten_text, with_videos
-from rlfr_vlm.data.read import RawDataset, keep_encoded, read_dataset
+from rlfr_vlm.data.read import TEXT_COLUMN, RawDataset, keep_encoded, read_dataset
 from rlfr_vlm.data.row_checks import check_columns_of_media, check_media_of_blocks, check_messages
 from rlfr_vlm.data.rows import MALFORMED, BadRow, Converter, Row, check_columns, parse_mapping
 from rlfr_vlm.data.tasks import TASKS
 from rlfr_vlm.data.text_checks import check_question, check_response, check_text
 from rlfr_vlm.data.videos import VideoRules, name_of_video, open_video
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.grading.gym import PREFIX, generate, is_gym_name
 from rlfr_vlm.models import VISION_TOKENS, family_of_processor
 from rlfr_vlm.options import EMBEDDED_TASKS, DataOptions
 
@@ -278,13 +280,17 @@ def read_rows(options: DataOptions, needed: Sequence[str] = ("prompt",), seed: i
         raise UserError(f"dataset_limit is {options.dataset_limit}; it is a number of rows, at least 1.")
     if not name:
         tasks = ", ".join(EMBEDDED_TASKS)
-        raise UserError(f"dataset_name is not set. Give a file, a folder, a hub id or a built-in task: {tasks}.")
+        raise UserError(
+            f"dataset_name is not set. Give a file, a folder, a hub id, {PREFIX}TASK or a built-in task: {tasks}."
+        )
     if name in EMBEDDED:
         if split not in SPLITS:
             raise UserError(
                 f"{name} has no split {split!r}; it has {' and '.join(SPLITS)}. Set dataset_split to one of them."
             )
         raw = RawDataset(keep_encoded(EMBEDDED[name](split, options.dataset_limit or 4096, seed)), None)
+    elif is_gym_name(name):
+        raw = RawDataset(_gym_dataset(options, needed, seed), None)
     else:
         raw = read_dataset(name, split, options.dataset_revision, options.dataset_config)
         if options.dataset_limit is not None:
@@ -294,6 +300,29 @@ def read_rows(options: DataOptions, needed: Sequence[str] = ("prompt",), seed: i
     rows = Rows(raw, options, needed)
     _check_first_rows(rows, name)
     return rows
+
+
+def is_made_here(name: str) -> bool:
+    """Whether the rows of a data set are made on this machine, from no files."""
+    return name in EMBEDDED or is_gym_name(name)
+
+
+def _gym_dataset(options: DataOptions, needed: Sequence[str], seed: int) -> "Dataset":
+    """Return the rows of a reasoning-gym task.
+
+    Raises:
+        UserError: responses are needed, or the rows cannot be generated.
+    """
+    from datasets import Dataset
+
+    name = options.dataset_name
+    if "response" in needed:
+        raise UserError(
+            f"{name} has no expert responses: tasks of reasoning-gym have questions and answers alone. Draw responses "
+            f"with `rlfr sample --data '{name}'`, and give the file that it writes."
+        )
+    rows = generate(name, options.dataset_split, options.dataset_limit, seed)
+    return Dataset.from_dict({TEXT_COLUMN: [json.dumps(row) for row in rows]})  # an answer may look like a list
 
 
 def _check_first_rows(rows: Rows, name: str) -> None:

@@ -21,6 +21,7 @@ class Item:
         answer: an answer that is already extracted; replaces `response`.
         options: texts of the options of a multiple-choice question.
         answer_type: `option`, `text` (exact words), or None to infer it from the gold.
+        entry: of a reasoning-gym task, whose own scorer then decides (see grading/gym); empty for other rows.
     """
 
     gold: Gold
@@ -28,6 +29,7 @@ class Item:
     answer: str | None = None
     options: Sequence[str] = ()
     answer_type: str | None = None
+    entry: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ class Grade:
         extraction: the answer and where it was found.
         path: the rule that reached the verdict.
         reason: why the answer is undecided; empty otherwise.
+        score: of a task's scorer, from 0 to 1; None where none was asked, or it gave none.
     """
 
     verdict: Verdict
     extraction: Extraction
     path: str = ""
     reason: str = ""
+    score: float | None = None
 
     @property
     def extracted(self) -> str | None:
@@ -76,7 +80,16 @@ def grade_many(items: Sequence[Item], *, tolerance: float = 0.0, pool: GradingPo
         items: responses or answers, each with its gold.
         tolerance: relative tolerance for numbers; 0 compares exactly.
         pool: worker processes; by default the shared pool of this process.
+
+    Raises:
+        UserError: an item has an entry, and reasoning-gym is not installed.
     """
+    if entries := [item for item in items if item.entry]:
+        from rlfr_vlm.grading.gym.grade import grade_entries, scoring_pool
+
+        scored = iter(grade_entries(entries, scoring_pool(pool.settings if pool else None)))
+        rest = iter(grade_many([item for item in items if not item.entry], tolerance=tolerance, pool=pool))
+        return [next(scored if item.entry else rest) for item in items]
     extractions = [extract_item(item) for item in items]
     golds = [gold_list(item.gold) for item in items]
     decisions: list[list[Decision | None]] = []
@@ -106,6 +119,8 @@ def extract_item(item: Item) -> Extraction:
     """Return the extraction that `grade_many` uses for an item."""
     if item.answer is not None:
         return Extraction(item.answer, item.answer, item.answer, "given", "none")
+    if item.entry:
+        return extract(item.response)
     return extract(item.response, letters=bool(item.options) or _is_letter(item))
 
 

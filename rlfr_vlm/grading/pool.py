@@ -29,6 +29,7 @@ MOST = 0.5
 FIRST_BLOCK = 16  # pairs after which the share may shrink; then after twice as many, four times as many, and so on
 WORKER_BUDGET = 1  # time-outs of a batch for each worker, after which no pair gets more than its share
 PAIR_BUDGET = 0.01  # the same, for each pair of the batch
+SERVER = "rlfr_vlm.grading.worker"  # compares expressions
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,14 @@ class GradingPool:
     It is safe to use from any thread and after a fork: a forked process starts a new server.
     """
 
-    def __init__(self, settings: PoolSettings | None = None) -> None:
+    def __init__(self, settings: PoolSettings | None = None, server: str = SERVER) -> None:
+        """Prepare a pool.
+
+        Args:
+            server: module that runs as the server.
+        """
         self.settings = settings or PoolSettings()
+        self.server = server
         self._lock = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
         self._ready = False
@@ -157,8 +164,8 @@ class GradingPool:
                 server.stdin.write(json.dumps({**pairs[index], "id": index, "limit": limit}).encode() + b"\n")
                 sent += 1
             server.stdin.flush()
-            index, verdict, path, reason = json.loads(server.stdout.readline())
-            replies[index] = Decision(Verdict(verdict), path, reason)
+            index, verdict, *rest = json.loads(server.stdout.readline())
+            replies[index] = Decision(Verdict(verdict), *rest)
 
     def _ready_server(self) -> "subprocess.Popen[bytes]":
         server = self._spawn()
@@ -172,13 +179,14 @@ class GradingPool:
             settings = self.settings
             arguments = (settings.worker_count(), settings.time_limit, settings.memory_mb)
             # -P: do not import modules from the working directory
-            command = [sys.executable, "-P", "-m", "rlfr_vlm.grading.worker", *map(str, arguments)]
+            command = [sys.executable, "-P", "-m", self.server, *map(str, arguments)]
             self._server = subprocess.Popen(
                 # new session: Ctrl-C reaches only this process; when it ends, stdin closes and the server exits
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,
+                env={**os.environ, "PYTHONHASHSEED": "0"},  # some scorers iterate over sets
             )
             self._ready = False
         return self._server
@@ -218,15 +226,15 @@ def _exits(server: "subprocess.Popen[bytes]") -> bool:
 
 
 _POOLS: "weakref.WeakSet[GradingPool]" = weakref.WeakSet()
-_SHARED: dict[PoolSettings, GradingPool] = {}
+_SHARED: dict[tuple[PoolSettings, str], GradingPool] = {}
 
 
-def shared_pool(settings: PoolSettings | None = None) -> GradingPool:
-    """Return the pool of this process for these settings; equal settings share one pool."""
-    settings = settings or PoolSettings()
-    if settings not in _SHARED:
-        _SHARED[settings] = GradingPool(settings)
-    return _SHARED[settings]
+def shared_pool(settings: PoolSettings | None = None, server: str = SERVER) -> GradingPool:
+    """Return the pool of this process for these settings and this server; equal ones share one pool."""
+    key = (settings or PoolSettings(), server)
+    if key not in _SHARED:
+        _SHARED[key] = GradingPool(*key)
+    return _SHARED[key]
 
 
 def _close_all() -> None:

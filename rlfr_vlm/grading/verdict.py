@@ -31,6 +31,8 @@ class Reason:
     NOT_PROVED = "equality not proved"
     TOO_LARGE = "too large to compute"
     TOO_LONG = "answer too long"
+    NO_ENTRY = "no task entry"
+    SCORER_FAILED = "scorer failed"
     TIME_OUT = "time-out"
     CRASH = "grader crashed"
 
@@ -43,15 +45,23 @@ class Pair(TypedDict):
     tolerance: NotRequired[float]  # relative, for numbers; 0 by default
     plain: NotRequired[bool]  # compare with unpatched math-verify instead
     limit: NotRequired[float]  # seconds of CPU time; the pool's time limit by default
+    entry: NotRequired[str]  # of reasoning-gym, whose scorer then decides (see grading/gym)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict on a pair (gold, answer), the rule that reached it (`path`), and the reason if it is undecided."""
+    """The verdict on a pair (gold, answer).
+
+    Attributes:
+        path: the rule that reached it.
+        reason: why it is undecided; empty otherwise.
+        score: what a scorer gave, which may be between wrong and right; None where none did.
+    """
 
     verdict: Verdict
     path: str
     reason: str = ""
+    score: float | None = None
 
     @property
     def right(self) -> bool:

@@ -14,7 +14,7 @@ def grader_version() -> str:
     12
     """
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     for library in ("math-verify", "latex2sympy2_extended", "sympy"):
         digest.update(f"{library}=={version(library)}".encode())

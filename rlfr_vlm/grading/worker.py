@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NotRequired
 
@@ -26,6 +27,7 @@ from rlfr_vlm.grading.verdict import Decision, Pair, Reason, undecided
 
 PR_SET_PDEATHSIG = 1
 SETTLING = 0.05  # seconds that a worker may take to end after its channel has closed
+PREPARING = 30.0  # CPU seconds for what a grader loads before an answer
 POLLING = 0.001  # seconds between two looks at it, in which no worker gets a request
 # Pairs that import all modules and fill the parser's prediction cache before workers are forked.
 WARM_UP = (
@@ -48,16 +50,20 @@ class Request(Pair):
     again: NotRequired[bool]  # a second attempt after a crash
 
 
-def forbid_evaluation() -> None:
+def forbid_evaluation(on_refusal: Callable[[], None] = lambda: None) -> None:
     """Make compiling source text an error in this process. Modules on disk can still be imported.
 
     sympy's code for monomials is exempt: it is generated from the number of variables only.
+
+    Args:
+        on_refusal: called before the error, which a library may catch.
     """
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         if event != "compile" or arguments[1] not in ("<string>", "<unknown>", "", None):
             return
         if not sys._getframe(1).f_code.co_filename.endswith(os.path.join("sympy", "polys", "monomials.py")):
+            on_refusal()
             raise PermissionError("text is never evaluated")
 
     sys.addaudithook(hook)
@@ -83,7 +89,20 @@ def _plain_math_verify(gold: str, answer: str) -> Decision:
     return decided(verify(gold=parsed[0], target=parsed[1], timeout_seconds=None), "math-verify")
 
 
-def _run_worker(channel: socket.socket, time_limit: float, memory_mb: int, parent: int) -> None:
+@dataclass(frozen=True)
+class Grader:
+    """What a worker does with a request.
+
+    Attributes:
+        grade: returns the decision; its CPU time is limited.
+        prepare: is called before it, with a limit of its own: it loads what does not depend on the answer.
+    """
+
+    grade: Callable[[Request], Decision] = grade_pair
+    prepare: Callable[[Request], None] = lambda request: None
+
+
+def _run_worker(channel: socket.socket, grader: Grader, time_limit: float, memory_mb: int, parent: int) -> None:
     """Grade requests from the channel until it closes."""
     with contextlib.suppress(OSError, AttributeError):  # Linux: exit with the server, even while grading
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -97,15 +116,21 @@ def _run_worker(channel: socket.socket, time_limit: float, memory_mb: int, paren
     stream = channel.makefile("rwb")
     for line in stream:
         request = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, request.get("limit") or time_limit)
         try:
-            decision = grade_pair(request)
+            signal.setitimer(signal.ITIMER_PROF, PREPARING)
+            grader.prepare(request)
+            signal.setitimer(signal.ITIMER_PROF, request.get("limit") or time_limit)
+            decision = grader.grade(request)
         except (Exception, RecursionError) as error:  # the algebra raises many exception types; none is a verdict
             decision = undecided(type(error).__name__, Reason.CRASH)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        stream.write(json.dumps([decision.verdict.value, decision.path, decision.reason]).encode() + b"\n")
+        stream.write(json.dumps(_fields(decision)).encode() + b"\n")
         stream.flush()
+
+
+def _fields(decision: Decision) -> list[str | float | None]:
+    return [decision.verdict.value, decision.path, decision.reason, decision.score]
 
 
 @dataclass
@@ -132,6 +157,7 @@ class Server:
     count: int
     time_limit: float
     memory_mb: int
+    grader: Grader = field(default_factory=Grader)
     waiting: deque[Request] = field(default_factory=deque)
     workers: list[Worker] = field(default_factory=list)
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
@@ -159,9 +185,10 @@ class Server:
             with contextlib.suppress(BaseException):
                 server_end.close()
                 os.close(0)
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is no reply
                 for sibling in self.workers:
                     sibling.channel.close()
-                _run_worker(worker_end, self.time_limit, self.memory_mb, parent)
+                _run_worker(worker_end, self.grader, self.time_limit, self.memory_mb, parent)
             os._exit(0)
         worker_end.close()
         worker = Worker(pid, server_end)
@@ -186,7 +213,7 @@ class Server:
             return self._replace(worker)
         worker.received += block
         if worker.received.endswith(b"\n") and worker.request:
-            _reply(worker.request["id"], json.loads(worker.received))
+            reply(worker.request["id"], json.loads(worker.received))
             worker.request, worker.received = None, b""
         return None
 
@@ -199,7 +226,7 @@ class Server:
         if request and not timed_out and not request.get("again"):
             self.waiting.appendleft({**request, "again": True})  # another process may have killed the worker
         elif request:
-            _reply(request["id"], ["undecided", "algebra", Reason.TIME_OUT if timed_out else Reason.CRASH])
+            reply(request["id"], ["undecided", "algebra", Reason.TIME_OUT if timed_out else Reason.CRASH])
         self._fork()
 
     def _assign(self) -> None:
@@ -230,7 +257,8 @@ def _end_worker(worker: Worker) -> int | None:
     return None
 
 
-def _reply(request_id: int, decision: list[str]) -> None:
+def reply(request_id: int, decision: Sequence[str | float | None]) -> None:
+    """Send the fields of a decision to the process that asked."""
     os.write(1, json.dumps([request_id, *decision]).encode() + b"\n")
 
 
@@ -247,7 +275,7 @@ def main() -> None:
             grade_pair({"gold": gold, "answer": answer})
     forbid_evaluation()
     gc.freeze()  # otherwise a collection in a worker copies the memory that it shares with the server
-    _reply(-1, ["ready", "", ""])
+    reply(-1, ["ready", "", ""])
     Server(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])).run()
 
 

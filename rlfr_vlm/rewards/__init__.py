@@ -11,6 +11,7 @@ from rlfr_vlm.rewards.custom import RewardFunction, is_import_path, load_functio
 from rlfr_vlm.rewards.format import FORMATS, format_reward, pattern_format
 from rlfr_vlm.rewards.language import language_mix
 from rlfr_vlm.rewards.length import length_reward
+from rlfr_vlm.rewards.reasoning_gym import reasoning_gym
 from rlfr_vlm.rewards.reference_probability import ReferenceProbability
 from rlfr_vlm.rewards.repetition import repetition
 from rlfr_vlm.rewards.reward_model import RewardModel
@@ -23,6 +24,21 @@ def _accuracy(options: RewardOptions, max_length: int) -> RewardFunction:
         accuracy, no_answer_is_wrong=options.no_answer_is_wrong, tolerance=options.grading_tolerance, pool=pool
     )
     reward.__name__ = "accuracy"  # type: ignore[attr-defined]
+    return reward
+
+
+def _reasoning_gym(options: RewardOptions, max_length: int) -> RewardFunction:
+    from rlfr_vlm.grading.gym.grade import scoring_pool
+
+    pool = scoring_pool(PoolSettings(options.grading_workers, options.grading_time_limit))
+    pool.start()
+    reward = partial(
+        reasoning_gym,
+        partial_scores=options.partial_scores,
+        no_answer_is_wrong=options.no_answer_is_wrong,
+        pool=pool,
+    )
+    reward.__name__ = "reasoning_gym"  # type: ignore[attr-defined]
     return reward
 
 
@@ -39,6 +55,7 @@ def _custom_format(options: RewardOptions, max_length: int) -> RewardFunction:
 # Each entry builds a reward function from the options and the maximum response length in tokens.
 REWARDS: dict[str, Callable[[RewardOptions, int], RewardFunction]] = {
     "accuracy": _accuracy,
+    "reasoning_gym": _reasoning_gym,
     **{f"format_{name}": partial(_format, name) for name in FORMATS},
     "format_pattern": _custom_format,
     "repetition": lambda options, max_length: repetition,

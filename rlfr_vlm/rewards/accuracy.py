@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from rlfr_vlm.grading import Gold, GradingPool, Item, Reason, Verdict, grade_many
+from rlfr_vlm.grading import Gold, Grade, GradingPool, Item, Reason, Verdict, grade_many
 from rlfr_vlm.rewards.completion import Completion, completion_text
 
 SCORES = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNDECIDED: None}
@@ -14,6 +14,7 @@ def accuracy(
     answer: Sequence[Gold],
     options: Sequence[Sequence[str] | None] | None = None,
     answer_type: Sequence[str | None] | None = None,
+    reasoning_gym: Sequence[str | None] | None = None,
     *,
     no_answer_is_wrong: bool = True,
     tolerance: float = 0.0,
@@ -30,6 +31,7 @@ def accuracy(
         answer: gold answers.
         options: texts of the options of multiple-choice questions.
         answer_type: `option`, `text`, or None to infer it from the gold.
+        reasoning_gym: entries of reasoning-gym tasks, whose own scorers then decide.
         no_answer_is_wrong: give 0 instead of None to a response without an answer.
         tolerance: relative tolerance for numbers.
         pool: worker processes; by default the shared pool of this process.
@@ -39,18 +41,24 @@ def accuracy(
     >>> accuracy(completions=["so \\\\boxed{7}", "so \\\\boxed{8}", "7"], answer=["7", "7", "7"])
     [1.0, 0.0, 0.0]
     """
-    count = len(completions)
-    rows = zip(answer, completions, options or [()] * count, answer_type or [None] * count, strict=True)
+    nothing = [None] * len(completions)
+    rows = zip(answer, completions, options or nothing, answer_type or nothing, reasoning_gym or nothing, strict=True)
     items = [
-        Item(gold, completion_text(completion), None, row_options or (), row_type)
-        for gold, completion, row_options, row_type in rows
+        Item(gold, completion_text(completion), None, row_options or (), row_type, entry or "")
+        for gold, completion, row_options, row_type, entry in rows
     ]
     grades = grade_many(items, tolerance=tolerance, pool=pool)
-    if log_metric is not None:
-        reasons = Counter(grade.reason for grade in grades if grade.reason)
-        for name, reason in vars(Reason).items():
-            if name.isupper():
-                log_metric(f"grading/{reason.replace(' ', '_')}", reasons[reason] / count)
+    log_reasons(grades, log_metric)
     return [
         0.0 if no_answer_is_wrong and grade.reason == Reason.NO_ANSWER else SCORES[grade.verdict] for grade in grades
     ]
+
+
+def log_reasons(grades: Sequence[Grade], log_metric: Callable[[str, float], None] | None) -> None:
+    """Log the share of each reason for which answers are undecided; nothing without `log_metric`."""
+    if log_metric is None:
+        return
+    reasons = Counter(grade.reason for grade in grades if grade.reason)
+    for name, reason in vars(Reason).items():
+        if name.isupper():
+            log_metric(f"grading/{reason.replace(' ', '_')}", reasons[reason] / len(grades))

@@ -17,6 +17,7 @@ from rlfr_vlm.data.prompts import without_videos
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.grading import Grade, GradingPool, Item, Reason, Verdict, grade_many
+from rlfr_vlm.grading.gym import ENTRY_COLUMN
 from rlfr_vlm.sampling.engine import Sample
 
 if TYPE_CHECKING:
@@ -35,7 +36,14 @@ def grade_samples(
 ) -> list[JsonObject]:
     """Return verdict, extracted answer and reason of each response, as the reward `accuracy` judges it."""
     items = [
-        Item(draw.row["answer"], sample.text, None, draw.row.get("options") or (), draw.row.get("answer_type"))
+        Item(
+            draw.row["answer"],
+            sample.text,
+            None,
+            draw.row.get("options") or (),
+            draw.row.get("answer_type"),
+            draw.row.get(ENTRY_COLUMN) or "",
+        )
         for draw, sample in zip(draws, samples, strict=True)
     ]
     grades = grade_many(items, tolerance=tolerance, pool=pool)

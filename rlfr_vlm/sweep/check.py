@@ -85,7 +85,7 @@ def _settings_of(run: SweepRun, processes: int) -> "tuple[ScriptArguments, RLFRC
     from rlfr_vlm.rewards import refuse_unknown
 
     options, args = configuration(processes, run.arguments)
-    options.rewards = reward_names(options, args.method)
+    options.rewards = reward_names(options, args.method, options.dataset_name)
     refuse_unknown(options.rewards)
     return options, args
 

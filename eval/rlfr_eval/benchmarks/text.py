@@ -14,6 +14,8 @@ from rlfr_eval.json_types import JsonMapping, JsonObject
 from rlfr_eval.schema import AnyProblem
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.grading import Extraction, Item, extract_item
+from rlfr_vlm.grading.gym import PREFIX, is_gym_name
+from rlfr_vlm.provenance import installed_version
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -203,6 +205,8 @@ class Benchmark(AnyBenchmark["Problem"]):
         prompt: name of a preset in `text_presets.py`.
         system_prompt: system message that replaces the preset's; chat presets only.
         content_sha256: `content_hash` of the problems when the benchmark's file was written.
+        task: a task of reasoning-gym, such as `reasoning_gym:chain_sum?size=200`, whose held-out rows are generated
+            and whose own scorer decides; replaces `path` and `source`.
     """
 
     path: str = ""
@@ -210,6 +214,7 @@ class Benchmark(AnyBenchmark["Problem"]):
     prompt: str = "qwen-box"
     content_sha256: str = ""
     system_prompt: str = ""
+    task: str = ""
 
     @property
     def preset(self) -> Preset:
@@ -226,8 +231,12 @@ class Benchmark(AnyBenchmark["Problem"]):
         prompt = {"name": self.preset.name, "version": self.preset.version, "hash": self.preset.digest}
         return {"prompt": prompt, "answer_type": self.answer_type}
 
+    def item(self, problem: "Problem", raw: str) -> Item:
+        return Item(problem.golds, raw, None, problem.options, self.answer_type or None, problem.entry)
+
     def grading(self) -> list[object]:
-        return [self.tolerance, self.no_answer, self.answer_type, self.free_text]
+        scorer = [f"reasoning-gym {installed_version('reasoning-gym')}"] if self.task else []
+        return [self.tolerance, self.no_answer, self.answer_type, self.free_text, *scorer]
 
     def __post_init__(self) -> None:
         self.check_common()
@@ -238,6 +247,10 @@ class Benchmark(AnyBenchmark["Problem"]):
             )
         if not self.preset.is_chat and not self.sampling.max_tokens:
             raise UserError(f"Benchmark {self.name}: max_tokens 0 goes with chat presets only; {self.prompt} is raw.")
+        if self.task and not is_gym_name(self.task):
+            raise UserError(f"Benchmark {self.name}: task is {self.task!r}; it is {PREFIX}TASK.")
+        if self.task and (self.path or self.source.repo):
+            raise UserError(f"Benchmark {self.name} has both a task and a file of rows. Leave one of them out.")
 
 
 def build(cls: type[TableT], table: JsonMapping, where: str) -> TableT:
@@ -340,7 +353,7 @@ def suites() -> dict[str, dict[str, JsonObject]]:
 
 
 def resolve(names: Iterable[str]) -> list[Benchmark]:
-    """Return the benchmarks named by suites, benchmark names and paths of TOML or data files, each once.
+    """Return the benchmarks named by suites, names, tasks of reasoning-gym and paths of TOML or data files, each once.
 
     Raises:
         UserError: an unknown name, or a benchmark requested with two different settings.
@@ -354,6 +367,8 @@ def resolve(names: Iterable[str]) -> list[Benchmark]:
             ]
         elif name in benchmarks:
             selected = [benchmarks[name]]
+        elif is_gym_name(name):
+            selected = [_of_task(name)]
         elif name.endswith(".toml"):
             selected = [load_benchmark(Path(name))]
         elif name.endswith(ROW_FILES):
@@ -361,11 +376,19 @@ def resolve(names: Iterable[str]) -> list[Benchmark]:
             selected = [Benchmark(name=label, title=label, licence="your own", n=0, path=str(path.resolve()))]
         else:
             all_names = [*suite_overrides, *benchmarks]
-            raise UserError(f"Unknown benchmark {name!r}.{nearest(name, all_names)} Known: {', '.join(all_names)}.")
+            raise UserError(
+                f"Unknown benchmark {name!r}.{nearest(name, all_names)} Known: {', '.join(all_names)}, {PREFIX}TASK."
+            )
         for benchmark in selected:
             if resolved.setdefault(benchmark.name, benchmark) != benchmark:
                 raise UserError(f"{benchmark.name} is asked for with two settings. Run them into two folders.")
     return list(resolved.values())
+
+
+def _of_task(name: str) -> Benchmark:
+    """Return the benchmark of a reasoning-gym task: asked as in training, decided by the task's scorer alone."""
+    label = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-")
+    return Benchmark(name=label, title=name, licence="Apache-2.0", n=0, task=name, prompt="bare-chat", judge="never")
 
 
 def with_overrides(benchmark: BenchmarkT, **overrides: Any) -> BenchmarkT:

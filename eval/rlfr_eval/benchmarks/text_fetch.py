@@ -30,6 +30,8 @@ def fetch(benchmark: Benchmark, data_dir: Path, relock: bool = False) -> JsonObj
         UserError: the source cannot be downloaded, or has other columns or rows than expected.
     """
     path = data_dir / f"{benchmark.name}.jsonl"
+    if benchmark.task:
+        raise UserError(f"There is nothing to fetch: the rows of {benchmark.task} are generated where they are asked.")
     if benchmark.path or not benchmark.source.repo:
         where = f"reads {benchmark.path}" if benchmark.path else f"names no [source] repo; put its rows at {path}"
         raise UserError(f"There is nothing to fetch: {benchmark.name} {where}.")

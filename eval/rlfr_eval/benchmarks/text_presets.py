@@ -90,6 +90,7 @@ PRESETS = {
         Preset("r1", 1, "chat; <think> and <answer> tags, as RLPR trains Qwen", system=R1),
         Preset("r1-nothink", 1, "chat; answer in <answer> tags, as RLPR asks Llama and Gemma", user=TAG_AFTER),
         Preset("chat", 1, "the model's own chat template, answer in a box, as `rlfr train` asks", system=BOX),
+        Preset("bare-chat", 1, "chat; the question alone, as `rlfr train` asks tasks of reasoning-gym"),
         Preset("none", 1, "the bare question, no template", template="{question}"),
     )
 }

@@ -14,7 +14,10 @@ from rlfr_eval.benchmarks.text import Benchmark, Source
 from rlfr_eval.json_types import JsonObject
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.grading import gold_list
+from rlfr_vlm.grading.gym import ENTRY_COLUMN, generate, parse_name
 from rlfr_vlm.provenance import short_hash
+
+DEFAULT_PROBLEMS = 500  # of a reasoning-gym task whose name has no size
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class Problem:
     Attributes:
         golds: acceptable answers.
         options: texts of the options of a multiple-choice question, in order.
+        entry: of a reasoning-gym task, from which its scorer decides; empty for other problems.
     """
 
     id: str
     question: str
     golds: tuple[str, ...]
     options: tuple[str, ...] = ()
+    entry: str = ""
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -57,10 +62,11 @@ class ProblemSet:
 
 
 def content_hash(problems: Sequence[Problem]) -> str:
-    """Return a hash of questions, golds and options in order; ids and column names do not count."""
+    """Return a hash of questions, golds, options and entries in order; ids and column names do not count."""
     sha256 = hashlib.sha256()
     for problem in problems:
-        sha256.update(json.dumps([problem.question, problem.golds, problem.options]).encode() + b"\n")
+        entry = [problem.entry] if problem.entry else []
+        sha256.update(json.dumps([problem.question, problem.golds, problem.options, *entry]).encode() + b"\n")
     return sha256.hexdigest()
 
 
@@ -78,6 +84,9 @@ def read_problems(benchmark: Benchmark, data_dir: Path, check: bool = True) -> P
     Raises:
         UserError: the file is missing, a row is invalid, or the number or the hash of the problems is wrong.
     """
+    if benchmark.task:
+        generated = _generated_problems(benchmark)
+        return ProblemSet(generated, content_hash(generated))
     path = rows_file(benchmark, data_dir)
     rows = _own_rows(path, benchmark.source) if benchmark.path else _stored_rows(path, benchmark)
     problems = tuple(_problem(row, where, f"{benchmark.name}-{index}") for index, (where, row) in enumerate(rows))
@@ -107,6 +116,16 @@ def read_problems(benchmark: Benchmark, data_dir: Path, check: bool = True) -> P
             f"or accept it with `{accept}`."
         )
     return ProblemSet(problems, sha256)
+
+
+def _generated_problems(benchmark: Benchmark) -> tuple[Problem, ...]:
+    """Return the held-out problems of a reasoning-gym task, which no run trains on."""
+    limit = None if parse_name(benchmark.task).size else DEFAULT_PROBLEMS
+    rows = generate(benchmark.task, "test", limit)
+    return tuple(
+        Problem(f"{benchmark.name}-{index}", row["prompt"][0]["content"], (row["answer"],), entry=row[ENTRY_COLUMN])
+        for index, row in enumerate(rows)
+    )
 
 
 def _stored_rows(path: Path, benchmark: Benchmark) -> Iterator[tuple[str, object]]:

@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
     print("\nsuites")
     for name, members in suites().items():
         print(f"  {name:<12} {', '.join(members)}")
+    print("\ntasks of reasoning-gym are benchmarks, too: --suite 'reasoning_gym:chain_sum?size=200'")
     print("\nprompt presets")
     for name, one in PRESETS.items():
         print(f"  {name:<12} v{one.version} {one.digest}  {one.about}")

