@@ -86,6 +86,7 @@ def test_memory_is_within_a_fifth_of_a_measured_run(make_trainer, make_policy, c
         steps_per_generation=1,
         gradient_checkpointing=checkpointing,
         max_completion_length=48,
+        share_prefix="false",
     )
     sizes = measured(trainer)
     rows, prompt, response = sizes.pop("shape")

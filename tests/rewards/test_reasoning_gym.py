@@ -7,6 +7,8 @@ from rlfr_vlm.grading.gym.entry import pack
 from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, undecided
 from rlfr_vlm.rewards.reasoning_gym import reasoning_gym
 
+pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+
 SCORES = {"1": 1.0, "2": 0.5, "3": None}
 
 

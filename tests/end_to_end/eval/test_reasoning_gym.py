@@ -10,6 +10,8 @@ from rlfr_eval.benchmarks.text_problems import read_problems
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading.gym import generate
 
+pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+
 NAME = "reasoning_gym:prime_factorization?size=8"
 
 

@@ -7,6 +7,8 @@ import pytest
 from rlfr_vlm.cli import main
 from tests.end_to_end.train.test_train_and_fit import fit_arguments, train_arguments
 
+pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+
 NAME = "reasoning_gym:chain_sum?max_terms=2&max_digits=1&size=16"
 
 

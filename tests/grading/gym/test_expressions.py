@@ -5,6 +5,8 @@ import sympy
 
 from rlfr_vlm.grading.gym.expressions import READERS, UNREAD, UnreadError, parse_expr, read_integers, read_list
 
+pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+
 
 @pytest.mark.parametrize(
     "text",

@@ -12,6 +12,8 @@ from rlfr_vlm.grading.gym.generator import ANY_ANSWER, FORMAT, rows_of
 from rlfr_vlm.grading.gym.rows import MAX_ROWS, first_seed
 from rlfr_vlm.options import DataOptions
 
+pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+
 NAME = "reasoning_gym:chain_sum?max_terms=2&max_digits=1&size=8"
 
 

@@ -12,6 +12,8 @@ from rlfr_vlm.grading.gym.generator import rows_of
 from rlfr_vlm.grading.gym.grade import grade_entries
 from rlfr_vlm.grading.verdict import Decision, Reason, Verdict, undecided
 
+pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+
 PATH = "reasoning_gym"
 FAKE_WORKER = textwrap.dedent(
     """

@@ -5,6 +5,8 @@ import pytest
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading.gym.tasks import open_task, read_value
 
+pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+
 
 def opened(task: str, **options: str):
     return open_task(task, options, seed=0, size=1)
