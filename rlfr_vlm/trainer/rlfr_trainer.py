@@ -51,6 +51,7 @@ from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.held_out import evaluate_held_out
 from rlfr_vlm.trainer.latent_pass import run_latent_pass
 from rlfr_vlm.trainer.packing import pack_by_length, pack_by_prompt, padding_share
+from rlfr_vlm.trainer.pass_inputs import PassInputs
 from rlfr_vlm.trainer.passes import LogProbPass, LossPass, ScorePass, UnwatchedPass
 from rlfr_vlm.trainer.records.callbacks import FlowStep, MarkBan
 from rlfr_vlm.trainer.records.default_records import keep_records
@@ -62,7 +63,7 @@ from rlfr_vlm.trainer.resume import ResumableGRPO, is_sharded
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 from rlfr_vlm.trainer.rollout import Rollout, field_weights, mask_undecided, shape
 from rlfr_vlm.trainer.setup import Rewards, arguments_for, load_model, prepare_dataset, reward_functions
-from rlfr_vlm.trainer.shared_prefix import PassInputs, PrefixSharing
+from rlfr_vlm.trainer.shared_prefix import PrefixSharing
 from rlfr_vlm.trainer.signals.entropy import EntropyBonus
 from rlfr_vlm.trainer.signals.flow import Flow, OnlineFlow, check_flow, find_flow
 from rlfr_vlm.trainer.signals.flow_reward import FlowReward, FlowTerms
