@@ -47,14 +47,18 @@ class ImageFeatures:
             for number, tokens in enumerate(self.pooler_output)
         ]
 
-    def moved(self, device: torch.device) -> "ImageFeatures":
-        """Copies on a device, without their history."""
+    def moved(self, device: torch.device, *, copy: bool = False) -> "ImageFeatures":
+        """The features on a device, without their history.
 
-        def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-            return [tensor.detach().to(device) for tensor in tensors]
+        Args:
+            copy: do not keep the memory of the other images of their batch alive.
+        """
 
-        deep = None if self.deepstack_features is None else copies(self.deepstack_features)
-        return ImageFeatures(copies(self.pooler_output), deep)
+        def moved(tensors: Sequence[Tensor]) -> list[Tensor]:
+            return [tensor.detach().to(device, copy=copy) for tensor in tensors]
+
+        deep = None if self.deepstack_features is None else moved(self.deepstack_features)
+        return ImageFeatures(moved(self.pooler_output), deep)
 
 
 def joined(parts: Sequence[ImageFeatures]) -> ImageFeatures:
@@ -85,11 +89,12 @@ class ImageFeatureCache:
 
     @staticmethod
     def suits(policy: nn.Module) -> bool:
-        """Whether a policy's family splits images, and its tower is frozen."""
+        """Whether a policy's family splits images, and its tower is frozen and without adapters."""
         tower = find_vision_tower(policy)
         if tower is None or not family_of(policy).splits_images:
             return False
-        return not any(weight.requires_grad for weight in tower.parameters())
+        has_adapters = any("lora_" in name for name, _ in tower.named_parameters())
+        return not has_adapters and not is_trained(tower)
 
     @contextmanager
     def answering(self, policy: nn.Module) -> Iterator[None]:
@@ -98,11 +103,15 @@ class ImageFeatureCache:
         Args:
             policy: wrapped or not; `suits` it, and its tower is whole on this process.
         """
-        family = family_of(policy)
+        family, tower = family_of(policy), find_vision_tower(policy)
+        assert tower is not None
         backbone: Any = unwrap(policy).base_model
+        own = vars(backbone).get("get_image_features")
         compute = backbone.get_image_features
 
-        def get_image_features(pixel_values: Tensor, image_grid_thw: Tensor, **kwargs: Any) -> ImageFeatures:
+        def get_image_features(pixel_values: Tensor, image_grid_thw: Tensor, **kwargs: Any) -> Any:
+            if is_trained(tower):  # by a callback, since the run began
+                return compute(pixel_values, image_grid_thw, **kwargs)
             images = family.split_images({"pixel_values": pixel_values, "image_grid_thw": image_grid_thw})
 
             def features(chosen: list[dict[str, Tensor]]) -> ImageFeatures:
@@ -115,7 +124,10 @@ class ImageFeatureCache:
         try:
             yield
         finally:
-            del backbone.get_image_features
+            if own is None:
+                del backbone.get_image_features
+            else:
+                backbone.get_image_features = own
             self.clear()
 
     def _of(
@@ -136,7 +148,8 @@ class ImageFeatureCache:
 
     def _keep(self, key: str, features: ImageFeatures) -> None:
         if self._bytes + features.num_bytes <= self.limit:
-            self._known[key] = features.moved(torch.device("cpu")) if self.on_host else features
+            device = torch.device("cpu") if self.on_host else features.pooler_output[0].device
+            self._known[key] = features.moved(device, copy=True)
             self._bytes += features.num_bytes
 
     def clear(self) -> None:
@@ -147,6 +160,11 @@ class ImageFeatureCache:
         """Share of the images that the tower did not run since the last call."""
         run, asked, self.run, self.asked = self.run, self.asked, 0, 0
         return {"images/tower_saved": 1 - run / asked} if asked else {}
+
+
+def is_trained(tower: nn.Module) -> bool:
+    """Whether a weight of a tower gets a gradient."""
+    return any(weight.requires_grad for weight in tower.parameters())
 
 
 def _key(image: dict[str, Tensor]) -> str:

@@ -35,7 +35,8 @@ def pack_by_prompt(
     """Return the same rows in the same number of micro-batches, those with the same prompt one after the other.
 
     Prompts stay in the order of their first rows. With one update per rollout, it has the same rows as before; with
-    several, the responses to a prompt come into the same update, but for those at its ends.
+    several, the responses to a prompt come into the same update, but for those at its ends. What is normalised within
+    a micro-batch (bnpo, quantiles of entropy) changes with its rows.
 
     Args:
         batches: micro-batches of a rollout, in order; equally many rows in each.

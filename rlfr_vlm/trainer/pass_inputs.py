@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlfr_vlm.models.shared_prefix.prompts import RowImages
+from rlfr_vlm.models.shared_prefix.prompts import RowImages, rows_by_prompt
 from rlfr_vlm.trainer.trl_seams import LOGPROB_IMAGE_KEYS, SEQUENCE_KEYS, Batch
 
 
@@ -45,10 +45,15 @@ class PassInputs:
         """Images of the rows, in the layout of Qwen2-VL; None without any."""
         return RowImages.of_batch(self.images, len(self.input_ids))
 
-    def first(self, rows: int) -> "PassInputs":
-        """The first rows."""
-        images = {key: self.images[key][:rows] for key in SEQUENCE_KEYS if self.images.get(key) is not None}
-        own = self.row_images and self.row_images.chunk(0, rows)
+    def of_rows(self, rows: list[int]) -> "PassInputs":
+        """These rows alone."""
+        images = {key: self.images[key][rows] for key in SEQUENCE_KEYS if self.images.get(key) is not None}
+        own = self.row_images and self.row_images.of_rows(rows)
         if own is not None:
             images |= own.as_batch()
-        return PassInputs(self.input_ids[:rows], self.attention_mask[:rows], self.num_response, images)
+        return PassInputs(self.input_ids[rows], self.attention_mask[rows], self.num_response, images)
+
+    def prompts(self) -> list[list[int]]:
+        """Numbers of the rows that share a prompt."""
+        columns = slice(0, self.input_ids.shape[1] - self.num_response)
+        return rows_by_prompt(self.input_ids[:, columns], self.attention_mask[:, columns], self.row_images)

@@ -71,6 +71,7 @@ from rlfr_vlm.trainer.signals.reference_probability import PolicyProbabilities
 from rlfr_vlm.trainer.signals.token_rewards import add_reward_columns, sum_token_rewards
 from rlfr_vlm.trainer.signals.visual import VisualDependency, rows_with_images
 from rlfr_vlm.trainer.trl_seams import (
+    KEEP_BATCH_SIZE,
     LOGPROB_IMAGE_KEYS,
     Batch,
     Generated,
@@ -575,6 +576,7 @@ class RLFRTrainer(ResumableGRPO):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         watched, self._pass = self._pass, UnwatchedPass()
+        keeps_size = kwargs.pop(KEEP_BATCH_SIZE, False)
         media = kwargs.pop("media", self._media)
         if media is not None and any(media):  # TRL's images are without the videos
             kwargs = {key: value for key, value in kwargs.items() if key not in LOGPROB_IMAGE_KEYS}
@@ -590,7 +592,8 @@ class RLFRTrainer(ResumableGRPO):
             with_image_numbers(runs, numbers),
         ):
             if self.sharing is not None and not (media and any(media)):
-                batch_size = batch_size if torch.is_grad_enabled() else self.sharing.rows_at_once(batch_size)
+                if not torch.is_grad_enabled() and not keeps_size:
+                    batch_size = self.sharing.rows_at_once(batch_size)
                 if self.sharing.applies_to(inputs, self._image_token_id):
                     model = self.sharing.instead_of(model, runs, inputs)
             with watched.watching(self.model, input_ids, attention_mask, logits_to_keep):
@@ -699,6 +702,7 @@ class RLFRTrainer(ResumableGRPO):
             self.model.train(training)
             if self.image_features is not None:
                 self.image_features.clear()
+                self.image_features.take_metrics()  # of the evaluation, which is not counted
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

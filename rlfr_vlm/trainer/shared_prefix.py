@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 CHECK_LIMIT = 1e-4  # largest difference of a log-prob in float32
+COARSE_STEPS = 8  # in types with fewer bits: steps of the type at 1; the CPU rounds alike whatever the number of rows
 IGNORED = -100  # label of a position that is not scored
 
 
@@ -176,6 +177,8 @@ class PrefixSharing:
         if args.share_prefix == "false":
             return None
         reason = why_not_shared(policy) or _why_not_in(args, accelerator)
+        if ref_model is not None and reason is None and (reason := why_not_shared(ref_model)):
+            reason = f"of the reference model: {reason}"
         if reason is None:
             return cls(policy, ref_model, group_size)
         if args.share_prefix == "true":
@@ -207,7 +210,7 @@ class PrefixSharing:
         return SharedPrefixPolicy(model, policy, inputs.num_response, inputs.row_images, tokens)
 
     def rows_at_once(self, batch_size: int | None) -> int | None:
-        """Rows of one chunk of a pass without gradients: whole groups."""
+        """Rows of one chunk of a rollout's pass without gradients: whole groups."""
         if batch_size is None or not self.is_on:
             return batch_size
         return -(-batch_size // self.group_size) * self.group_size
@@ -220,7 +223,10 @@ class PrefixSharing:
         image_token: int | None,
         accelerator: "Accelerator",
     ) -> None:
-        """Compare the log-probs of the first rows with and without sharing; stop sharing if they differ.
+        """Compare the log-probs of some rows with and without sharing; stop sharing if they differ.
+
+        This waits for the first pass in which a prompt repeats. Log-probs may differ by `CHECK_LIMIT`, in a coarse
+        type by some of its steps, or by twice as much as two row-wise passes over other numbers of rows do.
 
         Args:
             row_pass: TRL's `_get_per_token_logps_and_entropies`.
@@ -229,26 +235,32 @@ class PrefixSharing:
             image_token: as for `applies_to`.
             accelerator: all ranks compare, and decide alike.
         """
+        groups = sorted(inputs.prompts(), key=len, reverse=True)
+        repeats = torch.tensor([len(groups[0]) > 1], device=inputs.input_ids.device)
+        if not accelerator.gather(repeats).any():
+            return
         self.is_checked = True
-        first = inputs.first(self.group_size)
-        shared: Callable[..., Any] = policy  # a rank whose rows cannot be shared runs as many passes as the others
-        if self.applies_to(first, image_token):
-            shared = self.instead_of(policy, policy, first, counts=False)
+        # the largest group, and as many rows on every rank, since each runs as many passes
+        chosen = inputs.of_rows([row for group in groups for row in group][: self.group_size])
+        shared: Callable[..., Any] = policy
+        if self.applies_to(chosen, image_token):
+            shared = self.instead_of(policy, policy, chosen, counts=False)
+        rows = len(chosen.input_ids)
 
-        def log_probs(model: object, batch_size: int | None = None) -> Tensor:
+        def log_probs(model: object, batch_size: int) -> Tensor:
             return row_pass(
-                model, first.input_ids, first.attention_mask, first.num_response, batch_size, **first.images
+                model, chosen.input_ids, chosen.attention_mask, chosen.num_response, batch_size, **chosen.images
             )[0]
 
         training = policy.training
         policy.eval()
         with torch.no_grad():
-            expected = log_probs(policy)
-            largest = (expected - log_probs(shared)).abs().max()
-            limit = torch.full_like(largest, CHECK_LIMIT)
-            if accelerator.mixed_precision != "no" or policy.dtype != torch.float32:
-                limit = limit.maximum(2 * (expected - log_probs(policy, batch_size=1)).abs().max())
+            expected = log_probs(policy, rows)
+            largest = (expected - log_probs(shared, rows)).abs().max()
+            apart = (expected - log_probs(policy, -(-rows // 2))).abs().max()
         policy.train(training)
+        assert isinstance(policy.dtype, torch.dtype)
+        limit = torch.full_like(largest, _rounding(policy.dtype, accelerator.mixed_precision)).maximum(2 * apart)
         found, allowed = accelerator.gather(torch.stack([largest, limit]).unsqueeze(0)).amax(dim=0).tolist()
         if not found <= allowed:  # also where it is NaN
             self.is_on = False
@@ -267,6 +279,17 @@ class PrefixSharing:
         if tokens.row_images:
             metrics["share_prefix/images_saved"] = 1 - tokens.packed_images / tokens.row_images
         return metrics
+
+
+def _rounding(weights: torch.dtype, mixed_precision: str) -> float:
+    """Difference of log-probs that rounding explains.
+
+    >>> _rounding(torch.float32, "no"), _rounding(torch.float32, "bf16"), _rounding(torch.float16, "no")
+    (0.0001, 0.0625, 0.0078125)
+    """
+    types = [weights, *([torch.bfloat16] if mixed_precision == "bf16" else [])]
+    types += [torch.float16] if mixed_precision == "fp16" else []
+    return max(CHECK_LIMIT, *(COARSE_STEPS * torch.finfo(dtype).eps for dtype in types if dtype != torch.float32), 0.0)
 
 
 def _why_not_in(args: "RLFRConfig", accelerator: "Accelerator") -> str | None:

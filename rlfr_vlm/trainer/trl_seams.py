@@ -56,6 +56,7 @@ LOGPROB_IMAGE_KEYS = (
     "num_tiles",
     "image_position_ids",
 )
+KEEP_BATCH_SIZE = "keep_batch_size"  # keyword argument of `RLFRTrainer`'s log-prob pass: rows of a chunk are a limit
 _IMAGES = 6  # index of the images in the tuple that `GRPOTrainer._generate` returns
 _COMPLETION_IDS, _COMPLETIONS = 1, 3  # and of token ids and texts
 
@@ -140,8 +141,9 @@ class GRPOSeams(GRPOTrainer):
             batch_size: rows of one forward pass.
             images: keyword arguments of the pass that hold the images.
         """
+        options = {**images, KEEP_BATCH_SIZE: True}
         logps, _, _ = self._get_per_token_logps_and_entropies(
-            self.model, input_ids, attention_mask, num_response, batch_size=batch_size, **images
+            self.model, input_ids, attention_mask, num_response, batch_size=batch_size, **options
         )
         return logps
 

@@ -96,6 +96,48 @@ def test_an_image_in_another_type_is_another_image():
     assert calls == [4, 4, 4]
 
 
+def test_the_limit_holds_for_the_memory_that_is_held():
+    """Features of an image are a view of those of its batch, which would stay in memory as a whole."""
+    policy = policy_of("Qwen2.5-VL")
+    cache = ImageFeatureCache(2 * 32 * 4, on_host=False)  # two images of one token of 32 numbers
+    with cache.answering(policy):
+        policy.base_model.get_image_features(*patches(policy, *[(1, 2, 2)] * 100))
+        held = [tensor.untyped_storage() for kept in cache._known.values() for tensor in kept.pooler_output]
+        assert sum({storage.data_ptr(): storage.nbytes() for storage in held}.values()) == cache.limit
+
+
+def test_a_tower_that_is_trained_meanwhile_is_asked():
+    policy = policy_of("Qwen2.5-VL")
+    pixels, grids = patches(policy, (1, 2, 2))
+    cache = ImageFeatureCache(GB, on_host=False)
+    calls = counted(policy)
+    with cache.answering(policy):
+        policy.base_model.get_image_features(pixels, grids)
+        policy.model.visual.requires_grad_(True)
+        found = policy.base_model.get_image_features(pixels, grids)
+    assert calls == [4, 4] and found.pooler_output[0].requires_grad
+
+
+def test_adapters_of_the_tower_are_left_to_it(make_policy):
+    from peft import LoraConfig, get_peft_model
+
+    policy = make_policy()
+    freeze_vision_tower(policy)
+    assert ImageFeatureCache.suits(policy)
+    adapted = get_peft_model(policy, LoraConfig(r=4, target_modules=r".*visual.*qkv"))
+    freeze_vision_tower(adapted)
+    assert not ImageFeatureCache.suits(adapted)
+
+
+def test_images_of_an_evaluation_are_not_counted(make_trainer, make_policy, digits):
+    changes = {"eval_strategy": "steps", "eval_steps": 1, "eval_dataset": digits.select(range(4))}
+    trainer = make_trainer(
+        make_policy(), max_steps=1, steps_per_generation=1, per_device_train_batch_size=8, **changes
+    )
+    trainer.train()
+    assert trainer.image_features.take_metrics() == {} and trainer.image_features._bytes == 0
+
+
 def test_trained_towers_and_other_families_are_left_alone(make_policy, make_text_policy):
     assert not ImageFeatureCache.suits(make_policy())  # not frozen
     assert not ImageFeatureCache.suits(make_text_policy())

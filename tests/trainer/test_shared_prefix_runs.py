@@ -166,9 +166,9 @@ def test_the_first_pass_is_compared_with_a_row_wise_one_and_the_others_are_not(m
     shapes = passes_of(trainer)
     trainer.train()
     rows = [shape[0] for shape in shapes]
-    # compared: four rows, and those four packed; then old log-probs of two whole groups, though micro-batches have
-    # two rows; then the updates
-    assert rows == [4, 1, 1, 1, 1, 1]
+    # compared: four rows, those four packed, and two rows twice; then old log-probs of two whole groups, though
+    # micro-batches have two rows; then the updates
+    assert rows == [4, 1, 2, 2, 1, 1, 1, 1]
 
 
 def test_generation_runs_each_prompt_once(make_trainer, make_policy):
@@ -204,23 +204,100 @@ def attention_of_zeros(states, group):
     return torch.cat([blocks.new_zeros(*blocks.shape[:2], group.prefix, blocks.shape[3]), blocks], dim=2)
 
 
-def test_coarse_types_may_differ_as_much_as_two_row_wise_passes_do(make_policy):
+class FakePass:
+    """Log-probs of a row-wise pass, of one over half of the rows, and of one with shared prompts."""
+
+    def __init__(self, between_rows, difference):
+        self.between_rows, self.difference, self.calls = between_rows, difference, []
+
+    def __call__(self, model, ids, _mask, _length, batch_size):
+        self.calls.append((ids[:, 0].tolist(), batch_size))
+        is_shared = isinstance(model, SharedPrefixPolicy)
+        value = self.difference if is_shared else self.between_rows if batch_size < len(ids) else 0.0
+        return torch.full((len(ids), 3), value), None, None
+
+
+@pytest.mark.parametrize(
+    ("difference", "between_rows", "precision", "expected"),
+    [
+        (1e-5, 0.0, "no", True),
+        (2e-4, 0.0, "no", False),
+        (2e-4, 1.1e-4, "no", True),  # TF32, say
+        (0.06, 0.0, "bf16", True),  # eight steps of bfloat16 at 1 are 0.0625
+        (0.07, 0.0, "bf16", False),
+        (0.19, 0.1, "bf16", True),
+        (0.21, 0.1, "bf16", False),
+        (float("nan"), 0.1, "bf16", False),
+    ],
+)
+def test_log_probs_may_differ_as_rounding_does(difference, between_rows, precision, expected, make_policy):
     policy = make_policy()
-    inputs = PassInputs(torch.ones(2, 5), torch.ones(2, 5), 3, {})
-    cases = [(1e-5, 0.0, True, True), (2e-4, 0.0, True, False), (0.019, 0.01, False, True),
-             (0.021, 0.01, False, False), (float("nan"), 0.01, False, False)]  # fmt: skip
-    for difference, between_rows, is_float32, expected in cases:
-        sharing = PrefixSharing(policy, None, group_size=2)
-        accelerator = SimpleNamespace(
-            mixed_precision="no" if is_float32 else "bf16", gather=lambda values: values, is_main_process=False
-        )
+    accelerator = SimpleNamespace(mixed_precision=precision, gather=lambda values: values, is_main_process=False)
+    sharing = PrefixSharing(policy, None, group_size=4)
+    row_pass = FakePass(between_rows, difference)
 
-        def row_pass(model, _ids, _mask, _length, batch_size, difference=difference, between=between_rows):
-            is_shared = isinstance(model, SharedPrefixPolicy)
-            return torch.full((2, 3), difference if is_shared else between if batch_size == 1 else 0.0), None, None
+    def inputs(prompts):
+        ids = torch.tensor(prompts).unsqueeze(1).expand(-1, 5)
+        return PassInputs(ids, torch.ones_like(ids), 3, {})
 
-        sharing.check(row_pass, policy, inputs, None, accelerator)
-        assert sharing.is_on is expected and sharing.is_checked
+    sharing.check(row_pass, policy, inputs([1, 2, 3]), None, accelerator)
+    assert not sharing.is_checked and not row_pass.calls  # no prompt repeats
+    sharing.check(row_pass, policy, inputs([5, 6, 7, 6, 8, 6]), None, accelerator)
+    assert sharing.is_on is expected and sharing.is_checked
+    assert row_pass.calls == [([6, 6, 6, 5], 4)] * 2 + [([6, 6, 6, 5], 2)]
+
+
+def sharp_policy(make_policy):
+    """A policy whose log-probs are as far apart as those of a trained one, so that rounding shows."""
+    policy = make_policy(hidden_size=128, intermediate_size=256)
+    with torch.no_grad():
+        for name, weight in policy.named_parameters():
+            if "language_model" in name and weight.dim() == 2:
+                weight.mul_(5)
+            if "lm_head" in name:
+                weight.mul_(10)
+    return policy
+
+
+@pytest.mark.parametrize("in_bf16", ["weights", "autocast"])
+def test_rounding_of_bf16_does_not_stop_sharing(make_trainer, make_policy, in_bf16):
+    policy = sharp_policy(make_policy)
+    if in_bf16 == "weights":
+        policy = policy.to(torch.bfloat16)
+    one_row = {"per_device_train_batch_size": 1, "steps_per_generation": 8, "gradient_accumulation_steps": 8}
+    trainer = make_trainer(policy, share_prefix="true", max_steps=1, bf16=in_bf16 == "autocast", **one_row)
+    trainer.train()
+    assert trainer.sharing.is_on
+
+
+def test_the_passes_of_rlpr_keep_their_batch_size(make_trainer, make_policy, monkeypatch, tmp_path):
+    monkeypatch.setenv("RLFR_CACHE", str(tmp_path))
+    trainer = make_trainer(
+        make_policy(), method="rlpr", reward=None, rlpr_batch_size=1, share_prefix="true", max_steps=1, **ONE_UPDATE
+    )
+    shapes = passes_of(trainer)
+    trainer.probabilities.prepare(trainer.train_dataset, 16)
+    assert len(shapes) == 32 and {rows for rows, _ in shapes} == {1}  # a pass for each of 32 rows, as row by row
+
+
+def test_a_reference_model_with_another_attention_is_not_shared(make_trainer, make_policy, tmp_path, capsys):
+    """TRL loads the reference with `model_init_kwargs`, also where the policy is an object."""
+    from transformers import AutoModelForImageTextToText
+
+    make_policy().save_pretrained(tmp_path / "policy")
+    policy = AutoModelForImageTextToText.from_pretrained(tmp_path / "policy")
+    trainer = make_trainer(policy, beta=0.1, model_init_kwargs={"attn_implementation": "eager"})
+    assert trainer.sharing is None
+    assert "of the reference model: the policy's attention is eager" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("defaults", [{"num_beams": 2}, {"cache_implementation": "static"}], ids=str)
+def test_defaults_of_the_policys_generation_settings_count(make_trainer, make_policy, defaults):
+    """`generate` fills what TRL's settings leave out from the policy's own."""
+    policy = make_policy()
+    for name, value in defaults.items():
+        setattr(policy.generation_config, name, value)
+    run(make_trainer, policy, "true", {"max_steps": 1})
 
 
 def test_true_says_why_it_cannot_be(make_trainer, make_text_policy, text_tokenizer, text_digits, capsys):

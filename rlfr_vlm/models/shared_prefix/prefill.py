@@ -79,11 +79,11 @@ def prompts_prefilled_once(policy: nn.Module) -> Iterator[None]:
         policy: wrapped or not; its weights must be whole on this process.
     """
     model: Any = unwrap(policy)
-    generate = model.generate
+    generate, own = model.generate, vars(model).get("generate")
 
     def prefilled(input_ids: Tensor, attention_mask: Tensor, **inputs: Any) -> Tensor:
         images = {name: inputs[name] for name in IMAGE_INPUTS if inputs.get(name) is not None}
-        goes_on = _goes_on_from_a_cache(inputs.get("generation_config") or model.generation_config)
+        goes_on = _goes_on_from_a_cache(inputs.get("generation_config"), model.generation_config)
         has_videos = inputs.get("pixel_values_videos") is not None
         cache = None
         if goes_on and not has_videos:
@@ -98,14 +98,27 @@ def prompts_prefilled_once(policy: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        del model.generate
+        if own is None:
+            del model.generate
+        else:
+            model.generate = own
 
 
-def _goes_on_from_a_cache(config: "GenerationConfig") -> bool:
-    """Whether `generate` with these settings takes a plain cache with one row for each response."""
+def _goes_on_from_a_cache(config: "GenerationConfig | None", defaults: "GenerationConfig") -> bool:
+    """Whether `generate` takes a plain cache with one row for each response.
+
+    Args:
+        config: settings of the call; None has none.
+        defaults: the policy's own, with which `generate` fills what the call leaves out.
+    """
+
+    def setting(name: str) -> Any:
+        value = getattr(config, name, None)
+        return getattr(defaults, name, None) if value is None else value
+
     return (
-        config.use_cache is not False
-        and config.cache_implementation is None
-        and (config.num_beams or 1) == 1
-        and (config.num_return_sequences or 1) == 1
+        setting("use_cache") is not False
+        and setting("cache_implementation") is None
+        and (setting("num_beams") or 1) == 1
+        and (setting("num_return_sequences") or 1) == 1
     )

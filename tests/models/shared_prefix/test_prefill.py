@@ -112,3 +112,11 @@ def test_what_cannot_go_on_from_the_cache_is_left_to_generate(monkeypatch, given
     with prompts_prefilled_once(policy):
         policy.generate(ids, torch.ones_like(ids), **given)
     assert ("past_key_values" in calls[0]) is is_shared
+
+
+def test_a_generate_method_of_the_user_is_put_back():
+    policy = built(VISION["Qwen2.5-VL"]).policy
+    policy.generate = own = lambda **inputs: None
+    with prompts_prefilled_once(policy):
+        pass
+    assert policy.generate is own
