@@ -156,6 +156,15 @@ class ImageFeatureCache:
         """Forget all images."""
         self._known, self._bytes = {}, 0
 
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Leave the images of passes inside the context out of the metrics."""
+        counts = self.run, self.asked
+        try:
+            yield
+        finally:
+            self.run, self.asked = counts
+
     def take_metrics(self) -> dict[str, float]:
         """Share of the images that the tower did not run since the last call."""
         run, asked, self.run, self.asked = self.run, self.asked, 0, 0

@@ -250,6 +250,10 @@ class RLFRTrainer(ResumableGRPO):
             return None
         return ImageFeatureCache(int(args.image_feature_cache_gb * 1e9), args.image_feature_cache_on == "host")
 
+    def _uncounted_images(self) -> AbstractContextManager[None]:
+        """Images of passes inside the context are in no metric of training."""
+        return nullcontext() if self.image_features is None else self.image_features.uncounted()
+
     def train(self, *args: object, **kwargs: object) -> "TrainOutput":
         """Train; before that, while the policy is the initial one, compute its reference probabilities.
 
@@ -607,7 +611,7 @@ class RLFRTrainer(ResumableGRPO):
         """Compare a pass with shared prompts with a row-wise one, once in a run. Videos count as tokens there."""
         if self.sharing is not None and not self.sharing.is_checked:
             row_pass = super()._get_per_token_logps_and_entropies
-            with self._image_guard(self.model):
+            with self._image_guard(self.model), self._uncounted_images():
                 self.sharing.check(row_pass, self.model, inputs, self._image_token_id, self.accelerator)
 
     # --- update -----------------------------------------------------------------------------------------------------
@@ -686,7 +690,7 @@ class RLFRTrainer(ResumableGRPO):
         training = self.model.training
         self.model.eval()
         try:
-            with self._times.paused(), self.one_response_per_prompt():
+            with self._times.paused(), self.one_response_per_prompt(), self._uncounted_images():
                 metrics = evaluate_held_out(
                     dataset,
                     self.grade_rows,
@@ -702,7 +706,6 @@ class RLFRTrainer(ResumableGRPO):
             self.model.train(training)
             if self.image_features is not None:
                 self.image_features.clear()
-                self.image_features.take_metrics()  # of the evaluation, which is not counted
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

@@ -162,7 +162,8 @@ def test_a_rollout_runs_each_image_once_in_all_its_passes(make_trainer, make_pol
     trainer.train()
     assert sum(calls) == 2 * 8  # two prompts, whose scans have 2 x 4 patches; two updates, twice each
     log = next(log for log in trainer.state.log_history if "images/tower_saved" in log)
-    assert log["images/tower_saved"] > 0.6
+    # asked for in generation, old log-probs and the first update: 2 + 2 + 1 times, or for each of 8 + 8 + 4 rows
+    assert log["images/tower_saved"] == pytest.approx(1 - 2 / {"true": 5, "false": 20}[share])
     plain = make_trainer(make_policy(), share_prefix=share, **settings(0.0))
     assert plain.image_features is None
     plain.train()
