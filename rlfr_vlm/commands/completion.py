@@ -35,7 +35,7 @@ def known_values() -> Mapping[str, Sequence[str]]:
     from rlfr_vlm.plan import SHARDING
     from rlfr_vlm.rewards import REWARDS
     from rlfr_vlm.rewards.reference_probability import TEMPLATES
-    from rlfr_vlm.trainer.rlfr_config import LOSS_TYPES, SCALES
+    from rlfr_vlm.trainer.rlfr_config import LOSS_TYPES, PLACES, SCALES, SHARING
 
     return {
         "method": METHODS,
@@ -46,6 +46,8 @@ def known_values() -> Mapping[str, Sequence[str]]:
         "dataset_format": ("auto", *CONVERTERS),
         "long_prompts": LONG_PROMPT_RULES,
         "group_filter": GROUP_FILTERS,
+        "share_prefix": SHARING,
+        "image_feature_cache_on": PLACES,
         "rollout": ROLLOUTS,
         "rewards": tuple(REWARDS),
         "rlpr_mode": tuple(TEMPLATES),

@@ -64,6 +64,14 @@ def help_text() -> str:
     return _parser().format_help().rstrip()
 
 
+def parsers() -> list[argparse.ArgumentParser]:
+    from rlfr_vlm.config_file import parser_of
+    from rlfr_vlm.options import ScriptArguments
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
+
+    return [_parser(), parser_of((ScriptArguments, RLFRConfig))]
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the sweep, or what is left of it, and write the results. Returns the exit code."""
     parser = _parser()

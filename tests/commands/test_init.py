@@ -188,6 +188,7 @@ def test_names_that_yaml_would_read_otherwise(text, write_rows, init, tmp_path):
     assert yaml.safe_load((tmp_path / "made.yaml").read_text())["dataset_name"] == rows
 
 
+@pytest.mark.slow
 def test_the_file_trains(vision, write_rows, init, tmp_path, capsys):
     """With the commands as printed; updates are few, and a policy with weights stands in the folder."""
     import shlex

@@ -65,7 +65,7 @@ def test_flags(complete):
     found = complete("rlfr", "train", "--me")
     assert "--method" in found and all(flag.startswith("--me") for flag in found)
     assert complete("rlfr", "train", "--flow_coe") == ["--flow_coef"]
-    assert complete("rlfr", "plan", "--method", "rlvr", "--shar") == ["--sharding"]  # beside those of train
+    assert complete("rlfr", "plan", "--method", "rlvr", "--shard") == ["--sharding"]  # beside those of train
     assert complete("rlfr", "train", "--eval-o") == ["--eval-only"] and complete("rlfr", "train", "--resu") != []
     assert complete("rlfr", "train", "--nothing") == [] and complete("rlfr", "nothing", "--me") == []
 
@@ -79,6 +79,7 @@ def test_values(complete):
         "cosine_with_restarts",
         "cosine_with_min_lr",
     ]
+    assert complete("rlfr", "train", "--share_prefix", "") == ["auto", "true", "false"]
     assert complete("rlfr", "train", "--use_peft", "") == ["true", "false"]
     assert complete("rlfr", "fit-flow", "--flow_accept", "") == ["all", "right", "wrong"]
     assert complete("rlfr", "train", "--flow_accept", "") == ["correct", "entropy"]

@@ -69,6 +69,7 @@ def test_rollouts_are_counted_with_the_processes_of_a_launcher(tmp_path):
     check_sweep(sweep_of(tmp_path, options=[*SMALL, *options]), OWN, 2, files=True)
 
 
+@pytest.mark.slow
 def test_the_check_runs_in_a_process_of_its_own(tmp_path, monkeypatch):
     """The mistake arrives from there as it was."""
     import rlfr_vlm.sweep.check as check

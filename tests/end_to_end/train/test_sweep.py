@@ -3,6 +3,7 @@
 import json
 import sys
 
+import pytest
 import yaml
 
 from rlfr_vlm.commands.sweep import carry_out
@@ -10,6 +11,7 @@ from tests.sweep.helpers import sweep_of
 from tests.trainer.launching import CLI, environment
 
 
+@pytest.mark.slow
 def test_two_methods_from_one_start(make_policy, processor, tmp_path, monkeypatch, capsys):
     make_policy().save_pretrained(tmp_path / "policy")
     processor.save_pretrained(tmp_path / "policy")
