@@ -4,8 +4,8 @@
 
 The policy is Qwen2.5-VL's architecture with 22 million weights in the language tower, large enough that a CPU's time
 is matrix products. A micro-batch holds one group: 8 responses to a prompt that is mostly an image. The tower of the
-images is frozen, and our passes have what generation made of the image. What is compared takes turns. Memory is live
-bytes of tensors. Neither depends on the weights.
+images is frozen; a pass of ours runs it once. In a run, features are kept from generation on, so that whole steps run
+it once. What is compared takes turns. Memory is live bytes of tensors. Neither depends on the weights.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def measure_case(case: str, rounds: int, patience: Patience) -> "JsonObject":
             trainer.current_gradient_accumulation_steps = 1  # set by the training loop
             trainer.rollout_log = None  # rows of the batch are no rollout's
             both = passes(trainer, rollout(trainer, work, int(case.split("/")[1])))
-            if kind == "rlvr":  # as generation leaves it: pass compared with a row-wise one, features of images kept
+            if kind == "rlvr":  # the first pass of a run is compared with row-wise ones
                 both["old log-probs"]()
             for name, pass_ in both.items():
                 works[name][kind] = pass_
