@@ -22,5 +22,12 @@ sample test 400 8 12
 fit expert --dataset_name digits --dataset_limit 4096
 fit own_right --dataset_name "$out/train.jsonl" --flow_reference own --flow_accept right
 fit contrast --dataset_name "$out/train.jsonl" --flow_reference contrast
+fit expert_image --dataset_name digits --dataset_limit 4096 --flow_image_context true
+fit expert_minus_prompt --dataset_name digits --dataset_limit 4096 --flow_latents minus_prompt
+fit expert_sphere --dataset_name digits --dataset_limit 4096 --flow_latents sphere
+fit expert_identity --dataset_name digits --dataset_limit 4096 --flow_context_mode identity
 "$rlfr" inspect --grid true --given true --policy "$policy" --data "$out/test.jsonl" --n 400 --batch_size 128 \
     --timesteps 0.5 0.95 --out "$out/grid" --flow "$out/expert" "$out/own_right" "$out/contrast"
+"$rlfr" inspect --grid true --given true --policy "$policy" --data "$out/test.jsonl" --n 400 --batch_size 128 --timesteps 0.5 \
+    --out "$out/grid_context" --flow "$out/expert" "$out/expert_image" "$out/expert_minus_prompt" "$out/expert_sphere" \
+    "$out/expert_identity"
