@@ -95,9 +95,7 @@ def passes(trainer: "GRPOTrainer", batch: Batch) -> dict[str, Callable[[], objec
 
 
 def trainer_of(kind: str, folder: str, work: Workload, updates: int = 1) -> "GRPOTrainer":
-    """TRL's trainer (`trl`), or ours for a method, with shared prompts (`rlfr`) or row by row (`rlfr, rows`)."""
-    if kind.endswith(", rows"):
-        kind, work = kind.removesuffix(", rows"), replace(work, arguments=work.arguments | {"share_prefix": "false"})
+    """TRL's trainer (`trl`), or ours for a method, with shared prompts."""
     return step.build(kind, folder, work, updates)
 
 
@@ -145,7 +143,7 @@ def measure_step(case: str, rounds: int, patience: Patience) -> "JsonObject":
 
     A trainer makes two steps; the comparison of the first pass with a row-wise one is in the first of them.
     """
-    work, kinds = workload(case), ("trl", "rlfr, rows", "rlfr")
+    work, kinds = workload(case), ("trl", "rlfr")
     seconds: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     for number in range(rounds):
         for kind in kinds:

@@ -4,6 +4,7 @@ Time depends on shapes and not on the values of weights: the large workloads hav
 prompt and response lengths, but random weights, images and prompts. Responses always have the maximum length.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -213,6 +214,7 @@ def build_policy(config: "PreTrainedConfig", device: str) -> "PreTrainedModel":
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     torch.manual_seed(0)
+    config = copy.deepcopy(config)  # a trainer turns its cache off, which the next policy's generation would read
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     with torch.device(device):
         policy = Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=dtype)
