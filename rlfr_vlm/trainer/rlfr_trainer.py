@@ -17,11 +17,11 @@ One rollout is `_generate_and_score_completions` -> rollout.py: `shape`; one upd
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from accelerate.utils import gather_object
@@ -32,14 +32,10 @@ from rlfr_vlm.config_file import resolved
 from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.flow.storage import FIELD_FOLDER, save_field
-from rlfr_vlm.models import ModelFamily, family_of
-from rlfr_vlm.models.dummy_image import without_missing_images
-from rlfr_vlm.models.image_features import ImageFeatureCache
-from rlfr_vlm.models.pass_images import count_rows_of_images, prepared_pass, with_image_numbers
-from rlfr_vlm.models.row_media import RowMedia, with_row_media
+from rlfr_vlm.models import family_of
+from rlfr_vlm.models.pass_images import count_rows_of_images
 from rlfr_vlm.models.shared_images import images_processed_once
 from rlfr_vlm.models.shared_prefix.prefill import prompts_prefilled_once
-from rlfr_vlm.models.towers import unwrap
 from rlfr_vlm.models.unpadded_prompts import unpadded_prompts
 from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
 from rlfr_vlm.rewards import ReferenceProbability, build_rewards
@@ -49,17 +45,16 @@ from rlfr_vlm.steps import refuse_too_few_rows
 from rlfr_vlm.trainer.finite import refuse_large_rewards
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.held_out import evaluate_held_out
-from rlfr_vlm.trainer.latent_pass import run_latent_pass
+from rlfr_vlm.trainer.log_prob_passes import LogProbPasses
 from rlfr_vlm.trainer.packing import pack_by_length, pack_by_prompt, padding_share
-from rlfr_vlm.trainer.pass_inputs import PassInputs
-from rlfr_vlm.trainer.passes import LogProbPass, LossPass, ScorePass, UnwatchedPass
+from rlfr_vlm.trainer.passes import LossPass, ScorePass, UnwatchedPass
 from rlfr_vlm.trainer.records.callbacks import FlowStep, MarkBan
 from rlfr_vlm.trainer.records.default_records import keep_records
 from rlfr_vlm.trainer.records.metrics import outcome_metrics
 from rlfr_vlm.trainer.records.rollout_log import RolloutLog, describe_groups
 from rlfr_vlm.trainer.records.timing import PartTimes, largest
 from rlfr_vlm.trainer.refill import refill_groups
-from rlfr_vlm.trainer.resume import ResumableGRPO, is_sharded
+from rlfr_vlm.trainer.resume import is_sharded
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 from rlfr_vlm.trainer.rollout import Rollout, field_weights, mask_undecided, shape
 from rlfr_vlm.trainer.setup import Rewards, arguments_for, load_model, prepare_dataset, reward_functions
@@ -71,8 +66,6 @@ from rlfr_vlm.trainer.signals.reference_probability import PolicyProbabilities
 from rlfr_vlm.trainer.signals.token_rewards import add_reward_columns, sum_token_rewards
 from rlfr_vlm.trainer.signals.visual import VisualDependency, rows_with_images
 from rlfr_vlm.trainer.trl_seams import (
-    KEEP_BATCH_SIZE,
-    LOGPROB_IMAGE_KEYS,
     Batch,
     Generated,
     TokenizedPrompts,
@@ -93,22 +86,21 @@ if TYPE_CHECKING:
     from rlfr_vlm.data.encode import ProcessingClass
 
 
-class RLFRTrainer(ResumableGRPO):
+class RLFRTrainer(LogProbPasses):
     """TRL's `GRPOTrainer` with flow rewards.
 
-    Overrides, in the order of a step: `train` (initial probabilities), `_prepare_inputs` (packing by length),
+    Overrides, in the order of a step: `train` (initial probabilities), `_prepare_inputs` (packing),
     `_generate_and_score_completions` (scores, shapes, selects groups), `_generate` and `_calculate_rewards` (timing,
-    undecided rows), `_get_per_token_logps_and_entropies` (the watched pass), `training_step` and `_compute_loss`
-    (entropy bonus, update of the field), `log` (seconds of each part), `evaluate` (accuracy alone) and `save_model`
-    (the field beside the policy). resume.py adds what a resumed run needs. Everything else is inherited.
+    undecided rows), `training_step` and `_compute_loss` (entropy bonus, update of the field), `log` (seconds of each
+    part), `evaluate` (accuracy alone) and `save_model` (the field beside the policy). log_prob_passes.py has the
+    log-prob pass, and resume.py what a resumed run needs. Everything else is inherited.
 
     Writes what the command `rlfr train` writes into the output folder, shows its progress line, and saves a checkpoint
     on Ctrl-C (see records/default_records.py).
 
     With method rlvr, `share_prefix` false and `image_feature_cache_gb` 0, the losses are TRL's, bit for bit, except
-    for groups flatter than `groups.FLAT_SPREAD`. For a
-    vision-language policy this holds if TRL's policy gets the same frozen tower and ban, or if `freeze_vision` and
-    `ban_vision_tokens` are false here.
+    for groups flatter than `groups.FLAT_SPREAD`. For a vision-language policy this holds if TRL's policy gets the same
+    frozen tower and ban, or if `freeze_vision` and `ban_vision_tokens` are false here.
 
     Args:
         model: policy, or a hub id or folder to load it from (with `args.model_init_kwargs`, as in TRL).
@@ -154,8 +146,7 @@ class RLFRTrainer(ResumableGRPO):
             prepare_engine(args.vllm_mode, args.freeze_vision)
         self._times = PartTimes(args.device)
         self._rollout: Rollout | None = None  # between the start and the return of a rollout
-        self._pass: LogProbPass = UnwatchedPass()  # taken by the next log-prob pass
-        self._media: list[RowMedia] | None = None  # of the rows of the current rollout or update; None without videos
+        self._pass, self._media = UnwatchedPass(), None
         self._micro_batches = 0  # since the last log
         super().__init__(
             model,
@@ -197,15 +188,6 @@ class RLFRTrainer(ResumableGRPO):
 
     # --- set-up -----------------------------------------------------------------------------------------------------
 
-    @property
-    def family(self) -> ModelFamily:
-        """The model family of the policy."""
-        return family_of(self.model)
-
-    @property
-    def _image_token_id(self) -> int | None:
-        return self.family.image_token_id(unwrap(self.model).config)
-
     def _open_rollout_log(self, args: RLFRConfig) -> RolloutLog | None:
         if not args.rollout_log_groups:
             return None
@@ -241,18 +223,6 @@ class RLFRTrainer(ResumableGRPO):
                     ban_tokens(model, banned)
             if self.is_deepspeed_enabled or self.is_fsdp_enabled:
                 self.add_callback(MarkBan())
-
-    def _cache_image_features(self, args: RLFRConfig) -> ImageFeatureCache | None:
-        """The cache of a rollout's image features, if the tower is frozen and whole on each process."""
-        if not args.freeze_vision or not args.image_feature_cache_gb or is_sharded(self.accelerator):
-            return None
-        if not ImageFeatureCache.suits(self.model):
-            return None
-        return ImageFeatureCache(int(args.image_feature_cache_gb * 1e9), args.image_feature_cache_on == "host")
-
-    def _uncounted_images(self) -> AbstractContextManager[None]:
-        """Images of passes inside the context are in no metric of training."""
-        return nullcontext() if self.image_features is None else self.image_features.uncounted()
 
     def train(self, *args: object, **kwargs: object) -> "TrainOutput":
         """Train; before that, while the policy is the initial one, compute its reference probabilities.
@@ -358,40 +328,6 @@ class RLFRTrainer(ResumableGRPO):
             retest = self.flow.draw_noise(num_rows, self.num_generations, independent=True)
         self.rollouts += record
         return ScorePass(self.flow, self._times, noise, retest)
-
-    def _run_latent_pass(self, batch: Batch, score: ScorePass, deepest: int) -> None:
-        with self._times.timed("flow_forward"):
-            self._pass = score
-            inputs = PassInputs.of_batch(batch)
-            self._check_sharing(inputs)  # before the pass, which has no log-probs to compare
-            run_latent_pass(
-                self.model,
-                inputs,
-                deepest,
-                self._get_per_token_logps_and_entropies,
-                batch_size=self.args.per_device_train_batch_size,
-                checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-                whole_model=self.is_fsdp_enabled,
-            )
-
-    def _run_blank_pass(self, visual: VisualDependency, batch: Batch) -> None:
-        """Run the policy over the rollout with blank images and, without a pass for old log-probs, with its own."""
-        inputs, size = PassInputs.of_batch(batch), self.args.per_device_train_batch_size
-        images = {**inputs.images, **({"media": batch["media"]} if "media" in batch else {})}
-        passes = [(visual.blank_pass, visual.without_images(images))]
-        if not self.computes_old_logps:
-            passes.insert(0, (visual.image_pass, images))
-        with self._times.timed("visual"), torch.no_grad():
-            for watched, given in passes:
-                self._pass = watched
-                self._get_per_token_logps_and_entropies(
-                    self.model,
-                    inputs.input_ids,
-                    inputs.attention_mask,
-                    inputs.num_response,
-                    batch_size=size,
-                    **given,
-                )
 
     def _weigh_by_dependency(
         self, visual: VisualDependency, rollout: Rollout, batch: Batch, mask: Tensor
@@ -557,62 +493,6 @@ class RLFRTrainer(ResumableGRPO):
         if self.model.training:
             self.undecided_guard.check(rewards[:, 0])
         return mask_undecided(rewards)
-
-    # --- passes -----------------------------------------------------------------------------------------------------
-
-    def _image_guard(self, policy: nn.Module) -> AbstractContextManager[None]:
-        """Under ZeRO-3, FSDP or with a trained tower every rank must run the vision tower in every pass.
-
-        Args:
-            policy: the model that runs, which may be the reference model.
-        """
-        needs_all_ranks = is_sharded(self.accelerator) or not self.args.freeze_vision
-        return without_missing_images(policy, dummy=self.accelerator.num_processes > 1 and needs_all_ranks)
-
-    def _get_per_token_logps_and_entropies(
-        self,
-        model: Callable[..., Any],
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        logits_to_keep: int,
-        batch_size: int | None = None,
-        *args: object,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        watched, self._pass = self._pass, UnwatchedPass()
-        keeps_size = kwargs.pop(KEEP_BATCH_SIZE, False)
-        media = kwargs.pop("media", self._media)
-        if media is not None and any(media):  # TRL's images are without the videos
-            kwargs = {key: value for key, value in kwargs.items() if key not in LOGPROB_IMAGE_KEYS}
-        numbers = prepared_pass(self.family, kwargs)
-        inputs = PassInputs(input_ids, attention_mask, logits_to_keep, kwargs)
-        runs = self.model  # the shortened pass is a function
-        if isinstance(model, nn.Module):
-            runs = model
-            self._check_sharing(inputs)
-        with (
-            with_row_media(runs, self.family, media),  # before the guard, which looks for missing images
-            self._image_guard(runs),
-            with_image_numbers(runs, numbers),
-        ):
-            if self.sharing is not None and not (media and any(media)):
-                if not torch.is_grad_enabled() and not keeps_size:
-                    batch_size = self.sharing.rows_at_once(batch_size)
-                if self.sharing.applies_to(inputs, self._image_token_id):
-                    model = self.sharing.instead_of(model, runs, inputs)
-            with watched.watching(self.model, input_ids, attention_mask, logits_to_keep):
-                result = super()._get_per_token_logps_and_entropies(
-                    model, input_ids, attention_mask, logits_to_keep, batch_size, *args, **kwargs
-                )
-        watched.finished(result[0], result[1])
-        return result
-
-    def _check_sharing(self, inputs: PassInputs) -> None:
-        """Compare a pass with shared prompts with a row-wise one, once in a run. Videos count as tokens there."""
-        if self.sharing is not None and not self.sharing.is_checked:
-            row_pass = super()._get_per_token_logps_and_entropies
-            with self._image_guard(self.model), self._uncounted_images():
-                self.sharing.check(row_pass, self.model, inputs, self._image_token_id, self.accelerator)
 
     # --- update -----------------------------------------------------------------------------------------------------
 

@@ -287,9 +287,9 @@ def _rounding(weights: torch.dtype, mixed_precision: str) -> float:
     >>> _rounding(torch.float32, "no"), _rounding(torch.float32, "bf16"), _rounding(torch.float16, "no")
     (0.0001, 0.0625, 0.0078125)
     """
-    types = [weights, *([torch.bfloat16] if mixed_precision == "bf16" else [])]
-    types += [torch.float16] if mixed_precision == "fp16" else []
-    return max(CHECK_LIMIT, *(COARSE_STEPS * torch.finfo(dtype).eps for dtype in types if dtype != torch.float32), 0.0)
+    autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(mixed_precision, weights)
+    coarse = max(torch.finfo(dtype).eps for dtype in (weights, autocast))
+    return max(CHECK_LIMIT, COARSE_STEPS * coarse)
 
 
 def _why_not_in(args: "RLFRConfig", accelerator: "Accelerator") -> str | None:
