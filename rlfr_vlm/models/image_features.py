@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rlfr_vlm.models import family_of
+from rlfr_vlm.models.replaced import method_replaced
 from rlfr_vlm.models.towers import find_vision_tower, unwrap
 
 
@@ -74,14 +75,12 @@ class ImageFeatureCache:
     """Cache of the features of a rollout's images, within a limit of memory.
 
     Attributes:
+        limit: bytes; images beyond it are computed in every pass.
+        on_host: whether features are kept in host memory instead of the device's.
         run, asked: images that went through the tower, and images that passes asked for, since `take_metrics`.
     """
 
     def __init__(self, limit: int, on_host: bool) -> None:
-        """Args:
-        limit: bytes; images beyond it are computed in every pass.
-        on_host: keep features in host memory instead of the device's.
-        """
         self.limit, self.on_host = limit, on_host
         self.run = self.asked = 0
         self._known: dict[str, ImageFeatures] = {}
@@ -106,7 +105,6 @@ class ImageFeatureCache:
         family, tower = family_of(policy), find_vision_tower(policy)
         assert tower is not None
         backbone: Any = unwrap(policy).base_model
-        own = vars(backbone).get("get_image_features")
         compute = backbone.get_image_features
 
         def get_image_features(pixel_values: Tensor, image_grid_thw: Tensor, **kwargs: Any) -> Any:
@@ -120,15 +118,11 @@ class ImageFeatureCache:
 
             return self._of(images, features)
 
-        backbone.get_image_features = get_image_features
-        try:
-            yield
-        finally:
-            if own is None:
-                del backbone.get_image_features
-            else:
-                backbone.get_image_features = own
-            self.clear()
+        with method_replaced(backbone, "get_image_features", get_image_features):
+            try:
+                yield
+            finally:
+                self.clear()
 
     def _of(
         self, images: list[dict[str, Tensor]], compute: Callable[[list[dict[str, Tensor]]], ImageFeatures]

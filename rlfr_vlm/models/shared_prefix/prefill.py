@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from rlfr_vlm.models import family_of
+from rlfr_vlm.models.replaced import method_replaced
 from rlfr_vlm.models.shared_prefix.prompts import RowImages, rows_by_prompt
 from rlfr_vlm.models.towers import unwrap
 
@@ -79,7 +80,7 @@ def prompts_prefilled_once(policy: nn.Module) -> Iterator[None]:
         policy: wrapped or not; its weights must be whole on this process.
     """
     model: Any = unwrap(policy)
-    generate, own = model.generate, vars(model).get("generate")
+    generate = model.generate
 
     def prefilled(input_ids: Tensor, attention_mask: Tensor, **inputs: Any) -> Tensor:
         images = {name: inputs[name] for name in IMAGE_INPUTS if inputs.get(name) is not None}
@@ -94,14 +95,8 @@ def prompts_prefilled_once(policy: nn.Module) -> Iterator[None]:
         result: Tensor = generate(input_ids=input_ids, attention_mask=attention_mask, **inputs)
         return result
 
-    model.generate = prefilled
-    try:
+    with method_replaced(model, "generate", prefilled):
         yield
-    finally:
-        if own is None:
-            del model.generate
-        else:
-            model.generate = own
 
 
 def _goes_on_from_a_cache(config: "GenerationConfig | None", defaults: "GenerationConfig") -> bool:
