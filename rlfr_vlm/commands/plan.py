@@ -58,11 +58,16 @@ def help_text() -> str:
 
 
 def parsers() -> list[argparse.ArgumentParser]:
+    return [_parser(), settings_parser()]
+
+
+def settings_parser() -> argparse.ArgumentParser:
+    """Return the parser of the settings of a training run, without the options of `rlfr train` itself."""
     from rlfr_vlm.config_file import parser_of
     from rlfr_vlm.options import ScriptArguments
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
-    return [_parser(), parser_of((ScriptArguments, RLFRConfig))]
+    return parser_of((ScriptArguments, RLFRConfig))
 
 
 def run(arguments: Sequence[str]) -> int:

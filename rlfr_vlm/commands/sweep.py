@@ -65,11 +65,9 @@ def help_text() -> str:
 
 
 def parsers() -> list[argparse.ArgumentParser]:
-    from rlfr_vlm.config_file import parser_of
-    from rlfr_vlm.options import ScriptArguments
-    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
+    from rlfr_vlm.commands.plan import settings_parser
 
-    return [_parser(), parser_of((ScriptArguments, RLFRConfig))]
+    return [_parser(), settings_parser()]
 
 
 def run(arguments: Sequence[str]) -> int:
