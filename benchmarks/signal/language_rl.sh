@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Does a flow reward train a language model of 135M parameters better than RLVR? Uses what language.sh left in OUT.
 #   bash benchmarks/signal/language_rl.sh OUT [SEEDS]
-# Two CPU cores: about half an hour for each seed. It goes on where it stopped.
+# One thread beside other jobs: 27 minutes for the run of rlvr. Finished runs are kept.
 set -euo pipefail
 out=${1:?output folder of language.sh} seeds=${2:-5}
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
