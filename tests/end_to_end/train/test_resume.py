@@ -218,7 +218,8 @@ def zero3_runs(folders):
     return train_on_two_processes(folders, zero(3), {"zero3": {"ddp_backend": "gloo"}})
 
 
-@pytest.mark.parametrize("how", ["rlfr", *(pytest.param(how, marks=pytest.mark.slow) for how in ("rlvr", "zero3"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["rlfr", "rlvr", "zero3"])
 def test_four_steps_are_two_and_two_on_two_processes(request, how):
     folder = request.getfixturevalue("zero3_runs" if how == "zero3" else "torch_runs") / how
     whole, parts, half = folder / "whole", folder / "parts", folder / "half"
