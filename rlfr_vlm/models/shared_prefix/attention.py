@@ -39,9 +39,46 @@ def packed_attention(
             parts.append(base(module, *prefix, None, is_causal=True, **kwargs)[0][0])
         # The causal flag of scaled_dot_product_attention is aligned to the first key, so blocks bring a mask.
         blocks = (_blocks(query, group), _behind_prefix(key, group), _behind_prefix(value, group))
-        output = base(module, *blocks, group.mask, is_causal=False, **kwargs)[0].flatten(0, 1)
+        output = _without_repeats(base, module, *blocks, group.mask, **kwargs).flatten(0, 1)
         parts.append(output if group.unpad is None else output.index_select(0, group.unpad))
     return torch.cat(parts).unsqueeze(0)
+
+
+def _without_repeats(
+    base: Attention, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **kwargs: Any
+) -> Tensor:
+    """Attention output (n, width, H, d) of masked blocks, without copies of a key for the heads that share it.
+
+    transformers repeats keys and values wherever there is a mask (`repeat_kv`, read in transformers 5.17). Here each
+    key-value head is an element of the batch, and its query heads see the same memory.
+
+    Args:
+        query: (n, H, width, d).
+        key, value: (n, H_kv, K, d).
+        mask: (1, 1, width, K).
+    """
+    repeats = query.shape[1] // key.shape[1]
+    if repeats == 1:
+        return base(module, query, key, value, mask, is_causal=False, **kwargs)[0]
+
+    def per_head(states: Tensor) -> Tensor:
+        return states.flatten(0, 1).unsqueeze(1).expand(-1, repeats, -1, -1)
+
+    query = query.unflatten(1, (-1, repeats)).flatten(0, 1)
+    output = base(_Ungrouped(module), query, per_head(key), per_head(value), mask, is_causal=False, **kwargs)[0]
+    return output.unflatten(0, (-1, key.shape[1])).transpose(1, 2).flatten(2, 3)
+
+
+class _Ungrouped:
+    """An attention module whose keys need no repeating."""
+
+    num_key_value_groups = 1
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
 
 
 def _blocks(states: Tensor, group: PackedGroup) -> Tensor:
