@@ -153,6 +153,14 @@ class TrainOptions:
     pack_by_length: bool = field(
         default=False, metadata={"help": "Put responses of like length into the same micro-batch; less padding."}
     )
+    micro_batch_tokens: int = field(
+        default=0,
+        metadata={
+            "help": "Largest number of tokens of a forward and backward pass: a micro-batch above it runs in pieces, "
+            "whose gradients add up. A prompt that is shared counts once in a piece; a row above it runs alone. 0 "
+            "runs each micro-batch whole."
+        },
+    )
     share_prefix: str = field(
         default="auto",
         metadata={

@@ -31,6 +31,7 @@ from rlfr_vlm.options import (
 LARGEST = 1e30  # finite numbers only
 RANGES = (
     ("image_feature_cache_gb", 0, LARGEST),
+    ("micro_batch_tokens", 0, math.inf),
     ("undecided_limit", 0, 1),
     ("undecided_window", 1, math.inf),
     ("spread_decay", 0, 1),
@@ -103,6 +104,7 @@ class RLFRConfig(
         if self.group_filter is None:
             self.group_filter = "spread" if "rlpr" in parts else "none"
         _check_shaping(self)
+        _check_pieces(self)
         if self.eval_strategy != "no":
             self.metric_for_best_model: str | None = self.metric_for_best_model or "eval_greedy"
         if self.bf16 is None and not self.use_cpu and not torch.accelerator.is_available():
@@ -167,6 +169,26 @@ def _check_sharing(config: RLFRConfig) -> None:
     for name, known in (("share_prefix", SHARING), ("image_feature_cache_on", PLACES)):
         if (value := getattr(config, name)) not in known:
             raise UserError(f"{name} is {value!r}; choose one of {', '.join(known)}.{nearest(value, known)}")
+
+
+def _check_pieces(config: RLFRConfig) -> None:
+    """Refuse settings whose losses are not sums over the pieces of a micro-batch."""
+    if not config.micro_batch_tokens:
+        return
+    quantile, mean = "which is a quantile of a whole micro-batch", "which acts on means of a whole micro-batch"
+    for name, is_set, what in (
+        ("top_entropy_quantile", config.top_entropy_quantile < 1, quantile),
+        ("flow_accept", config.uses_flow and config.flow_accept == "entropy", quantile),
+        ("entropy_coef", config.entropy_coef != 0, mean),
+        ("use_adaptive_entropy", config.use_adaptive_entropy, mean),
+        ("router_aux_loss_coef", config.router_aux_loss_coef, mean),
+        ("optim", "lomo" in str(config.optim).lower(), "which changes weights within a backward pass"),
+    ):
+        if is_set:
+            raise UserError(
+                f"micro_batch_tokens is {config.micro_batch_tokens} and {name} is {getattr(config, name)}, {what}; a "
+                "micro-batch that runs in pieces would give something else. Unset one of the two."
+            )
 
 
 def _check_switches(config: RLFRConfig, parts: set[str]) -> None:

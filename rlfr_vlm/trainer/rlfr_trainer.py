@@ -46,6 +46,7 @@ from rlfr_vlm.trainer.finite import refuse_large_rewards
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.held_out import evaluate_held_out
 from rlfr_vlm.trainer.log_prob_passes import LogProbPasses
+from rlfr_vlm.trainer.micro_batch_pieces import loss_of_pieces, pieces_of, share_of_loss
 from rlfr_vlm.trainer.packing import pack_by_length, pack_by_prompt, padding_share
 from rlfr_vlm.trainer.passes import LossPass, ScorePass, UnwatchedPass
 from rlfr_vlm.trainer.records.callbacks import FlowStep, MarkBan
@@ -91,9 +92,10 @@ class RLFRTrainer(LogProbPasses):
 
     Overrides, in the order of a step: `train` (initial probabilities), `_prepare_inputs` (packing),
     `_generate_and_score_completions` (scores, shapes, selects groups), `_generate` and `_calculate_rewards` (timing,
-    undecided rows), `training_step` and `_compute_loss` (entropy bonus, update of the field), `log` (seconds of each
-    part), `evaluate` (accuracy alone) and `save_model` (the field beside the policy). log_prob_passes.py has the
-    log-prob pass, and resume.py what a resumed run needs. Everything else is inherited.
+    undecided rows), `training_step` (timing), `compute_loss` (pieces) and `_compute_loss` (entropy bonus, update of
+    the field), `log` (seconds of each part), `evaluate` (accuracy alone) and `save_model` (the field beside the
+    policy). log_prob_passes.py has the log-prob pass, and resume.py what a resumed run needs. Everything else is
+    inherited.
 
     Writes what the command `rlfr train` writes into the output folder, shows its progress line, and saves a checkpoint
     on Ctrl-C (see records/default_records.py).
@@ -505,6 +507,24 @@ class RLFRTrainer(LogProbPasses):
         seconds["loss"] -= seconds["rollout"] + seconds["flow_update"] - before
         self._micro_batches += 1
         return loss
+
+    def compute_loss(self, model: nn.Module, inputs: Batch, *args: object, **kwargs: object) -> Tensor:
+        """TRL's loss; of a micro-batch above `micro_batch_tokens`, with the gradient of its last piece alone.
+
+        The other pieces have run backward passes of their own.
+        """
+        budget = self.args.micro_batch_tokens
+        if not budget or not self.model.training:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        shares = self.sharing is not None and self.sharing.is_on
+        pieces = pieces_of(inputs, budget, shares_prompts=shares, accelerator=self.accelerator)
+        self.log_values({"micro_batch_pieces": len(pieces)})
+        loss_of = super().compute_loss
+
+        def weighted(piece: Batch) -> Tensor:
+            return loss_of(model, piece, *args, **kwargs) * share_of_loss(piece, inputs, self.args.loss_type)
+
+        return loss_of_pieces(pieces, weighted, self.accelerator, model)
 
     def _compute_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
         batch = dict(inputs)  # the bonus belongs to this update; the advantages of the rollout stay

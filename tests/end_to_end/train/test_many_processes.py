@@ -28,6 +28,8 @@ SETTINGS = {
     "share_prefix": "true",
 }  # fmt: skip
 
+PIECES = {"flow_accept": "correct", "micro_batch_tokens": 30}  # a quantile of entropies needs whole micro-batches
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory, processor):
@@ -69,7 +71,7 @@ def train(work: Path, launcher: list[str], runs: dict[str, dict[str, object]]) -
     """Train on two processes, one run after the other: starting the processes takes longer than a run."""
     described = [
         {"folder": str(work / name), "arguments": arguments(work, name, 2, **changes),
-         "environment": fsdp() if name == "fsdp2" else {}}
+         "environment": fsdp() if name.startswith("fsdp2") else {}}
         for name, changes in runs.items()
     ]  # fmt: skip
     file = work / f"{'-'.join(runs)}.json"
@@ -86,26 +88,37 @@ def alone(work):
 
 
 @pytest.fixture(scope="module")
+def alone_and_whole(work):
+    """The folder of the run in one process that is compared with runs in pieces."""
+    changes = {"use_cpu": "true", "share_prefix": "false", "flow_accept": "correct"}
+    parity_run.train(work / "whole", arguments(work, "whole", 1, **changes))
+    return work / "whole"
+
+
+@pytest.fixture(scope="module")
 def torch_runs(work):
-    """The folder that holds `ddp` and `fsdp2`."""
-    return train(work, torchrun(), {"ddp": {"use_cpu": "true"}, "fsdp2": {"use_cpu": "true"}})
+    """The folder that holds `ddp` and `fsdp2`, and both in pieces."""
+    runs = {"ddp": {}, "ddp-pieces": PIECES, "fsdp2": {}, "fsdp2-pieces": PIECES}
+    return train(work, torchrun(), {name: {"use_cpu": "true"} | changes for name, changes in runs.items()})
 
 
 @pytest.fixture(scope="module")
 def zero2_runs(work):
-    """The folder that holds `zero2`, and two steps in `bf16`."""
+    """The folder that holds `zero2`, the same in pieces, and two steps in `bf16`."""
     if importlib.util.find_spec("deepspeed") is None:
         pytest.skip("DeepSpeed is not installed")
     bfloat16 = {"ddp_backend": "gloo", "bf16": "true", "max_steps": 2}
-    return train(work, zero(2), {"zero2": {"ddp_backend": "gloo"}, "bf16": bfloat16})
+    gloo = {"ddp_backend": "gloo"}
+    return train(work, zero(2), {"zero2": gloo, "zero2-pieces": gloo | PIECES, "bf16": bfloat16})
 
 
 @pytest.fixture(scope="module")
 def zero3_runs(work):
-    """The folder that holds `zero3`."""
+    """The folder that holds `zero3`, and the same in pieces."""
     if importlib.util.find_spec("deepspeed") is None:
         pytest.skip("DeepSpeed is not installed")
-    return train(work, zero(3), {"zero3": {"ddp_backend": "gloo"}})
+    gloo = {"ddp_backend": "gloo"}
+    return train(work, zero(3), {"zero3": gloo, "zero3-pieces": gloo | PIECES})
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -130,7 +143,8 @@ def check_same(work: Path, alone: Path, together: Path) -> None:
     assert distance(field[2], field[3]) == 0  # the same on all ranks, bit for bit
     logs = [json.loads((folder / "log.json").read_text()) for folder in (alone, together)]
     assert {"outcome/mean", "flow/loss", "flow/deviation_wrong"} <= set(logs[0][0])
-    assert set(logs[1][0]) - set(logs[0][0]) == {"share_prefix/tokens_saved", "share_prefix/images_saved"}
+    added = set(logs[1][0]) - set(logs[0][0]) - {"micro_batch_pieces"}
+    assert added == {"share_prefix/tokens_saved", "share_prefix/images_saved"}
     assert logs[1][0]["share_prefix/tokens_saved"] > 0.1
     for one, other in zip(*logs, strict=True):
         for name in (
@@ -157,6 +171,18 @@ def test_zero_trains_as_one_process(request, alone, stage):
     work = request.getfixturevalue(f"zero{stage}_runs")
     check_same(work, alone, work / f"zero{stage}")
     assert (work / f"zero{stage}" / "distributed_type").read_text() == "DEEPSPEED"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "runs"),
+    [("ddp", "torch_runs"), ("fsdp2", "torch_runs"), ("zero2", "zero2_runs"), ("zero3", "zero3_runs")],
+)
+def test_micro_batches_in_pieces_train_as_whole_ones(request, alone_and_whole, how, runs):
+    work = request.getfixturevalue(runs)
+    check_same(work, alone_and_whole, work / f"{how}-pieces")
+    log = json.loads((work / f"{how}-pieces" / "log.json").read_text())
+    assert all(entry["micro_batch_pieces"] > 1 for entry in log if "loss" in entry)
 
 
 @pytest.mark.slow
