@@ -162,6 +162,22 @@ def test_the_command_counts_as_the_run_does(make_trainer, make_policy, processor
     assert math.isclose(float(output.split("weights")[1].split()[0]), 0.00, abs_tol=0.005)
 
 
+@pytest.mark.parametrize(("budget", "rows"), [(0, 8), (1_000, 8), (100, 3), (27, 1)])
+def test_a_pass_holds_no_more_tokens_than_micro_batch_tokens(budget, rows, make_text_policy, tmp_path, monkeypatch):
+    make_text_policy().save_pretrained(tmp_path / "policy")
+    given = []
+
+    def estimated(policy, settings):
+        given.append(settings)
+        return estimate_memory(policy, settings)
+
+    monkeypatch.setattr("rlfr_vlm.plan.estimate_memory", estimated)
+    sizes = "--prompt-tokens 20 --max_completion_length 8 --per_device_train_batch_size 8"
+    command = f"plan --processes 1 --method rlvr --bf16 false {sizes} --micro_batch_tokens {budget}".split()
+    assert main([*command, "--model_name_or_path", str(tmp_path / "policy")]) == 0
+    assert (given[0].rows, given[0].positions) == (rows, 28)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -187,14 +187,18 @@ def _memory(
             spec = assumed_spec(policy)
     engine = options.gpu_memory * 1e9 * args.vllm_gpu_memory_utilization if args.vllm_mode == "colocate" else 0.0
     engine = engine if args.use_vllm else 0.0
+    positions = prompt + (args.max_completion_length or 0)
+    rows = args.per_device_train_batch_size
+    if args.micro_batch_tokens:
+        rows = min(rows, max(1, args.micro_batch_tokens // positions))
     settings = MemorySettings(
         processes=options.processes,
         sharding=options.sharding,
         weight_bytes=FLOAT32 if run_options.dtype == "float32" else BFLOAT16,
         bf16=bool(args.bf16),
         checkpointing=args.gradient_checkpointing,
-        rows=args.per_device_train_batch_size,
-        positions=prompt + (args.max_completion_length or 0),
+        rows=rows,
+        positions=positions,
         response=args.max_completion_length or 0,
         flow=spec,
         flow_repeats=args.flow_noise_repeats,
