@@ -254,14 +254,20 @@ class PrefixSharing:
 
         training = policy.training
         policy.eval()
+        assert isinstance(policy.dtype, torch.dtype)
+        allowed = _rounding(policy.dtype, accelerator.mixed_precision)
         with torch.no_grad():
             expected = log_probs(policy, rows)
-            largest = (expected - log_probs(shared, rows)).abs().max()
-            apart = (expected - log_probs(policy, -(-rows // 2))).abs().max()
+
+            def difference(model: object, batch_size: int) -> float:
+                """The largest one of all ranks."""
+                own = (expected - log_probs(model, batch_size)).abs().max()
+                return float(accelerator.gather(own.unsqueeze(0)).max())
+
+            found = difference(shared, rows)
+            if not found <= allowed:  # on all ranks
+                allowed = max(allowed, 2 * difference(policy, -(-rows // 2)))
         policy.train(training)
-        assert isinstance(policy.dtype, torch.dtype)
-        limit = torch.full_like(largest, _rounding(policy.dtype, accelerator.mixed_precision)).maximum(2 * apart)
-        found, allowed = accelerator.gather(torch.stack([largest, limit]).unsqueeze(0)).amax(dim=0).tolist()
         if not found <= allowed:  # also where it is NaN
             self.is_on = False
             if accelerator.is_main_process:

@@ -166,9 +166,9 @@ def test_the_first_pass_is_compared_with_a_row_wise_one_and_the_others_are_not(m
     shapes = passes_of(trainer)
     trainer.train()
     rows = [shape[0] for shape in shapes]
-    # compared: four rows, those four packed, and two rows twice; then old log-probs of two whole groups, though
-    # micro-batches have two rows; then the updates
-    assert rows == [4, 1, 2, 2, 1, 1, 1, 1]
+    # compared: four rows, and those four packed; then old log-probs of two whole groups, though micro-batches have two
+    # rows; then the updates
+    assert rows == [4, 1, 1, 1, 1, 1]
 
 
 def test_generation_runs_each_prompt_once(make_trainer, make_policy):
@@ -218,19 +218,19 @@ class FakePass:
 
 
 @pytest.mark.parametrize(
-    ("difference", "between_rows", "precision", "expected"),
+    ("difference", "between_rows", "precision", "expected", "passes"),
     [
-        (1e-5, 0.0, "no", True),
-        (2e-4, 0.0, "no", False),
-        (2e-4, 1.1e-4, "no", True),  # TF32, say
-        (0.06, 0.0, "bf16", True),  # eight steps of bfloat16 at 1 are 0.0625
-        (0.07, 0.0, "bf16", False),
-        (0.19, 0.1, "bf16", True),
-        (0.21, 0.1, "bf16", False),
-        (float("nan"), 0.1, "bf16", False),
+        (1e-5, 0.0, "no", True, 2),
+        (2e-4, 0.0, "no", False, 3),
+        (2e-4, 1.1e-4, "no", True, 3),  # TF32, say
+        (0.06, 0.0, "bf16", True, 2),  # eight steps of bfloat16 at 1 are 0.0625
+        (0.07, 0.0, "bf16", False, 3),
+        (0.19, 0.1, "bf16", True, 3),
+        (0.21, 0.1, "bf16", False, 3),
+        (float("nan"), 0.1, "bf16", False, 3),
     ],
 )
-def test_log_probs_may_differ_as_rounding_does(difference, between_rows, precision, expected, make_policy):
+def test_log_probs_may_differ_as_rounding_does(difference, between_rows, precision, expected, passes, make_policy):
     policy = make_policy()
     accelerator = SimpleNamespace(mixed_precision=precision, gather=lambda values: values, is_main_process=False)
     sharing = PrefixSharing(policy, None, group_size=4)
@@ -244,7 +244,8 @@ def test_log_probs_may_differ_as_rounding_does(difference, between_rows, precisi
     assert not sharing.is_checked and not row_pass.calls  # no prompt repeats
     sharing.check(row_pass, policy, inputs([5, 6, 7, 6, 8, 6]), None, accelerator)
     assert sharing.is_on is expected and sharing.is_checked
-    assert row_pass.calls == [([6, 6, 6, 5], 4)] * 2 + [([6, 6, 6, 5], 2)]
+    # the pass that tells rounding runs only where the difference is not small anyway
+    assert row_pass.calls == ([([6, 6, 6, 5], 4)] * 2 + [([6, 6, 6, 5], 2)])[:passes]
 
 
 def sharp_policy(make_policy):
