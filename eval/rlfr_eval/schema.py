@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, TypeVar
 
-from rlfr_eval.json_types import JsonObject
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.grading import Verdict
 from rlfr_vlm.grading.extract import remove_reasoning
+from rlfr_vlm.servers.token_counts import token_count
 
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.text import AnyBenchmark
 
-MAX_TOKENS = 10**9  # of one request; a larger count is no count
 SAMPLE_KEYS = frozenset(
     [
         "id",
@@ -46,15 +46,6 @@ SAMPLE_KEYS = frozenset(
 )
 RULE_KEYS = frozenset(["id", "answer", "grading", "verdict", "reason"])
 JUDGE_KEYS = frozenset(["id", "answer", "judge", "verdict", "reason"])
-
-
-def token_count(value: object) -> int | None:
-    """Return a server's count of tokens; None if the value is no plausible count.
-
-    >>> token_count(7), token_count(-1), token_count(True), token_count("7"), token_count(10**400)
-    (7, None, None, None, None)
-    """
-    return value if type(value) is int and 0 <= value < MAX_TOKENS else None
 
 
 class AnyProblem(Protocol):

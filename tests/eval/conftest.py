@@ -167,7 +167,7 @@ def make_reaction() -> type[Reaction]:
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A working directory, a cache and an environment of the test's own."""
-    from rlfr_eval.settings import SETTINGS
+    from rlfr_vlm.env_settings import SETTINGS
 
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from rlfr_eval.model.endpoint import Endpoint
+from rlfr_vlm.servers.endpoint import Endpoint
 from tests.eval.faults import FAILED, HARMLESS, SLOW, STOPPING, always, message, saying
 from tests.eval.test_replies_undecided import WHY, about_the_season, healthy_judge, policy_why
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from rlfr_eval.judge.choice import OPENAI
-from rlfr_eval.judge.known_cases import KNOWN_CASES
+from rlfr_vlm.judging.choice import OPENAI
+from rlfr_vlm.judging.known_cases import KNOWN_CASES
 from tests.eval.conftest import question_of
 from tests.eval.stub_server import IMPORTS
 from tests.page_data import page_data

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from rlfr_eval.judge.known_cases import KNOWN_CASES
 from rlfr_vlm.grading.pool import GradingPool
 from rlfr_vlm.grading.verdict import Reason, undecided
+from rlfr_vlm.judging.known_cases import KNOWN_CASES
 from tests.eval.conftest import question_of
 from tests.page_data import page_data
 
@@ -39,7 +39,7 @@ def about_the_season(body):
 @pytest.fixture
 def eager(monkeypatch):
     """Nearly no wait between tries."""
-    monkeypatch.setattr("rlfr_eval.model.endpoint.LONGEST_DELAY", 0.02)
+    monkeypatch.setattr("rlfr_vlm.servers.endpoint.LONGEST_DELAY", 0.02)
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from rlfr_eval.judge.choice import OPENAI, choose_judge
-from rlfr_eval.model.urls import base_url
-from rlfr_eval.settings import SETTINGS, load_settings, redact
+from rlfr_vlm.env_settings import SETTINGS, load_settings, redact
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.judging.choice import OPENAI, choose_judge
+from rlfr_vlm.servers.urls import base_url
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-from rlfr_eval.json_types import JsonObject
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.files import write_json
+from rlfr_vlm.files import JsonObject, write_json
 
 LOCK_FILE = "rlfr-eval.lock.json"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
 from rlfr_eval.benchmarks.text_presets import Preset, preset
-from rlfr_eval.json_types import JsonMapping, JsonObject
 from rlfr_eval.schema import AnyProblem
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.files import JsonMapping, JsonObject
 from rlfr_vlm.grading import Extraction, Item, extract_item
 from rlfr_vlm.grading.gym import PREFIX, is_gym_name
 from rlfr_vlm.provenance import installed_version

@@ -10,9 +10,8 @@ from pathlib import Path
 from rlfr_eval.benchmarks.lockfile import read_lock, write_lock
 from rlfr_eval.benchmarks.text import Benchmark, Source
 from rlfr_eval.benchmarks.text_problems import read_problems, with_known_columns
-from rlfr_eval.json_types import JsonObject
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.files import write_text
+from rlfr_vlm.files import JsonObject, write_text
 
 HUB_TIME_LIMIT = 10.0  # seconds
 

@@ -8,8 +8,8 @@ applies the model's chat template.
 import dataclasses
 from dataclasses import dataclass
 
-from rlfr_eval.json_types import JsonObject
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.provenance import short_hash
 
 BOX = r"Please reason step by step, and put your final answer within \boxed{}."

@@ -11,8 +11,8 @@ from typing import Any
 
 from rlfr_eval.benchmarks.lockfile import read_lock
 from rlfr_eval.benchmarks.text import Benchmark, Source
-from rlfr_eval.json_types import JsonObject
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.grading import gold_list
 from rlfr_vlm.grading.gym import ENTRY_COLUMN, generate, parse_name
 from rlfr_vlm.provenance import short_hash

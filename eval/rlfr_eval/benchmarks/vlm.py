@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from rlfr_eval.benchmarks.text import AnyBenchmark, build, read_toml
 from rlfr_eval.benchmarks.vlm_presets import VlmPreset, vlm_preset
-from rlfr_eval.json_types import JsonMapping, JsonObject
-from rlfr_eval.judge.replies import VLM_READER_VERSION
 from rlfr_eval.model.request_images import data_url
 from rlfr_eval.score.metrics import ProblemResult
 from rlfr_eval.score.vlm_scores import more_scores
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.files import JsonMapping, JsonObject
 from rlfr_vlm.grading import Extraction
+from rlfr_vlm.judging.replies import VLM_READER_VERSION
 
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.vlm_problems import VlmProblem

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from rlfr_eval.benchmarks.lockfile import read_lock, write_lock
 from rlfr_eval.benchmarks.vlm import VlmBenchmark
 from rlfr_eval.benchmarks.vlm_problems import check_file, md5_of
-from rlfr_eval.json_types import JsonObject
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import JsonObject
 
 TIME_LIMIT = 60.0  # seconds without a byte
 CHUNK = 1 << 20  # bytes read at a time

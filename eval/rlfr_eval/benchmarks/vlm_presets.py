@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlfr_eval.benchmarks.text import Sampling
-from rlfr_eval.json_types import JsonMapping
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.files import JsonMapping
 from rlfr_vlm.provenance import short_hash
 
 if TYPE_CHECKING:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from rlfr_eval.benchmarks.lockfile import read_lock
 from rlfr_eval.benchmarks.vlm import VlmBenchmark
-from rlfr_eval.json_types import JsonObject
 from rlfr_eval.vlmeval.worker_process import WorkerProcess
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.files import cache_folder
+from rlfr_vlm.files import JsonObject, cache_folder
 from rlfr_vlm.provenance import short_hash
 
 

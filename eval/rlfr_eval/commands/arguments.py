@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_eval.judge.choice import JudgeChoice, choose_judge
-from rlfr_eval.settings import Settings, load_settings
 from rlfr_vlm.command_line import options_parser
+from rlfr_vlm.env_settings import Settings, load_settings
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.judging.choice import JudgeChoice, choose_judge
 
 if TYPE_CHECKING:
-    from rlfr_eval.judge.session import JudgeOptions
     from rlfr_eval.model.serving import ServingOptions
+    from rlfr_vlm.judging.session import JudgeOptions
 
 EXIT_INCOMPLETE = 3
 OMITTABLE = ("temperature", "top_p", "max_tokens", "seed", "stop")
@@ -91,7 +91,7 @@ def read_extra_body(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: a number out of range, no JSON object, or a field that has an option of its own.
     """
-    from rlfr_eval.settings import json_object
+    from rlfr_vlm.env_settings import json_object
 
     for name in ("concurrency", "max_tries", "limit"):
         value = getattr(options, name)
@@ -109,8 +109,8 @@ def read_extra_body(options: argparse.Namespace) -> dict[str, Any]:
 
 def read_serving(options: argparse.Namespace, settings: Settings, more: str = "") -> "ServingOptions":
     """Return how the model is served. `more` are arguments for vLLM that precede the user's."""
-    from rlfr_eval.model.server import fill_command
     from rlfr_eval.model.serving import ServingOptions
+    from rlfr_vlm.servers.server import fill_command
 
     command = "" if options.base_url else settings["RLFR_EVAL_SERVER_CMD"]
     arguments = fill_command(options.server_args)
@@ -168,7 +168,7 @@ def read_settings(options: argparse.Namespace, more: Mapping[str, str | None] | 
 
 def judge_options(options: argparse.Namespace) -> "JudgeOptions":
     """Return how the judge is used in this run."""
-    from rlfr_eval.judge.session import JudgeOptions
+    from rlfr_vlm.judging.session import JudgeOptions
 
     return JudgeOptions(
         options.judge_force, options.judge_budget_tokens, options.judge_budget_usd, not options.no_judge_cache

@@ -13,9 +13,9 @@ from rlfr_eval.commands.arguments import eval_parser
 from rlfr_vlm.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from rlfr_eval.json_types import JsonObject
     from rlfr_eval.schema import Sample
     from rlfr_eval.score.compare import Difference, Means
+    from rlfr_vlm.files import JsonObject
 
 SUMMARY = "paired differences between runs: the first one against each of the others"
 POOLED = "all together"

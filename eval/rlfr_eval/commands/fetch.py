@@ -12,7 +12,7 @@ from rlfr_vlm.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.vlm import VlmBenchmark
-    from rlfr_eval.json_types import JsonObject
+    from rlfr_vlm.files import JsonObject
 
 SUMMARY = "download benchmark data at pinned revisions and write the lock file"
 
@@ -56,7 +56,7 @@ def _text(options: argparse.Namespace) -> Iterator[Any]:
     from rlfr_eval.benchmarks.text import resolve
     from rlfr_eval.benchmarks.text_fetch import fetch
     from rlfr_eval.run.restore import data_folder
-    from rlfr_eval.settings import load_settings
+    from rlfr_vlm.env_settings import load_settings
 
     data_dir = data_folder(load_settings({"RLFR_EVAL_DATA": options.data_dir})["RLFR_EVAL_DATA"])
     for benchmark in resolve(options.names):
@@ -69,7 +69,7 @@ def _vlm(options: argparse.Namespace) -> Iterator[Any]:
     from rlfr_eval.benchmarks.vlm_presets import vlm_preset
     from rlfr_eval.commands.vlm import vlm_data_folder
     from rlfr_eval.progress import download_bar
-    from rlfr_eval.settings import load_settings
+    from rlfr_vlm.env_settings import load_settings
 
     data_dir = vlm_data_folder(load_settings({"LMUData": options.data_dir}))
     unreachable: set[str] = set()

@@ -10,9 +10,9 @@ from rlfr_eval.commands.arguments import add_judge_options, eval_parser, read_ju
 from rlfr_vlm.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
-    from rlfr_eval.judge.choice import JudgeChoice
-    from rlfr_eval.judge.known_cases import CheckResult
-    from rlfr_eval.settings import Settings
+    from rlfr_vlm.env_settings import Settings
+    from rlfr_vlm.judging.choice import JudgeChoice
+    from rlfr_vlm.judging.known_cases import CheckResult
 
 SUMMARY = "judge check: put known cases to the judge in force; judge agreement: compare the judges of a run"
 
@@ -85,9 +85,9 @@ def _agreement(options: argparse.Namespace) -> int:
 
 
 async def _check(choice: "JudgeChoice", settings: "Settings") -> "tuple[CheckResult, str, str]":
-    from rlfr_eval.judge.known_cases import check_judge
-    from rlfr_eval.judge.session import JudgeOptions, judge_session
     from rlfr_vlm.files import cache_folder
+    from rlfr_vlm.judging.known_cases import check_judge
+    from rlfr_vlm.judging.session import JudgeOptions, judge_session
 
     async with judge_session(
         choice, settings, cache_folder("logs"), JudgeOptions(use_cache=False), check=False

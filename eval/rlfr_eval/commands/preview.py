@@ -38,8 +38,8 @@ def run(options: argparse.Namespace) -> int:
     from rlfr_eval.benchmarks.vlm_presets import vlm_preset
     from rlfr_eval.commands.vlm import trained_prompt, vlm_data_folder
     from rlfr_eval.kinds.vlm import open_benchmark
-    from rlfr_eval.settings import load_settings
     from rlfr_eval.vlmeval.worker_process import WorkerProcess, interpreter
+    from rlfr_vlm.env_settings import load_settings
     from rlfr_vlm.files import cache_folder
 
     settings = load_settings({"LMUData": options.data_dir})

@@ -18,8 +18,8 @@ from rlfr_eval.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from rlfr_eval.json_types import JsonObject
     from rlfr_eval.schema import Selections
+    from rlfr_vlm.files import JsonObject
 
 SUMMARY = "grade stored answers again, and judge what is undecided"
 

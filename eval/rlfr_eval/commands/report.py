@@ -12,10 +12,10 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import distinct_names
 
 if TYPE_CHECKING:
-    from rlfr_eval.json_types import JsonObject
     from rlfr_eval.report.page import Pairing
     from rlfr_eval.report.page_samples import Samples
     from rlfr_eval.run.folder import RunStore
+    from rlfr_vlm.files import JsonObject
 
 SUMMARY = "the scores of runs as a table, report.md and a page: bars, differences, every answer"
 ANSWERS = 4000
@@ -104,7 +104,7 @@ def _samples(options: argparse.Namespace, names: Sequence[str], stores: "Sequenc
     from rlfr_eval.kinds.kind import open_kind, recorded_benchmarks
     from rlfr_eval.report.page_samples import Samples, wanted_problems
     from rlfr_eval.run.restore import restore
-    from rlfr_eval.settings import load_settings
+    from rlfr_vlm.env_settings import load_settings
 
     samples = Samples(options.answers)
     wanted = wanted_problems(stores, options.answers)

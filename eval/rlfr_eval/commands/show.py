@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     from rlfr_eval.run.restore import restore
     from rlfr_eval.schema import problems_by_id
     from rlfr_eval.score.verdicts import standings
-    from rlfr_eval.settings import load_settings
+    from rlfr_vlm.env_settings import load_settings
 
     with (
         RunStore(options.run_dir, read_only=True) as store,

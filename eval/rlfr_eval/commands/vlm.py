@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rlfr_eval.benchmarks.vlm import VlmBenchmark
     from rlfr_eval.kinds.vlm import VlmKind
     from rlfr_eval.run.evaluation import Evaluation
-    from rlfr_eval.settings import Settings
+    from rlfr_vlm.env_settings import Settings
 
 SUMMARY = "measure a model on VLMEvalKit's multimodal benchmarks"
 SAMPLING = ("samples", "temperature", "top_p", "top_k", "max_tokens", "seed")

@@ -1,1 +1,1 @@
-"""The judge model for answers that rules leave undecided: prompts, reply parsing, cache, budget, known cases."""
+"""Judges in a run: the phase that asks them, stored verdicts, VLMEvalKit cases. The judges: rlfr_vlm/judging."""

@@ -10,18 +10,19 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlfr_eval.judge.budget import Budget
-from rlfr_eval.judge.choice import JudgeChoice
-from rlfr_eval.judge.client import Decide, Judge, JudgeResult, tokens_at_most
-from rlfr_eval.judge.known_cases import KnownCases
-from rlfr_eval.judge.replies import JudgeReason
-from rlfr_eval.judge.session import JudgeOptions, judge_session, local_identity, may_be, named_identity
+from rlfr_eval.judge.stored import Decide, judge_rows
 from rlfr_eval.progress import answer_bar
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.schema import JudgeSpending, Sample, Selections
 from rlfr_eval.score.verdicts import BATCH, standings, undecided_answers
-from rlfr_eval.settings import Settings
+from rlfr_vlm.env_settings import Settings
 from rlfr_vlm.errors import printable
+from rlfr_vlm.judging.budget import Budget
+from rlfr_vlm.judging.choice import JudgeChoice
+from rlfr_vlm.judging.client import Judge, JudgeResult, tokens_at_most
+from rlfr_vlm.judging.known_cases import KnownCases
+from rlfr_vlm.judging.replies import JudgeReason
+from rlfr_vlm.judging.session import JudgeOptions, judge_session, local_identity, may_be, named_identity
 
 if TYPE_CHECKING:
     from rlfr_eval.kinds.kind import Kind
@@ -257,7 +258,7 @@ async def _judge(
                 progress.update()
 
             samples = undecided_answers(store, selections, standing)
-            await judge.judge_rows(samples, decide, store, on_judged)
+            await judge_rows(judge, samples, decide, store, on_judged)
         budget = judge.budget  # includes the known cases
         report.input_tokens, report.output_tokens, report.usd = budget.input_tokens, budget.output_tokens, budget.spent
         report.gone = judge.unavailable

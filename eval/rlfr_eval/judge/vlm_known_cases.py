@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rlfr_eval.benchmarks.vlm import OPEN
-from rlfr_eval.json_types import JsonMapping
-from rlfr_eval.judge.client import Judge, JudgeResult
-from rlfr_eval.judge.known_cases import KNOWN_CASES, KnownCase, KnownCases, judge_text_case
 from rlfr_eval.vlmeval.scoring import Scoring
+from rlfr_vlm.files import JsonMapping
+from rlfr_vlm.judging.client import Judge, JudgeResult
+from rlfr_vlm.judging.known_cases import KNOWN_CASES, KnownCase, KnownCases, judge_text_case
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from rlfr_eval.json_types import JsonObject
-from rlfr_eval.judge.client import Decide
-from rlfr_eval.judge.known_cases import KnownCases
-from rlfr_eval.judge.prompt import Messages
+from rlfr_eval.judge.stored import Decide
 from rlfr_eval.schema import AnyProblemSet, RunRecord, Sample, Selection, Selections
-from rlfr_eval.settings import Settings
+from rlfr_vlm.env_settings import Settings
+from rlfr_vlm.files import JsonObject
+from rlfr_vlm.judging.known_cases import KnownCases
+from rlfr_vlm.judging.prompt import Messages
 
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.text import AnyBenchmark

@@ -7,14 +7,15 @@ from typing import ClassVar
 
 from rlfr_eval.benchmarks.text import Benchmark, build
 from rlfr_eval.benchmarks.text_problems import ProblemSet, read_problems
-from rlfr_eval.json_types import JsonObject
-from rlfr_eval.judge.client import Decide, Judge, JudgeResult
-from rlfr_eval.judge.known_cases import KnownCases
-from rlfr_eval.judge.prompt import Messages, judge_messages
+from rlfr_eval.judge.stored import Decide
 from rlfr_eval.kinds.kind import OpenBenchmark
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.schema import Sample, Selections, problems_by_id
 from rlfr_eval.score.verdicts import grade_by_rules
+from rlfr_vlm.files import JsonObject
+from rlfr_vlm.judging.client import Judge, JudgeResult
+from rlfr_vlm.judging.known_cases import KnownCases
+from rlfr_vlm.judging.prompt import Messages, judge_messages
 
 
 class TextKind:

@@ -12,10 +12,7 @@ from typing import ClassVar
 
 from rlfr_eval.benchmarks.vlm import BY_ROW, OPEN, VlmBenchmark, build_vlm
 from rlfr_eval.benchmarks.vlm_problems import VlmProblem, VlmProblemSet, read_vlm_problems
-from rlfr_eval.json_types import JsonObject
-from rlfr_eval.judge.client import Decide, Judge, JudgeResult
-from rlfr_eval.judge.known_cases import KnownCases
-from rlfr_eval.judge.prompt import Messages
+from rlfr_eval.judge.stored import Decide
 from rlfr_eval.judge.vlm_known_cases import vlm_known_cases
 from rlfr_eval.kinds.kind import OpenBenchmark
 from rlfr_eval.kinds.text import TextKind
@@ -25,6 +22,10 @@ from rlfr_eval.vlmeval.cross_check import cross_check_run
 from rlfr_eval.vlmeval.scoring import Scoring
 from rlfr_eval.vlmeval.upstream_score import check_score_location, upstream_percent
 from rlfr_eval.vlmeval.worker_process import WorkerProcess
+from rlfr_vlm.files import JsonObject
+from rlfr_vlm.judging.client import Judge, JudgeResult
+from rlfr_vlm.judging.known_cases import KnownCases
+from rlfr_vlm.judging.prompt import Messages
 
 VlmSelections = Mapping[str, Selection[VlmBenchmark, VlmProblem]]
 OpenVlmBenchmark = OpenBenchmark[VlmBenchmark, VlmProblemSet]

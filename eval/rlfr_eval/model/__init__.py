@@ -1,1 +1,1 @@
-"""The model under evaluation: client, server, addresses, context length, and the loop that collects answers."""
+"""The model under evaluation: serving, context length, images, and the loop that collects answers."""

@@ -8,16 +8,14 @@ from functools import partial
 from typing import Any
 
 from rlfr_eval.benchmarks.text import AnyBenchmark
-from rlfr_eval.json_types import JsonMapping, JsonObject
-from rlfr_eval.model.endpoint import TOO_LONG, Endpoint, Fault, Reply
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.schema import AnyProblem, Failure, Sample, Selections
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import JsonMapping, JsonObject
 from rlfr_vlm.provenance import short_hash
+from rlfr_vlm.servers.endpoint import MAX_FAILURES_IN_A_ROW, TOO_LONG, Endpoint, Fault, Reply
 
 POLL_INTERVAL = 1.0  # seconds between checks whether a local server is alive
-# Failed requests in a row, each after all tries, before a server is given up; at least the concurrency.
-MAX_FAILURES_IN_A_ROW = 8
 
 
 @dataclass(frozen=True)

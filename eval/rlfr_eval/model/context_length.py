@@ -6,9 +6,9 @@ from typing import Any
 
 from rlfr_eval.benchmarks.text import AnyBenchmark
 from rlfr_eval.model.answering import Task, request_body
-from rlfr_eval.model.endpoint import Endpoint
 from rlfr_eval.schema import Selections
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.servers.endpoint import Endpoint
 
 PROMPTS_CHECKED = 3  # longest prompts of each benchmark whose tokens are counted
 

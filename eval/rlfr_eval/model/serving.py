@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rlfr_eval.json_types import JsonObject
-from rlfr_eval.model.fingerprint import fingerprint
-from rlfr_eval.model.server import HOST, Server, fill_command, free_port, vllm_command
-from rlfr_eval.model.urls import base_url
-from rlfr_eval.progress import WaitNotice
 from rlfr_eval.run.folder import masked_with_digest
-from rlfr_eval.settings import MASK, Settings, http_headers, json_object, without_secrets
+from rlfr_vlm.env_settings import MASK, Settings, http_headers, json_object, without_secrets
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.redaction import is_secret, redact_command
+from rlfr_vlm.servers.fingerprint import fingerprint
+from rlfr_vlm.servers.server import HOST, Server, fill_command, free_port, vllm_command
+from rlfr_vlm.servers.urls import base_url
+from rlfr_vlm.servers.wait_notice import WaitNotice
 
 ADAPTER_FILE = "adapter_config.json"
 VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # allowed values of --max-lora-rank in vLLM 0.31

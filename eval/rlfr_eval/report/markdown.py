@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from rlfr_eval.json_types import JsonMapping
 from rlfr_eval.report.table import HEADER, markdown, mean_line, notes, over_samples_lines, percent, score_rows
-from rlfr_vlm.files import write_text
+from rlfr_vlm.files import JsonMapping, write_text
 
 REPORT_FILE = "report.md"
 COST_HEADER = ("benchmark", "answers", "prompt tokens", "answer tokens", "mean", "longest", "seconds", "answers/s")

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlfr_eval.json_types import JsonMapping, JsonObject
 from rlfr_eval.report.page_figure import MAX_BARS, PagedRun, score_figure
 from rlfr_eval.report.page_samples import Samples
 from rlfr_eval.report.table import (
@@ -19,7 +18,7 @@ from rlfr_eval.report.table import (
 )
 from rlfr_eval.score.compare import Difference
 from rlfr_vlm import __version__
-from rlfr_vlm.files import write_text
+from rlfr_vlm.files import JsonMapping, JsonObject, write_text
 from rlfr_vlm.page.figures import for_both_schemes
 from rlfr_vlm.page.html import render
 

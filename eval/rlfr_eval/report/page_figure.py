@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlfr_eval.json_types import JsonMapping
 from rlfr_eval.report.table import reportable_score
+from rlfr_vlm.files import JsonMapping
 from rlfr_vlm.page.figures import COLOURS, INKS, plain, recolour
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rlfr_eval.json_types import JsonObject
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.schema import JudgeVerdict, Sample, Selections
 from rlfr_eval.score.verdicts import Standing, standings
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.page.thumbnails import PageImages, side_for
 
 MAX_CHARACTERS = 20_000  # of one response on the page; the rest is cut with a note

@@ -8,8 +8,8 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from rlfr_eval.json_types import JsonMapping
 from rlfr_eval.report.table import aligned, markdown, no_score_reason, percent, reportable_score
+from rlfr_vlm.files import JsonMapping
 from rlfr_vlm.stats import mean_interval
 
 MISSING = "-"

@@ -5,9 +5,9 @@
 
 from collections.abc import Sequence
 
-from rlfr_eval.json_types import JsonMapping, JsonObject
 from rlfr_eval.score.verdicts import RuleReason
 from rlfr_vlm.errors import printable
+from rlfr_vlm.files import JsonMapping, JsonObject
 from rlfr_vlm.grading import Reason
 
 AGAIN = "the same command, or `rlfr-eval regrade`, grades them again"

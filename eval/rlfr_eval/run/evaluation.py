@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_eval.json_types import JsonObject
-from rlfr_eval.judge.choice import JudgeChoice
 from rlfr_eval.judge.phase import check_first, expected_cost, imagined_cost, judge_undecided
-from rlfr_eval.judge.session import JudgeOptions, check_judge_settings
 from rlfr_eval.kinds.kind import AnyOpenBenchmark, Kind
 from rlfr_eval.model.answering import Answering, Task, tasks
 from rlfr_eval.model.context_length import check_lengths, check_prompts
-from rlfr_eval.model.endpoint import Endpoint
 from rlfr_eval.model.serving import ServedModel, ServingOptions, headers_of, serve_model
-from rlfr_eval.model.urls import base_url, split_query
 from rlfr_eval.progress import answer_bar
 from rlfr_eval.run.folder import RUN_FILE, RunStore
 from rlfr_eval.run.restore import configuration, describe, restore, session
 from rlfr_eval.schema import RunRecord, Selections, Session
 from rlfr_eval.score.scores import score_run
-from rlfr_eval.settings import Settings
+from rlfr_vlm.env_settings import Settings
+from rlfr_vlm.files import JsonObject
+from rlfr_vlm.judging.choice import JudgeChoice
+from rlfr_vlm.judging.session import JudgeOptions, check_judge_settings
 from rlfr_vlm.redaction import secret_values
+from rlfr_vlm.servers.endpoint import Endpoint
+from rlfr_vlm.servers.urls import base_url, split_query
 
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.text import AnyBenchmark

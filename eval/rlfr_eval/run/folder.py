@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from rlfr_eval.json_types import JsonObject
 from rlfr_eval.run.lines import Lines
 from rlfr_eval.schema import (
     AnyVerdict,
@@ -27,9 +26,9 @@ from rlfr_eval.schema import (
     read_run_record,
     read_verdict_line,
 )
-from rlfr_eval.settings import MASK
+from rlfr_vlm.env_settings import MASK
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.files import make_folder, write_json
+from rlfr_vlm.files import JsonObject, make_folder, write_json
 from rlfr_vlm.provenance import short_hash
 from rlfr_vlm.redaction import redact_json
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from rlfr_eval.json_types import JsonObject
+from rlfr_vlm.files import JsonObject
 
 TAIL = 1 << 20  # bytes read at a time when looking for the last line end
 

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlfr_eval.json_types import JsonObject
 from rlfr_eval.run.folder import RunStore, masked_with_digest
 from rlfr_eval.schema import AnyProblemSet, AnySelection, RunRecord, Selections, Session
-from rlfr_eval.settings import MASK
 from rlfr_vlm import __version__
+from rlfr_vlm.env_settings import MASK
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.files import cache_root
+from rlfr_vlm.files import JsonObject, cache_root
 from rlfr_vlm.provenance import git_commit, package_versions
 from rlfr_vlm.redaction import redact_command, redact_json
 

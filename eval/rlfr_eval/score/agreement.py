@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from rlfr_eval.json_types import JsonObject
 from rlfr_eval.run.folder import RunStore
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.grading import Verdict
 
 

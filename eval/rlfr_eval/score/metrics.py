@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rlfr_eval.json_types import JsonObject
 from rlfr_eval.schema import Sample
 from rlfr_eval.score.verdicts import Standing
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.grading import Verdict
 from rlfr_vlm.stats import clustered_error, clustered_interval, pass_at_k
 

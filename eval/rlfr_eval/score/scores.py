@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from rlfr_eval.json_types import JsonObject
 from rlfr_eval.run.folder import SCORES_FILE, RunStore
 from rlfr_eval.schema import AnySelection, Sample, Selections
 from rlfr_eval.score.metrics import HEADLINE_UNDECIDED, accuracy, collect, over_samples
 from rlfr_eval.score.verdicts import Standing, standings
-from rlfr_vlm.files import write_json
+from rlfr_vlm.files import JsonObject, write_json
 from rlfr_vlm.grading import grader_version
 
 PAUSE = 60.0  # seconds beyond the longest request; a longer gap between answers is a pause of the run

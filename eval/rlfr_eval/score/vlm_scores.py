@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from rlfr_eval.json_types import JsonObject
 from rlfr_eval.score.metrics import HEADLINE_UNDECIDED, ProblemResult, accuracy
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.grading import Verdict
 from rlfr_vlm.stats import clustered_interval
 

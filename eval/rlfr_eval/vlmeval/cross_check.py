@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlfr_eval.benchmarks.vlm import OPEN, VlmBenchmark
-from rlfr_eval.json_types import JsonObject
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.schema import Selection
 from rlfr_eval.vlmeval.upstream_score import upstream_percent
 from rlfr_eval.vlmeval.worker_process import WorkerProcess
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import JsonObject
 
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.vlm_problems import VlmProblem

@@ -7,11 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from rlfr_eval.json_types import JsonObject
-from rlfr_eval.judge.client import Judge, JudgeResult
-from rlfr_eval.judge.prompt import Messages, vlmeval_messages
-from rlfr_eval.judge.replies import VLM_READER_VERSION, vlm_reader
-from rlfr_eval.model.endpoint import Usage
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.schema import RuleVerdict, Sample, Selection
 from rlfr_eval.score.verdicts import BATCH, RETRIED, RuleReason, grading_key, incomplete_as_undecided
@@ -19,7 +14,12 @@ from rlfr_eval.vlmeval.upstream_score import upstream_percent
 from rlfr_eval.vlmeval.worker.replay_judge import LONGEST_COMPARED
 from rlfr_eval.vlmeval.worker_process import WorkerProcess
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.grading import Item, Reason, Verdict, grade_many, grader_version
+from rlfr_vlm.judging.client import Judge, JudgeResult
+from rlfr_vlm.judging.prompt import Messages, vlmeval_messages
+from rlfr_vlm.judging.replies import VLM_READER_VERSION, vlm_reader
+from rlfr_vlm.servers.endpoint import Usage
 
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.vlm import VlmBenchmark

@@ -6,8 +6,8 @@ location and unit of the score; a table that does not match the description is a
 
 from collections.abc import Mapping, Sequence
 
-from rlfr_eval.json_types import JsonMapping
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import JsonMapping
 
 UNITS = ("percent", "fraction", "percent text")
 WEIGHTED = "weighted by rows"  # in `row`: the score is the weighted mean over all records

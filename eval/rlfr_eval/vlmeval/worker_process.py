@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from rlfr_eval.json_types import JsonObject
-from rlfr_eval.settings import Settings
+from rlfr_vlm.env_settings import Settings
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.provenance import installed_version
 
 HERE = Path(__file__).resolve().parent

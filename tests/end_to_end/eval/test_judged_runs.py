@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from rlfr_eval.judge.client import tokens_at_most
-from rlfr_eval.judge.prompt import judge_messages
+from rlfr_vlm.judging.client import tokens_at_most
+from rlfr_vlm.judging.prompt import judge_messages
 
 ROWS = [
     *({"id": f"n{i}", "problem": f"Number {i}?", "answer": str(i)} for i in range(6)),
@@ -25,7 +25,7 @@ def policy(body, n):
 
 def judge(body, n):
     """Right for the even ones, and for known cases as `judge check` has them."""
-    from rlfr_eval.judge.known_cases import KNOWN_CASES
+    from rlfr_vlm.judging.known_cases import KNOWN_CASES
 
     text = body["messages"][1]["content"]
     parts = re.findall(r"=== (?!END)[^=]* ===\n(.*?)\n=== END", text, re.DOTALL)
@@ -98,7 +98,7 @@ def test_a_judge_decides_what_rules_cannot_and_only_that(start, serve, scores, a
 def test_a_judge_that_fails_decides_nothing_and_a_healthy_one_completes(
     start, serve, make_reaction, scores, alone, monkeypatch, fault, reason
 ):
-    monkeypatch.setattr("rlfr_eval.model.endpoint.LONGEST_DELAY", 0.02)
+    monkeypatch.setattr("rlfr_vlm.servers.endpoint.LONGEST_DELAY", 0.02)
     broken = [True]
 
     def script(body, n):
@@ -284,7 +284,7 @@ def test_a_dry_run_counts_only_what_the_judge_has_not_said(start, serve, run_eva
 
 def test_time_limit_and_headers_of_the_judge_are_settings(start, serve, make_reaction, scores, alone, monkeypatch):
     """A judge that takes longer than its limit decides nothing; the headers reach it, and no other server."""
-    monkeypatch.setattr("rlfr_eval.model.endpoint.LONGEST_DELAY", 0.02)
+    monkeypatch.setattr("rlfr_vlm.servers.endpoint.LONGEST_DELAY", 0.02)
 
     def slow(body, n):
         answer = judge(body, n)

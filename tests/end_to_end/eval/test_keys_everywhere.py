@@ -207,7 +207,7 @@ def test_servers_that_are_started_here_have_their_own_keys_in_their_own_argument
         "policy option", "policy command header", "judge option", "second judge option",
     }  # fmt: skip
     others = commands - servers
-    assert any("rlfr_eval.model.supervisor" in line for line in others)
+    assert any("rlfr_vlm.servers.supervisor" in line for line in others)
     assert not any(found_in(" ".join(line)) for line in others)
     # `openai` is a name that others' programs read, too, such as a proxy that JUDGE_CMD may start
     inherited = {"openai", "admin", "header", "authorization", "organisation", "project"}

@@ -69,7 +69,7 @@ import json, sys
 from pathlib import Path
 from rlfr_eval.model.answering import sample_of, tasks
 from rlfr_eval.benchmarks.text import load_benchmark, with_overrides
-from rlfr_eval.model.endpoint import Reply
+from rlfr_vlm.servers.endpoint import Reply
 from rlfr_eval.benchmarks.text_problems import read_problems
 from rlfr_eval.run.restore import configuration, describe
 from rlfr_eval.schema import Selection

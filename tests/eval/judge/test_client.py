@@ -5,16 +5,16 @@ import re
 
 import pytest
 
-from rlfr_eval.judge.budget import Budget
-from rlfr_eval.judge.cache import VerdictCache
-from rlfr_eval.judge.client import Judge, tokens_at_most
-from rlfr_eval.judge.known_cases import KNOWN_CASES, check_judge
-from rlfr_eval.judge.prompt import code_of, judge_messages
-from rlfr_eval.judge.replies import JudgeReason, read_verdict
-from rlfr_eval.model.endpoint import Endpoint
 from rlfr_eval.schema import Sample
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import Verdict
+from rlfr_vlm.judging.budget import Budget
+from rlfr_vlm.judging.cache import VerdictCache
+from rlfr_vlm.judging.client import Judge, tokens_at_most
+from rlfr_vlm.judging.known_cases import KNOWN_CASES, check_judge
+from rlfr_vlm.judging.prompt import code_of, judge_messages
+from rlfr_vlm.judging.replies import JudgeReason, read_verdict
+from rlfr_vlm.servers.endpoint import Endpoint
 
 R, W, U = Verdict.RIGHT, Verdict.WRONG, Verdict.UNDECIDED
 Q, GOLDS, ANSWER = "What is it?", ["4"], "four"

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rlfr_eval.model.server import Server, fill_command, free_port
 from rlfr_eval.model.serving import ServingOptions, native_adapter
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.servers.server import Server, fill_command, free_port
 from tests.eval.killing import all_gone
 from tests.eval.stub_server import IMPORTS
 
@@ -83,7 +83,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path):
 def test_whatever_ends_us_ends_the_server(family, tmp_path, how):
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from rlfr_eval.model.server import Server, fill_command, free_port\n"
+        "from rlfr_vlm.servers.server import Server, fill_command, free_port\n"
         "port = free_port()\n"
         f"command = fill_command({family!r}, port=str(port), name='m')\n"
         "server = Server(command, f'http://127.0.0.1:{port}/v1', Path('log'))\n"

@@ -10,8 +10,8 @@ import pytest
 
 from rlfr_eval.benchmarks.vlm import folder as benchmark_files
 from rlfr_eval.benchmarks.vlm import shipped_vlm
-from rlfr_eval.settings import load_settings
 from rlfr_eval.vlmeval.worker_process import WorkerProcess, interpreter
+from rlfr_vlm.env_settings import load_settings
 from rlfr_vlm.errors import UserError
 from tests.eval.vlm.sets import SETS, judge, policy, write_tsv
 
@@ -115,7 +115,7 @@ def healthy(serve: Callable[..., Any]) -> Any:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No waiting between tries, and little for a reply."""
-    from rlfr_eval.model.endpoint import Endpoint
+    from rlfr_vlm.servers.endpoint import Endpoint
 
     real = Endpoint.__init__
 

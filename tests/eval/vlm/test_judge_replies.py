@@ -154,7 +154,7 @@ def test_repeated_prompt_is_no_answer(judged):
 )
 def test_content_that_is_no_text_is_a_failed_request(judged, make_reaction, monkeypatch, content):
     """A judge's content of another type than text decides nothing, and is asked for again by the next call."""
-    monkeypatch.setattr("rlfr_eval.model.endpoint.LONGEST_DELAY", 0.02)
+    monkeypatch.setattr("rlfr_vlm.servers.endpoint.LONGEST_DELAY", 0.02)
     data = ("MathVerse_MINI", "LogicVista")
     found = judged(message_only(make_reaction, content=content), data)
     check_undecided(found)

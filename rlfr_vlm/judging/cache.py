@@ -6,8 +6,8 @@ import sqlite3
 import time
 from pathlib import Path
 
-from rlfr_eval.json_types import JsonMapping
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import JsonMapping
 
 
 class VerdictCache:

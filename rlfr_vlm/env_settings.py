@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlfr_eval.json_types import JsonObject
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.files import JsonObject
 from rlfr_vlm.redaction import redact_text
 
 UNSET_WORDS = frozenset(["", "none", "no_api"])  # values that mean "unset" in the released scripts

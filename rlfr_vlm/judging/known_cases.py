@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from rlfr_eval.concurrency import gather_or_cancel
-from rlfr_eval.judge.client import Judge, JudgeResult
-from rlfr_eval.judge.replies import JudgeReason
 from rlfr_vlm.errors import printable
 from rlfr_vlm.grading import Verdict
+from rlfr_vlm.judging.client import Judge, JudgeResult
+from rlfr_vlm.judging.replies import JudgeReason
+from rlfr_vlm.servers.concurrency import gather_or_cancel
 
 REQUIRED_SHARE = 0.8  # of the cases that a judge must decide correctly
 INJECTED = "injected"

@@ -8,20 +8,20 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlfr_eval.judge.budget import Budget
-from rlfr_eval.judge.cache import VerdictCache
-from rlfr_eval.judge.choice import JudgeChoice
-from rlfr_eval.judge.client import Judge
-from rlfr_eval.judge.known_cases import KnownCases, check_judge
-from rlfr_eval.model.endpoint import Endpoint
-from rlfr_eval.model.fingerprint import fingerprint
-from rlfr_eval.model.server import HOST, Server, check_program, fill_command, free_port
-from rlfr_eval.model.urls import same_server, split_query
-from rlfr_eval.progress import WaitNotice
-from rlfr_eval.settings import Settings
+from rlfr_vlm.env_settings import Settings
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import cache_folder
+from rlfr_vlm.judging.budget import Budget
+from rlfr_vlm.judging.cache import VerdictCache
+from rlfr_vlm.judging.choice import JudgeChoice
+from rlfr_vlm.judging.client import Judge
+from rlfr_vlm.judging.known_cases import KnownCases, check_judge
 from rlfr_vlm.redaction import secret_values
+from rlfr_vlm.servers.endpoint import Endpoint
+from rlfr_vlm.servers.fingerprint import fingerprint
+from rlfr_vlm.servers.server import HOST, Server, check_program, fill_command, free_port
+from rlfr_vlm.servers.urls import same_server, split_query
+from rlfr_vlm.servers.wait_notice import WaitNotice
 
 LOCAL_NAME = "judge"
 LMDEPLOY = "{lmdeploy} serve api_server {model} --model-name {name} --server-name {host} --server-port {port}"

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rlfr_eval.model.urls import base_url, same_server
-from rlfr_eval.settings import UNSET_WORDS, Settings, Value, http_headers
+from rlfr_vlm.env_settings import UNSET_WORDS, Settings, Value, http_headers
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.servers.urls import base_url, same_server
 
 MODEL_NAMES = ("JUDGE_MODEL", "USED_MODEL")
 URL_NAMES = ("JUDGE_BASE_URL", "API_URL", "OPENAI_API_BASE", "OPENAI_BASE_URL", "CLIENT_IP")  # in order of precedence

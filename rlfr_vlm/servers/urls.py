@@ -2,7 +2,7 @@
 
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from rlfr_eval.settings import without_secrets
+from rlfr_vlm.env_settings import without_secrets
 from rlfr_vlm.errors import UserError
 
 ENDINGS = ("/chat/completions", "/completions", "/models")

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from rlfr_eval.json_types import JsonObject
-from rlfr_eval.model.urls import is_azure, is_local, split_query
-from rlfr_eval.schema import token_count
-from rlfr_eval.settings import redact, without_secrets
+from rlfr_vlm.env_settings import redact, without_secrets
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.files import JsonObject
+from rlfr_vlm.servers.token_counts import token_count
+from rlfr_vlm.servers.urls import is_azure, is_local, split_query
 
 if TYPE_CHECKING:
     import openai
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
 
 T = TypeVar("T")
+# Failed requests in a row, each after all tries, before a server is given up; at least the concurrency.
+MAX_FAILURES_IN_A_ROW = 8
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds between tries
 LONGEST_RETRY_AFTER = 600.0  # seconds
 SHORT_LIMIT = 30.0  # seconds for requests without generation: listing models, counting tokens

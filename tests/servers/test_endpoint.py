@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlfr_eval.model.endpoint import Endpoint, Fault, retry_after
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.servers.endpoint import Endpoint, Fault, retry_after
 
 BODY = {"messages": [{"role": "user", "content": "1+1?"}], "max_tokens": 5}
 KEY = "sk-very-secret-key-1234567890"
@@ -247,7 +247,7 @@ def test_azure_gets_its_key_header_and_may_call_the_model_otherwise_but_not_twic
     """A deployment has a name of its own; the model behind it must stay the same."""
     server = serve(lambda body, n: make_reaction("2", model="gpt-4o-2024-08-06" if n < 2 else "gpt-4o-mini"))
     assert ask(server)[0].kind == "wrong model"
-    monkeypatch.setattr("rlfr_eval.model.endpoint.is_azure", lambda url: True)
+    monkeypatch.setattr("rlfr_vlm.servers.endpoint.is_azure", lambda url: True)
 
     async def run():
         async with Endpoint(server.url, "my-deployment", KEY, max_tries=1, first_delay=0.01) as client:

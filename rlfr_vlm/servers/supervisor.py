@@ -1,6 +1,6 @@
 """Run a server and end it with all its descendants when the harness exits or is killed.
 
-`python -m rlfr_eval.model.supervisor` reads the server's command, a JSON list, from the first line of its standard
+`python -m rlfr_vlm.servers.supervisor` reads the server's command, a JSON list, from the first line of its standard
 input; every user of the machine can read arguments, and the command may hold a key. The harness holds the write end.
 When that end closes, the supervisor sends SIGTERM to the server's process group and then SIGKILL to every descendant.
 On Linux the supervisor also adopts the server's orphans, and the kernel kills the server if the supervisor dies.

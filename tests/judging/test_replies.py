@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlfr_eval.judge.prompt import code_of
-from rlfr_eval.judge.replies import VLM_READERS, read_verdict, vlm_reader
 from rlfr_vlm.grading import Verdict
+from rlfr_vlm.judging.prompt import code_of
+from rlfr_vlm.judging.replies import VLM_READERS, read_verdict, vlm_reader
 
 ABCD = {"A": "cat", "B": "dog", "C": "cow", "D": "a hen"}
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from rlfr_eval.judge.prompt import code_of, verdict_instructions
 from rlfr_vlm.grading import Reason, Verdict
 from rlfr_vlm.grading.extract import DISCARDED, remove_reasoning
 from rlfr_vlm.grading.verdict import Decision
+from rlfr_vlm.judging.prompt import CHECK, COMPARE, code_of, verdict_instructions
 
 VERDICTS = {"CORRECT": Verdict.RIGHT, "INCORRECT": Verdict.WRONG, "UNSURE": Verdict.UNDECIDED}
 # Increase it whenever a reply is parsed differently: verdicts of another version are then judged again.
@@ -167,7 +167,8 @@ def _repeats_instructions(lines: Sequence[str], code: str) -> bool:
     """
     instructions = list(map(_words, verdict_instructions(code)))
     verdicts = {instructions[1], instructions[3]}
-    if not {instructions[0], instructions[4], *(f"or {verdict}" for verdict in verdicts)}.isdisjoint(lines):
+    first = {_words(verdict_instructions(code, text)[0]) for text in (COMPARE, CHECK)}
+    if not {*first, instructions[4], *(f"or {verdict}" for verdict in verdicts)}.isdisjoint(lines):
         return True
     return any("or" in pair and not verdicts.isdisjoint(pair) for pair in pairwise(lines))
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from rlfr_eval.settings import PREFIXES, SETTINGS, without_secrets
+from rlfr_vlm.env_settings import PREFIXES, SETTINGS, without_secrets
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.provenance import installed_version
 
@@ -140,7 +140,7 @@ class Server:
         self._stream = self.log.open("ab")
         inherited = {name: value for name, value in os.environ.items() if name not in OWN_KEYS}
         self._supervisor = subprocess.Popen(
-            [sys.executable, "-P", "-m", "rlfr_eval.model.supervisor"],
+            [sys.executable, "-P", "-m", "rlfr_vlm.servers.supervisor"],
             stdin=subprocess.PIPE,
             stdout=self._stream,
             stderr=subprocess.STDOUT,

@@ -1,21 +1,19 @@
 """Ask a judge for verdicts: cache first, within the budget; a failure leaves the answer undecided with a reason."""
 
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from rlfr_eval.concurrency import gather_or_cancel
-from rlfr_eval.json_types import JsonMapping, JsonObject
-from rlfr_eval.judge.budget import Budget
-from rlfr_eval.judge.cache import VerdictCache
-from rlfr_eval.judge.prompt import Messages, judge_messages
-from rlfr_eval.judge.replies import JudgeReason, ParsedReply, ReplyReader, read_verdict
-from rlfr_eval.model.answering import MAX_FAILURES_IN_A_ROW
-from rlfr_eval.model.endpoint import TOO_LONG, Endpoint, Fault, Usage
-from rlfr_eval.run.folder import RunStore
-from rlfr_eval.schema import JudgeVerdict, Sample
+from rlfr_vlm.files import JsonMapping, JsonObject
 from rlfr_vlm.grading import Verdict
+from rlfr_vlm.judging.budget import Budget
+from rlfr_vlm.judging.cache import VerdictCache
+from rlfr_vlm.judging.prompt import Messages, judge_messages, rubric_messages
+from rlfr_vlm.judging.replies import JudgeReason, ParsedReply, ReplyReader, read_verdict
+from rlfr_vlm.servers.concurrency import gather_or_cancel
+from rlfr_vlm.servers.endpoint import MAX_FAILURES_IN_A_ROW, TOO_LONG, Endpoint, Fault, Usage
 
+Item = TypeVar("Item")
 BYTES_PER_TOKEN = 2  # low for text, mathematics and non-Latin scripts, so that token counts are overestimated
 UNBILLED_FAULTS = ("connection", "rate limit", "server error", "refused", "redirect", TOO_LONG)
 
@@ -66,7 +64,7 @@ class Judge:
     Attributes:
         identity: name of the served model and its weights or server; verdicts of another identity do not count.
         cache: None: ask again every time and store nothing.
-        unavailable: why the judge was given up; "" while it works.
+        unavailable: why the judge was given up, after many failures in a row; "" while it works.
     """
 
     endpoint: Endpoint
@@ -77,6 +75,7 @@ class Judge:
     concurrency: int = 16
     extra_body: JsonMapping = field(default_factory=dict)
     unavailable: str = ""
+    _failures_in_a_row: int = field(default=0, init=False)
 
     async def judge(self, question: str, golds: Sequence[str], prediction: str) -> JudgeResult:
         """Return the verdict on one answer. Failed requests and unclear replies give `UNDECIDED`, no exception.
@@ -85,12 +84,27 @@ class Judge:
             UserError: the server refuses the key, or does not know the model.
         """
 
+        return await self._verdict(judge_messages(question, golds, prediction), question, golds, prediction)
+
+    async def judge_by_rubric(self, task: str, rubric: str, golds: Sequence[str], response: str) -> JudgeResult:
+        """Return whether a response meets all criteria of a rubric, as `judge` returns the verdict on an answer.
+
+        Args:
+            golds: reference answers, which may be none.
+            response: without its reasoning.
+        """
+        messages = rubric_messages(task, rubric, golds, response)
+        return await self._verdict(messages, task, [rubric, *golds], response)
+
+    async def _verdict(self, messages: Messages, question: str, golds: Sequence[str], prediction: str) -> JudgeResult:
+        """Ask for a verdict, whose code is made of question, golds and prediction."""
+
         def read(reply: str, finish_reason: str) -> ParsedReply:
             decision = read_verdict(reply, finish_reason, question, golds, prediction)
             decided = decision.verdict is not Verdict.UNDECIDED
             return ParsedReply(decision.verdict.value if decided else None, decision.reason)
 
-        reply = await self.ask(judge_messages(question, golds, prediction), read)
+        reply = await self.ask(messages, read)
         verdict = Verdict.UNDECIDED if reply.value is None else Verdict(reply.value)
         return JudgeResult(verdict, reply.reason, reply.text, reply.usage)
 
@@ -146,37 +160,42 @@ class Judge:
             self.cache.put(key, self.identity, parsed.value, reply.text)
         return JudgeReply(parsed.value, parsed.reason, reply.text, Usage(*billed, reply.seconds))
 
-    async def judge_rows(
+    async def judge_all(
         self,
-        samples: Iterator[Sample],
-        decide: "Decide",
-        store: RunStore,
-        on_judged: Callable[[JudgeResult], None] = lambda result: None,
+        items: Iterator[Item],
+        decide: "Callable[[Judge, Item], Awaitable[JudgeResult]]",
+        on_result: Callable[[Item, JudgeResult], None],
     ) -> None:
-        """Judge answers with bounded concurrency; each verdict is stored when it arrives.
+        """Judge items with bounded concurrency, until the judge is unavailable.
 
-        After many failures in a row the judge is given up: `unavailable` says why, and no further answer is sent.
+        Args:
+            items: are taken one by one.
+            decide: asks about one item.
+            on_result: is called as soon as an item's result is there.
         """
-        failures_in_a_row = 0
 
         async def work() -> None:
-            nonlocal failures_in_a_row
-            for sample in samples:
+            for item in items:
                 if self.unavailable:
                     return
-                result = await decide(self, sample)
-                store.add_verdicts(verdict_of(sample, self.identity, result))
-                on_judged(result)
-                failures_in_a_row = failures_in_a_row + 1 if result.reason.startswith(JudgeReason.FAILED) else 0
-                if failures_in_a_row >= max(MAX_FAILURES_IN_A_ROW, self.concurrency):
-                    self.unavailable = (
-                        f"{failures_in_a_row} answers in a row could not be judged; the last: {result.reply}"
-                    )
+                result = await decide(self, item)
+                on_result(item, result)
+                self.note(result)
 
         await gather_or_cancel(work() for _ in range(self.concurrency))
 
+    def note(self, result: JudgeResult) -> None:
+        """Count failures in a row; too many make the judge unavailable."""
+        failed = result.reason.startswith(JudgeReason.FAILED)
+        self._failures_in_a_row = self._failures_in_a_row + 1 if failed else 0
+        if self._failures_in_a_row >= max(MAX_FAILURES_IN_A_ROW, self.concurrency):
+            self.unavailable = (
+                f"{self._failures_in_a_row} answers in a row could not be judged; the last: {result.reply}"
+            )
 
-Decide = Callable[[Judge, Sample], Awaitable[JudgeResult]]  # judges one stored answer
+    def forgive(self) -> None:
+        """Forget failures, so that a judge that was given up is asked again."""
+        self.unavailable, self._failures_in_a_row = "", 0
 
 
 def encodable(text: str) -> str:
@@ -187,22 +206,3 @@ def encodable(text: str) -> str:
 def tokens_at_most(messages: Messages) -> int:
     """Return an upper bound of the messages' tokens, without a tokenizer."""
     return sum(len(message["content"].encode(errors="replace")) for message in messages) // BYTES_PER_TOKEN
-
-
-def verdict_of(sample: Sample, identity: str, result: JudgeResult) -> JudgeVerdict:
-    """Return a judge's verdict as it is stored."""
-    return JudgeVerdict(
-        id=sample.id,
-        answer=sample.digest,
-        judge=identity,
-        verdict=result.verdict,
-        reason=result.reason,
-        reply=result.reply,
-        cached=result.usage.cached,
-        input_tokens=result.usage.input_tokens,
-        output_tokens=result.usage.output_tokens,
-        given=result.values,
-        reader=result.reader,
-        extracted=sample.extracted,
-        time=round(time.time(), 3),
-    )

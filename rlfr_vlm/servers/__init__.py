@@ -1,0 +1,1 @@
+"""OpenAI-compatible servers: ask them, start and stop them, and tell which model they serve."""
