@@ -130,7 +130,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     from rlfr_vlm.data.lengths import refuse_prompts_beyond_context
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
-    from rlfr_vlm.rewards import build_rewards
+    from rlfr_vlm.rewards import build_rewards, columns_needed
     from rlfr_vlm.steps import left_out_line, refuse_too_few_rows
     from rlfr_vlm.trainer.lora import lora_config
     from rlfr_vlm.trainer.records.callbacks import AlertsFile, MetricsFile, ProgressLine
@@ -148,7 +148,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     if options.watch:
         callbacks.append(AlertsFile(args.output_dir))
     # Read before the policy: a wrong data set name then fails before a large policy is loaded.
-    rows = read_rows(options, ("prompt", "answer"), args.seed)
+    rows = read_rows(options, columns_needed(options.rewards), args.seed)
     if trains:
         refuse_too_few_rows(args, len(rows.indices))
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
@@ -192,6 +192,7 @@ def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class
 
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.grading.gym import is_gym_name
+    from rlfr_vlm.rewards import columns_needed
 
     name, split = options.eval_dataset_name or options.dataset_name, options.eval_dataset_split
     if (name, split) == (options.dataset_name, options.dataset_split):
@@ -208,7 +209,7 @@ def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class
         options, dataset_name=name, dataset_split=split, dataset_limit=limit, long_prompts="drop"
     )
     try:
-        rows = read_rows(eval_options, ("prompt", "answer"), args.seed)
+        rows = read_rows(eval_options, columns_needed(options.rewards or ()), args.seed)
     except UserError as error:  # it names the settings of the training rows
         raise UserError(SETTING_OF_ROWS.sub(r"eval_\g<0>", str(error))) from None
     dataset = training_dataset(rows, eval_options, processing_class, graded=is_graded(options))

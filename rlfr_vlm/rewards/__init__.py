@@ -9,6 +9,7 @@ from rlfr_vlm.options import RewardOptions
 from rlfr_vlm.rewards.accuracy import accuracy
 from rlfr_vlm.rewards.custom import RewardFunction, is_import_path, load_function, wrap
 from rlfr_vlm.rewards.format import FORMATS, format_reward, pattern_format
+from rlfr_vlm.rewards.judge import JudgeReward
 from rlfr_vlm.rewards.language import language_mix
 from rlfr_vlm.rewards.length import length_reward
 from rlfr_vlm.rewards.reasoning_gym import reasoning_gym
@@ -42,6 +43,12 @@ def _reasoning_gym(options: RewardOptions, max_length: int) -> RewardFunction:
     return reward
 
 
+def _judge(options: RewardOptions, max_length: int) -> RewardFunction:
+    pool = shared_pool(PoolSettings(options.grading_workers, options.grading_time_limit))
+    pool.start()
+    return JudgeReward(options, pool)
+
+
 def _format(name: str, options: RewardOptions, max_length: int) -> RewardFunction:
     return format_reward(FORMATS[name], f"format_{name}")
 
@@ -62,7 +69,12 @@ REWARDS: dict[str, Callable[[RewardOptions, int], RewardFunction]] = {
     "length": lambda options, max_length: length_reward(max_length, options.overlong_buffer),
     "language_mix": lambda options, max_length: language_mix,
     "reference_probability": lambda options, max_length: ReferenceProbability(options),
+    "judge": _judge,
     "reward_model": lambda options, max_length: RewardModel(options),
+}
+# Rewards that can do without the column `answer`.
+WITHOUT_ANSWER = {"judge", "reward_model", "format_pattern", "repetition", "length", "language_mix"} | {
+    f"format_{name}" for name in FORMATS
 }
 
 
@@ -74,6 +86,15 @@ def build_rewards(names: Sequence[str], options: RewardOptions, max_length: int)
     """
     refuse_unknown(names)
     return [REWARDS[name](options, max_length) if name in REWARDS else wrap(load_function(name)) for name in names]
+
+
+def columns_needed(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns that every training row must have for rewards of these names.
+
+    >>> columns_needed(["accuracy"]), columns_needed(["judge", "length"]), columns_needed(["mine.py:reward"])
+    (('prompt', 'answer'), ('prompt',), ('prompt', 'answer'))
+    """
+    return ("prompt",) if all(name in WITHOUT_ANSWER for name in names) else ("prompt", "answer")
 
 
 def refuse_unknown(names: Sequence[str]) -> None:

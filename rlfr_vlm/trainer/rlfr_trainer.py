@@ -40,6 +40,7 @@ from rlfr_vlm.models.unpadded_prompts import unpadded_prompts
 from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
 from rlfr_vlm.rewards import ReferenceProbability, build_rewards
 from rlfr_vlm.rewards.completion import Completion, Prompt, completion_text
+from rlfr_vlm.rewards.judge import JudgeReward
 from rlfr_vlm.rewards.repetition import is_repetitive
 from rlfr_vlm.steps import refuse_too_few_rows
 from rlfr_vlm.trainer.finite import refuse_large_rewards
@@ -72,6 +73,7 @@ from rlfr_vlm.trainer.trl_seams import (
     TokenizedPrompts,
     drop_undecided_notices,
     response_mask,
+    responses_of,
     with_empty_image_lists,
 )
 from rlfr_vlm.trainer.video_prompts import conversations_with_videos, keep_media_by_row, refuse_videos, tokenize
@@ -296,7 +298,7 @@ class RLFRTrainer(LogProbPasses):
         """
         replaced = [bool(row.get("replaced_row")) for row in inputs]
         self.log_values({"data/replaced_rows": self.mean_over_ranks(sum(replaced) / len(replaced))})
-        rollout = Rollout(self._score_pass(len(inputs), record), self.accelerator.process_index)
+        rollout = Rollout(self._score_pass(len(inputs), record), self.accelerator.process_index, inputs)
         self._rollout, self._media = rollout, None
         try:
             if self.computes_old_logps:
@@ -472,7 +474,17 @@ class RLFRTrainer(LogProbPasses):
         if self.sharing is not None and self.sharing.is_on and not self.use_vllm and not is_sharded(self.accelerator):
             once = prompts_prefilled_once(self.model)
         with self._times.timed("generate"), guard, lists, once:
-            return with_empty_image_lists(super()._generate(prompts))
+            generated = with_empty_image_lists(super()._generate(prompts))
+        if self._rollout is not None:
+            self._begin_judging(self._rollout.inputs, responses_of(generated))
+        return generated
+
+    def _begin_judging(self, rows: Sequence[Row], responses: Sequence[Completion]) -> None:
+        """Ask judges about the responses of a rollout while its log-probs are computed."""
+        for reward in self.reward_funcs:
+            if isinstance(reward, JudgeReward):
+                columns = {name: [row.get(name) for row in rows] for name in rows[0]}
+                reward.begin(columns.pop("prompt"), responses, **columns)
 
     def _calculate_rewards(
         self,

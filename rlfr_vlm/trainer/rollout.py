@@ -26,7 +26,8 @@ class Rollout:
     Attributes:
         score: the log-prob pass of the rollout.
         rank: index of this rank.
-        rows: rows of the data set of this rank, one per response, with the columns that reward functions got.
+        inputs: rows of the data set of this rank, one per response.
+        rows: the same rows with the columns that reward functions got.
         responses: responses of this rank, as reward functions got them.
         rewards: (N, F), before undecided rows are masked.
         outcome: (N,) first reward, NaN where undecided.
@@ -35,6 +36,7 @@ class Rollout:
 
     score: ScorePass
     rank: int
+    inputs: Sequence[Row]
     rows: Sequence[Row] = ()
     responses: Sequence[Completion] = ()
     rewards: Tensor = field(default_factory=lambda: torch.zeros(0, 0))

@@ -129,7 +129,7 @@ class GRPOSeams(GRPOTrainer):
     def generate(self, prompts: list[Prompt]) -> tuple[list[list[int]], list[Completion]]:
         """Generate one response to each prompt; returns token ids and responses as reward functions take them."""
         result = self._generate(prompts)
-        return result[_COMPLETION_IDS], result[_COMPLETIONS]
+        return result[_COMPLETION_IDS], responses_of(result)
 
     def response_logps(
         self, input_ids: Tensor, attention_mask: Tensor, num_response: int, batch_size: int, images: ImageInputs
@@ -208,6 +208,11 @@ def with_empty_image_lists(generated: Generated) -> Generated:
     if images is not None:
         images = [row_images or [] for row_images in images]
     return *generated[:_IMAGES], images, *generated[_IMAGES + 1 :]
+
+
+def responses_of(generated: Generated) -> list[Completion]:
+    """Responses in what `_generate` returned, as reward functions take them."""
+    return generated[_COMPLETIONS]  # type: ignore[no-any-return]
 
 
 WeightStream = Callable[[], Iterator[tuple[str, Tensor]]]
