@@ -483,8 +483,8 @@ class RLFRTrainer(LogProbPasses):
         """Ask judges about the responses of a rollout while its log-probs are computed."""
         for reward in self.reward_funcs:
             if isinstance(reward, JudgeReward):
-                columns = {name: [row.get(name) for row in rows] for name in rows[0]}
-                reward.begin(columns.pop("prompt"), responses, **columns)
+                columns = {name: [row.get(name) for row in rows] for name in rows[0] if name != "prompt"}
+                reward.begin([row["prompt"] for row in rows], responses, **columns)
 
     def _calculate_rewards(
         self,

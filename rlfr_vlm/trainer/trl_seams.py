@@ -212,7 +212,8 @@ def with_empty_image_lists(generated: Generated) -> Generated:
 
 def responses_of(generated: Generated) -> list[Completion]:
     """Responses in what `_generate` returned, as reward functions take them."""
-    return generated[_COMPLETIONS]  # type: ignore[no-any-return]
+    responses: list[Completion] = generated[_COMPLETIONS]
+    return responses
 
 
 WeightStream = Callable[[], Iterator[tuple[str, Tensor]]]

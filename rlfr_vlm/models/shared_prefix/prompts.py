@@ -80,6 +80,8 @@ class RowImages:
         chunks = [chunk for row in rows if (chunk := self.chunk(row, 1)) is not None]
         if not chunks:
             return None
+        if len(chunks) == 1:  # without a copy
+            return RowImages(chunks[0].pixel_values, chunks[0].image_grid_thw, [self.numbers[row] for row in rows])
         return RowImages(
             torch.cat([chunk.pixel_values for chunk in chunks]),
             torch.cat([chunk.image_grid_thw for chunk in chunks]),
