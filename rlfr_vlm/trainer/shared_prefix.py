@@ -6,7 +6,7 @@ its call: it packs the chunk, runs one forward pass, and returns log-probs and e
 Letters: B rows of a chunk, W columns, T response columns, N tokens of the packed row.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -79,8 +79,8 @@ class SharedPrefixPolicy:
         prompt = slice(0, input_ids.shape[1] - self.num_response)
         groups = rows_by_prompt(input_ids[:, prompt], attention_mask[:, prompt], images)
         layout = packed_layout(attention_mask, groups, self.num_response)
-        packed = self._packed(layout, input_ids, attention_mask, inputs, images)
         once = images and images.of_rows([rows[0] for rows in groups])
+        packed = self._packed(layout, groups, input_ids, attention_mask, inputs, once)
         if once is not None:
             packed |= {"pixel_values": once.pixel_values, "image_grid_thw": once.image_grid_thw}
         self._count(layout, images, once)
@@ -100,18 +100,27 @@ class SharedPrefixPolicy:
     def _packed(
         self,
         layout: PackedLayout,
+        groups: Sequence[Sequence[int]],
         input_ids: Tensor,
         attention_mask: Tensor,
         inputs: dict[str, Any],
         images: RowImages | None,
     ) -> dict[str, Any]:
-        """Arguments of the forward pass but for the images: tokens, positions and the layout."""
+        """Arguments of the forward pass but for the images: tokens, positions and the layout.
+
+        Args:
+            images: of the groups.
+        """
         model, kinds = unwrap(self.policy), inputs.get("mm_token_type_ids")
-        with_images = {} if images is None else {"image_grid_thw": images.image_grid_thw, "mm_token_type_ids": kinds}
-        positions = family_of(model).token_positions(model, input_ids, attention_mask, with_images)  # type: ignore[arg-type]
+        lengths = attention_mask.sum(dim=1).tolist()
+        longest = [max(rows, key=lengths.__getitem__) for rows in groups]  # has the positions of all rows of its group
+        with_images = {}
+        if images is not None and kinds is not None:
+            with_images = {"image_grid_thw": images.image_grid_thw, "mm_token_type_ids": kinds[longest]}
+        positions = family_of(model).token_positions(model, input_ids[longest], attention_mask[longest], with_images)  # type: ignore[arg-type]
         packed: dict[str, Any] = {
             "input_ids": layout.pack(input_ids),
-            "position_ids": positions.flatten(-2)[..., layout.source].unsqueeze(-2),
+            "position_ids": positions.flatten(-2)[..., layout.source_in_groups(groups)].unsqueeze(-2),
             "attention_mask": packed_mask(input_ids.device),
             LAYOUT: layout,
         }

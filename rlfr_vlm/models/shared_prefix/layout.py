@@ -70,6 +70,14 @@ class PackedLayout:
         """Packed values (1, N, ...) of a batch (B, W, ...)."""
         return batch.flatten(0, 1)[self.source].unsqueeze(0)
 
+    def source_in_groups(self, groups: Sequence[Sequence[int]]) -> Tensor:
+        """(N,) number, group * W + column, of each packed token, where a batch has one row for each group."""
+        rows, width = self.index.shape
+        group_of_row = torch.zeros(rows, dtype=torch.long)
+        for number, group in enumerate(groups):
+            group_of_row[list(group)] = number
+        return group_of_row.to(self.source.device)[self.source // width] * width + self.source % width
+
     def unpack(self, packed: Tensor, columns: slice) -> Tensor:
         """Values (B, S, ...) at these columns of the batch, from packed ones (1, N, ...).
 

@@ -21,6 +21,11 @@ def test_each_group_is_its_prefix_and_a_block_for_each_response():
     assert (second.start, second.prefix, second.blocks, second.end) == (7, 1, (2,), 10)
 
 
+def test_where_tokens_stand_in_a_batch_of_one_row_for_each_group():
+    # prefix and block of row 0, block of row 2, which has the same columns; then the second group, in row 1
+    assert layout().source_in_groups([[0, 2], [1]]).tolist() == [1, 2, 3, 4, 5, 3, 4, 8, 9, 10]
+
+
 def test_unpacked_values_stand_where_the_tokens_stood():
     packed = torch.tensor([PACKED]).unsqueeze(-1)
     found = layout().unpack(packed, slice(None)).squeeze(-1)
