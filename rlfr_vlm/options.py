@@ -290,6 +290,37 @@ class HeldOutOptions:
 
 
 @dataclass
+class BenchmarkOptions:
+    """Benchmarks that `rlfr-eval` measures saved checkpoints on while training; --save_steps is transformers'."""
+
+    eval_benchmarks: list[str] | None = field(
+        default=None,
+        metadata={"help": "Benchmarks of rlfr-eval, text or multimodal, such as math500 MathVista_MINI; unset: none."},
+    )
+    eval_benchmark_steps: int = field(
+        default=0, metadata={"help": "Measure checkpoints of these steps; 0: every one that is saved."}
+    )
+    eval_benchmark_limit: int = field(
+        default=0, metadata={"help": "Only the first problems of each benchmark; 0: all."}
+    )
+    eval_benchmark_wait: bool = field(
+        default=True,
+        metadata={"help": "Training waits meanwhile; false: it goes on, for an evaluation on other GPUs."},
+    )
+    eval_benchmark_devices: str = field(
+        default="", metadata={"help": "CUDA_VISIBLE_DEVICES of the evaluation; empty: those of training."}
+    )
+    eval_benchmark_args: str = field(
+        default="",
+        metadata={"help": "Further options of rlfr-eval, as one text: --eval_benchmark_args='--judge none'."},
+    )
+    eval_benchmark_best: bool = field(
+        default=True,
+        metadata={"help": "Keep the checkpoint that is best on the first benchmark, without eval_strategy."},
+    )
+
+
+@dataclass
 class ReferencePassOptions:
     """The passes of the reference-probability reward (RLPR)."""
 
@@ -347,8 +378,10 @@ class RunOptions(DataOptions, ModelOptions):
 
 
 @dataclass
-class ScriptArguments(HeldOutOptions, RewardOptions, RunOptions):
-    """Settings of `rlfr train` besides `RLFRConfig`: policy, data, rewards by name, held-out rows, alerts."""
+class ScriptArguments(HeldOutOptions, BenchmarkOptions, RewardOptions, RunOptions):
+    """Settings of `rlfr train` besides `RLFRConfig`: policy, data, rewards by name, held-out rows, benchmarks,
+    alerts.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -359,6 +392,8 @@ SCRIPT_RANGES = (
     ("overlong_buffer", 0, math.inf),
     ("grading_tolerance", 0, 1),
     ("eval_rows", 1, math.inf),
+    ("eval_benchmark_steps", 0, math.inf),
+    ("eval_benchmark_limit", 0, math.inf),
     ("reward_model_batch_size", 1, math.inf),
 )
 

@@ -28,6 +28,7 @@ def help_text() -> str:
     from rlfr_vlm.commands.option_help import describe_options
     from rlfr_vlm.flow_options import FlowOptions
     from rlfr_vlm.options import (
+        BenchmarkOptions,
         GroupOptions,
         HeldOutOptions,
         RecordOptions,
@@ -53,6 +54,7 @@ def help_text() -> str:
         VisualOptions,
         RecordOptions,
         HeldOutOptions,
+        BenchmarkOptions,
         inherited="Every setting of TRL's GRPOConfig is accepted as well, such as --output_dir, --learning_rate, "
         "--num_generations, --per_device_train_batch_size, --max_steps; see TRL's documentation.",
     )
@@ -133,6 +135,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     from rlfr_vlm.rewards import build_rewards, columns_needed
     from rlfr_vlm.steps import left_out_line, refuse_too_few_rows
     from rlfr_vlm.trainer.lora import lora_config
+    from rlfr_vlm.trainer.records.benchmarks import MeasureCheckpoints, Plan
     from rlfr_vlm.trainer.records.callbacks import AlertsFile, MetricsFile, ProgressLine
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
     from rlfr_vlm.trainer.signals.flow import find_flow
@@ -143,6 +146,9 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     if unset and options.rewards == ["reasoning_gym"] and is_first_process():
         print("reward: reasoning_gym, the task's own scorer; --rewards sets others")
     flow = find_flow(None, args) if args.uses_flow else None
+    benchmarks = Plan.of(options) if trains else None
+    if benchmarks is not None and is_first_process():
+        benchmarks.check(options.model_name_or_path or "", args.output_dir)
     rewards = build_rewards(options.rewards, options, args.max_completion_length or 0)
     callbacks = [MetricsFile(args.output_dir), ProgressLine(args.method)]
     if options.watch:
@@ -162,7 +168,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
             print(line, end="\n" if line else "")
     eval_dataset = held_out_rows(options, args, processing_class) if args.eval_strategy != "no" else None
     try:
-        return RLFRTrainer(
+        trainer = RLFRTrainer(
             policy,
             rewards,
             args,
@@ -175,6 +181,9 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
         )
     except ValueError as error:  # TRL and transformers refuse settings with ValueError
         raise UserError(str(error)) from None
+    if benchmarks is not None:
+        trainer.add_callback(MeasureCheckpoints(benchmarks, options, args.output_dir, trainer.log_apart))
+    return trainer
 
 
 def is_graded(options: ScriptArguments) -> bool:

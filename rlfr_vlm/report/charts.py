@@ -35,6 +35,8 @@ CHARTS = (
     Chart("rewards", "Reward parts", "mean reward", prefix="rewards/", suffix="/mean"),
     Chart(HELD_OUT, "Held-out accuracy", "share right",
           (("eval_greedy", "greedy"), ("eval_sampled", "sampled"))),
+    Chart("benchmarks", "Benchmarks", "share right", prefix="benchmark/",
+          note="Checkpoints, measured by rlfr-eval, with the ends of 95 % intervals and the share undecided."),
     Chart("length", "Response length", "tokens", (("completions/mean_length", "mean"),
                                                   ("completions/max_length", "longest"))),
     Chart("truncated", "Truncated and repetitive responses", "share",

@@ -647,6 +647,15 @@ class RLFRTrainer(LogProbPasses):
             return self.accelerator.gather(torch.tensor(local, device=self.accelerator.device))
         return self._calculate_rewards(list(rows), prompts, completions, completion_ids)[:, 0]
 
+    def log_apart(self, numbers: dict[str, float]) -> None:
+        """Log numbers that are of no step's training; metrics of training wait for the log of their own step."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            self.log(numbers)
+        finally:
+            self.model.train(training)
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the policy and, with flow rewards, the field beside it.
 

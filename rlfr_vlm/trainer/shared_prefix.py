@@ -117,7 +117,7 @@ class SharedPrefixPolicy:
         with_images = {}
         if images is not None and kinds is not None:
             with_images = {"image_grid_thw": images.image_grid_thw, "mm_token_type_ids": kinds[longest]}
-        positions = family_of(model).token_positions(model, input_ids[longest], attention_mask[longest], with_images)  # type: ignore[arg-type]
+        positions = family_of(model).token_positions(model, input_ids[longest], attention_mask[longest], with_images)
         packed: dict[str, Any] = {
             "input_ids": layout.pack(input_ids),
             "position_ids": positions.flatten(-2)[..., layout.source_in_groups(groups)].unsqueeze(-2),
