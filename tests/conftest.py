@@ -55,19 +55,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path.relative_to(ROOT), len(LONG)))
 
 
-frozen = False  # gc.get_freeze_count() takes a tenth of a second, as it counts
+imported = False  # gc.get_freeze_count() takes a tenth of a second, as it counts
 
 
 def pytest_runtest_setup() -> None:
-    """Exclude imported libraries from garbage collection once the trainer is imported.
+    """Leave out what transformers does again and again without any use here, once the trainer is imported.
 
-    transformers collects at the end of every training; over the objects of torch, TRL and vLLM that takes a second.
+    It collects garbage at the end of every training, which takes a second over the objects of torch, TRL and vLLM. And
+    it makes text of every configuration that it loads for a log message, which takes a tenth of a second for a policy.
     """
-    global frozen
-    if not frozen and "trl.trainer.grpo_trainer" in sys.modules:
+    global imported
+    if not imported and "trl.trainer.grpo_trainer" in sys.modules:
+        from transformers import PreTrainedConfig
+
         gc.collect()
         gc.freeze()
-        frozen = True
+        PreTrainedConfig.__repr__ = object.__repr__
+        imported = True
 
 
 @pytest.fixture(scope="session")

@@ -135,7 +135,7 @@ def test_an_adapter_keeps_the_inputs_of_its_layers_and_frozen_ones_do_not(make_p
     assert adapted.gradients < 0.5 * full.gradients
 
 
-def test_the_command_counts_as_the_run_does(make_trainer, make_policy, processor, tmp_path, capsys):
+def test_the_command_counts_as_the_run_does(make_trainer, make_policy, digits, tmp_path, capsys):
     make_policy().save_pretrained(tmp_path / "policy")
     settings = {
         "per_device_train_batch_size": 4,
@@ -148,16 +148,16 @@ def test_the_command_counts_as_the_run_does(make_trainer, make_policy, processor
     arguments = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     arguments += ["--method", "rlvr", "--bf16", "false", "--gradient_checkpointing", "false"]
     command = ["plan", "--processes", "1", "--sharding", "none", "--gpu-memory", "1", "--prompt-tokens", "20"]
-    data = ["--dataset_name", "digits", "--dataset_limit", "32"]
+    data = ["--dataset_name", "digits", "--dataset_limit", "16"]
     assert main([*command, *arguments, *data, "--model_name_or_path", str(tmp_path / "policy")]) == 0
     output = capsys.readouterr().out
     assert "4 prompts x 4 responses = 16" in output
     assert "2 a rollout, of 8 responses each: 4 a process x 2 accumulation steps x 1 processes" in output
     assert "at most 448 a rollout" in output  # 16 x 28
-    trainer = make_trainer(make_policy(), max_steps=-1, **settings)
+    trainer = make_trainer(make_policy(), dataset=digits.select(range(16)), max_steps=-1, **settings)
     trainer.train()
-    assert f"total         {trainer.state.max_steps} updates (32 rows x 2 epochs)" in output
-    assert trainer.state.global_step == trainer.state.max_steps == 32
+    assert f"total         {trainer.state.max_steps} updates (16 rows x 2 epochs)" in output
+    assert trainer.state.global_step == trainer.state.max_steps == 16
     assert "fits" in output and "does NOT" not in output and "hours" in output
     assert math.isclose(float(output.split("weights")[1].split()[0]), 0.00, abs_tol=0.005)
 

@@ -16,13 +16,14 @@ from tests.trainer.launching import environment, torchrun
 
 DOCTOR = ["-m", "rlfr_vlm.cli", "doctor"]
 
-# What rank 1 does differently, then the command itself.
+# What rank 1 does differently, then the command itself, without the import of torchvision, which takes seconds.
 DRIVER = """\
 import importlib.metadata, os, sys, time
 from rlfr_vlm.cli import main
-from rlfr_vlm.doctor import ranks
+from rlfr_vlm.doctor import checks, machine, ranks
 arguments = sys.argv[2:]
 ranks.ANSWER_SECONDS = 2.0
+machine.check_torchvision = lambda: checks.ok("torchvision", "not looked at")
 if os.environ["RANK"] == "1" and sys.argv[1] == "differs":
     version = importlib.metadata.version
     importlib.metadata.version = lambda name: "5.16.0" if name == "transformers" else version(name)
@@ -92,12 +93,12 @@ def test_two_ranks_agree(tmp_path):
     assert SECRET not in shown + errors + file.read_text()
 
 
-def test_a_failure_is_printed_before_the_launcher_ends_all_ranks():
+def test_a_failure_is_printed_before_the_launcher_ends_all_ranks(driver):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
-        done = start([*torchrun(), *DOCTOR, "--port", str(port)])
+        done = start([*torchrun(), driver, "agrees", "--port", str(port)])
         shown, _ = done.communicate(timeout=300)
     assert done.returncode != 0
     [line] = lines(shown, f"port {port}")  # once, though two ranks run here
@@ -124,14 +125,14 @@ def test_differences_between_two_ranks_are_named(tmp_path, driver):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["driver.py", "elsewhere"]
 
 
-def test_a_rank_that_never_arrives_is_named(tmp_path):
+def test_a_rank_that_never_arrives_is_named(tmp_path, driver):
     file = tmp_path / "found.json"
-    done = start([sys.executable, *DOCTOR, "--timeout", "5", "--json", str(file)], **rank(0, free_port()))
+    done = start([sys.executable, driver, "waits", "--timeout", "2", "--json", str(file)], **rank(0, free_port()))
     shown, errors = done.communicate(timeout=120)
     assert done.returncode == 2, errors
     [line] = lines(shown, "ranks")
     assert line.startswith(
-        "FAIL  ranks: rank 1 of 2 (machine 1, from which none arrived) never arrived within 5 s; "
+        "FAIL  ranks: rank 1 of 2 (machine 1, from which none arrived) never arrived within 2 s; "
         f"arrived: rank 0 on {socket.gethostname()} -> "
     )
     assert json.loads(file.read_text())["exit_code"] == 2

@@ -2,8 +2,13 @@
 
 import asyncio
 import contextlib
+import copy
+import functools
 import json
+import os
+import ssl
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,6 +167,27 @@ def serve() -> Iterator[Callable[..., ScriptedEndpoint]]:
 def make_reaction() -> type[Reaction]:
     """Misbehaviour for scripts."""
     return Reaction
+
+
+@pytest.fixture(scope="module", autouse=True)  # undone for tests of other folders
+def once() -> Iterator[None]:
+    """Do once, or not at all, what each run of `rlfr-eval` does alike and what takes most of a small run's time."""
+    from rlfr_eval.run import restore
+
+    parsed = functools.cache(tomllib.loads)
+    with pytest.MonkeyPatch.context() as patch:
+        # each client reads the system's certificates, and the servers here speak plain HTTP
+        patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)
+        patch.setattr(tomllib, "loads", lambda text: copy.deepcopy(parsed(text)))  # of the shipped benchmarks
+        patch.setattr(restore, "git_commit", functools.cache(restore.git_commit))
+        patch.setattr(os, "fsync", lambda descriptor: None)  # no test cuts the power
+        yield
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of `rlfr-eval report` without their figure: drawing it takes most of the command's time."""
+    monkeypatch.setattr("rlfr_eval.report.page.for_both_schemes", lambda draw: {"light": "", "dark": ""})
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from tests.eval.conftest import question_of
 from tests.eval.stub_server import IMPORTS
 from tests.page_data import page_data
 
+pytestmark = pytest.mark.usefixtures("without_figures")
 KEY = "sk-key-beside-the-other-server"
 SECRET = "Zq7hidden"  # part of every secret below, and of nothing else
 NAMES = [  # setting of the address, setting of the key

@@ -11,6 +11,8 @@ from rlfr_vlm.judging.known_cases import KNOWN_CASES
 from tests.eval.conftest import question_of
 from tests.page_data import page_data
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 # 1. A judge that repeats its instructions
 
 WHY = [{"id": f"t{i}", "problem": f"Why {i}?", "answer": "because the winter was cold"} for i in range(2)]

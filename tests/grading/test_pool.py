@@ -22,8 +22,9 @@ ENDLESS = {"gold": "1", "answer": r"\int_0^\infty e^{-x^2}\sin(x^3+\ln x)dx"}  #
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pool():
+    """One pool for many tests: starting its server takes two seconds. It starts again after a kill or `close`."""
     with GradingPool(PoolSettings(workers=2, time_limit=1.0)) as pool:
         yield pool
 
@@ -144,6 +145,8 @@ def test_rules_are_linear_in_the_length_of_the_text(text):
 
 
 def test_threads_share_a_pool(pool):
+    """Also when its server is not running yet."""
+    pool.close()
     results: list[list[str]] = []
     threads = [
         threading.Thread(target=lambda: results.append(verdicts(pool.compare([EASY, WRONG])))) for _ in range(8)
@@ -155,8 +158,9 @@ def test_threads_share_a_pool(pool):
     assert results == [["right", "wrong"]] * 8
 
 
-def recorded_limits(monkeypatch, pairs, ask):
+def recorded_limits(monkeypatch, pool, pairs, ask):
     """Return the decisions on pairs by two workers with a limit of 1 s, and the limits that pairs were given."""
+    assert pool.settings == PoolSettings(workers=2, time_limit=1.0)
     asked: list[float] = []
 
     def recorded(self, pairs, indices, limit):
@@ -164,15 +168,14 @@ def recorded_limits(monkeypatch, pairs, ask):
         return ask(self, pairs, indices, limit)
 
     monkeypatch.setattr(GradingPool, "_ask", recorded)
-    with GradingPool(PoolSettings(workers=2, time_limit=1.0)) as pool:
-        return pool.compare(pairs), asked
+    return pool.compare(pairs), asked
 
 
-def test_a_batch_of_endless_answers_has_a_budget(monkeypatch):
+def test_a_batch_of_endless_answers_has_a_budget(monkeypatch, pool):
     """64 answers that never end: each gets a share of the limit, and few get all of it. Others are graded."""
     endless = [{**ENDLESS, "gold": str(number)} for number in range(64)]
     pairs = [*endless[:32], EASY, WRONG, *endless[32:]]
-    decisions, asked = recorded_limits(monkeypatch, pairs, GradingPool._ask)
+    decisions, asked = recorded_limits(monkeypatch, pool, pairs, GradingPool._ask)
     assert verdicts(decisions) == ["undecided"] * 32 + ["right", "wrong"] + ["undecided"] * 32
     # 16 shares of 0.08 and 50 of 0.05. The budget of 2 + 0.01 * 66 time-outs has no third one: 5.8 CPU seconds.
     assert asked == [0.08] * 16 + [0.05] * 50 + [1.0] * 2
@@ -197,8 +200,9 @@ def by_need(self, pairs, indices, limit):
         ([9.0] * 2, [1.0] * 2, 0),
     ],
 )
-def test_limits_follow_from_the_order_of_the_pairs(monkeypatch, needs, limits, num_right):
-    decisions, asked = recorded_limits(monkeypatch, [{"gold": str(need), "answer": "x"} for need in needs], by_need)
+def test_limits_follow_from_the_order_of_the_pairs(monkeypatch, pool, needs, limits, num_right):
+    pairs = [{"gold": str(need), "answer": "x"} for need in needs]
+    decisions, asked = recorded_limits(monkeypatch, pool, pairs, by_need)
     assert asked == limits
     assert verdicts(decisions).count("right") == num_right
 
@@ -260,6 +264,14 @@ def test_close_leaves_no_process(pool):
     pids = [pool.server_pid, *children(pool.server_pid)]
     pool.close()
     assert gone_within(pids, 3)
+
+
+def test_grade_many_accepts_a_pool(pool):
+    pool.close()
+    assert pool.server_pid is None
+    grades = grade_many([Item(r"\sqrt{12}", r"\boxed{2\sqrt{3}}")], pool=pool)
+    assert grades[0].verdict is Verdict.RIGHT and grades[0].path == "algebra"
+    assert pool.server_pid is not None
 
 
 START_AND_HANG = """
@@ -362,9 +374,3 @@ def test_memory_of_a_worker_is_bounded():
     assert decisions[0].verdict is not Verdict.RIGHT
     assert decisions[1].right
     assert 128 * 2**20 < int(limit.split()[3]) < 4 * 2**30  # twice the memory in use and 64 MB
-
-
-def test_grade_many_accepts_a_pool(pool):
-    grades = grade_many([Item(r"\sqrt{12}", r"\boxed{2\sqrt{3}}")], pool=pool)
-    assert grades[0].verdict is Verdict.RIGHT and grades[0].path == "algebra"
-    assert pool.server_pid is not None

@@ -1,3 +1,3 @@
 """The scripted endpoint of the harness's tests."""
 
-from tests.eval.conftest import serve  # noqa: F401
+from tests.eval.conftest import once, serve  # noqa: F401

@@ -123,9 +123,9 @@ def test_two_benchmarks_in_one_folder_keep_their_own_judge_data_and_score(measur
 
 
 def test_a_smaller_limit_later_breaks_nothing(measure, serve, toy, run_eval):
-    server, name = serve(right), toy(4)
+    server, judge, name = serve(right), serve(wrong), toy(4)  # a judge that replies, and that no check finds fit
     measure(server.url, name)
-    code, _, found = measure(server.url, name, more=("--limit", "2", "--judge-base-url", server.url, "--judge-force"))
+    code, _, found = measure(server.url, name, more=("--limit", "2", "--judge-base-url", judge.url, "--judge-force"))
     assert code == 0 and not found["toy"]["partial"] and found["toy"]["right"] == 4  # the result of all problems stays
     assert run_eval("show", "run", "--id", "p3")[0] == 0
 

@@ -7,6 +7,7 @@ import pytest
 
 from rlfr_vlm.judging.client import tokens_at_most
 from rlfr_vlm.judging.prompt import judge_messages
+from rlfr_vlm.servers.endpoint import Endpoint
 
 ROWS = [
     *({"id": f"n{i}", "problem": f"Number {i}?", "answer": str(i)} for i in range(6)),
@@ -285,6 +286,13 @@ def test_a_dry_run_counts_only_what_the_judge_has_not_said(start, serve, run_eva
 def test_time_limit_and_headers_of_the_judge_are_settings(start, serve, make_reaction, scores, alone, monkeypatch):
     """A judge that takes longer than its limit decides nothing; the headers reach it, and no other server."""
     monkeypatch.setattr("rlfr_vlm.servers.endpoint.LONGEST_DELAY", 0.02)
+    real = Endpoint.__init__
+
+    def two_tries(self, *given, **settings):
+        real(self, *given, **settings)
+        self.max_tries = min(self.max_tries, 2)
+
+    monkeypatch.setattr(Endpoint, "__init__", two_tries)
 
     def slow(body, n):
         answer = judge(body, n)

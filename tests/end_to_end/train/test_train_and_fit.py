@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
+from pathlib import Path
 
 import pytest
 import yaml
@@ -197,17 +198,45 @@ def test_field_of_another_policy_is_refused(policy_folder, make_policy, processo
     assert "fitted with context token_pre (shift 1)" in capsys.readouterr().err
 
 
-def test_interrupt_keeps_a_checkpoint_and_resume_goes_on(policy_folder, tmp_path):
-    run = tmp_path / "run"
-    arguments = train_arguments(policy_folder, str(run), "--method", "rlvr", "--max_steps", "400")
+def interrupt_training(run: Path, pid: int, ended: threading.Event) -> None:
+    """Send Ctrl-C to a process once its run has logged a step, unless it ended before."""
+    metrics = run / "metrics.jsonl"
+    while not (metrics.exists() and metrics.stat().st_size):
+        if ended.wait(0.1):
+            return
+    os.kill(pid, signal.SIGINT)
+
+
+def in_this_process(arguments: list[str], run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    ended = threading.Event()
+    interrupting = threading.Thread(target=interrupt_training, args=(run, os.getpid(), ended))
+    interrupting.start()
+    try:
+        code = main(arguments)
+    finally:
+        ended.set()
+        interrupting.join()
+    return code, *capsys.readouterr()
+
+
+def in_its_own_process(arguments: list[str], run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     command = [sys.executable, "-c", CLI, *arguments]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    ended = threading.Event()
+    interrupting = threading.Thread(target=interrupt_training, args=(run, process.pid, ended))
+    interrupting.start()
+    out, err = process.communicate(timeout=240)
+    ended.set()
+    interrupting.join()
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("start", [in_this_process, pytest.param(in_its_own_process, marks=pytest.mark.slow)])
+def test_interrupt_keeps_a_checkpoint_and_resume_goes_on(policy_folder, tmp_path, capsys, start):
+    run = tmp_path / "run"
+    arguments = train_arguments(policy_folder, str(run), "--method", "rlvr", "--max_steps", "400")
+    code, out, err = start(arguments, run, capsys)
+    assert code == 130, err
     assert "Traceback" not in err and "stopped; a checkpoint is in" in out
     checkpoints = list(run.glob("checkpoint-*"))
     assert len(checkpoints) == 1

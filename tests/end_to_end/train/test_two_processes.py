@@ -6,9 +6,10 @@ import pytest
 
 from tests.trainer.launching import launch, options, torchrun
 
-# Trains with flow rewards, then with refills, in the same processes: starting them takes longer than a run.
-TRAIN = """
+# Fits a field, trains with flow rewards, then with refills, in the same processes: to start them takes longest.
+FIT_AND_TRAIN = """
 import hashlib, json, sys
+from rlfr_vlm import cli
 from rlfr_vlm.commands.train import build_trainer
 from rlfr_vlm.config_file import parse_config
 from rlfr_vlm.options import ScriptArguments
@@ -16,7 +17,8 @@ from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 from tests.trainer.launching import skip_unused_parts
 
 skip_unused_parts()
-out, flow_arguments, refill_arguments = sys.argv[1], *(json.loads(text) for text in sys.argv[2:])
+out, fit_arguments, flow_arguments, refill_arguments = sys.argv[1], *(json.loads(text) for text in sys.argv[2:])
+assert cli.main(["fit-flow", *fit_arguments]) == 0
 digest = lambda module: hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in module.parameters())).hexdigest()
 
 trainer = build_trainer(*parse_config((ScriptArguments, RLFRConfig), flow_arguments))
@@ -64,16 +66,10 @@ def common(folders):
 
 
 @pytest.fixture(scope="module")
-def fitted(folders):
-    """The folder of a field that was fitted on two processes, and what the command printed."""
-    fit = options({"dataset_limit": 40, "output_dir": folders / "flow", "flow_depth": 1, "max_steps": 3})
-    return folders / "flow", launch(torchrun(), ["-m", "rlfr_vlm.cli", "fit-flow", *common(folders), *fit])
-
-
-@pytest.fixture(scope="module")
-def trained(folders, fitted):
-    """The folder that holds what each process wrote: `result-flow.0`, `result-refill.1` and so on."""
-    flow, _ = fitted
+def trained(folders):
+    """The folder that holds what each process wrote: `result-flow.0`, `result-refill.1` and so on, and `shown.txt`."""
+    flow = folders / "flow"
+    fit = options({"dataset_limit": 40, "output_dir": flow, "flow_depth": 1, "max_steps": 3})
     # A random policy is never right, so tokens of high entropy are accepted for the field's update.
     train = options({
         "dataset_limit": 16, "output_dir": folders / "run", "max_steps": 2, "num_generations": 4,
@@ -86,15 +82,15 @@ def trained(folders, fitted):
     })  # fmt: skip
     refill += ["--rewards", f"{folders / 'mine.py'}:even", "reference_probability", "--reward_weights", "1", "0.1"]
     script = folders / "script.py"
-    script.write_text(TRAIN)
-    arguments = [json.dumps([*common(folders), *own]) for own in (train, refill)]
-    launch(torchrun(), [str(script), str(folders / "result"), *arguments], RLFR_CACHE=str(folders / "cache"))
+    script.write_text(FIT_AND_TRAIN)
+    arguments = [json.dumps([*common(folders), *own]) for own in (fit, train, refill)]
+    shown = launch(torchrun(), [str(script), str(folders / "result"), *arguments], RLFR_CACHE=str(folders / "cache"))
+    (folders / "shown.txt").write_text(shown)
     return folders
 
 
-def test_fit_on_two_processes(fitted):
-    _, shown = fitted
-    assert shown.count("held-out loss") == 1
+def test_fit_on_two_processes(trained):
+    assert (trained / "shown.txt").read_text().count("held-out loss") == 1
 
 
 def test_train_on_two_processes(trained):

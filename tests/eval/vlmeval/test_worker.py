@@ -2,20 +2,19 @@
 
 import base64
 import csv
+import json
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from rlfr_eval.vlmeval.upstream_score import upstream_percent
-from rlfr_eval.vlmeval.worker_process import WorkerProcess
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import verify_answer
-from tests.eval.killing import all_gone
 from tests.eval.vlm.fixtures import vlmeval_python
 from tests.eval.vlm.sets import SETS, draw, judge_reply, says
+
+PICTURE = base64.b64encode(draw(3)).decode()
 
 
 def item(index, prediction, given=None):
@@ -69,6 +68,8 @@ def test_its_own_evaluation_says_the_same(worker, name):
     given: dict[str, str] = {}
     for _ in range(5):
         told = worker.evaluate(name, predictions, given)
+        if not told["needs"]:
+            break
         given |= {need["key"]: judge_reply(need["prompt"]) for need in told["needs"]}
     assert not told["needs"]
     versions = [sample.columns.get("problem_version", "") for sample in SETS[name]]
@@ -103,24 +104,17 @@ def test_the_attack_does_run_in_vlmevalkit_as_it_is(tmp_path):
     """Without the guards the same text creates its file: so the test above can fail."""
     target = tmp_path / "created"
     attack = f"open({str(target)!r}, 'w')"  # in lower case, as VLMEvalKit makes it
-    hook = Path(__file__).parents[3] / "rlfr_vlm" / "compat" / "torchvision_hook.py"
-    code = (
-        f"import importlib.util as u; s = u.spec_from_file_location('h', {str(hook)!r}); m = u.module_from_spec(s); "
-        "s.loader.exec_module(m); m.install(); from vlmeval.dataset.utils import mathv; "
-        f"mathv.is_equal({attack!r}, '7')"
-    )
+    code = f"""
+import importlib.util, os, sys, types
+[root] = importlib.util.find_spec("vlmeval").submodule_search_locations
+for name in ("vlmeval", "vlmeval.dataset", "vlmeval.dataset.utils"):  # without what they import, in ten seconds
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [os.path.join(root, *name.split(".")[1:])]
+from vlmeval.dataset.utils import mathv
+mathv.is_equal({attack!r}, "7")
+"""
     subprocess.run([vlmeval_python(), "-c", code], check=False, capture_output=True, timeout=120)
     assert target.exists()
-
-
-def test_the_process_knows_no_key_and_no_judge(tmp_path, monkeypatch):
-    for name in ("OPENAI_API_KEY", "JUDGE_API_KEY", "LOCAL_LLM", "OPENAI_API_BASE", "http_proxy", "BOYUE"):
-        monkeypatch.setenv(name, "sk-secret-value")
-    with WorkerProcess(vlmeval_python(), tmp_path / "log") as process:
-        inner = process._process
-        assert inner is not None
-        folder = Path(f"/proc/{inner.pid}")
-        assert b"sk-secret-value" not in (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes()
 
 
 def test_a_data_set_must_be_usable(worker, tmp_path):
@@ -128,35 +122,33 @@ def test_a_data_set_must_be_usable(worker, tmp_path):
         (tmp_path / f"{name}.tsv").write_text(text)
         return list(worker.open(name, tmp_path / f"{name}.tsv", tmp_path / "images", []))
 
-    picture = base64.b64encode(draw(3)).decode()
     for text, message in [
         ("index\tanswer\n0\tB\n", "has no column question"),
         ("index\tquestion\tanswer\n0\t?\tB\n", "neither a column image"),
-        (f"index\tquestion\timage\n0\t?\t{picture}\n", "no column answer"),
+        (f"index\tquestion\timage\n0\t?\t{PICTURE}\n", "no column answer"),
         ("index\tquestion\tanswer\timage\n", "has no rows"),
-        (f"index\tquestion\tanswer\timage\n0\t?\tB\t{picture}\n0\t?\tB\t{picture}\n", "the index 0 more than once"),
+        (f"index\tquestion\tanswer\timage\n0\t?\tB\t{PICTURE}\n0\t?\tB\t{PICTURE}\n", "the index 0 more than once"),
         (f"index\tquestion\tanswer\timage\n0\t?\tB\t{'x' * 80}\n", "no known format"),
         ("index\tquestion\tanswer\timage_path\n0\t?\tB\tnowhere.png\n", "nowhere.png is not there"),
     ]:
         with pytest.raises(UserError, match=message):
             opened(text)
-    *rows, last = opened(f"index\tquestion\tanswer\timage\n0\t?\t7\t{picture}\n")
+    *rows, last = opened(f"index\tquestion\tanswer\timage\n0\t?\t7\t{PICTURE}\n")
     assert last["ok"]["family"] == "open" and rows[0]["row"]["answer"] == "7"
-    *rows, last = opened(f"index\tquestion\tanswer\tA\tB\timage\n0\t?\tB\tcat\tdog\t{picture}\n")
+    *rows, last = opened(f"index\tquestion\tanswer\tA\tB\timage\n0\t?\tB\tcat\tdog\t{PICTURE}\n")
     assert last["ok"]["family"] == "ImageMCQDataset" and rows[0]["row"]["options"] == {"A": "cat", "B": "dog"}
     for name in ("MVBench", "Video-MME", "MLVU_OpenEnded"):
         with pytest.raises(UserError, match=rf"{name} is \w+, which does not ask about still images; sets of videos"):
             opened("index\tquestion\tvideo\tanswer\n0\t?\tclip.mp4\tB\n", name)
     with pytest.raises(UserError, match="scored over groups of rows"):
-        opened(f"index\tquestion\tanswer\tA\tB\timage\n0\t?\tB\tcat\tdog\t{picture}\n", "MMBench_DEV_EN")
+        opened(f"index\tquestion\tanswer\tA\tB\timage\n0\t?\tB\tcat\tdog\t{PICTURE}\n", "MMBench_DEV_EN")
 
 
 def test_any_other_set_is_scored_row_by_row(worker, tmp_path):
     """A set of no family of ours: VLMEvalKit evaluates each row by itself, a yes-or-no set here."""
-    picture = base64.b64encode(draw(3)).decode()
     path = tmp_path / "POPE.tsv"
     rows = [
-        f"{i}\tIs there a dog?\t{answer}\tadversarial\t{i}.png\t{picture}\n" for i, answer in enumerate(["Yes", "No"])
+        f"{i}\tIs there a dog?\t{answer}\tadversarial\t{i}.png\t{PICTURE}\n" for i, answer in enumerate(["Yes", "No"])
     ]
     path.write_text("index\tquestion\tanswer\tcategory\timage_path\timage\n" + "".join(rows))
     *_, last = worker.open("POPE", path, tmp_path / "images", [])
@@ -169,75 +161,64 @@ def test_any_other_set_is_scored_row_by_row(worker, tmp_path):
     )
 
 
-def test_an_interpreter_without_vlmevalkit_says_so(tmp_path):
-    import sys
-
-    with (
-        WorkerProcess(Path(sys.executable), tmp_path / "log") as process,
-        pytest.raises(UserError, match="VLMEvalKit does not import: No module named 'vlmeval'"),
-    ):
-        process.hello()
+# Classes of VLMEvalKit that run what a model says: here nothing starts, and the row is undecided.
 
 
-def in_vlmevalkits_python(code):
-    """Run code in the worker's interpreter, with VLMEvalKit imported behind the guards as the worker does it."""
-    root = Path(__file__).parents[3]
-    before = (
-        "import sys, types; p = types.ModuleType('rlfr_eval'); "
-        f"p.__path__ = [{str(root / 'eval' / 'rlfr_eval')!r}]; sys.modules['rlfr_eval'] = p; "
-        "from rlfr_eval.vlmeval.worker.guard import Refused, import_vlmeval; "
-        f"import_vlmeval({str(root / 'rlfr_vlm' / 'compat' / 'torchvision_hook.py')!r})\n"
-    )
-    return subprocess.run(
-        [vlmeval_python(), "-I", "-c", before + code], capture_output=True, text=True, check=False, timeout=120
-    )
+def opened(worker, folder, name, **cells):
+    """Open a set of one row."""
+    path = folder / f"{name}.tsv"
+    row = {"index": "s0", "question": "?", "image": PICTURE, **cells}
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(row), delimiter="\t")
+        writer.writeheader()
+        writer.writerow(row)
+    return list(worker.open(name, path, folder / "images", []))
 
 
-def test_the_process_reaches_no_network_and_its_jpeg_is_ours(tmp_path, serve):
-    """Nothing arrives at a server; certificates are checked; `--jpeg` is byte for byte what VLMEvalKit sends."""
-    from rlfr_eval.model.request_images import as_jpeg
-
-    server = serve(lambda body, n: "x")
-    kinds = ("RGB", "RGBA", "L", "P", "JPEG")
-    for kind in kinds:
-        (tmp_path / kind).write_bytes(draw(5, kind))
-    code = f"""
-import base64, ssl, urllib.request
-from PIL import Image
-from vlmeval.smp.vlm import encode_image_to_base64
-assert ssl._create_default_https_context is ssl.create_default_context
-try:
-    urllib.request.urlopen({server.url + "/models"!r}, timeout=5)
-except Refused:
-    print("refused")
-for kind in {kinds!r}:
-    image = Image.open({str(tmp_path)!r} + "/" + kind)
-    for name, one in (("", image), ("-small", image.resize((60, 40)))):
-        one.save({str(tmp_path)!r} + "/" + kind + name + ".in", format="PNG")
-        again = Image.open({str(tmp_path)!r} + "/" + kind + name + ".in")
-        content = base64.b64decode(encode_image_to_base64(again))
-        open({str(tmp_path)!r} + "/" + kind + name + ".out", "wb").write(content)
-"""
-    done = in_vlmevalkits_python(code)
-    assert done.returncode == 0 and done.stdout.split() == ["refused"], done.stderr
-    assert not server.keys  # of any request
-    for path in tmp_path.glob("*.in"):
-        assert as_jpeg(path.read_bytes()) == path.with_suffix(".out").read_bytes(), path.name
+def outcome(worker, name, prediction):
+    """What becomes of an answer by rules."""
+    return worker.score(name, [{"id": "s0", "prediction": prediction, "given": {}, "compare": "vlmeval"}])[0]
 
 
-def test_process_ends_with_a_killed_parent_while_it_imports(tmp_path):
-    """VLMEvalKit's imports take ten seconds; the process reads its closed standard input only afterwards."""
-    code = (
-        "import sys, time; from pathlib import Path\n"
-        "from rlfr_eval.vlmeval.worker_process import WorkerProcess\n"
-        "with WorkerProcess(Path(sys.argv[1]), Path('log')) as worker:\n"
-        "    print(worker._process.pid, flush=True); time.sleep(60)\n"
-    )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code, str(vlmeval_python())], cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    )
-    pid = int(parent.stdout.readline())
-    time.sleep(0.5)  # it imports
-    parent.kill()
-    parent.wait()
-    assert all_gone([pid], 2.0)
+def test_a_set_that_runs_the_models_program(worker, tmp_path):
+    """SciDocBench's exec_match starts Python with the answer; VLMEvalKit takes what fails there for a wrong answer."""
+    target = tmp_path / "created"
+    reference = "import sys; open(sys.argv[2], 'w').write('x')"
+    answer = json.dumps({"input_path": "/dev/null", "reference_script": reference})
+    opened(worker, tmp_path, "SciDocBench", answer=answer, eval_method="exec_match", category="x")
+    found = outcome(worker, "SciDocBench", f"```python\nopen({str(target)!r}, 'w')\n```")
+    assert found == {
+        "verdict": "undecided",
+        "reason": "VLMEvalKit would have started a program (subprocess.Popen)",
+        "asked": False,
+    }
+    assert not target.exists()
+    told = worker.evaluate("SciDocBench", {"s0": f"```python\nopen({str(target)!r}, 'w')\n```"}, {})
+    assert "would have started a program" in told["failed"] and not target.exists()
+
+
+@pytest.mark.parametrize("kind", ["compare_expression_function", "judge_24points_function"])
+def test_a_set_that_evaluates_an_equation(worker, tmp_path, kind):
+    """MME-Reasoning hands the judge's equation to sympy, which evaluates it, or to eval, and swallows all."""
+    target = tmp_path / "created"
+    attack = f"open({str(target)!r}, 'w')"
+    prompt = {"compare_expression_function": "formula_extraction_prompt", "judge_24points_function": "points24_prompt"}
+    opened(worker, tmp_path, "MME-Reasoning", answer="['1+1']", question_type="open", function_id=kind,
+           prompt_id=prompt[kind], capability="x",
+           special_info="{'init_cards': [6, 4]}", reasoning_type="x", difficulty_level="x")  # fmt: skip
+    reply = json.dumps({"equation": attack}) if kind.startswith("compare") else f"{attack}=24"
+    found = outcome(worker, "MME-Reasoning", attack)
+    assert found["verdict"] == "undecided" and "asks a judge" in found["reason"]
+    # in its own evaluation of the whole, a judge that hands the attack on
+    (need,) = worker.evaluate("MME-Reasoning", {"s0": attack}, {})["needs"]
+    told = worker.evaluate("MME-Reasoning", {"s0": attack}, {need["key"]: reply})
+    assert "run text as code" in told["failed"], told
+    assert not target.exists()
+
+
+def test_no_option_is_chosen_at_random(worker, tmp_path):
+    """VMCBench has its own dice, without a judge."""
+    opened(worker, tmp_path, "VMCBench_DEV", answer="B", A="cat", B="dog", C="cow", D="hen", category="MMStar")
+    found = outcome(worker, "VMCBench_DEV", "I cannot tell at all.")
+    assert found["verdict"] == "undecided" and "at random" in found["reason"]
+    assert "at random" not in outcome(worker, "VMCBench_DEV", "It is (B)")["reason"]  # its table wants all categories

@@ -60,10 +60,13 @@ def policy_folder(make_policy, processor, tmp_path):
     return tmp_path
 
 
-def test_rlfr_and_rlvr_with_images_on_a_real_engine(policy_folder):
+@pytest.mark.parametrize(
+    "kind", [pytest.param(["--eager"], id="eager"), pytest.param([], id="compiled", marks=pytest.mark.slow)]
+)
+def test_rlfr_and_rlvr_with_images_on_a_real_engine(policy_folder, kind):
     pytest.importorskip("vllm", reason="vLLM is not installed")
     done = train(
-        policy_folder, "rlfr,rlvr", "--dataset_limit", "64",
+        policy_folder, "rlfr,rlvr", *kind, "--dataset_limit", "64",
         "--flow_retest_every", "0",
         "--flow_soft_weight", "0.5",  # random weights are never right, and the field's update wants rows
         "--image_min_pixels", "6272",  # the trainer's own limit, unknown to the engine: four tokens or more, not two
@@ -126,7 +129,7 @@ def test_rlfr_with_images_of_other_families(name, tmp_path):
 def test_lora_on_a_real_engine_and_one_that_does_not_follow(policy_folder):
     """Adapters reach the engine added to the base weights, which stay as they were, bit for bit."""
     pytest.importorskip("vllm", reason="vLLM is not installed")
-    lora = ("--flow_coef", "1", "--use_peft", "true")
+    lora = ("--eager", "--flow_coef", "1", "--use_peft", "true")
     done = train(policy_folder, "rlfr,stale", *lora, "--lora_r", "4", "--dtype", "bfloat16")
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads((policy_folder / "result.json").read_text())

@@ -19,7 +19,7 @@ WITH_JUDGE = sum(bool(sample.judge) for samples in SETS.values() for sample in s
 ROWS = sum(map(len, SETS.values()))
 
 
-def test_scores_by_hand_equal_to_vlmevalkits_own(fresh, vlm, healthy, scores, alone, run_eval):
+def test_scores_by_hand_equal_to_vlmevalkits_own(vlm, healthy, scores, alone, run_eval):
     before = ssl._create_default_https_context
     code, out, err = vlm("--judge-base-url", healthy.url, "--cross-check")
     found = scores(alone / "run")["benchmarks"]
@@ -129,8 +129,12 @@ def test_a_file_that_is_there_stays_as_it_is(vlm, lmu, run_eval, alone):
     assert code == 2 and "VisuLogic.tsv is missing. Get it with `rlfr-eval fetch --vlm VisuLogic" in err
 
 
-def test_somebody_elses_env_file_changes_nothing(fresh, vlm, healthy, scores, alone):
+def test_somebody_elses_env_file_changes_nothing_and_a_file_of_the_logs_name_is_added_to(
+    fresh, vlm, healthy, scores, alone
+):
     """VLMEvalKit reads `.env` beside its package and puts it over everything."""
+    (alone / "run").mkdir()
+    (alone / "run" / "vlmeval.log").write_text("my notes\n")
     packages = vlmeval_python().parents[1] / "lib"
     (site,) = packages.glob("python3*/site-packages")
     path = site / ".env"
@@ -144,6 +148,7 @@ def test_somebody_elses_env_file_changes_nothing(fresh, vlm, healthy, scores, al
         path.unlink()
     assert code == 0 and scores(alone / "run")["benchmarks"]["MathVista_MINI"]["accuracy"] == 0.625
     assert "own evaluation says 62.50, here it is 62.50" in err and "evil" not in out + err
+    assert (alone / "run" / "vlmeval.log").read_text().startswith("my notes\n")
 
 
 def test_the_three_presets_and_the_images_on_the_wire(vlm, serve, alone, lmu):
@@ -305,13 +310,6 @@ def test_preview_shows_what_the_training_preset_asks(lmu, run_eval, alone):
 def test_limits_of_pixels_that_are_none(vlm, limits):
     code, _, err = vlm("--judge", "none", "--min-pixels", limits[0], "--max-pixels", limits[1], data=("VisuLogic",))
     assert code == 2 and "counts of pixels" in err and not vlm.server.requests
-
-
-def test_somebodys_file_of_the_logs_name_is_added_to(fresh, vlm, alone):
-    (alone / "run").mkdir()
-    (alone / "run" / "vlmeval.log").write_text("my notes\n")
-    assert vlm("--judge", "none", data=("VisuLogic",))[0] == 0
-    assert (alone / "run" / "vlmeval.log").read_text().startswith("my notes\n")
 
 
 def test_no_environment_with_vlmevalkit_is_one_message(run_eval, monkeypatch, alone, lmu):
