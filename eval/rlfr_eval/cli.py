@@ -7,6 +7,7 @@ from rlfr_vlm.command_line import Program
 COMMANDS = {
     "lm": "rlfr_eval.commands.lm",
     "vlm": "rlfr_eval.commands.vlm",
+    "import": "rlfr_eval.commands.import_answers",
     "preview": "rlfr_eval.commands.preview",
     "list": "rlfr_eval.commands.list_benchmarks",
     "fetch": "rlfr_eval.commands.fetch",

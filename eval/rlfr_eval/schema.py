@@ -128,9 +128,11 @@ class Sample:
         digest: hash of `raw`; verdicts belong to it.
         extracted: the final answer as it was extracted when the response arrived; None when there was none.
         how: rule that extracted it.
+        finish_reason: as the server says; empty where the answer was imported and its file does not say.
         reasoning: `closed` or `unclosed` where the response has reasoning, else "".
         visible: the response without reasoning, where it has some.
         server_reasoning: reasoning that the server returned apart from the response.
+        prompt: the text that the model was sent, where the answer was imported and its file has it.
     """
 
     id: str
@@ -153,6 +155,7 @@ class Sample:
     reasoning: str = ""
     visible: str | None = None
     server_reasoning: str = ""
+    prompt: str = ""
 
     @classmethod
     def read(cls, row: JsonObject) -> "Sample | None":
@@ -174,6 +177,7 @@ class Sample:
             reasoning=row.get("reasoning", ""),
             visible=row.get("visible"),
             server_reasoning=row.get("server_reasoning", ""),
+            prompt=row.get("prompt", ""),
         )
 
     def write(self) -> JsonObject:
@@ -183,6 +187,8 @@ class Sample:
             row |= {"reasoning": self.reasoning, "visible": self.visible}
         if self.server_reasoning:
             row["server_reasoning"] = self.server_reasoning
+        if self.prompt:
+            row["prompt"] = self.prompt
         return row
 
     @property
@@ -204,7 +210,7 @@ class Sample:
 
     def without_text(self) -> "Sample":
         """The same sample without the long texts, for metrics over many answers."""
-        return replace(self, raw="", visible=None, server_reasoning="")
+        return replace(self, raw="", visible=None, server_reasoning="", prompt="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +403,26 @@ class JudgeSpending(TypedDict):
     usd: float
 
 
+class ImportRecord(TypedDict):
+    """Where the answers to an imported benchmark are from.
+
+    Attributes:
+        tool: the tool that asked, with its version if it is known.
+        files: path, name and hash of each file.
+        entries: number of questions with answers in the files.
+        matched: number of problems that have answers.
+        listed: number of entries that were not used, and of problems without answers, by reason.
+        list_file: file in the run folder that lists them.
+    """
+
+    tool: str
+    files: list[JsonObject]
+    entries: int
+    matched: int
+    listed: dict[str, int]
+    list_file: str
+
+
 class RunRecord(TypedDict, total=False):
     """run.json.
 
@@ -410,6 +436,7 @@ class RunRecord(TypedDict, total=False):
         context: length of the model's context in tokens, if the server says it.
         judges: identity of the judge in force for each benchmark, None for rules alone.
         cross_check: VLMEvalKit's own scores.
+        imported: where the answers to a benchmark are from that another tool asked for.
     """
 
     format: int
@@ -425,6 +452,13 @@ class RunRecord(TypedDict, total=False):
     judges: dict[str, str | None]
     judge_spent: list[JudgeSpending]
     cross_check: dict[str, JsonObject]
+    imported: dict[str, ImportRecord]
+
+
+def asked_by(record: RunRecord, benchmark: str) -> str:
+    """The tool that asked for the answers to a benchmark, if they were imported, else ""."""
+    imported = record.get("imported", {}).get(benchmark)
+    return imported["tool"] if imported else ""
 
 
 def read_run_record(text: str) -> RunRecord | None:

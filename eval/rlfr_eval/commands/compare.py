@@ -126,7 +126,7 @@ def load_means(folder: Path) -> RunMeans:
 
 
 def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)
+    print(printable(f"note: {text}"), file=sys.stderr)
 
 
 def differences_of(a: RunMeans, b: RunMeans, note: Callable[[str], None] = _note) -> "list[Difference]":
@@ -175,14 +175,22 @@ def _check_pair(name: str, a: RunMeans, b: RunMeans, note: Callable[[str], None]
     left, right = a.benchmarks[name], b.benchmarks[name]
     if left.data != right.data:
         raise UserError(f"{name} has other problems in {b.folder} than in {a.folder}; none can be paired.")
-    presets = [means.configuration["prompt"]["name"] for means in (left, right)]
+    presets = [_preset(means.configuration) for means in (left, right)]
     if not a.compares_prompts and presets[0] != presets[1]:
         raise UserError(
             f"{name} was asked with the preset {presets[0]} in {a.folder} and with {presets[1]} in "
             f"{b.folder}; presets are not compared. Run both with the same one."
         )
-    for change in differences(left.configuration, right.configuration):
-        note(f"{name} was asked differently: {change}")
+    imported = [
+        (run, means.configuration["imported"])
+        for run, means in ((a, left), (b, right))
+        if "imported" in means.configuration
+    ]
+    for run, how in imported:
+        note(f"{name} was asked by {how['tool']} in {run.folder}, with a prompt and sampling of its own")
+    if not imported:
+        for change in differences(left.configuration, right.configuration):
+            note(f"{name} was asked differently: {change}")
     if left.judge != right.judge:
         note(f"{name}: the judges differ: {left.judge or 'none'} and {right.judge or 'none'}")
     if left.by_answers:
@@ -192,6 +200,11 @@ def _check_pair(name: str, a: RunMeans, b: RunMeans, note: Callable[[str], None]
             note(f"{name} is PARTIAL in {run.folder}: the first {means.limit} problems")
         if means.undecided > HEADLINE_UNDECIDED:
             note(f"{name}: {percent(means.undecided)} % are undecided in {run.folder}, and left out of the pairs")
+
+
+def _preset(configuration: "JsonObject") -> str:
+    """Return the preset under which a benchmark was asked, or under which imported answers are scored."""
+    return str(configuration.get("scored_as", configuration["prompt"]["name"]))
 
 
 def _p(value: float) -> str:

@@ -28,4 +28,10 @@ def known_values() -> Mapping[str, Sequence[str]]:
     from rlfr_eval.benchmarks.vlm import shipped_vlm
 
     text, multimodal = (*suites(), *shipped()), tuple(shipped_vlm())
-    return {"suite": text, "data": multimodal, "prompt": tuple(PRESETS), "fetch:names": (*text, *multimodal)}
+    return {
+        "suite": text,
+        "data": multimodal,
+        "benchmark": (*shipped(), *multimodal),
+        "prompt": tuple(PRESETS),
+        "fetch:names": (*text, *multimodal),
+    }

@@ -18,8 +18,12 @@ from rlfr_eval.commands.arguments import (
 )
 
 if TYPE_CHECKING:
+    from rlfr_eval.kinds.kind import Kind
+    from rlfr_eval.run.folder import RunStore
     from rlfr_eval.schema import Selections
+    from rlfr_vlm.env_settings import Settings
     from rlfr_vlm.files import JsonObject
+    from rlfr_vlm.judging.choice import JudgeChoice
 
 SUMMARY = "grade stored answers again, and judge what is undecided"
 
@@ -36,12 +40,10 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Regrade. Returns 3 if answers are missing or the judge failed on some."""
-    from rlfr_eval.judge.phase import expected_cost, judge_undecided
+    from rlfr_eval.judge.phase import expected_cost
     from rlfr_eval.kinds.kind import open_kind
     from rlfr_eval.run.folder import RunStore
     from rlfr_eval.run.restore import restore
-    from rlfr_eval.score.agreement import agreements
-    from rlfr_eval.score.scores import score_run
 
     settings = read_settings(options)
     choice = read_judge(options, settings)
@@ -53,12 +55,28 @@ def run(options: argparse.Namespace) -> int:
             return 0
         with RunStore(options.run_dir) as store:
             store.save_run({"specs": {**store.run["specs"], **specs_of(selections)}})
-            kind.grade(store, selections)
-            report = judge_undecided(store, selections, kind, choice, settings, judge_options(options))
-            scores = score_run(store, selections, store.run.get("judges", {}))
-            deliver(options, store.folder, store.run, scores)
-            for agreement in agreements(store):
-                print(f"judges {agreement.line()}", file=sys.stderr)
+            return grade_stored(options, store, selections, kind, choice, settings)
+
+
+def grade_stored(
+    options: argparse.Namespace,
+    store: "RunStore",
+    selections: "Selections",
+    kind: "Kind",
+    choice: "JudgeChoice | None",
+    settings: "Settings",
+) -> int:
+    """Grade the answers of a run folder, ask the judge, score and report. Returns the command's exit code."""
+    from rlfr_eval.judge.phase import judge_undecided
+    from rlfr_eval.score.agreement import agreements
+    from rlfr_eval.score.scores import score_run
+
+    kind.grade(store, selections)
+    report = judge_undecided(store, selections, kind, choice, settings, judge_options(options))
+    scores = score_run(store, selections, store.run.get("judges", {}))
+    deliver(options, store.folder, store.run, scores)
+    for agreement in agreements(store):
+        print(f"judges {agreement.line()}", file=sys.stderr)
     missing = any(score["missing"] for score in scores["benchmarks"].values())
     return EXIT_INCOMPLETE if report.unfinished or missing else 0
 

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     from rlfr_eval.kinds.kind import open_kind
     from rlfr_eval.run.folder import RunStore
     from rlfr_eval.run.restore import restore
-    from rlfr_eval.schema import problems_by_id
+    from rlfr_eval.schema import asked_by, problems_by_id
     from rlfr_eval.score.verdicts import standings
     from rlfr_vlm.env_settings import load_settings
 
@@ -46,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
         standing = standings(store, selections, store.run.get("judges", {}))
         wanted = {sample.id for sample in samples}
         all_verdicts = [verdict for verdict in store.all_verdicts() if verdict.id in wanted]
+        tools = {name: asked_by(store.run, name) for name in selections}
     problems = problems_by_id(selections)
     for sample in samples:
         benchmark, problem = selections[sample.benchmark].benchmark, problems[sample.benchmark, sample.problem]
@@ -54,22 +55,33 @@ def run(options: argparse.Namespace) -> int:
         verdicts = [verdict for verdict in all_verdicts if verdict.id == sample.id]
         if options.json:
             rows = [verdict.write() for verdict in verdicts]
-            question = benchmark.prompt_text(problem)
+            question = prompt_of(sample, problem, benchmark, tools[sample.benchmark])[1]
             print(json.dumps({**sample.write(), "golds": problem.golds, "question": question, "verdicts": rows}))
         else:
-            print(_text(sample, problem, benchmark, verdicts))
+            print(_text(sample, problem, prompt_of(sample, problem, benchmark, tools[sample.benchmark]), verdicts))
     return 0
 
 
-def _text(
-    sample: "Sample", problem: "AnyProblem", benchmark: "AnyBenchmark[Any]", verdicts: "Sequence[AnyVerdict]"
-) -> str:
+def prompt_of(sample: "Sample", problem: "AnyProblem", benchmark: "AnyBenchmark[Any]", tool: str) -> tuple[str, str]:
+    """Return the name and the text of the prompt that an answer was given to.
+
+    Args:
+        tool: the tool that asked; empty if the model was asked here.
+    """
+    if not tool:
+        return benchmark.prompt, benchmark.prompt_text(problem)
+    if sample.prompt:
+        return tool, sample.prompt
+    return f"{tool}, not known; this is the question", problem.text
+
+
+def _text(sample: "Sample", problem: "AnyProblem", prompt: tuple[str, str], verdicts: "Sequence[AnyVerdict]") -> str:
     from rlfr_eval.schema import JudgeVerdict
 
     tokens = f"{sample.completion_tokens} tokens, {sample.seconds} s"
     parts = [
-        f"=== {sample.id}  finish: {sample.finish_reason}, {tokens}",
-        f"--- prompt ({benchmark.prompt})\n{benchmark.prompt_text(problem)}",
+        f"=== {sample.id}  finish: {sample.finish_reason}, {tokens}" if sample.finish_reason else f"=== {sample.id}",
+        f"--- prompt ({prompt[0]})\n{prompt[1]}",
         f"--- gold\n{' | '.join(problem.golds)}",
         f"--- raw answer\n{sample.raw or '(empty)'}",
         f"--- extracted ({sample.how})\n{sample.extracted}",

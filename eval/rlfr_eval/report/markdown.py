@@ -9,6 +9,7 @@ REPORT_FILE = "report.md"
 COST_HEADER = ("benchmark", "answers", "prompt tokens", "answer tokens", "mean", "longest", "seconds", "answers/s")
 SETTINGS_HEADER = ("benchmark", "prompt", "hash", "data", "sampling")
 SESSION_HEADER = ("started", "command", "versions", "commit")
+IMPORT_HEADER = ("benchmark", "asked by", "imported from", "sha256", "entries of all files", "problems with answers")
 PUBLISHED_HEADER = ("benchmark", "model", "method", "published", "metric", "this run", "source")
 
 
@@ -31,18 +32,36 @@ def report_text(run: JsonMapping, scores: JsonMapping) -> str:
         markdown([HEADER, *score_rows(scores)]),
         mean_line(scores),
         *over_samples_lines(scores),
-        *(f"- {note}" for note in notes(scores)),
+        *(f"- {_escape(note)}" for note in notes(scores)),
         "## Cost",
         markdown([COST_HEADER, *costs]),
         "## Published values",
         _published(scores),
         "## How it was made",
         markdown([SETTINGS_HEADER, *settings]),
+        _imported(run),
         "## Sessions",
         markdown([SESSION_HEADER, *sessions]),
         f"Context of the model: {run['context'] or 'not said by the server'}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _imported(run: JsonMapping) -> str:
+    """Return the files that answers were imported from; "" if the model was asked here."""
+    rows = [
+        (
+            name,
+            _escape(record["tool"]),
+            _escape(file["path"]),
+            file["sha256"],
+            str(record["entries"]),
+            str(record["matched"]),
+        )
+        for name, record in run.get("imported", {}).items()
+        for file in record["files"]
+    ]
+    return markdown([IMPORT_HEADER, *rows]) if rows else ""
 
 
 def _session_row(session: JsonMapping) -> tuple[str, ...]:
@@ -95,4 +114,13 @@ def _this_run(score: JsonMapping) -> str:
 def _settings_row(name: str, config: JsonMapping) -> tuple[str, ...]:
     sampling = ", ".join(f"{key} {value}" for key, value in config["sampling"].items())
     prompt = config["prompt"]
-    return (name, f"{prompt['name']} v{prompt['version']}", prompt["hash"], config["data_sha256"][:12], sampling)
+    return tuple(
+        _escape(cell)
+        for cell in (
+            name,
+            f"{prompt['name']} v{prompt['version']}",
+            prompt["hash"],
+            config["data_sha256"][:12],
+            sampling,
+        )
+    )

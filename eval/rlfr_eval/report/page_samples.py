@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rlfr_eval.run.folder import RunStore
-from rlfr_eval.schema import JudgeVerdict, Sample, Selections
+from rlfr_eval.schema import JudgeVerdict, Sample, Selections, asked_by
 from rlfr_eval.score.verdicts import Standing, standings
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.page.thumbnails import PageImages, side_for
@@ -22,6 +22,8 @@ class Samples:
         problems: "benchmark/problem" -> question, golds, indices of images.
         unreadable: messages about runs whose problems could not be read again.
         other_prompts: (run, benchmark, problem) -> prompt, if it differs from the prompt of an earlier run.
+        imported: (run, benchmark) -> tool that asked, where answers were imported.
+        their_prompts: (run, benchmark, problem) -> prompt of that tool, where its file has it.
         total: number of answers of all runs.
     """
 
@@ -30,6 +32,8 @@ class Samples:
     problems: dict[str, JsonObject] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     other_prompts: dict[tuple[int, str, str], str] = field(default_factory=dict)
+    imported: dict[tuple[int, str], str] = field(default_factory=dict)
+    their_prompts: dict[tuple[int, str, str], str] = field(default_factory=dict)
     images: PageImages = field(default_factory=PageImages)
     total: int = 0
 
@@ -42,6 +46,7 @@ class Samples:
         """
         judges = store.run.get("judges", {})
         standing = standings(store, specs, judges)
+        self.imported |= {(number, name): tool for name in specs if (tool := asked_by(store.run, name))}
         # If several judges were asked about an answer, the one in force decided it.
         replies = {(line.id, line.judge): line for line in store.judge_verdicts()}
         for sample in store.answers():
@@ -49,6 +54,8 @@ class Samples:
             if (sample.benchmark, sample.problem) in selected:
                 judged = replies.get((sample.id, judges.get(sample.benchmark) or ""))
                 self.answers.append(_answer(number, sample, standing.get(sample.id), judged))
+                if sample.prompt:
+                    self.their_prompts[number, sample.benchmark, sample.problem] = sample.prompt
 
     def add_problems(self, number: int, selections: Selections, selected: set[tuple[str, str]]) -> None:
         """Add a run's problems. A prompt that differs from an earlier run's is stored in `other_prompts`."""
@@ -62,7 +69,11 @@ class Samples:
         for name, benchmark, problem in entries:
             paths = problem.images
             images = [self.images.add(path, path) for path in paths]
-            prompt = benchmark.prompt_text(problem)
+            if tool := self.imported.get((number, name)):
+                theirs = self.their_prompts.get((number, name, problem.id))
+                prompt = theirs or f"[{tool} asked in words that are not known here; the question:]\n{problem.text}"
+            else:
+                prompt = benchmark.prompt_text(problem)
             for path in paths:
                 prompt = prompt.replace(f"(image: {path})", "<image>")
             entry = {

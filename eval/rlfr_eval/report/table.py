@@ -139,7 +139,9 @@ def notes(scores: JsonMapping) -> list[str]:
     for name, score in scores["benchmarks"].items():
         if score["partial"]:
             lines.append(f"{name}: PARTIAL, {score['problems']} of {score['problems_planned']} problems (--limit).")
-        if score["missing"]:
+        if imported := score.get("imported"):
+            lines.append(import_note(name, imported, score["missing"]))
+        elif score["missing"]:
             lines.append(f"{name}: {score['missing']} answers are missing; run the same command again to get them.")
         if score.get("not_scored"):
             rows = " and ".join(f"{column} {value}" for column, value in score["scored"].items())
@@ -160,7 +162,7 @@ def notes(scores: JsonMapping) -> list[str]:
                 f"{name}: {share} % undecided ({reasons}), more than 1 %: no single number "
                 "stands for it. A judge can decide what rules cannot; --show-undecided prints the number all the same."
             )
-        if score["truncated"] > TRUNCATED_WARNING:
+        if (score["truncated"] or 0.0) > TRUNCATED_WARNING:
             lines.append(f"{name}: {percent(score['truncated'])} % of the answers were cut off at max_tokens.")
     if scores.get("faults"):
         faults = ", ".join(f"{count} {kind}" for kind, count in scores["faults"].items())
@@ -174,6 +176,15 @@ def notes(scores: JsonMapping) -> list[str]:
         usd = sum(spent["usd"] for spent in scores["judge_spent"])
         lines.append(f"The judge took {tokens} tokens, {usd:.4f} USD.")
     return lines
+
+
+def import_note(name: str, imported: JsonMapping, missing: int) -> str:
+    """Return what a reader must know of answers that another tool asked for: the tool, and what was not used."""
+    listed = "; ".join(f"{count} x {remark}" for remark, count in imported["listed"].items())
+    parts = [f"{name}: {imported['tool']} asked for these answers, with a prompt and sampling of its own"]
+    parts += [f"not used, or not there: {listed} ({imported['list_file']} lists them)"] if listed else []
+    parts += [f"{missing} answers are missing"] if missing else []
+    return ". ".join(part[:1].upper() + part[1:] if number else part for number, part in enumerate(parts)) + "."
 
 
 def over_samples_lines(scores: JsonMapping, show_undecided: bool = False) -> list[str]:
@@ -218,6 +229,6 @@ def summary(run: JsonMapping, scores: JsonMapping, show_undecided: bool = False)
         "score, bounds and shares in percent; bounds: all undecided wrong, all right",
         *filter(None, [mean_line(scores)]),
         *over_samples_lines(scores, show_undecided),
-        *(f"note: {note}" for note in notes(scores)),
+        *(printable(f"note: {note}") for note in notes(scores)),
     ]
     return "\n".join(parts)

@@ -35,7 +35,7 @@ def score_run(store: RunStore, selections: Selections, judges: Mapping[str, str 
         "judge": identities.pop() if len(identities) == 1 else "see each benchmark",
         "grader": grader_version(),
         "benchmarks": {
-            name: {"judge": judges.get(name), **_score(selection, answers[name], standing)}
+            name: {"judge": judges.get(name), **_score(selection, answers[name], standing), **_imported(store, name)}
             for name, selection in selections.items()
         },
         "judge_spent": store.run.get("judge_spent", []),
@@ -44,6 +44,14 @@ def score_run(store: RunStore, selections: Selections, judges: Mapping[str, str 
     }
     write_json(store.folder / SCORES_FILE, scores)
     return scores
+
+
+def _imported(store: RunStore, name: str) -> JsonObject:
+    """What was not used of the files of another tool; empty where the model was asked here."""
+    record = store.run.get("imported", {}).get(name)
+    if record is None:
+        return {}
+    return {"imported": {"tool": record["tool"], "listed": record["listed"], "list_file": record["list_file"]}}
 
 
 def read_scores(folder: Path) -> JsonObject | None:
@@ -99,13 +107,17 @@ def _reasons(rows: Iterable[Sample], standing: Mapping[str, Standing], undecided
 
 
 def _lengths(rows: list[Sample]) -> JsonObject:
-    """Shares of truncated responses and of responses without an answer; lengths, tokens, time."""
+    """Shares of truncated responses and of responses without an answer; lengths, tokens, time.
+
+    The share of truncated responses is None where it is not known of any how it ended.
+    """
     count = len(rows)
+    ended = any(row.finish_reason for row in rows) or not rows
     lengths = [row.completion_tokens for row in rows if row.completion_tokens is not None]
     seconds = [row.seconds for row in rows]
     active = _active_seconds(rows)
     return {
-        "truncated": sum(row.finish_reason == "length" for row in rows) / count if count else 0.0,
+        "truncated": (sum(row.finish_reason == "length" for row in rows) / max(1, count)) if ended else None,
         "no_answer_found": sum(row.extracted is None for row in rows) / count if count else 0.0,
         "completion_tokens": {
             "mean": sum(lengths) / len(lengths) if lengths else None,

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from rlfr_vlm.errors import UserError
+from tests.eval.importing.logs import write_tsv
 from tests.eval.vlm.fixtures import vlmeval_python
-from tests.eval.vlm.sets import SETS, draw, judge, policy, says, text_of
+from tests.eval.vlm.sets import SETS, draw, judge, policy, rows, says, text_of
 
 BY_HAND = {
     "MathVista_MINI": 5 / 8, "MathVision_MINI": 5 / 8, "MathVerse_MINI": 3 / 5, "WeMath": 2.5 / 6, "LogicVista": 3 / 5,
@@ -97,6 +98,44 @@ def test_two_judges_are_compared(vlm, healthy, serve, run_eval, alone):
     assert one["kappa"] == pytest.approx(((total - 2) / total - chance) / (1 - chance))
     assert run_eval("judge", "agreement", "nowhere")[0] == 2
     assert "has no place there" in run_eval("judge", "check", "run")[2]
+
+
+def test_imported_predictions_are_scored_as_those_of_a_run(vlm, healthy, scores, alone, lmu, run_eval):
+    """The answers of a run in VLMEvalKit's prediction files. Row 2 of MathVision failed; row 3 is of another set."""
+    data = ("MathVista_MINI", "MathVision_MINI")
+    assert vlm("--judge-base-url", healthy.url, data=data)[0] == 0
+    for name in data:
+        table = [{**row, "prediction": says(name, row["index"])} for row in rows(name)]
+        for row in table:
+            del row["image"]
+        if name == "MathVision_MINI":
+            table[2]["prediction"] = "Failed to obtain answer via API."
+            table[3]["question"] = "Who was it?"
+        write_tsv(alone / "outputs" / f"org-m_{name}.tsv", table)
+    asked = len(vlm.server.requests)
+    paths = [f"outputs/org-m_{name}.tsv" for name in data]
+    judged = ("--judge-base-url", healthy.url, "--data-dir", str(lmu))
+    code, out, err = run_eval("import", *paths, "--out", "theirs", *judged)
+    assert code == 3 and len(vlm.server.requests) == asked, err
+    ours, theirs = (scores(alone / run)["benchmarks"] for run in ("run", "theirs"))
+    same = ("accuracy", "right", "wrong", "undecided", "judged", "coverage")
+    assert {key: theirs[data[0]][key] for key in same} == {key: ours[data[0]][key] for key in same}
+    assert theirs[data[0]]["accuracy"] == 5 / 8 and "imported" not in ours[data[0]]
+    # of MathVision's eight answers, five right, one right one failed and one right one is of another question
+    assert (theirs[data[1]]["right"], theirs[data[1]]["missing"]) == (3, 2)
+    assert theirs[data[1]]["imported"]["listed"] == {
+        "another question at this index": 1,
+        "no answer in the file": 1,
+        "problem without an answer": 2,
+    }
+    assert "org-m" in out and "MathVision_MINI: VLMEvalKit asked for these answers" in out
+    assert run_eval("compare", "run", "theirs")[0] == 0 and run_eval("table", "run", "theirs")[0] == 0
+    assert "not known; this is the question" in run_eval("show", "theirs", "--id", "MathVista_MINI/0/0")[1]
+    assert run_eval("regrade", "theirs", *judged)[0] == 3
+    assert scores(alone / "theirs")["benchmarks"] == theirs
+    # scored as under the paper's preset, they are not compared with the official one's
+    assert run_eval("import", paths[0], "--out", "paper", "--preset", "paper", *judged)[0] == 0
+    assert "presets are not compared" in run_eval("compare", "run", "paper")[2]
 
 
 def test_a_part_has_a_score_only_where_it_is_defined(vlm, healthy, scores, alone):

@@ -1,0 +1,1 @@
+"""Answers that other tools asked for: read their files, match them to our problems, write a run folder."""
