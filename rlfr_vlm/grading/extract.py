@@ -28,8 +28,8 @@ PHRASE = re.compile(
 DETACHED = re.compile(r"^(?:[,;:，；：]\s+)+")  # punctuation before an answer; `,5` may be a decimal
 ASIDE_OR_LIST = re.compile(r"^[A-Za-z]{2,}[A-Za-z ]*[,，]")
 DASH = re.compile(r"^[*_]*(?:—|--|[-–]\s)")  # a dash, a bullet or a minus sign; `-5` has a minus sign
-# Words may stand before a formula, but no factor or sign: `x = $5$`, not `-$5$` or `3$x$`.
-MATH = re.compile(r"^(?:[^$\n]{0,19}?[^$\n\s\d+\-–—−/^×·])?\s*\$([^$\n]{1,500})\$")
+# Words may stand before a formula, but no factor or sign: `x = $5$`, not `-$5$` or `3$x$`. `\$` is a dollar.
+MATH = re.compile(r"^(?:[^$\n]{0,19}?[^$\n\s\d+\-–—−/^×·\\])?\s*\$((?:\\.|[^$\\\n]){1,500})\$")
 END_OF_PHRASE = re.compile(r"\n|。|\.(?=\s|$)|\s(?:because|since|which|where|so that|as we)\b|，因为", re.IGNORECASE)
 PHRASE_LENGTH = 600  # characters of an answer after a phrase
 MARKED = rf"\*{{0,2}}\s*\(?([{LETTERS}])\)?[.:)]?\s*\*{{0,2}}"

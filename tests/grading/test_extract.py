@@ -69,6 +69,9 @@ def test_last_boxed(text, content):
         ("Answer:\n- 29", None, "none", "none"),
         ("The answer is -$29$.", "-$29$", "phrase", "none"),  # the formula alone has another sign
         ("The answer is 3$x$.", "3$x$", "phrase", "none"),
+        (r"The answer is $\$36$.", r"\$36", "phrase", "none"),  # dollars of money do not end a formula
+        (r"The answer is \$36.", r"\$36", "phrase", "none"),
+        (r"The answer is \$5 and not $7$.", r"\$5 and not $7$", "phrase", "none"),  # nor begin one
         ("The answer is x = $5$ as shown", "5", "phrase", "none"),
         ("答案是 7。", "7", "phrase", "none"),
         ("**Answer**: 7", "7", "phrase", "none"),
