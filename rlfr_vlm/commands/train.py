@@ -135,7 +135,8 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     from rlfr_vlm.rewards import build_rewards, columns_needed
     from rlfr_vlm.steps import left_out_line, refuse_too_few_rows
     from rlfr_vlm.trainer.lora import lora_config
-    from rlfr_vlm.trainer.records.benchmarks import MeasureCheckpoints, Plan
+    from rlfr_vlm.trainer.records.benchmark_calls import Plan
+    from rlfr_vlm.trainer.records.benchmarks import MeasureCheckpoints
     from rlfr_vlm.trainer.records.callbacks import AlertsFile, MetricsFile, ProgressLine
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
     from rlfr_vlm.trainer.signals.flow import find_flow

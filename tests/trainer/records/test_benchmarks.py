@@ -9,7 +9,8 @@ import pytest
 from rlfr_vlm.cli import main
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import BenchmarkOptions, ScriptArguments
-from rlfr_vlm.trainer.records.benchmarks import MeasureCheckpoints, Plan, linked
+from rlfr_vlm.trainer.records.benchmark_calls import Plan
+from rlfr_vlm.trainer.records.benchmarks import MeasureCheckpoints, linked
 from tests.eval.stub_server import IMPORTS
 
 # Answers 0 to every question but one, which it answers as the checkpoint's step says.
