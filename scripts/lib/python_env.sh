@@ -1,5 +1,6 @@
-# Sourced by the set-up scripts: find an interpreter, tell whether there is a GPU, install torch as this machine needs it.
-# Wants: $program (its name, for messages), and for install_torch $python and a constraints file.
+# Sourced by the set-up scripts: find an interpreter, tell whether there is a GPU, install torch as this machine needs it,
+# make the environment of mkdocs. Wants: $program (its name, for messages), and for install_torch $python and a
+# constraints file.
 
 fail() { echo "$program: $*" >&2; exit 2; }
 
@@ -27,6 +28,8 @@ make_venv() {  # folder
 
 pip() { "$python" -m pip --disable-pip-version-check "$@"; }
 
+sha256() { "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'; }
+
 reachable() {
   "$python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)' "$1/" >/dev/null 2>&1
 }
@@ -44,4 +47,18 @@ install_torch() {  # constraints file
     echo "$program: installing torch (from the configured package index)"
     pip install --quiet --constraint "$1" torch
   fi
+}
+
+make_docs_venv() {  # mkdocs in .venv-docs: the guides need nothing of training, and training nothing of mkdocs
+  make_venv .venv-docs
+  local stamp=.venv-docs/.rlfr-setup wanted
+  wanted=$(cat pyproject.toml constraints.txt scripts/lib/python_env.sh | sha256)
+  if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then return; fi
+  "$python" - > .venv-docs/requirements.txt <<'END'
+import tomllib
+print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")
+END
+  echo "$program: installing mkdocs into .venv-docs"
+  pip install --quiet --constraint constraints.txt --requirement .venv-docs/requirements.txt
+  echo "$wanted" > "$stamp"
 }
