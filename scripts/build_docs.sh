@@ -15,11 +15,10 @@ program=build_docs
 to=$PWD/outputs/docs
 while [ $# -gt 0 ]; do
   case "$1" in
-    --to) to="${2:?--to needs a folder}"; shift 2 ;;
+    --to) to=$(absolute "${2:?--to needs a folder}"); shift 2 ;;
     *) fail "unknown option $1; see the head of scripts/build_docs.sh" ;;
   esac
 done
-case "$to" in /*) ;; *) to="$caller/$to" ;; esac
 if [ -e "$to" ] && [ ! -f "$to/.rlfr-docs" ] && [ -n "$(ls -A "$to")" ]; then
   fail "$to holds something else than pages of an earlier build; name another folder with --to"
 fi
