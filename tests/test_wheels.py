@@ -4,8 +4,10 @@ import importlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import pip
 import pytest
 
 from tests import toy_backend
@@ -22,6 +24,11 @@ version = "0.1"
 dependencies = ["torchvision", "small-thing>=1"]
 [project.optional-dependencies]
 lora = ["peft"]
+"""
+# makes environments in no time: pip is linked, where venv would unpack it
+INTERPRETER = """#!/usr/bin/env bash
+[ "$1 $2" = "-m venv" ] || exec "{python}" "$@"
+"{python}" -m venv --without-pip "$3" && cd "$3"/lib/python*/site-packages && ln -s "{pip}" pip
 """
 FREEZE = "# a comment\nnumpy==2.3.5\nTyping_Extensions==4.16.0\ntorch==2.13.0+cu130\n-e git+x#egg=y\nz @ file:///z\n"
 
@@ -81,6 +88,9 @@ def project(tmp_path):
     index.mkdir()
     for name, version, size in (("torchvision", "0.28.0", 900), ("peft", "0.21.2", 800), ("editables", "0.6", 700)):
         toy_backend.write_wheel(index, name, version, (), {f"{name}.py": f"# {size * 1000 * '-'}"})  # uncompressed
+    interpreter = tmp_path / "python"
+    interpreter.write_text(INTERPRETER.format(python=sys.executable, pip=Path(pip.__file__).parent))
+    interpreter.chmod(0o755)
     for version in ("1.2", "2.0"):
         toy_backend.write_wheel(index, "small-thing", version, (), {"small_thing.py": f"version = '{version}'"})
     return root
@@ -90,6 +100,7 @@ def run(project, script, *arguments, links=None, offline=False):
     """Run a script with no index; `links` names the folder that stands for it, `offline` takes the network away."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1", "https_proxy": "http://127.0.0.1:9"}
+    environment["PYTHON"] = str(project.parent / "python")
     environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(links)} if links else {}
     without = ["unshare", "-n"] if offline and CAN_UNSHARE else []
     command = [*without, "bash", str(project / "scripts" / script), *map(str, arguments)]
