@@ -26,8 +26,7 @@ case "${1:-}" in
 esac
 
 make_venv "$venv"
-wanted=$(cat constraints.txt scripts/setup_vlmeval.sh scripts/lib/python_env.sh | "$python" -c \
-  'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
+wanted=$(cat constraints.txt scripts/setup_vlmeval.sh scripts/lib/python_env.sh | sha256)
 stamp="$venv/.rlfr-setup"
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then exit 0; fi
 

