@@ -35,6 +35,7 @@ CHARTS = (
     Chart("rewards", "Reward parts", "mean reward", prefix="rewards/", suffix="/mean"),
     Chart(HELD_OUT, "Held-out accuracy", "share right",
           (("eval_greedy", "greedy"), ("eval_sampled", "sampled"))),
+    Chart("sources", "Outcome by source of the mixture", "mean outcome", prefix="source/", suffix="/outcome"),
     Chart("length", "Response length", "tokens", (("completions/mean_length", "mean"),
                                                   ("completions/max_length", "longest"))),
     Chart("truncated", "Truncated and repetitive responses", "share",

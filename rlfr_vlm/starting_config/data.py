@@ -114,7 +114,7 @@ def _note_rows(
         text = "\n".join(message["content"] for message in flatten_text(row["prompt"]))
         facts.asks_for_tags &= "<answer>" in text
         facts.has_videos |= bool(row.get("videos"))
-        sizes += [image_size(image, rows.rules) for image in row["images"]]
+        sizes += [image_size(image, rows.rules_of(row)) for image in row["images"]]
         if isinstance(response := converted.get("response"), str) and response.strip():
             responses.append(response)
     facts.largest_image = max(sizes, key=lambda size: size[0] * size[1], default=None)
