@@ -3,7 +3,6 @@
 The order continues over epochs: every row of a source is drawn before one of them is drawn again.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -57,13 +56,16 @@ def source_metrics(outcome: Tensor, sources: Tensor, labels: Sequence[str]) -> d
         labels: of the sources.
 
     Returns:
-        Metrics with names under `source/`; the mean of a source without decided responses is NaN.
+        Metrics with names under `source/`. A source without responses has rows alone; one without decided responses
+        has no mean.
     """
     metrics = {}
     for number, label in enumerate(labels):
         own = outcome[sources == number]
         decided = own[~own.isnan()]
-        metrics[f"source/{label}/outcome"] = decided.mean().item()
-        metrics[f"source/{label}/undecided"] = own.isnan().float().mean().item() if len(own) else math.nan
         metrics[f"source/{label}/rows"] = float(len(own))
+        if len(own):
+            metrics[f"source/{label}/undecided"] = own.isnan().float().mean().item()
+        if len(decided):
+            metrics[f"source/{label}/outcome"] = decided.mean().item()
     return metrics

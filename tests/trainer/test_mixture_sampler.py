@@ -90,12 +90,10 @@ def test_refills_have_the_shares_and_go_on_from_a_checkpoint(mixture):
 def test_metrics_of_each_source():
     """Of a: 1, 0, 0.5 and an undecided one; of b: two undecided ones; of c: none."""
     outcome, sources = torch.tensor([1.0, NAN, 0.0, 0.5, NAN, NAN]), torch.tensor([0, 0, 0, 0, 1, 1])
-    metrics = source_metrics(outcome, sources, ["a", "b", "c"])
-    assert {name: value for name, value in metrics.items() if not math.isnan(value)} == {
+    assert source_metrics(outcome, sources, ["a", "b", "c"]) == {
         "source/a/outcome": 0.5, "source/a/undecided": 0.25, "source/a/rows": 4.0,
         "source/b/undecided": 1.0, "source/b/rows": 2.0, "source/c/rows": 0.0,
     }  # fmt: skip
-    assert len(metrics) == 9
 
 
 def test_held_out_accuracy_of_each_source(mixture):
@@ -125,12 +123,19 @@ def values(trainer, name: str) -> list[float]:
 
 
 def test_four_steps_are_two_and_two_more(make_trainer, make_policy, mixture, tmp_path):
-    """Two rollouts of two prompts with four responses. By hand, 3 to 1: a a a b, as 3 / 3 = 1 / 1 at the third."""
+    """Two rollouts of two prompts with four responses. By hand, 3 to 1: a a a b, as 3 / 3 = 1 / 1 at the third.
+
+    All responses to b are wrong, so that its group is replaced by another prompt's.
+    """
+
+    def reward(completions: list, mixture_source: list[str], **kwargs: object) -> list[float]:
+        responses = zip(completions, mixture_source, strict=True)
+        return [float(source == "a" and len(response[0]["content"]) % 2 == 0) for response, source in responses]
 
     def train(steps: int, folder: str, resume: str | None = None):
         trainer = make_trainer(
-            make_policy(), dataset=mixture(0.75, 0.25), max_steps=steps, output_dir=str(tmp_path / folder),
-            save_strategy="steps", save_steps=2, group_filter="mixed", refill_rounds=1,
+            make_policy(), dataset=mixture(0.75, 0.25), reward=reward, max_steps=steps,
+            output_dir=str(tmp_path / folder), save_strategy="steps", save_steps=2, group_filter="mixed", refill_rounds=1,
         )  # fmt: skip
         trainer.train(resume_from_checkpoint=resume)
         return trainer
