@@ -135,7 +135,8 @@ def test_four_steps_are_two_and_two_more(make_trainer, make_policy, mixture, tmp
     def train(steps: int, folder: str, resume: str | None = None):
         trainer = make_trainer(
             make_policy(), dataset=mixture(0.75, 0.25), reward=reward, max_steps=steps,
-            output_dir=str(tmp_path / folder), save_strategy="steps", save_steps=2, group_filter="mixed", refill_rounds=1,
+            output_dir=str(tmp_path / folder), save_strategy="steps", save_steps=2,
+            group_filter="mixed", refill_rounds=1,
         )  # fmt: skip
         trainer.train(resume_from_checkpoint=resume)
         return trainer
