@@ -172,6 +172,17 @@ def test_held_out_rows_have_the_shares_and_no_row_twice(processor, tmp_path):
     assert counts(0.25, 0.75) == {"a": 2, "b": 4}
 
 
+def test_a_fit_holds_out_the_same_part_of_each_source(tmp_path):
+    """A quarter of 12 and of 4 rows, the last ones: 3 and 1."""
+    from rlfr_vlm.trainer.flow_fit_trainer import hold_out
+
+    dataset = load_rows([texts(tmp_path, "a.jsonl", 12), texts(tmp_path, "b.jsonl", 4)])
+    fitted, held_out = hold_out(dataset, SimpleNamespace(eval_rows=100, eval_fraction=0.25))
+    assert sorted(row["row_number"] for row in held_out) == [9, 10, 11, 15]
+    assert sorted(row["row_number"] for row in fitted) == [*range(9), 12, 13, 14]
+    assert labels_of(fitted)[:8] == ["a", "a", "a", "b"] * 2  # latents are measured on the first rows
+
+
 def test_held_out_sources_are_no_training_sources(processor, tmp_path):
     from rlfr_vlm.commands.train import held_out_rows
     from rlfr_vlm.options import ScriptArguments
