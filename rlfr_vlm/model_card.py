@@ -104,7 +104,8 @@ def _data_name(settings: Settings) -> str:
     data, split = settings.get("dataset_name"), settings.get("dataset_split")
     if not data:
         return ""
-    return _short_name(str(data)) + (f", split {split}" if split else "")
+    names = [data] if isinstance(data, str) else data
+    return ", ".join(_short_name(str(name)) for name in names) + (f", split {split}" if split else "")
 
 
 def _setting_rows(settings: Settings) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.sources import checked_names, sources_of
 
 METHODS = ("rlvr", "rlfr", "entropy", "rlpr", "visual", "rlfr+rlpr", "rlfr+visual")
 METHOD_PARTS = ("rlvr", "rlfr", "entropy", "rlpr", "visual")  # any of them may be joined by +
@@ -56,11 +57,12 @@ class ModelOptions:
 class DataOptions:
     """Rows, prompts and images."""
 
-    dataset_name: str = field(
-        default="",
+    dataset_name: str | list[str] = field(  # a list for several; one name is always a text
+        default_factory=str,
         metadata={
             "help": "A JSON/JSONL/Parquet/CSV/TSV/Arrow file, a folder, a hub id, a task of reasoning-gym such as "
-            f"'reasoning_gym:chain_sum?max_terms=3&size=2000', or a built-in task: {', '.join(EMBEDDED_TASKS)}."
+            f"'reasoning_gym:chain_sum?max_terms=3&size=2000', or a built-in task: {', '.join(EMBEDDED_TASKS)}. "
+            "Several are mixed: by weights such as a.jsonl:0.7 digits:0.3, else in proportion to their rows."
         },
     )
     dataset_split: str = field(default="train", metadata={"help": "Split to use."})
@@ -69,7 +71,8 @@ class DataOptions:
     )
     dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a hub dataset; pin it."})
     dataset_limit: int | None = field(
-        default=None, metadata={"help": "Use only this many rows (of a built-in task: make this many)."}
+        default=None,
+        metadata={"help": "Use only this many rows, of each source (of a built-in task: make this many)."},
     )
     dataset_format: str = field(
         default="auto",
@@ -115,6 +118,7 @@ class DataOptions:
     system_prompt: str | None = field(default=None, metadata={"help": "System message put before every prompt."})
 
     def __post_init__(self) -> None:
+        self.dataset_name = checked_names("dataset_name", self.dataset_name)
         check_ranges(self, DATA_RANGES)
         if (self.image_min_pixels or 0) > (self.image_max_pixels or math.inf):
             raise UserError(
@@ -281,7 +285,7 @@ class RewardOptions:
 class HeldOutOptions:
     """Held-out rows and alerts; --eval_strategy and --eval_steps are transformers'."""
 
-    eval_dataset_name: str | None = field(
+    eval_dataset_name: list[str] | None | str = field(  # noqa: RUF036  # transformers' parser needs None in second place
         default=None, metadata={"help": "Held-out rows, read as the training rows are; unset: dataset_name."}
     )
     eval_dataset_split: str = field(default="test", metadata={"help": "Their split."})
@@ -385,6 +389,8 @@ class ScriptArguments(HeldOutOptions, BenchmarkOptions, RewardOptions, RunOption
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.eval_dataset_name is not None:
+            self.eval_dataset_name = checked_names("eval_dataset_name", self.eval_dataset_name)
         check_ranges(self, SCRIPT_RANGES)
 
 
@@ -414,7 +420,7 @@ def check_ranges(options: object, ranges: Iterable[tuple[str, float, float]]) ->
             raise UserError(f"{name} is {value}; it must be {limit}.")
 
 
-def reward_names(options: RewardOptions, method: str, dataset_name: str = "") -> list[str]:
+def reward_names(options: RewardOptions, method: str, dataset_name: str | list[str] = "") -> list[str]:
     """Names of the rewards of a run: those set, or the one of its method and data.
 
     Raises:
@@ -424,9 +430,12 @@ def reward_names(options: RewardOptions, method: str, dataset_name: str = "") ->
     (['accuracy'], ['reference_probability'])
     >>> reward_names(RewardOptions(), "rlfr", "reasoning_gym:chain_sum")
     ['reasoning_gym']
+    >>> reward_names(RewardOptions(), "rlfr", ["reasoning_gym:chain_sum", "digits"])  # it scores rows of tasks, too
+    ['accuracy']
     """
     uses_rlpr = "rlpr" in method.split("+")
-    by_data = "reasoning_gym" if dataset_name.startswith("reasoning_gym:") else "accuracy"
+    tasks_alone = all(source.name.startswith("reasoning_gym:") for source in sources_of(dataset_name))
+    by_data = "reasoning_gym" if tasks_alone else "accuracy"
     names = options.rewards if options.rewards is not None else ["reference_probability" if uses_rlpr else by_data]
     if uses_rlpr and names[:1] != ["reference_probability"]:
         raise UserError(

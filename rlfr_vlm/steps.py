@@ -63,6 +63,12 @@ def prompts_per_rollout(args: "GRPOConfig") -> int:
     return max((args.generation_batch_size or 0) // (args.num_generations or 1), 1)
 
 
+def prompts_of_epoch(args: "GRPOConfig", rows: int) -> int:
+    """Return the number of prompts of an epoch, which has whole rollouts."""
+    prompts = prompts_per_rollout(args)
+    return rows // prompts * prompts
+
+
 def refuse_too_few_rows(args: "GRPOConfig", rows: int) -> None:
     """Refuse a data set that does not fill one rollout: TRL drops incomplete ones, so nothing would be trained.
 

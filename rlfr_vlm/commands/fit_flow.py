@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlfr_vlm.commands.run_trainer import parser_with_resume, run_trainer, training_dataset
+from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import RunOptions
 
 if TYPE_CHECKING:
@@ -65,14 +66,31 @@ def print_held_out(metrics: dict[str, float]) -> None:
             print(f"  {name.removeprefix('eval_loss_').replace('_', ' '):<12} {value:.4f}")
 
 
+def refuse_weights(options: RunOptions) -> None:
+    """Refuse a mixture with weights: a row that repeats could be fitted on and held out.
+
+    Raises:
+        UserError: a source has a weight.
+    """
+    from rlfr_vlm.sources import sources_of
+
+    if weighted := [source.name for source in sources_of(options.dataset_name) if source.weight is not None]:
+        raise UserError(
+            f"The source {weighted[0]} has a weight, and a fit takes each row once an epoch: a row that repeats could "
+            "be fitted on and held out. Leave the weights out."
+        )
+
+
 def build_fit_trainer(options: RunOptions, args: "FlowFitConfig") -> "FlowFitTrainer":
     """Build the fit trainer for a configuration."""
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
+    from rlfr_vlm.sources import joined
     from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, accepted_rows, spec_for
     from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine
 
     refuse_data_parallel(args)
+    refuse_weights(options)
     # Read before the policy: a wrong data set name then fails before a large policy is loaded.
     rows = read_rows(options, ("prompt", "response"), args.seed)
     policy, processing_class = load_policy(options, trust_remote_code=False)
@@ -80,7 +98,7 @@ def build_fit_trainer(options: RunOptions, args: "FlowFitConfig") -> "FlowFitTra
     kept = accepted_rows(dataset, args)
     if len(kept) < len(dataset):
         print(f"{len(kept)} of {len(dataset)} rows are fitted on, by their verdict")
-    data = f"{options.dataset_name} ({options.dataset_split}, {len(kept)} rows, {args.flow_accept})"
+    data = f"{joined(options.dataset_name)} ({options.dataset_split}, {len(kept)} rows, {args.flow_accept})"
     return FlowFitTrainer(
         policy,
         args,

@@ -17,6 +17,7 @@ from rlfr_vlm.commands.inspected_responses import (
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.flow_options import FlowOptions
 from rlfr_vlm.options import DataOptions
+from rlfr_vlm.sources import checked_names
 
 if TYPE_CHECKING:
     from rlfr_vlm.correctness_auc import AucRow
@@ -35,7 +36,7 @@ class InspectOptions:
     flow: list[str] = field(
         default_factory=list, metadata={"help": "Folder of the flow field: one for all policies, or one per policy."}
     )
-    data: str = field(default="", metadata={"help": "Short for dataset_name."})
+    data: str | list[str] = field(default_factory=str, metadata={"help": "Short for dataset_name."})
     n: int = field(default=50, metadata={"help": "Number of prompts, spread evenly over the data."})
     samples: int = field(default=4, metadata={"help": "Responses sampled per prompt; 0 gives one greedy response."})
     max_new_tokens: int = field(default=1024, metadata={"help": "Maximum response length in tokens."})
@@ -65,6 +66,9 @@ class InspectOptions:
         metadata={"help": "With --grid, also measure log-probs, entropies and linear heads, by whole forward passes."},
     )
     out: str = field(default="outputs/inspect", metadata={"help": "Output folder."})
+
+    def __post_init__(self) -> None:
+        self.data = checked_names("data", self.data)
 
 
 def help_text() -> str:
@@ -143,6 +147,11 @@ def check_options(options: InspectOptions, data: DataOptions, flow: FlowOptions)
     for name, value in (("policy", options.policy), ("flow", options.flow), ("data", data.dataset_name)):
         if not value:
             raise UserError(f"--{name} is not set. `rlfr inspect --help` shows an example.")
+    if options.given and not isinstance(data.dataset_name, str):
+        raise UserError(
+            f"--given takes one file of `rlfr sample`, and {len(data.dataset_name)} are named, whose prompts have the "
+            "same numbers. Inspect one at a time."
+        )
     if options.grid and len(options.policy) != 1:
         raise UserError(f"--policy names {len(options.policy)} policies; --grid compares fields of one.")
     if not options.grid and len(options.flow) not in (1, len(options.policy)):

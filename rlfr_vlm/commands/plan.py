@@ -124,10 +124,13 @@ def configuration(processes: int, arguments: Sequence[str]) -> tuple["ScriptArgu
 
 def _read_data(options: "RunOptions", only_local: bool) -> "Rows | None":
     """Read the training set; None if no data is set, or with `only_local` none that is on this machine."""
-    from rlfr_vlm.data.load import is_made_here, read_rows
+    from rlfr_vlm.data.load import read_rows
+    from rlfr_vlm.data.source import is_made_here
+    from rlfr_vlm.sources import sources_of
 
-    name = options.dataset_name
-    if not name or (only_local and not is_made_here(name) and not Path(name).expanduser().exists()):
+    names = [source.name for source in sources_of(options.dataset_name)]
+    elsewhere = any(not is_made_here(name) and not Path(name).expanduser().exists() for name in names)
+    if not options.dataset_name or (only_local and elsewhere):
         return None
     return read_rows(options, (), 0)
 

@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     rows = read_rows(data)
     rows.suit(processing_class)
     cards = []
-    for number in range(options.start, min(options.start + options.rows, len(rows.raw.dataset))):
+    for number in range(options.start, min(options.start + options.rows, rows.size)):
         try:
             row = rows.load(number)
         except BadRow as error:

@@ -4,6 +4,7 @@ import argparse
 import functools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -205,6 +206,7 @@ def _write_records(
 ) -> None:
     """Write `config.yaml` and `run.json` to the output folder."""
     from rlfr_vlm.config_file import write_settings
+    from rlfr_vlm.data.mixture import labels_of
     from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_record
 
     write_settings(str(args.output_dir), settings)
@@ -212,6 +214,7 @@ def _write_records(
         "name": options.dataset_name,
         "split": options.dataset_split,
         "rows": len(dataset),
+        **({} if (labels := labels_of(dataset)) is None else {"rows_by_source": dict(Counter(labels))}),
         "fingerprint": dataset._fingerprint,
     }
     write_run_record(

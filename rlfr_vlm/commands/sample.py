@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rlfr_vlm.errors import EXIT_INTERRUPTED, UserError, nearest
 from rlfr_vlm.options import DataOptions, check_ranges
+from rlfr_vlm.sources import checked_names
 
 if TYPE_CHECKING:
     from rlfr_vlm.config_file import Settings
@@ -43,7 +44,7 @@ class SampleOptions:
     """Options of `rlfr sample`."""
 
     policy: str = field(default="", metadata={"help": "Folder or hub id of the policy; its served name, at a server."})
-    data: str = field(default="", metadata={"help": "Short for dataset_name."})
+    data: str | list[str] = field(default_factory=str, metadata={"help": "Short for dataset_name."})
     n: int | None = field(
         default=None, metadata={"help": "Number of prompts, spread evenly over the data; unset: all."}
     )
@@ -89,6 +90,7 @@ class SampleOptions:
     vllm_tensor_parallel_size: int = field(default=1, metadata={"help": "vllm: number of GPUs."})
 
     def __post_init__(self) -> None:
+        self.data = checked_names("data", self.data)
         check_ranges(self, RANGES)
 
 
@@ -304,7 +306,8 @@ def _rows_of(
     )
     graded = grade_samples(batch, responses, options.no_answer_is_wrong, options.grading_tolerance, pool)
     media = {
-        number: stored_media(rows.converted(number), rows.rules, folder) for number in {draw.prompt for draw in batch}
+        number: stored_media(row, rows.rules_of(row), folder)
+        for number, row in ((number, rows.converted(number)) for number in {draw.prompt for draw in batch})
     }
     for draw, response, verdict in zip(batch, responses, graded, strict=True):
         yield result_row(draw, response, verdict, media[draw.prompt])
@@ -327,5 +330,5 @@ def _summarise(file: "SampleFile", prompts: "Prompts", settings: "Settings") -> 
     print(render(values))
     print(f"rows: {file.path}\nsummary: {file.summary_path}")
     if any(outcome.outside for outcome in file.outcomes):
-        root = (prompts.rows.rules.media_root or Path.cwd()).resolve()
+        root = prompts.rows.media_folder
         print(f"image files lie outside {file.path.parent}: commands that read the rows need --media_root {root}")

@@ -129,11 +129,13 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     """
     from rlfr_vlm.checkpoint import is_first_process
     from rlfr_vlm.data.check import notes_of_rows
+    from rlfr_vlm.data.draws import describe_mixture
     from rlfr_vlm.data.lengths import refuse_prompts_beyond_context
     from rlfr_vlm.data.load import read_rows
+    from rlfr_vlm.data.mixture import refuse_unscored_sources
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards, columns_needed
-    from rlfr_vlm.steps import left_out_line, refuse_too_few_rows
+    from rlfr_vlm.steps import left_out_line, prompts_of_epoch, refuse_too_few_rows
     from rlfr_vlm.trainer.lora import lora_config
     from rlfr_vlm.trainer.records.benchmark_calls import Plan
     from rlfr_vlm.trainer.records.benchmarks import MeasureCheckpoints
@@ -156,6 +158,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
         callbacks.append(AlertsFile(args.output_dir))
     # Read before the policy: a wrong data set name then fails before a large policy is loaded.
     rows = read_rows(options, columns_needed(options.rewards), args.seed)
+    refuse_unscored_sources(rows, options.rewards)
     if trains:
         refuse_too_few_rows(args, len(rows.indices))
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
@@ -165,7 +168,8 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
         context = getattr(policy.config.get_text_config(), "max_position_embeddings", None)
         refuse_prompts_beyond_context(rows, processing_class, context, args.max_completion_length or 0)
     if trains and is_first_process():
-        for line in (*notes_of_rows(rows), left_out_line(args, len(train_dataset))):
+        mixture = describe_mixture(train_dataset, prompts_of_epoch(args, len(train_dataset)))
+        for line in (*notes_of_rows(rows), mixture or left_out_line(args, len(train_dataset))):
             print(line, end="\n" if line else "")
     eval_dataset = held_out_rows(options, args, processing_class) if args.eval_strategy != "no" else None
     try:
@@ -200,28 +204,54 @@ def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class
     """
     import random
 
+    from rlfr_vlm.data.draws import draws_of
     from rlfr_vlm.data.load import read_rows
-    from rlfr_vlm.grading.gym import is_gym_name
+    from rlfr_vlm.data.mixture import refuse_unscored_sources
     from rlfr_vlm.rewards import columns_needed
 
     name, split = options.eval_dataset_name or options.dataset_name, options.eval_dataset_split
-    if (name, split) == (options.dataset_name, options.dataset_split):
-        raise UserError(
-            f"The held-out rows are the training rows ({name}, split {split}). Name others with eval_dataset_name or "
-            "eval_dataset_split."
-        )
-    if split != "train" and Path(name).expanduser().is_file():
+    refuse_training_rows(options, name, split)
+    if isinstance(name, str) and split != "train" and Path(name).expanduser().is_file():
         raise UserError(
             f"The held-out rows {name} are one file, which has no split {split!r}. Set eval_dataset_split: train."
         )
-    limit = options.eval_rows if is_gym_name(name) else None  # no row is generated that is not used
     eval_options = dataclasses.replace(
-        options, dataset_name=name, dataset_split=split, dataset_limit=limit, long_prompts="drop"
+        options, dataset_name=name, dataset_split=split, dataset_limit=None, long_prompts="drop"
     )
-    try:
-        rows = read_rows(eval_options, columns_needed(options.rewards or ()), args.seed)
+    try:  # no row of reasoning-gym is generated that is not used
+        needed = columns_needed(options.rewards or ())
+        rows = read_rows(eval_options, needed, args.seed, gym_limit=options.eval_rows)
+        refuse_unscored_sources(rows, options.rewards or ())
     except UserError as error:  # it names the settings of the training rows
         raise UserError(SETTING_OF_ROWS.sub(r"eval_\g<0>", str(error))) from None
     dataset = training_dataset(rows, eval_options, processing_class, graded=is_graded(options))
-    numbers = random.Random(0).sample(range(len(dataset)), min(options.eval_rows, len(dataset)))
-    return dataset.select(sorted(numbers))
+    count = min(options.eval_rows, len(dataset))
+    if (draws := draws_of(dataset)) is not None:  # each source has its share, as far as it has rows
+        return dataset.select(sorted(set(draws.take(count))))
+    return dataset.select(sorted(random.Random(0).sample(range(len(dataset)), count)))
+
+
+def refuse_training_rows(options: ScriptArguments, name: str | list[str], split: str) -> None:
+    """Refuse held-out rows that are training rows.
+
+    Raises:
+        UserError: a data set stands in both with the same split.
+    """
+    from rlfr_vlm.sources import joined, sources_of, split_of
+
+    if (name, split) == (options.dataset_name, options.dataset_split):
+        raise UserError(
+            f"The held-out rows are the training rows ({joined(name)}, split {split}). Name others with "
+            "eval_dataset_name or eval_dataset_split."
+        )
+    if isinstance(name, str) and isinstance(options.dataset_name, str):
+        return  # two names, or two splits
+    sources = sources_of(options.dataset_name)
+    trained = {(source.name, split_of(source.name, options.dataset_split)) for source in sources}
+    for source in sources_of(name):
+        own = split_of(source.name, split)
+        if (source.name, own) in trained:
+            raise UserError(
+                f"The held-out rows of {source.name} (split {own}) are training rows. Name others with "
+                "eval_dataset_name or eval_dataset_split."
+            )

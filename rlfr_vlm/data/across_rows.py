@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,8 +50,8 @@ def unreadable_rows(keys: Mapping[int, RowKey], tolerated: Sequence[str] = ()) -
     }
 
 
-def repeated_rows(keys: Mapping[int, RowKey]) -> dict[int, BadRow]:
-    """Return all but the first of the rows with the same digest, by number."""
+def repeated_rows(keys: Mapping[int, RowKey], place: Callable[[int], str] = "row {}".format) -> dict[int, BadRow]:
+    """Return all but the first of the rows with the same digest, by number. `place` names a row."""
     first: dict[bytes, int] = {}
     bad = {}
     for number, key in sorted(keys.items()):
@@ -59,10 +59,10 @@ def repeated_rows(keys: Mapping[int, RowKey]) -> dict[int, BadRow]:
         if earlier == number:
             continue
         if contradict(key.golds, keys[earlier].golds):
-            answers = f"{key.golds[0]!r:.80}, and row {earlier} with the same prompt {keys[earlier].golds[0]!r:.80}"
+            answers = f"{key.golds[0]!r:.80}, and {place(earlier)} with the same prompt {keys[earlier].golds[0]!r:.80}"
             bad[number] = BadRow(TWO_ANSWERS, f"it has the answer {answers}")
         else:
-            bad[number] = BadRow(DUPLICATE, f"it has the prompt and images of row {earlier}")
+            bad[number] = BadRow(DUPLICATE, f"it has the prompt and images of {place(earlier)}")
     return bad
 
 
@@ -76,14 +76,18 @@ def contradict(first: Sequence[str], second: Sequence[str]) -> bool:
     return bool(decisions) and all(one is not None and one.verdict is Verdict.WRONG for one in decisions)
 
 
-def bad_across_rows(keys: Mapping[int, RowKey], tolerated: Sequence[str] = ()) -> dict[int, BadRow]:
+def bad_across_rows(
+    keys: Mapping[int, RowKey], tolerated: Sequence[str] = (), place: Callable[[int], str] = "row {}".format
+) -> dict[int, BadRow]:
     """Return the rows with unreadable golds, and the later ones of readable rows that repeat another, by number.
 
     Args:
         keys, tolerated: as for `unreadable_rows`.
+        place: names a row.
     """
     unreadable = unreadable_rows(keys, tolerated)
-    return unreadable | repeated_rows({number: key for number, key in keys.items() if number not in unreadable})
+    readable = {number: key for number, key in keys.items() if number not in unreadable}
+    return unreadable | repeated_rows(readable, place)
 
 
 def refused_in_training(rows: "Rows", processing_class: "ProcessingClass", graded: bool) -> dict[int, BadRow]:
@@ -112,7 +116,7 @@ def refused_in_training(rows: "Rows", processing_class: "ProcessingClass", grade
             keys[number] = _key(row, graded)
         except BadRow as error:
             refused[number] = error
-    bad = bad_across_rows(keys, (Reason.TIME_OUT, Reason.CRASH))
+    bad = bad_across_rows(keys, (Reason.TIME_OUT, Reason.CRASH), rows.place)
     return refused | {number: row for number, row in bad.items() if row.reason != DUPLICATE}
 
 

@@ -22,6 +22,7 @@ class BadRows:
         read, bad: numbers of the rows read; a row that is read twice counts once.
         reasons: number of bad rows by reason.
         handling: what is done with bad rows, for the log.
+        source: label of the data set in a mixture, for messages.
     """
 
     limit: float
@@ -30,9 +31,15 @@ class BadRows:
     bad: set[int] = field(default_factory=set)
     reasons: Counter[str] = field(default_factory=Counter)
     handling: str = "replaced by another row"
+    source: str = ""
 
-    def record(self, number: int, error: BadRow | None) -> None:
-        """Count a row that was read; `error` is None for a good row.
+    def record(self, number: int, error: BadRow | None, place: str = "") -> None:
+        """Count a row that was read.
+
+        Args:
+            number: of the row.
+            error: None for a good row.
+            place: names the row in messages; by its number if it is empty.
 
         Raises:
             UserError: the share of bad rows is above the limit.
@@ -41,15 +48,17 @@ class BadRows:
         if error is None or number in self.bad:
             return
         self.bad.add(number)
+        place = place or f"row {number}"
         if len(self.bad) <= MAX_LOGGED:
-            logger.warning("row %d is bad and is %s: %s", number, self.handling, error)
+            logger.warning("%s is bad and is %s: %s", place, self.handling, error)
         self.reasons[error.reason] += 1
         if self._above_limit():
+            of_source = f" of {self.source}" if self.source else ""
             kinds = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
             raise UserError(
-                f"{len(self.bad)} of {len(self.read)} rows read so far are bad ({kinds}), more than bad_row_limit "
-                f"{self.limit}. Row {number}: {error.detail}. `rlfr check-data` lists all bad rows and writes a "
-                "clean data set."
+                f"{len(self.bad)} of {len(self.read)} rows{of_source} read so far are bad ({kinds}), more than "
+                f"bad_row_limit {self.limit}. {place[0].upper() + place[1:]}: {error.detail}. `rlfr check-data` lists "
+                "all bad rows and writes a clean data set."
             )
 
     def _above_limit(self) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlfr_vlm.data.across_rows import RowKey, bad_across_rows, golds_of, prompt_text
-from rlfr_vlm.data.images import image_source
+from rlfr_vlm.data.images import ImageRules, image_source
 from rlfr_vlm.data.load import Rows, read_rows
 from rlfr_vlm.data.row_checks import describe_notes, notes_of
 from rlfr_vlm.data.rows import MALFORMED, BadRow
@@ -77,11 +77,11 @@ class DataReport:
     images: int = 0
     notes: Counter[str] = field(default_factory=Counter)
 
-    def drop(self, number: int, reason: str, detail: str) -> None:
-        """Count a dropped row."""
+    def drop(self, number: int, reason: str, detail: str, place: str = "") -> None:
+        """Count a dropped row; `place` names it where a number does not."""
         self.dropped[reason] += 1
         if len(examples := self.examples.setdefault(reason, [])) < EXAMPLES:
-            examples.append(f"row {number}: {detail}"[:300])
+            examples.append(f"{place or f'row {number}'}: {detail}"[:300])
 
     @property
     def dropped_share(self) -> float:
@@ -146,7 +146,7 @@ def check_row(rows: Rows, number: int, counter: "TokenCounter | None", options: 
         digest = hashlib.sha256("\0".join(content).encode())
         sizes = rows.media_sizes(row, decode=True)
         for image in row["images"]:
-            digest.update(_image_digest(image, rows))
+            digest.update(_image_digest(image, rows.rules_of(row)))
         for video in row.get("videos") or []:
             for frame in video.frames:
                 digest.update(frame.tobytes())
@@ -174,8 +174,8 @@ def _check_length(
     return "prompt too long", f"{tokens} tokens, max_prompt_tokens {limit}"
 
 
-def _image_digest(image: object, rows: Rows) -> bytes:
-    source = image_source(image, rows.rules)
+def _image_digest(image: object, rules: ImageRules) -> bytes:
+    source = image_source(image, rules)
     return hashlib.sha256(source.read_bytes() if isinstance(source, Path) else source).digest()
 
 
@@ -199,18 +199,19 @@ def check_rows(
     _check_settings(options, model, workers)
     # Reading the data set in this process first reports a mistake once, not once per worker.
     checker = make_checker(options, tuple(needed), model)
-    report = DataReport(rows=len(checker.rows.raw.dataset))
+    report = DataReport(rows=checker.rows.size)
     usable: dict[int, CheckedRow] = {}
     bar = tqdm(total=report.rows, desc="checking", unit="row", disable=not progress)
     for row in _check_all(checker, tuple(needed), model, report.rows, workers):
         bar.update()
         if row.reason:
-            report.drop(row.number, row.reason, row.detail)
+            report.drop(row.number, row.reason, row.detail, checker.rows.place(row.number))
         else:
             usable[row.number] = row
     bar.close()
-    for number, bad in bad_across_rows({n: RowKey(row.digest, row.golds) for n, row in usable.items()}).items():
-        report.drop(number, bad.reason, bad.detail)
+    keys = {n: RowKey(row.digest, row.golds) for n, row in usable.items()}
+    for number, bad in bad_across_rows(keys, place=checker.rows.place).items():
+        report.drop(number, bad.reason, bad.detail, checker.rows.place(number))
         del usable[number]
     report.kept = sorted(usable)
     report.images = sum(row.images for row in usable.values())
@@ -222,7 +223,7 @@ def check_rows(
 def notes_of_rows(rows: Rows, limit: int = NOTED_ROWS) -> list[str]:
     """Return lines about the first rows of a data set that a reader should know before training."""
     counts: Counter[str] = Counter()
-    numbers = rows.indices[:limit]
+    numbers = rows.first(limit)
     for number in numbers:
         try:
             converted = rows.converted(number)

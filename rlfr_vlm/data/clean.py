@@ -23,7 +23,7 @@ def write_clean(options: DataOptions, report: "DataReport", folder: Path) -> tup
     """
     rows = read_rows(options)
     folder.mkdir(parents=True, exist_ok=True)
-    root = (rows.rules.media_root or Path.cwd()).resolve()
+    root = rows.media_folder
     images_are_files = True
     columns: dict[str, None] = {}
     for row in _kept_rows(rows, report):
@@ -35,8 +35,9 @@ def write_clean(options: DataOptions, report: "DataReport", folder: Path) -> tup
         with temporary.open("wb") as stream:
             for row in _kept_rows(rows, report):
                 row["prompt"] = without_embedded(row["prompt"])
-                stored = row if images_are_files and "videos" not in row else row | stored_media(row, rows.rules, root)
-                stream.write(line_of(stored))
+                rules = rows.rules_of(row)
+                as_it_is = images_are_files and "videos" not in row and (rules.media_root or root).resolve() == root
+                stream.write(line_of(row if as_it_is else row | stored_media(row, rules, root)))
     else:
         import datasets
 
@@ -55,11 +56,11 @@ def write_clean(options: DataOptions, report: "DataReport", folder: Path) -> tup
 
 
 def _kept_rows(rows: Rows, report: "DataReport") -> Iterator[Row]:
-    return (rows.convert(rows.raw.row(rows.raw.dataset[number])) for number in report.kept)
+    return (rows.converted(number) for number in report.kept)
 
 
 def _embed_images(row: Row, rows: Rows) -> Row:
     """Return the row with the bytes of its images."""
-    sources = (image_source(image, rows.rules) for image in row["images"])
+    sources = (image_source(image, rows.rules_of(row)) for image in row["images"])
     images = [{"bytes": s.read_bytes() if isinstance(s, Path) else s, "path": None} for s in sources]
     return {**row, "images": images}

@@ -133,7 +133,7 @@ def plan_lengths(
     if rule not in LONG_PROMPT_RULES:
         raise UserError(f"long_prompts is {rule!r}; choose one of {', '.join(LONG_PROMPT_RULES)}.")
     counter, plan = TokenCounter(processing_class), LengthPlan()
-    numbers = range(len(rows.raw.dataset))
+    numbers = range(rows.size)
     for start in tqdm(range(0, len(numbers), batch_size), desc="prompt lengths", unit="batch", leave=False):
         batch = {number: sized_row(rows, counter, number) for number in numbers[start : start + batch_size]}
         plan.kept += [number for number, sized in batch.items() if sized is None]
@@ -141,7 +141,7 @@ def plan_lengths(
         texts = [text for _, text, _ in good.values()]
         tokens = counter.text_tokens([row for row, _, _ in good.values()], texts)
         for (number, (_, _, sizes)), text in zip(good.items(), tokens, strict=True):
-            _plan_row(plan, counter, number, text, sizes, limit, rule)
+            _plan_row(plan, counter, number, text, sizes, limit, rule, rows.place(number))
     plan.kept.sort()
     if not plan.kept:
         raise UserError(f"All prompts are longer than max_prompt_tokens {limit}. Raise it, or lower image_max_pixels.")
@@ -188,7 +188,7 @@ def refuse_prompts_beyond_context(
         number = max(long, key=lambda number: long[number])
         raise UserError(
             f"{len(long)} prompts do not fit the policy's context of {context} tokens beside a response of {response} "
-            f"({setting}): row {number} has {long[number]}. Lower {setting}, or set max_prompt_tokens (to "
+            f"({setting}): {rows.place(number)} has {long[number]}. Lower {setting}, or set max_prompt_tokens (to "
             f"{max(limit, 1)}), above which long_prompts decides."
         )
 
@@ -201,21 +201,22 @@ def _plan_row(
     sizes: Sequence[tuple[int, int]],
     limit: int,
     rule: str,
+    place: str,
 ) -> None:
-    total = text + counter.image_tokens(sizes)
+    total, place = text + counter.image_tokens(sizes), place[0].upper() + place[1:]
     if total <= limit:
         plan.counts["within the limit"] += 1
         plan.kept.append(number)
         return
     if rule == "stop":
         raise UserError(
-            f"Row {number} has {total} prompt tokens, more than max_prompt_tokens {limit}. Raise it, set "
+            f"{place} has {total} prompt tokens, more than max_prompt_tokens {limit}. Raise it, set "
             "long_prompts: drop or downscale, or lower image_max_pixels."
         )
     if rule == "downscale" and sizes and counter.grid is not None and not counter.grid.shrinks:
         raise UserError(
-            f"Row {number} has {total} prompt tokens, more than max_prompt_tokens {limit}, and long_prompts is "
-            f"downscale, but smaller images are not shorter with {type(counter.processing_class).__name__}. Set "
+            f"{place} has {total} prompt tokens, more than max_prompt_tokens {limit}, and long_prompts "
+            f"is downscale, but smaller images are not shorter with {type(counter.processing_class).__name__}. Set "
             "long_prompts: drop or stop, or raise max_prompt_tokens."
         )
     pixels = counter.pixels_that_fit(text, sizes, limit) if rule == "downscale" else None

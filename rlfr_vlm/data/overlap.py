@@ -96,11 +96,11 @@ def fingerprint_rows(rows: Rows, n: int, progress: str = "") -> Fingerprints:
     fingerprints = Fingerprints([], np.zeros(0, np.uint64), np.zeros(0, np.int64))
     hashes: list[int] = []
     rows_of_hashes: list[int] = []
-    for number in tqdm(range(len(rows.raw.dataset)), desc=progress, unit="row", disable=not progress, leave=False):
+    for number in tqdm(range(rows.size), desc=progress, unit="row", disable=not progress, leave=False):
         try:
             row = rows.parse(number)
             user_texts = [m["content"] for m in flatten_text(row["prompt"]) if m["role"] == "user"]
-            row_hashes = [image_hash(open_image(image, rows.rules)) for image in row["images"]]
+            row_hashes = [image_hash(open_image(image, rows.rules_of(row))) for image in row["images"]]
         except BadRow:
             fingerprints.bad += 1
             fingerprints.ngrams.append(frozenset())

@@ -93,7 +93,11 @@ def read_dataset(
         if "\\" in name:
             raise UserError(f"No dataset at {name}. Write the path with / instead of \\.")
         if path.suffix in FILE_FORMATS or name.startswith((".", "/", "~")):
-            raise UserError(f"No dataset at {name}. Give an existing file or folder, a hub id, or {BUILT_IN}.")
+            beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise UserError(
+                f"No dataset at {name}.{nearest(path.name, beside)} Give an existing file or folder, a hub id, or "
+                f"{BUILT_IN}."
+            )
         if revision is None:
             logger.warning("%s is not pinned and may change. Set dataset_revision to a commit.", name)
         return RawDataset(keep_encoded(_load(name, config, split=split, revision=revision)), None)
@@ -104,7 +108,7 @@ def read_dataset(
         reason = (str(cause).splitlines() or [type(cause).__name__])[0]
         raise UserError(
             f"Cannot load dataset {name!r} (split {split!r}): {reason} Give an existing file or folder, a hub id that "
-            f"this machine can reach, or {BUILT_IN}."
+            f"this machine can reach, or {BUILT_IN}.{nearest(name, EMBEDDED_TASKS)}"
         ) from None
 
 

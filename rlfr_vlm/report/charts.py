@@ -37,6 +37,7 @@ CHARTS = (
           (("eval_greedy", "greedy"), ("eval_sampled", "sampled"))),
     Chart("benchmarks", "Benchmarks", "share right", prefix="benchmark/",
           note="Checkpoints, measured by rlfr-eval, with the ends of 95 % intervals and the share undecided."),
+    Chart("sources", "Outcome by source of the mixture", "mean outcome", prefix="source/", suffix="/outcome"),
     Chart("length", "Response length", "tokens", (("completions/mean_length", "mean"),
                                                   ("completions/max_length", "longest"))),
     Chart("truncated", "Truncated and repetitive responses", "share",

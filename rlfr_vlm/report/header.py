@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.report.curves import metric_by_step
 from rlfr_vlm.report.read_run import Run, short_reward_name
+from rlfr_vlm.sources import joined
 from rlfr_vlm.trainer.records.alerts import unjudged_checks
 
 
@@ -67,13 +68,15 @@ def facts_of(run: Run) -> list[tuple[str, str]]:
     """(name, value) pairs of the summary; facts without a value are left out."""
     record, config = run.record, run.config
     data = _mapping(record.get("data"))
+    name = data.get("name") or ""
+    name = joined(name) if isinstance(name, list) else str(name)
     rows = f"{data['rows']:,} rows" if isinstance(data.get("rows"), int) else ""
     facts: list[tuple[str, object]] = [
         ("method", config.get("method")),
         ("policy", config.get("model_name_or_path") or record.get("policy")),
         (
             "data",
-            ", ".join(part for part in (str(data.get("name") or ""), str(data.get("split") or ""), rows) if part),
+            ", ".join(part for part in (name, str(data.get("split") or ""), rows) if part),
         ),
         ("updates", _updates(run)),
         _outcome(run),

@@ -70,8 +70,8 @@ class Prompts:
             try:
                 row = self.load(number)
             except BadRow as error:
-                self.rows.bad_rows.record(number, error)
-                reason = f"row {number}: {error}"
+                self.rows.bad_rows.record(number, error, self.rows.place(number))
+                reason = f"{self.rows.place(number)}: {error}"
                 continue
             self.rows.bad_rows.record(number, None)
             found = True

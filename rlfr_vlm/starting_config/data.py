@@ -15,6 +15,7 @@ from rlfr_vlm.data.read import FILE_FORMATS, URL
 from rlfr_vlm.data.row_checks import NO_FORMAT
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.options import EMBEDDED_TASKS, DataOptions
+from rlfr_vlm.sources import joined
 from rlfr_vlm.starting_config.model import NOT_CACHED, ModelFacts
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def look_at_data(options: DataOptions, model: ModelFacts) -> DataFacts:
             images and the model takes none.
     """
     name = options.dataset_name
+    if not isinstance(name, str):
+        raise UserError(f"{joined(name)} are several data sets; the first rows of one are looked at. Name one.")
     if not name:
         return DataFacts()
     try:
@@ -114,7 +117,7 @@ def _note_rows(
         text = "\n".join(message["content"] for message in flatten_text(row["prompt"]))
         facts.asks_for_tags &= "<answer>" in text
         facts.has_videos |= bool(row.get("videos"))
-        sizes += [image_size(image, rows.rules) for image in row["images"]]
+        sizes += [image_size(image, rows.rules_of(row)) for image in row["images"]]
         if isinstance(response := converted.get("response"), str) and response.strip():
             responses.append(response)
     facts.largest_image = max(sizes, key=lambda size: size[0] * size[1], default=None)

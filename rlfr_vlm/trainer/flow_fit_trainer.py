@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rlfr_vlm.checkpoint import CompleteCheckpoints
 from rlfr_vlm.config_file import resolved
+from rlfr_vlm.data.draws import draws_of
 from rlfr_vlm.data.encode import Encoded, encode_examples
 from rlfr_vlm.data.load import Rows, as_dataset
 from rlfr_vlm.data.rows import Row
@@ -299,6 +300,8 @@ def accepted_rows(dataset: "Dataset", args: FlowFitConfig) -> "Dataset":
 def hold_out(dataset: "Dataset", args: FlowFitConfig) -> tuple["Dataset", "Dataset"]:
     """Training rows and held-out rows: the last `eval_fraction` of the rows, `eval_rows` at most.
 
+    Of a mixture, each source is held out in proportion to its rows.
+
     Raises:
         UserError: the split leaves no training or no held-out rows.
     """
@@ -308,7 +311,8 @@ def hold_out(dataset: "Dataset", args: FlowFitConfig) -> tuple["Dataset", "Datas
             f"{len(dataset)} rows with eval_fraction {args.eval_fraction} leave {held_out} held-out and "
             f"{len(dataset) - held_out} training rows; both must exist. Change eval_fraction or take more rows."
         )
-    order = range(len(dataset))
+    draws = draws_of(dataset, shuffle=False)  # of a mixture without weights: each row once, sources in turn
+    order = list(range(len(dataset))) if draws is None else draws.take(len(dataset))
     return dataset.select(order[:-held_out]), dataset.select(order[-held_out:])
 
 

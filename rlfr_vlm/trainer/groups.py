@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from rlfr_vlm.data.draws import Draws
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.options import GroupOptions
@@ -136,14 +137,23 @@ class GroupSelector:
         group_size: responses per prompt.
         threshold: a response is right above it.
         dataset_size, seed: for the stream of new prompts.
+        draws: the stream of a mixture, which keeps the shares of its sources.
     """
 
-    def __init__(self, options: GroupOptions, group_size: int, threshold: float, dataset_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        options: GroupOptions,
+        group_size: int,
+        threshold: float,
+        dataset_size: int,
+        seed: int,
+        draws: Draws | None = None,
+    ) -> None:
         self.options = options
         self.group_size = group_size
         self.threshold = threshold
         self.spread = SpreadFilter(options.spread_beta, options.spread_decay)
-        self.stream = PromptStream(dataset_size, seed + 1)
+        self.stream = PromptStream(dataset_size, seed + 1) if draws is None else draws
 
     def judge(self, outcome: Tensor, total: Tensor, record: bool = True) -> tuple[Tensor, Tensor, dict[str, float]]:
         """Find the responses that the filter keeps and those of flat groups, and measure the kinds of groups.

@@ -6,14 +6,14 @@ without. vLLM's random state advances.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-import torch
 from torch import Tensor
 
+from rlfr_vlm.data.mixture import labels_of
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.stats import wilson_interval
 
@@ -32,6 +32,21 @@ class VerdictCounts:
     right: int = 0
     wrong: int = 0
     undecided: int = 0
+
+    def add(self, kind: str) -> None:
+        """Count a response that is `right`, `wrong` or `undecided`."""
+        setattr(self, kind, getattr(self, kind) + 1)
+
+    @staticmethod
+    def total(parts: Iterable["VerdictCounts"]) -> "VerdictCounts":
+        """Return the sums of several counts."""
+        sums = [(part.right, part.wrong, part.undecided) for part in parts]
+        return VerdictCounts(*(sum(column) for column in zip(*sums, strict=True)))
+
+    @property
+    def rows(self) -> int:
+        """Number of responses."""
+        return self.right + self.wrong + self.undecided
 
     @property
     def accuracy(self) -> float:
@@ -68,12 +83,15 @@ def evaluate_held_out(
 
     Returns:
         For each mode `<prefix>_<mode>` (accuracy among decided answers), `_low` and `_high` of its interval and
-        `_undecided` (share); `<prefix>_rows`.
+        `_undecided` (share); `<prefix>_rows`. Of a mixture also `<prefix>_source/<source>/` with `rows`, `<mode>` and
+        `<mode>_undecided`.
     """
     metrics: dict[str, float] = {f"{prefix}_rows": float(len(dataset))}
+    labels = labels_of(dataset)
     for mode in MODES:
         with decoding(mode == "greedy"):
-            counts = _count_verdicts(dataset, grade_rows, accelerator, batch_size, threshold)
+            by_source = _count_verdicts(dataset, grade_rows, accelerator, batch_size, threshold, labels)
+        counts = VerdictCounts.total(by_source.values())
         low, high = counts.interval()
         metrics |= {
             f"{prefix}_{mode}": counts.accuracy,
@@ -81,6 +99,13 @@ def evaluate_held_out(
             f"{prefix}_{mode}_high": high,
             f"{prefix}_{mode}_undecided": counts.undecided / max(len(dataset), 1),
         }
+        for label, own in by_source.items() if labels is not None else ():
+            name = f"{prefix}_source/{label}"
+            metrics |= {
+                f"{name}/rows": float(own.rows),
+                f"{name}/{mode}": own.accuracy,
+                f"{name}/{mode}_undecided": own.undecided / own.rows,
+            }
     return metrics
 
 
@@ -93,6 +118,13 @@ def describe_evaluation(metrics: Mapping[str, float], prefix: str = "eval") -> s
         parts.append(f"{mode} {text}" + (f", {undecided:.1%} undecided" if undecided else ""))
         any_undecided |= undecided > 0
     parts += [] if any_undecided else ["none undecided"]
+    start, end = f"{prefix}_source/", "/greedy"
+    of_sources = [
+        f"{name[len(start) : -len(end)]} {value:.3f} (n = {metrics[name[: -len(end)] + '/rows']:.0f})"
+        for name, value in metrics.items()
+        if name.startswith(start) and name.endswith(end)
+    ]
+    parts += [f"greedy by source: {', '.join(of_sources)}"] if of_sources else []
     return f"held-out accuracy (n = {metrics[f'{prefix}_rows']:.0f}): {'; '.join(parts)}"
 
 
@@ -102,23 +134,25 @@ def _count_verdicts(
     accelerator: "Accelerator",
     batch_size: int,
     threshold: float,
-) -> VerdictCounts:
-    """Verdicts of one response to each row.
+    labels: Sequence[str] | None,
+) -> dict[str, VerdictCounts]:
+    """Verdicts of one response to each row, by the source of the row; all under "" without `labels`.
 
     All ranks generate equally often; where a rank runs out of rows it repeats the last row, which does not count.
     """
     ranks, size = accelerator.num_processes, len(dataset)
     share = math.ceil(size / ranks)
     start = accelerator.process_index * share
-    counts = VerdictCounts()
+    sources = [""] * size if labels is None else labels
+    counts = {source: VerdictCounts() for source in sources}
     for first in range(0, share, batch_size):
         offsets = range(first, min(first + batch_size, share))
         rows = dataset.__getitems__([min(start + offset, size - 1) for offset in offsets])
         outcome = grade_rows(rows)
-        is_row = [rank * share + offset < size for rank in range(ranks) for offset in offsets]
-        is_counted = torch.tensor(is_row, device=outcome.device)
-        is_decided = is_counted & ~outcome.isnan()
-        counts.right += int((is_decided & (outcome > threshold)).sum())
-        counts.wrong += int((is_decided & (outcome <= threshold)).sum())
-        counts.undecided += int((is_counted & outcome.isnan()).sum())
+        numbers = [rank * share + offset for rank in range(ranks) for offset in offsets]
+        right, undecided = (outcome > threshold).tolist(), outcome.isnan().tolist()
+        for place, number in enumerate(numbers):
+            if number < size:
+                kind = "undecided" if undecided[place] else "right" if right[place] else "wrong"
+                counts[sources[number]].add(kind)
     return counts

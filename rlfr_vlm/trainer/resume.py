@@ -10,11 +10,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rlfr_vlm.checkpoint import CompleteCheckpoints
+from rlfr_vlm.data.draws import draws_of
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import write_json
 from rlfr_vlm.models.towers import unwrap
 from rlfr_vlm.trainer.finite import FiniteUpdates
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
+from rlfr_vlm.trainer.mixture_sampler import MixtureSampler
 from rlfr_vlm.trainer.records.card import write_card
 from rlfr_vlm.trainer.records.rollout_log import RolloutLog
 from rlfr_vlm.trainer.signals.flow import OnlineFlow
@@ -80,6 +82,9 @@ class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
 
     def _get_train_sampler(self, dataset: "Dataset | None" = None) -> "RepeatSampler":
         self._sampler = super()._get_train_sampler(dataset)
+        rows = self.train_dataset if dataset is None else dataset
+        if (draws := draws_of(rows, self.args.seed, self.shuffle_dataset)) is not None:
+            self._sampler = MixtureSampler(self._sampler, rows, draws)
         return self._sampler
 
     def _init_training_state(self, *args: object, **kwargs: object) -> tuple[int, int]:
@@ -152,11 +157,14 @@ def is_plain(model: nn.Module, accelerator: "Accelerator") -> bool:
 
 
 def skip_epochs(sampler: "RepeatSampler", epochs: int) -> None:
-    """Let TRL's `RepeatSampler` draw the orders of the finished epochs.
+    """Let TRL's `RepeatSampler` draw the orders of the finished epochs; a mixture's goes to its place.
 
     The sampler draws an order from its own generator at each epoch, and restarts with the first order when a run is
     resumed: a run resumed in its second epoch would get the prompts in the first epoch's order (seen in TRL 1.16.0).
     """
+    if isinstance(sampler, MixtureSampler):
+        sampler.skip_epochs(epochs)
+        return
     generator = getattr(sampler, "generator", None)
     for _ in range(epochs if generator is not None else 0):
         torch.randperm(sampler.num_samples, generator=generator)

@@ -29,7 +29,9 @@ from torch import Tensor, nn
 
 from rlfr_vlm.checkpoint import SaveBetweenRollouts
 from rlfr_vlm.config_file import resolved
+from rlfr_vlm.data.draws import draws_of
 from rlfr_vlm.data.encode import tokenizer_of
+from rlfr_vlm.data.mixture import mixture_of
 from rlfr_vlm.data.rows import Row
 from rlfr_vlm.flow.storage import FIELD_FOLDER, save_field
 from rlfr_vlm.models import family_of
@@ -48,6 +50,7 @@ from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.held_out import evaluate_held_out
 from rlfr_vlm.trainer.log_prob_passes import LogProbPasses
 from rlfr_vlm.trainer.micro_batch_pieces import loss_of_pieces, pieces_of, share_of_loss
+from rlfr_vlm.trainer.mixture_sampler import source_metrics, source_numbers
 from rlfr_vlm.trainer.packing import pack_by_length, pack_by_prompt, padding_share
 from rlfr_vlm.trainer.passes import LossPass, ScorePass, UnwatchedPass
 from rlfr_vlm.trainer.records.callbacks import FlowStep, MarkBan
@@ -182,8 +185,14 @@ class RLFRTrainer(LogProbPasses):
                 check=args.rollout_check,
                 plain=self._plain_prompts,
             )
+        self.mixture = mixture_of(self.train_dataset)
         self.selector = GroupSelector(
-            args, self.num_generations, args.flow_accept_threshold, len(self.train_dataset), args.seed
+            args,
+            self.num_generations,
+            args.flow_accept_threshold,
+            len(self.train_dataset),
+            args.seed,
+            None if self.mixture is None else draws_of(self.train_dataset, args.seed + 1),
         )
         self.undecided_guard = UndecidedGuard(args.undecided_limit, args.undecided_window)
         self.probabilities = self._bind_probabilities()
@@ -505,8 +514,16 @@ class RLFRTrainer(LogProbPasses):
         self.log_values({"completions/repetitive": self.accelerator.gather(repetitive).float().mean().item()})
         self.log_values(outcome_metrics(rewards[:, 0], self.args.flow_accept_threshold))
         if self.model.training:
+            self._log_sources(inputs, rewards[:, 0])
             self.undecided_guard.check(rewards[:, 0])
         return mask_undecided(rewards)
+
+    def _log_sources(self, inputs: Sequence[Row], outcome: Tensor) -> None:
+        """Log the outcomes (N,) of all ranks by the sources of a mixture; `inputs` are the rows of this rank."""
+        if self.mixture is None:
+            return
+        own = source_numbers(inputs, self.mixture.labels).to(self.accelerator.device)
+        self.log_values(source_metrics(outcome, self.accelerator.gather(own).to(outcome.device), self.mixture.labels))
 
     # --- update -----------------------------------------------------------------------------------------------------
 

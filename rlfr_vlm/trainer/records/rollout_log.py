@@ -1,11 +1,11 @@
 """Rollout log of a run: `rollouts/rank<N>.jsonl`, one line per group of responses, limited in size.
 
-A line has the prompt, the paths of its images, their thumbnails, the gold answer and, for each response, text, token
-ids, finish reason, each reward, the outcome's advantage, and per token the flow reward, the deviation in each layer,
-the shaped advantage, the entropy and vLLM's log-prob. Per-token values are packed as float16 in base64; `unpack` reads
-them. Entropies are computed in the update, so a group is written after the first update of its responses. When a file
-exceeds its size limit, every second rollout in it is dropped and from then on only every second (fourth, eighth ...)
-rollout is logged, so that the logged rollouts are spread evenly over the run.
+A line has the prompt, of a mixture its source, the paths of its images, their thumbnails, the gold answer and, for
+each response, text, token ids, finish reason, each reward, the outcome's advantage, and per token the flow reward, the
+deviation in each layer, the shaped advantage, the entropy and vLLM's log-prob. Per-token values are packed as float16
+in base64; `unpack` reads them. Entropies are computed in the update, so a group is written after the first update of
+its responses. When a file exceeds its size limit, every second rollout in it is dropped and from then on only every
+second (fourth, eighth ...) rollout is logged, so that the logged rollouts are spread evenly over the run.
 
 Letters: L hooked layers, B responses of this process, T response tokens.
 """
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from rlfr_vlm.data.mixture import SOURCE_COLUMN
 from rlfr_vlm.data.rows import Messages, Row
 from rlfr_vlm.data.videos import pictures_of
 from rlfr_vlm.files import JsonObject, write_text
@@ -225,6 +226,8 @@ def describe_groups(
             "layers": list(layers),
             "responses": [],
         }
+        if row.get(SOURCE_COLUMN):
+            group["source"] = row[SOURCE_COLUMN]
         for number in range(first, last):
             length = lengths[number]
             response = {

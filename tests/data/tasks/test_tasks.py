@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from rlfr_vlm.data.check import check_rows
-from rlfr_vlm.data.load import EMBEDDED, load_rows
+from rlfr_vlm.data.load import load_rows
 from rlfr_vlm.data.rows import Row
+from rlfr_vlm.data.source import EMBEDDED
 from rlfr_vlm.data.tasks import TASKS, Problem, Task
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.grading import Item, Verdict, grade_many
