@@ -163,20 +163,24 @@ def measure_step(case: str, rounds: int, patience: Patience) -> "JsonObject":
     }
 
 
-def report(result: "JsonObject") -> str:
-    """Format the tables of a result."""
+def report_passes(result: "JsonObject") -> str:
+    """Format the table of the passes of each case."""
     rows = [
         (case, name, f"{numbers['times_faster']:.2f}", f"{numbers['fewer_flops']:.2f}", f"{numbers['memory']:.2f}")
-        for case, both in result["passes"].items()
+        for case, both in result.items()
         for name, numbers in both.items()
     ]
-    text = table(("prompt / response", "pass", "times faster", "times fewer FLOPs", "share of memory"), rows)
-    steps = [
+    return table(("prompt / response", "pass", "times faster", "times fewer FLOPs", "share of memory"), rows)
+
+
+def report_steps(result: "JsonObject") -> str:
+    """Format the table of the whole steps of each case."""
+    rows = [
         (case, kind, f"{min(numbers['seconds'][kind]):.1f}", f"{ratio:.2f}")
-        for case, numbers in result["steps"].items()
+        for case, numbers in result.items()
         for kind, ratio in numbers["over_trl"].items()
     ]
-    return text + "\n\n" + table(("prompt / response", "whole step", "s, minimum", "over TRL"), steps)
+    return table(("prompt / response", "whole step", "s, minimum", "over TRL"), rows)
 
 
 def main() -> None:
@@ -190,13 +194,15 @@ def main() -> None:
     add_options(parser)
     options = parser.parse_args()
     silence_libraries()
-    patience = Patience(options.patience)
-    result: JsonObject = {
-        "passes": {case: measure_case(case, options.rounds, patience) for case in options.cases},
-        "steps": {case: measure_step(case, options.rounds, patience) for case in options.steps},
-    }
-    print("\n" + report(result))
-    write_results(options.json, "prefix", result, patience)
+    for cases, name, measure, report in (
+        (options.cases, "prefix", measure_case, report_passes),
+        (options.steps, "prefix_steps", measure_step, report_steps),
+    ):
+        if cases:
+            patience = Patience(options.patience)
+            result = {case: measure(case, options.rounds, patience) for case in cases}
+            print("\n" + report(result))
+            write_results(options.json, name, result, patience)
 
 
 if __name__ == "__main__":

@@ -73,17 +73,23 @@ def large_step_lines(result: JsonObject) -> Iterator[Line]:
     yield at_most("RLFR over TRL's GRPO, whole step, 7B, GPU", 1.05, result["over_trl"]["rlfr"], "step_7b")
 
 
-def prefix_lines(result: JsonObject) -> Iterator[Line]:
-    where = "shared prompts, prompt 1,024, response 256"
+SHARED = "shared prompts, prompt 1,024, response 256"
+
+
+def prefix_lines(passes: JsonObject) -> Iterator[Line]:
     for name, times in (("old log-probs", 3.0), ("update", 2.5)):
-        numbers = result["passes"]["1024/256"][name]
-        yield at_least(f"{where}: {name}, times faster than TRL's", times, numbers["times_faster"], "prefix")
-        yield at_most(f"{where}: {name}, share of memory", 0.5, numbers["memory"], "prefix", sure=True)
-    for name, numbers in result["passes"]["64/512"].items():
+        numbers = passes["1024/256"][name]
+        yield at_least(f"{SHARED}: {name}, times faster than TRL's", times, numbers["times_faster"], "prefix")
+        yield at_most(f"{SHARED}: {name}, share of memory", 0.5, numbers["memory"], "prefix", sure=True)
+    for name, numbers in passes["64/512"].items():
         slower = 1 / numbers["times_faster"]
         yield at_most(f"shared prompts, prompt 64, response 512: {name}, over TRL's", 1.02, slower, "prefix")
-    ratio = result["steps"]["1024/256"]["over_trl"]["rlfr"]
-    yield at_most(f"{where}: RLFR over TRL's GRPO, whole step, generation by transformers", 0.6, ratio, "prefix")
+
+
+def prefix_step_lines(steps: JsonObject) -> Iterator[Line]:
+    ratio = steps["1024/256"]["over_trl"]["rlfr"]
+    what = f"{SHARED}: RLFR over TRL's GRPO, whole step, generation by transformers"
+    yield at_most(what, 0.6, ratio, "prefix_steps")
 
 
 def flow_lines(result: JsonObject) -> Iterator[Line]:
@@ -131,6 +137,7 @@ TARGETS: dict[str, Callable[[JsonObject], Iterator[Line]]] = {
     "step": step_lines,
     "step_7b": large_step_lines,
     "prefix": prefix_lines,
+    "prefix_steps": prefix_step_lines,
     "flow": flow_lines,
     "fit": fit_lines,
     "import_time": help_lines,
@@ -206,14 +213,17 @@ def blocks(results: JsonObject, file: str) -> dict[str, str]:
         return f"load before and others' share: {machine_load(results, script)}"
 
     content = {}
-    if "prefix" in results:
-        lines = [*prefix_lines(results["prefix"]), *(step_lines(results["step"]) if "step" in results else ())]
-        tables = [lines_table(results, lines), prefix.report(results["prefix"])]
+    if "prefix" in results and "prefix_steps" in results:
+        passes, steps = results["prefix"], results["prefix_steps"]
+        lines = [*prefix_step_lines(steps), *(step_lines(results["step"]) if "step" in results else ())]
+        lines += prefix_lines(passes)
+        tables = [lines_table(results, lines), prefix.report_passes(passes), prefix.report_steps(steps)]
         content["prefix"] = f"{where} (`benchmarks/speed/results/{file}`):\n\n" + "\n\n".join(tables)
+    if "step" in results:
+        content["step"] = f"{where}; {load('step')}.\n\n{step.report(results['step'])}"
     if "flow" in results:
         content |= {
             "targets": f"{where} (`benchmarks/speed/results/{file}`):\n\n{targets_table(results)}",
-            "step": f"{where}; {load('step')}.\n\n{step.report(results['step'])}",
             "flow": f"{where}; {load('flow')}.\n\n{flow.report(results['flow'])}",
             "rest": f"{where} (`speed/results/{file}`):\n\n{other_table(results)}",
         }
