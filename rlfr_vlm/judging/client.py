@@ -83,7 +83,6 @@ class Judge:
         Raises:
             UserError: the server refuses the key, or does not know the model.
         """
-
         return await self._verdict(judge_messages(question, golds, prediction), question, golds, prediction)
 
     async def judge_by_rubric(self, task: str, rubric: str, golds: Sequence[str], response: str) -> JudgeResult:

@@ -112,11 +112,14 @@ class SharedPrefixPolicy:
             images: of the groups.
         """
         model, kinds = unwrap(self.policy), inputs.get("mm_token_type_ids")
-        lengths = attention_mask.sum(dim=1).tolist()
-        longest = [max(rows, key=lengths.__getitem__) for rows in groups]  # has the positions of all rows of its group
-        with_images = {}
-        if images is not None and kinds is not None:
-            with_images = {"image_grid_thw": images.image_grid_thw, "mm_token_type_ids": kinds[longest]}
+        # the longest row of a group has the positions of all its rows
+        longest = [rows[group.blocks.index(group.width)] for rows, group in zip(groups, layout.groups, strict=True)]
+        with_images: dict[str, Any] = {}
+        if images is not None:
+            with_images = {
+                "image_grid_thw": images.image_grid_thw,
+                "mm_token_type_ids": None if kinds is None else kinds[longest],
+            }
         positions = family_of(model).token_positions(model, input_ids[longest], attention_mask[longest], with_images)
         packed: dict[str, Any] = {
             "input_ids": layout.pack(input_ids),
