@@ -27,6 +27,18 @@ TAIL_LINES = 15  # lines of the log in messages
 PROBE_LIMIT = 5.0  # seconds for one check whether the server is ready
 # Secrets of other servers, so that a server started here gets none of them.
 OWN_KEYS = tuple(name for name, setting in SETTINGS.items() if setting.secret and name.startswith(PREFIXES))
+# With these torchrun and accelerate tell a process its place; a server that a training process starts has none.
+PLACES = {
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "ROLE_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+}
+LAUNCHERS = ("TORCHELASTIC_", "ACCELERATE_", "FSDP_")
 CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE"  # vLLM's variable for the size of the KV cache in GB
 
 
@@ -100,6 +112,11 @@ def vllm_command(model: str, name: str, port: int, extra_args: list[str]) -> tup
     )
 
 
+def _is_ours(name: str) -> bool:
+    """Whether a variable is a key of ours, or says which process of a training run this is."""
+    return name in OWN_KEYS or name in PLACES or name.startswith(LAUNCHERS)
+
+
 @dataclass
 class Server:
     """A server started by this process; a context manager that stops the server on exit.
@@ -138,7 +155,7 @@ class Server:
         check_program(self.command, self.label)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._stream = self.log.open("ab")
-        inherited = {name: value for name, value in os.environ.items() if name not in OWN_KEYS}
+        inherited = {name: value for name, value in os.environ.items() if not _is_ours(name)}
         self._supervisor = subprocess.Popen(
             [sys.executable, "-P", "-m", "rlfr_vlm.servers.supervisor"],
             stdin=subprocess.PIPE,

@@ -72,6 +72,19 @@ def test_a_server_that_ends_says_why(tmp_path):
         server.wait_ready()
 
 
+def test_a_server_is_no_process_of_a_training_run(tmp_path, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "ACCELERATE_USE_FSDP"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("OTHER_RANK", "kept")
+    shown = "('RANK', 'WORLD', 'MASTER', 'TORCHELASTIC', 'ACCELERATE')"
+    code = f"import os; print(sorted(name for name in os.environ if any(part in name for part in {shown})))"
+    with (
+        Server([sys.executable, "-c", code], "http://127.0.0.1:9/v1", tmp_path / "log") as server,
+        pytest.raises(UserError, match=r"\['OTHER_RANK'\]"),
+    ):
+        server.wait_ready()
+
+
 def test_a_server_that_never_answers_is_given_up(tmp_path):
     command = [sys.executable, "-c", "import time; print('hm', flush=True); time.sleep(60)"]
     server = Server(command, "http://127.0.0.1:9/v1", tmp_path / "log", time_limit=1.0)
