@@ -150,8 +150,8 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
         print("reward: reasoning_gym, the task's own scorer; --rewards sets others")
     flow = find_flow(None, args) if args.uses_flow else None
     benchmarks = Plan.of(options) if trains else None
-    if benchmarks is not None and is_first_process():
-        benchmarks.check(options.model_name_or_path or "", args.output_dir)
+    if benchmarks is not None and options.model_name_or_path and is_first_process():
+        benchmarks.check(options.model_name_or_path, args.output_dir)
     rewards = build_rewards(options.rewards, options, args.max_completion_length or 0)
     callbacks = [MetricsFile(args.output_dir), ProgressLine(args.method)]
     if options.watch:

@@ -1,5 +1,6 @@
 """Calls of `rlfr-eval` that measure a checkpoint, and what their scores say."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -105,9 +106,11 @@ class Plan:
                 done = subprocess.run(
                     command, stdout=stream, stderr=stream, env={**os.environ, **self.environment}, check=False
                 )
-            try:
-                scores |= json.loads((run / "scores.json").read_text(encoding="utf-8"))["benchmarks"]
-            except (OSError, ValueError, KeyError):
+            measured: JsonObject = {}
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                measured = json.loads((run / "scores.json").read_text(encoding="utf-8"))["benchmarks"]
+            scores |= measured
+            if done.returncode or not measured:
                 lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
                 failures.append(f"rlfr-eval {run.name} ended with {done.returncode} (log: {log}): {' '.join(lines)}")
         return scores, failures

@@ -63,7 +63,12 @@ class MeasureCheckpoints(TrainerCallback):
             self._running[step] = self._worker.submit(self.plan.measure, checkpoint, folder)
             self._running[step].exception()  # waits
         else:  # the checkpoint may be pruned meanwhile
-            self._running[step] = self._worker.submit(self._measure_copy, linked(checkpoint, folder / "model"), folder)
+            try:
+                model = linked(checkpoint, folder / "model")
+            except OSError as error:
+                print(f"benchmarks of checkpoint-{step} failed, training goes on: {error}", flush=True)
+                return
+            self._running[step] = self._worker.submit(self._measure_copy, model, folder)
         self._take(state)
 
     def on_step_end(

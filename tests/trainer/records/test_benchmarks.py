@@ -122,6 +122,17 @@ def test_only_steps_that_are_named_and_the_first_process(options, tmp_path, monk
     assert measured == ["checkpoint-4", "checkpoint-8"]
 
 
+def test_a_copy_that_cannot_be_made_stops_nothing(options, tmp_path, monkeypatch, capsys):
+    def full(checkpoint, folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rlfr_vlm.trainer.records.benchmarks.linked", full)
+    built = options(eval_benchmark_wait=False)
+    callback = MeasureCheckpoints(Plan.of(built), built, str(tmp_path / "run"), print)
+    callback.on_train_end(None, saved(callback, tmp_path / "run", 1), None)
+    assert "benchmarks of checkpoint-1 failed, training goes on: [Errno 28] No space left" in capsys.readouterr().out
+
+
 def test_a_copy_has_the_model_alone(tmp_path):
     folder = linked(checkpoint(tmp_path, 7), tmp_path / "model")
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
