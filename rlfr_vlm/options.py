@@ -14,7 +14,8 @@ from rlfr_vlm.sources import checked_names, sources_of
 METHODS = ("rlvr", "rlfr", "entropy", "rlpr", "visual", "rlfr+rlpr", "rlfr+visual")
 METHOD_PARTS = ("rlvr", "rlfr", "entropy", "rlpr", "visual")  # any of them may be joined by +
 LONG_PROMPT_RULES = ("drop", "downscale", "stop")
-EMBEDDED_TASKS = ("digits", "digits_video", "charts", "clocks", "grids", "shapes")  # data/load.py makes their rows
+# data/source.py makes their rows
+EMBEDDED_TASKS = ("digits", "digits_video", "word_problems", "charts", "clocks", "grids", "shapes")
 GROUP_FILTERS = ("none", "mixed", "spread")
 ROLLOUTS = ("hf", "vllm-colocate", "vllm-server")
 BAD_ROW_LIMIT = 0.05  # largest share of bad rows, of check-data and of training

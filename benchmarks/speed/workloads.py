@@ -93,12 +93,12 @@ def small(quick: bool) -> Workload:
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
     from rlfr_vlm.data.load import load_rows
-    from rlfr_vlm.quickstart.recipe import QuickstartRecipe
+    from rlfr_vlm.quickstart.recipe import recipe_for
     from rlfr_vlm.quickstart.warm_start import cached_policy
     from rlfr_vlm.rewards import accuracy
 
-    recipe = QuickstartRecipe()
-    warm_start = QuickstartRecipe.fast().warm_start if quick else recipe.warm_start
+    recipe = recipe_for("tiny")
+    warm_start = recipe_for("tiny", fast=quick).warm_start
     folder = str(cached_policy(warm_start)[0])
     arguments = recipe.rl_arguments("", "rlvr", seed=1)
     for name in ("output_dir", "method", "max_steps"):

@@ -9,6 +9,11 @@ from rlfr_vlm.files import make_folder
 from rlfr_vlm.methods import split_methods
 
 SUMMARY = "RLVR, RLFR and more on a small real Qwen2.5-VL and real images, on a CPU, in minutes"
+POLICY_HELP = (
+    "tiny (default): a Qwen2.5-VL of one million parameters, made here; smollm2: SmolLM2-135M-Instruct, text; "
+    "smollm2-vl: the same behind Qwen2.5-VL's eyes; or a folder or hub id. Pretrained policies take minutes on a GPU "
+    "and an hour or more on a CPU, say how long after the first updates, and go on where they stopped"
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
         default="rlvr,rlfr",
         help="which methods, by commas: rlvr, rlfr, entropy, rlpr, visual, or joined by + (default: %(default)s)",
     )
+    parser.add_argument("--policy", default="tiny", help=POLICY_HELP)
     parser.add_argument("--steps", type=int, help="updates of each RL run (default: the recipe's)")
     parser.add_argument("--fast", action="store_true", help="a smoke test: every stage, but too short to learn")
     return parser
@@ -42,12 +48,12 @@ def run(options: argparse.Namespace) -> int:
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from rlfr_vlm.library_output import silence_libraries
-    from rlfr_vlm.quickstart.recipe import QuickstartRecipe
+    from rlfr_vlm.quickstart.recipe import recipe_for
     from rlfr_vlm.quickstart.report import write_page, write_report
     from rlfr_vlm.quickstart.run import run_quickstart
 
     silence_libraries()
-    recipe = QuickstartRecipe.fast() if options.fast else QuickstartRecipe()
+    recipe = recipe_for(options.policy, options.fast)
     if options.steps is not None:
         recipe = dataclasses.replace(recipe, rl_steps=options.steps)
     result = run_quickstart(out, recipe, [options.seed + i for i in range(options.seeds)], methods)

@@ -80,7 +80,8 @@ def scan_image(scan: int) -> Image.Image:
     return Image.fromarray(_scans()[0][scan]).resize((CELL, CELL), Image.Resampling.BILINEAR).convert("RGB")
 
 
-def _image(left: int, right: int) -> Image.Image:
+def pair_image(left: int, right: int) -> Image.Image:
+    """Return two scans side by side: two image tokens of Qwen2.5-VL."""
     image = Image.new("RGB", (2 * CELL, CELL))
     image.paste(scan_image(left), (0, 0))
     image.paste(scan_image(right), (CELL, 0))
@@ -101,7 +102,7 @@ def digit_rows(split: str, size: int, seed: int) -> list[Row]:
         rows.append(
             {
                 "prompt": [{"role": "user", "content": problem.question}],
-                "images": [_image(left, right)],
+                "images": [pair_image(left, right)],
                 "answer": problem.answer,
                 "response": problem.response,
             }

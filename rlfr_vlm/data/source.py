@@ -10,6 +10,7 @@ from rlfr_vlm.data.read import TEXT_COLUMN, RawDataset, keep_encoded, read_datas
 from rlfr_vlm.data.row_loader import Rows
 from rlfr_vlm.data.rows import BadRow
 from rlfr_vlm.data.tasks import TASKS
+from rlfr_vlm.data.word_problems import load_word_problems
 from rlfr_vlm.errors import UserError, nearest
 from rlfr_vlm.grading.gym import PREFIX, generate, is_gym_name
 from rlfr_vlm.options import EMBEDDED_TASKS, DataOptions
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 EMBEDDED: dict[str, Callable[[str, int, int], "Dataset"]] = {
     "digits": load_digits_task,
     "digits_video": load_digit_videos,
+    "word_problems": load_word_problems,
     **{name: task.load for name, task in TASKS.items()},
 }
 FIRST_ROWS = 20  # rows that are searched for columns that no row has

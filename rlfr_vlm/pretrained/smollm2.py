@@ -47,6 +47,22 @@ def get_smollm2(to: Path) -> int:
     return convert(find_gguf() or download_gguf(), to)
 
 
+def cached_smollm2(run_folder: Path | None = None) -> tuple[Path, bool]:
+    """Return the policy's folder in the cache and whether it was there; otherwise write it now.
+
+    Args:
+        run_folder: folder for the policy where the cache cannot be written.
+
+    Raises:
+        UserError: as for `get_smollm2`.
+    """
+    folder = cache_folder(fallback=run_folder) / f"smollm2-{SHA256[:12]}"
+    if (folder / "config.json").exists():
+        return folder, True
+    get_smollm2(folder)
+    return folder, False
+
+
 def find_gguf() -> Path | None:
     """Path of the weights in the installed package or in the cache; None if they are in neither.
 

@@ -65,7 +65,7 @@ def _reward_curves(result: QuickstartResult) -> "Figure":
             axes.plot(steps[len(steps) - len(smooth) :], smooth, color=colour, label=label)
     axes.set_xlabel("update")
     axes.set_ylabel("accuracy of sampled responses")
-    axes.set_title(f"Training scans, moving average over {SMOOTHING} rollouts")
+    axes.set_title(f"Training rows, moving average over {SMOOTHING} rollouts")
     axes.legend()
     return figure
 
@@ -99,9 +99,7 @@ def _tokens(result: QuickstartResult) -> "Figure":
     from matplotlib.figure import Figure
     from transformers import AutoTokenizer
 
-    from rlfr_vlm.quickstart.warm_start import cached_policy
-
-    tokenizer = AutoTokenizer.from_pretrained(cached_policy(result.recipe.warm_start)[0])
+    tokenizer = AutoTokenizer.from_pretrained(result.start.name)
     options = FlowOptions()
     picks = _some_right_and_wrong(result)
     longest = max(len(result.responses[index].ids) for index in picks)

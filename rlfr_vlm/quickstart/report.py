@@ -72,7 +72,7 @@ def accuracy_table(result: QuickstartResult) -> str:
             f"| {m} | {seed} | {_cell(runs[m]['sampled'])} | {_cell(runs[m]['greedy'])} |" for m in result.methods
         ]
     n = result.base["sampled"].n
-    return "\n".join([f"Accuracy on {n} problems with held-out scans (95 % interval):", "", *rows])
+    return "\n".join([f"Accuracy on {n} held-out problems of {result.start.task} (95 % interval):", "", *rows])
 
 
 def _flow_lines(result: QuickstartResult) -> list[str]:
@@ -173,7 +173,7 @@ def _pair_lines(result: QuickstartResult, method: str, reference: str) -> list[s
 
 def _time_lines(result: QuickstartResult) -> list[str]:
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
-    cached = " (policy from the cache)" if result.policy_was_cached else ""
+    cached = " (policy from the cache)" if result.start.was_cached else ""
     return [f"Time: {stages}{cached}. Peak memory {result.peak_rss_mb:.0f} MB."]
 
 
@@ -200,7 +200,8 @@ def summary(result: QuickstartResult) -> JsonObject:
             "gate": gate_histories(result),
         },
         "seconds": {name: round(seconds, 1) for name, seconds in result.seconds.items()},
-        "policy_was_cached": result.policy_was_cached,
+        "policy": Path(result.start.name).name if result.start.was_cached else result.recipe.policy,
+        "policy_was_cached": result.start.was_cached,
         "peak_rss_mb": round(result.peak_rss_mb),
     }
 

@@ -1,4 +1,4 @@
-"""Stages of the quick start: warm-start a policy, fit a flow field, train with each method, measure accuracy."""
+"""Stages of the quick start: find a policy, fit a flow field, train with each method, measure accuracy."""
 
 import resource
 import sys
@@ -7,24 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rlfr_vlm.config_file import write_resolved
-from rlfr_vlm.correctness_auc import AucRow, correctness_auc
+from rlfr_vlm.correctness_auc import AucRow
 from rlfr_vlm.data.load import load_rows
 from rlfr_vlm.data.rows import Row
-from rlfr_vlm.deviation import ResponseDeviation, response_deviations
-from rlfr_vlm.evaluate import Accuracy, Response, respond
-from rlfr_vlm.flow import FlowSpec, VelocityField
-from rlfr_vlm.flow_options import FlowOptions
-from rlfr_vlm.options import HeldOutOptions, reward_names
+from rlfr_vlm.deviation import ResponseDeviation
+from rlfr_vlm.evaluate import Accuracy, Response
+from rlfr_vlm.quickstart.policies import StartPolicy, start_policy
 from rlfr_vlm.quickstart.recipe import QuickstartRecipe
-from rlfr_vlm.quickstart.warm_start import cached_policy
-from rlfr_vlm.rewards import accuracy, build_rewards
-from rlfr_vlm.trainer.signals.flow import noise_plan
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+from rlfr_vlm.quickstart.resume import check_settings
 
 LoggedStep = dict[str, float]
 DEFAULT_METHODS = ("rlvr", "rlfr")
@@ -35,14 +26,15 @@ class QuickstartResult:
     """Results of all stages.
 
     Attributes:
-        base: decoding mode (`greedy`, `sampled`) -> accuracy of the warm-started policy.
+        start: where training starts.
+        base: decoding mode (`greedy`, `sampled`) -> accuracy of the policy before training.
         trained: seed -> method -> decoding mode -> accuracy.
         history: seed -> method -> logged steps.
         held_out: evaluation metrics of the flow field.
         auc: statistic -> AUC of deviation against correctness, with its interval.
         rows: held-out rows.
         measured: the first held-out rows, each repeated for the responses to it.
-        responses: sampled responses of the warm-started policy to `measured`.
+        responses: sampled responses of the policy before training to `measured`.
         deviations: their deviations from the flow.
         seconds: stage -> wall time.
     """
@@ -50,6 +42,7 @@ class QuickstartResult:
     recipe: QuickstartRecipe
     seeds: list[int]
     methods: tuple[str, ...] = DEFAULT_METHODS
+    start: StartPolicy = field(default_factory=lambda: StartPolicy("", "digits", was_cached=False))
     base: dict[str, Accuracy] = field(default_factory=dict)
     trained: dict[int, dict[str, dict[str, Accuracy]]] = field(default_factory=dict)
     history: dict[int, dict[str, list[LoggedStep]]] = field(default_factory=dict)
@@ -60,7 +53,6 @@ class QuickstartResult:
     responses: list[Response] = field(default_factory=list)
     deviations: list[ResponseDeviation] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    policy_was_cached: bool = False
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -84,126 +76,44 @@ class QuickstartResult:
 def run_quickstart(
     out: Path, recipe: QuickstartRecipe, seeds: list[int], methods: tuple[str, ...] = DEFAULT_METHODS
 ) -> QuickstartResult:
-    """Run every stage. Configurations, metrics and weights are written to `out`."""
+    """Run every stage. Configurations, metrics and weights are written to `out`.
+
+    Raises:
+        UserError: the policy cannot be had, or `out` has results of other settings.
+    """
+    from rlfr_vlm.quickstart.stages import evaluate, fit, measure_deviations, train
+    from rlfr_vlm.quickstart.time_left import TimeLeft
+
+    if recipe.resumes:
+        check_settings(out, recipe, seeds[0])
     result = QuickstartResult(recipe, seeds, methods)
     with result.timed("warm_start"):
-        folder, result.policy_was_cached = cached_policy(recipe.warm_start, out)
-    print(f"policy: {'from the cache' if result.policy_was_cached else 'warm-started'} ({folder})")
+        result.start = start_policy(recipe, out)
+    print(f"policy: {result.start.source}, trained on {result.start.task}")
     with result.timed("evaluate"):
-        test = load_rows("digits", split="test", limit=recipe.eval_rows, seed=seeds[0])
+        test = load_rows(result.start.task, split="test", limit=recipe.eval_rows, seed=seeds[0])
         result.rows = [test[i] for i in range(len(test))]
-        result.base = _evaluate(folder, result)
+        result.base = evaluate(result.start.name, out / "base", result)
+    time_left = TimeLeft(len(seeds) * len(methods), recipe.rl_steps, result.seconds["evaluate"])
     with result.timed("fit_flow"):
-        flow = _fit(folder, out / "flow", result)
+        flow = fit(out / "flow", result)
     with result.timed("evaluate"):
-        _measure_deviations(folder, flow, result)
+        measure_deviations(out / "base", flow, result)
     for seed in seeds:
         for method in methods:
             run_folder = out / f"seed{seed}" / method
             with result.timed(method):
-                history = _train(folder, run_folder, method, seed, recipe)
+                history = train(run_folder, method, seed, result, time_left)
             with result.timed("evaluate"):
-                scores = _evaluate(run_folder, result)
+                scores = evaluate(str(run_folder), run_folder, result)
+            time_left.finish_run()
             result.trained.setdefault(seed, {})[method] = scores
             result.history.setdefault(seed, {})[method] = history
-            print(f"seed {seed} {method}: sampled {scores['sampled'].value:.3f}, greedy {scores['greedy'].value:.3f}")
+            accuracies = ", ".join(f"{mode} {describe(scores[mode])}" for mode in ("sampled", "greedy"))
+            print(f"seed {seed} {method}: {accuracies}")
     return result
 
 
-def _load(folder: Path) -> "tuple[PreTrainedModel, ProcessorMixin]":
-    from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
-
-    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-
-
-def _evaluate(folder: Path, result: QuickstartResult) -> dict[str, Accuracy]:
-    """Measure greedy and sampled accuracy on the held-out rows."""
-    policy, processor = _load(folder)
-    responses = {
-        mode: respond(
-            policy,
-            processor,
-            result.rows,
-            accuracy,
-            sampled=mode == "sampled",
-            seed=result.seeds[0],
-            max_new_tokens=result.recipe.max_new_tokens,
-        )
-        for mode in ("greedy", "sampled")
-    }
-    return {mode: Accuracy.of(answers) for mode, answers in responses.items()}
-
-
-def _fit(folder: Path, out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
-    from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
-    from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, spec_for
-    from rlfr_vlm.trainer.records.callbacks import MetricsFile, ProgressLine, use_own_progress
-
-    policy, processor = _load(folder)
-    recipe = result.recipe
-    args = FlowFitConfig(**recipe.fit_arguments(str(out), result.seeds[0]))
-    spec = spec_for(policy, args, folder.name, "digits (train)")
-    dataset = load_rows("digits", limit=recipe.fit_rows, seed=recipe.warm_start.seed + 1)
-    callbacks = [MetricsFile(str(out)), ProgressLine("fit flow")]
-    trainer = FlowFitTrainer(policy, args, dataset, processing_class=processor, spec=spec, callbacks=callbacks)
-    use_own_progress(trainer)
-    trainer.train()
-    result.held_out = trainer.evaluate()
-    trainer.save_model(str(out))
-    write_resolved(out, args)
-    print(f"flow: held-out loss {result.held_out['eval_ratio']:.3f} of the zero predictor's")
-    return trainer.model, spec
-
-
-def _measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], result: QuickstartResult) -> None:
-    """Sample several responses to each of the first held-out prompts, and measure their deviations."""
-    policy, processor = _load(folder)
-    recipe, seed = result.recipe, result.seeds[0]
-    result.measured = [row for row in result.rows[: recipe.signal_prompts] for _ in range(recipe.signal_samples)]
-    result.responses = respond(
-        policy, processor, result.measured, accuracy, sampled=True, seed=seed, max_new_tokens=recipe.max_new_tokens
-    )
-    prompts = [row["row_number"] for row in result.measured]
-    result.deviations = response_deviations(
-        policy,
-        processor,
-        result.measured,
-        result.responses,
-        *flow,
-        noise=noise_plan(FlowOptions()),
-        groups=prompts,
-        seed=seed,
-    )
-    result.auc = correctness_auc(result.deviations, result.responses, prompts)
-
-
-def _train(folder: Path, out: Path, method: str, seed: int, recipe: QuickstartRecipe) -> list[LoggedStep]:
-    """Train from the warm-started policy and save the result in `out`; returns the logged steps."""
-    from rlfr_vlm.flow import load_field
-    from rlfr_vlm.trainer.records.callbacks import AlertsFile, MetricsFile, ProgressLine, use_own_progress
-    from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_record
-    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
-    from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
-
-    policy, processor = _load(folder)
-    args = RLFRConfig(**recipe.rl_arguments(str(out), method, seed))
-    rewards = recipe.reward_options(method)
-    # RL updates the field, so each run loads the fitted one again.
-    flow = load_field(out.parent.parent / "flow") if args.uses_flow else None
-    trainer = RLFRTrainer(
-        policy,
-        args=args,
-        flow=flow,
-        reward_funcs=build_rewards(reward_names(rewards, method), rewards, recipe.max_new_tokens),
-        train_dataset=load_rows("digits", limit=recipe.rl_rows, seed=seed),
-        processing_class=processor,
-        callbacks=[MetricsFile(str(out)), AlertsFile(str(out)), ProgressLine(f"{method}, seed {seed}")],
-    )
-    use_own_progress(trainer)
-    write_resolved(out, HeldOutOptions(), rewards, args)
-    data = {"name": "digits", "split": "train", "rows": recipe.rl_rows}
-    write_run_record(out, program_arguments(), args, data, policy=folder.name)
-    trainer.train()
-    trainer.save_model(str(out))
-    history: list[LoggedStep] = trainer.state.log_history
-    return history
+def describe(score: Accuracy) -> str:
+    """Accuracy as text; with no decided answer there is none."""
+    return "none decided" if score.value is None else f"{score.value:.3f}"

@@ -4,23 +4,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlfr_vlm.models.qwen_vl import VISION_TOKENS
+from rlfr_vlm.pretrained.qwen_processor import CHAT_TEMPLATE, image_processors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *VISION_TOKENS]
-
-# Qwen2.5-VL's chat format without the default system message, which would only lengthen the prompts.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
-    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 @dataclass(frozen=True)
@@ -62,18 +51,10 @@ def build_tokenizer(corpus: list[str], vocab_size: int) -> "PreTrainedTokenizerF
 
 def build_processor(corpus: list[str], vocab_size: int) -> "ProcessorMixin":
     """Build Qwen2.5-VL's processor with the small tokenizer."""
-    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+    from transformers import Qwen2_5_VLProcessor
 
-    limits = {"min_pixels": 28 * 28, "max_pixels": 64 * 28 * 28}
-    return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(**limits),
-        tokenizer=build_tokenizer(corpus, vocab_size),
-        video_processor=Qwen2VLVideoProcessor(
-            size={"shortest_edge": limits["min_pixels"], "longest_edge": limits["max_pixels"]},
-            cap_pixels_per_frame=False,
-        ),
-        chat_template=CHAT_TEMPLATE,
-    )
+    tokenizer = build_tokenizer(corpus, vocab_size)
+    return Qwen2_5_VLProcessor(tokenizer=tokenizer, chat_template=CHAT_TEMPLATE, **image_processors())
 
 
 def build_policy(processor: "ProcessorMixin", size: PolicySize = PolicySize(), seed: int = 0) -> "PreTrainedModel":

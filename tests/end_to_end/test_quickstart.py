@@ -108,11 +108,11 @@ def test_each_run_leaves_config_metrics_and_a_loadable_policy(run):
 
 
 def test_policy_is_cached_and_built_the_same_from_the_same_recipe(run):
-    from rlfr_vlm.quickstart.recipe import QuickstartRecipe
+    from rlfr_vlm.quickstart.recipe import recipe_for
     from rlfr_vlm.quickstart.warm_start import WarmStartRecipe
 
     out, _ = run
-    recipe = QuickstartRecipe.fast().warm_start
+    recipe = recipe_for("tiny", fast=True).warm_start
     assert [p.name for p in (out.parent / "cache").iterdir()] == [f"small-policy-{recipe.digest}"]
     assert recipe.digest != WarmStartRecipe().digest
     assert WarmStartRecipe().digest == WarmStartRecipe().digest
@@ -163,3 +163,34 @@ def test_other_methods_from_the_same_start(run, tmp_path, monkeypatch):
 def test_unknown_method(capsys):
     assert main(["quickstart", "--methods", "rlvr,rlfx"]) == 2
     assert "--methods has 'rlfx'; known are rlvr, rlfr, entropy, rlpr, visual. Did you mean" in capsys.readouterr().err
+
+
+def test_a_given_policy_goes_on_where_it_stopped(run, tmp_path, monkeypatch, capsys):
+    from rlfr_vlm.quickstart.recipe import recipe_for
+    from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
+
+    cache = run[0].parent / "cache"
+    policy = cache / f"small-policy-{recipe_for('tiny', fast=True).warm_start.digest}"
+    arguments = ["quickstart", "--fast", "--policy", str(policy), "--out", str(tmp_path / "out")]
+    updates, training_step = [], RLFRTrainer.training_step
+
+    def stop_in_the_second_run(self, *args, **kwargs):
+        updates.append((self.args.method, self.state.global_step))
+        if updates[-1] == ("rlfr", 1) and updates.count(("rlfr", 1)) == 1:
+            raise KeyboardInterrupt
+        return training_step(self, *args, **kwargs)
+
+    monkeypatch.setattr(RLFRTrainer, "training_step", stop_in_the_second_run)
+    assert main(arguments) == 130
+    assert main(arguments) == 0
+    assert updates == [("rlvr", 0), ("rlvr", 1), ("rlfr", 0), ("rlfr", 1), ("rlfr", 1)]
+    first = (tmp_path / "out" / "summary.json").read_text()
+    assert json.loads(first)["runs"]["rlvr"]["greedy"]["n"] <= 8
+    assert not list((tmp_path / "out").glob("seed1/*/checkpoint-*"))
+    assert main(arguments) == 0  # nothing is trained or drawn again
+    assert len(updates) == 5
+    again = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert again["runs"] == json.loads(first)["runs"]
+    capsys.readouterr()
+    assert main([*arguments, "--steps", "3"]) == 2
+    assert "has results of a quick start with rl_steps 2; now it is 3" in capsys.readouterr().err

@@ -130,7 +130,9 @@ def test_the_task_loads_by_name(name):
 
 def test_the_names_of_the_options_are_those_of_the_tasks():
     assert tuple(EMBEDDED) == EMBEDDED_TASKS
-    with pytest.raises(UserError, match="built-in task: digits, digits_video, charts, clocks, grids, shapes"):
+    with pytest.raises(
+        UserError, match="built-in task: digits, digits_video, word_problems, charts, clocks, grids, shapes"
+    ):
         load_rows("")
 
 

@@ -1,0 +1,138 @@
+"""The stages of the quick start that run a policy: evaluate, fit a field, measure deviations, train."""
+
+from functools import partial
+from pathlib import Path
+
+from rlfr_vlm.checkpoint import newest_complete
+from rlfr_vlm.config_file import write_resolved
+from rlfr_vlm.correctness_auc import correctness_auc
+from rlfr_vlm.data.load import load_rows
+from rlfr_vlm.deviation import response_deviations
+from rlfr_vlm.evaluate import Accuracy, Response, respond
+from rlfr_vlm.files import write_json
+from rlfr_vlm.flow import FlowSpec, VelocityField, load_field
+from rlfr_vlm.flow_options import FlowOptions
+from rlfr_vlm.options import HeldOutOptions, reward_names
+from rlfr_vlm.quickstart.policies import load_start
+from rlfr_vlm.quickstart.resume import finish, finished_history, kept_responses
+from rlfr_vlm.quickstart.run import LoggedStep, QuickstartResult
+from rlfr_vlm.quickstart.time_left import TimeLeft
+from rlfr_vlm.rewards import accuracy, build_rewards
+from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
+from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, spec_for
+from rlfr_vlm.trainer.records.callbacks import AlertsFile, MetricsFile, ProgressLine, use_own_progress
+from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_record
+from rlfr_vlm.trainer.rlfr_config import RLFRConfig
+from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
+from rlfr_vlm.trainer.signals.flow import noise_plan
+
+HELD_OUT_FILE = "held_out.json"  # of the fitted field
+
+
+def evaluate(policy: str, folder: Path, result: QuickstartResult) -> dict[str, Accuracy]:
+    """Measure greedy and sampled accuracy on the held-out rows.
+
+    Args:
+        policy: folder or hub id.
+        folder: where responses are kept.
+    """
+    scores = {}
+    for mode in ("greedy", "sampled"):
+        draw = partial(_respond, policy, result, sampled=mode == "sampled")
+        responses = kept_responses(folder / f"responses_{mode}.json", draw, result.recipe.resumes)
+        scores[mode] = Accuracy.of(responses)
+    return scores
+
+
+def _respond(policy: str, result: QuickstartResult, sampled: bool, measured: bool = False) -> list[Response]:
+    """Draw responses to the held-out rows, or to those whose deviation is measured."""
+    recipe = result.recipe
+    return respond(
+        *load_start(policy, recipe),
+        result.measured if measured else result.rows,
+        accuracy,
+        sampled=sampled,
+        seed=result.seeds[0],
+        batch_size=recipe.eval_batch,
+        max_new_tokens=recipe.max_new_tokens,
+        progress="" if recipe.policy == "tiny" else f"{'sampled' if sampled else 'greedy'} responses",
+    )
+
+
+def fit(out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
+    """Fit the flow field, or load the one that a former call finished."""
+    recipe, start = result.recipe, result.start
+    policy, processor = load_start(start.name, recipe)
+    args = FlowFitConfig(**recipe.fit_arguments(str(out), result.seeds[0]))
+    spec = spec_for(policy, args, Path(start.name).name, f"{start.task} (train)")
+    dataset = load_rows(start.task, limit=recipe.fit_rows, seed=recipe.warm_start.seed + 1)
+    callbacks = [MetricsFile(str(out)), ProgressLine("fit flow")]
+    trainer = FlowFitTrainer(policy, args, dataset, processing_class=processor, spec=spec, callbacks=callbacks)
+    use_own_progress(trainer)
+    trainer.train(resume_from_checkpoint=newest_complete(out) if recipe.resumes else None)
+    result.held_out = trainer.evaluate()
+    trainer.save_model(str(out))
+    write_resolved(out, args)
+    write_json(out / HELD_OUT_FILE, result.held_out)
+    print(f"flow: held-out loss {result.held_out['eval_ratio']:.3f} of the zero predictor's")
+    return trainer.model, spec
+
+
+def measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], result: QuickstartResult) -> None:
+    """Sample several responses to each of the first held-out prompts, and measure their deviations."""
+    recipe, seed = result.recipe, result.seeds[0]
+    result.measured = [row for row in result.rows[: recipe.signal_prompts] for _ in range(recipe.signal_samples)]
+    result.responses = kept_responses(
+        folder / "responses_measured.json",
+        partial(_respond, result.start.name, result, sampled=True, measured=True),
+        recipe.resumes,
+    )
+    prompts = [row["row_number"] for row in result.measured]
+    result.deviations = response_deviations(
+        *load_start(result.start.name, recipe),
+        result.measured,
+        result.responses,
+        *flow,
+        noise=noise_plan(FlowOptions()),
+        groups=prompts,
+        seed=seed,
+    )
+    result.auc = correctness_auc(result.deviations, result.responses, prompts)
+
+
+def train(out: Path, method: str, seed: int, result: QuickstartResult, time_left: TimeLeft) -> list[LoggedStep]:
+    """Train from the start policy and save the result in `out`; returns the logged steps.
+
+    A finished run is not trained again, and one that was stopped goes on from its last checkpoint.
+    """
+    recipe, start = result.recipe, result.start
+    if recipe.resumes and (done := finished_history(out)) is not None:
+        return done
+    policy, processor = load_start(start.name, recipe)
+    args = RLFRConfig(**recipe.rl_arguments(str(out), method, seed))
+    rewards = recipe.reward_options(method)
+    # RL updates the field, so each run loads the fitted one again.
+    flow = load_field(out.parent.parent / "flow") if args.uses_flow else None
+    callbacks = [MetricsFile(str(out)), AlertsFile(str(out)), ProgressLine(f"{method}, seed {seed}")]
+    trainer = RLFRTrainer(
+        policy,
+        args=args,
+        flow=flow,
+        reward_funcs=build_rewards(reward_names(rewards, method), rewards, recipe.max_new_tokens),
+        train_dataset=load_rows(start.task, limit=recipe.rl_rows, seed=seed),
+        processing_class=processor,
+        callbacks=[*callbacks, time_left] if recipe.resumes else callbacks,
+    )
+    use_own_progress(trainer)
+    checkpoint = newest_complete(out) if recipe.resumes else None
+    write_resolved(out, HeldOutOptions(), rewards, args)
+    data = {"name": start.task, "split": "train", "rows": recipe.rl_rows}
+    write_run_record(
+        out, program_arguments(), args, data, resumed=checkpoint is not None, policy=Path(start.name).name
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(str(out))
+    history: list[LoggedStep] = trainer.state.log_history
+    if recipe.resumes:
+        finish(out, history)
+    return history
