@@ -283,6 +283,27 @@ class RewardOptions:
 
 
 @dataclass
+class ToolOptions:
+    """What the policy may call while it responds. TRL's max_tool_calling_iterations limits how often."""
+
+    tools: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Functions that the policy may call: calculator, or `path/to/module.py:function`."},
+    )
+    environment: str | None = field(
+        default=None,
+        metadata={
+            "help": "A class with reset(**row), whose other methods the policy may call, with one object for each "
+            "response: zoom, which shows a part of the image enlarged, or `path/to/module.py:Class`."
+        },
+    )
+    rollout_function: str | None = field(
+        default=None,
+        metadata={"help": "TRL's rollout_func, which generates in place of the engine: `path/to/module.py:function`."},
+    )
+
+
+@dataclass
 class HeldOutOptions:
     """Held-out rows and alerts; --eval_strategy and --eval_steps are transformers'."""
 
@@ -383,7 +404,7 @@ class RunOptions(DataOptions, ModelOptions):
 
 
 @dataclass
-class ScriptArguments(HeldOutOptions, BenchmarkOptions, RewardOptions, RunOptions):
+class ScriptArguments(HeldOutOptions, BenchmarkOptions, ToolOptions, RewardOptions, RunOptions):
     """Settings of `rlfr train` besides `RLFRConfig`: policy, data, rewards by name, held-out rows, benchmarks,
     alerts.
     """

@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 
 from tests.eval.vlm.fixtures import running, small_wemath, worker  # noqa: F401
-from tests.trainer.fixtures import arguments, digits, make_trainer, text_digits  # noqa: F401
+from tests.trainer.fixtures import arguments, digits, make_trainer, text_digits, trainer_kwargs  # noqa: F401
 
 hypothesis.settings.register_profile("patient", deadline=None)  # of a shared machine one cannot ask for speed
 hypothesis.settings.load_profile("patient")

@@ -36,6 +36,7 @@ def help_text() -> str:
         RewardOptions,
         RolloutOptions,
         RunOptions,
+        ToolOptions,
         TrainOptions,
         VisualOptions,
     )
@@ -48,6 +49,7 @@ def help_text() -> str:
         TrainOptions,
         RolloutOptions,
         RewardOptions,
+        ToolOptions,
         ReferencePassOptions,
         GroupOptions,
         FlowOptions,
@@ -153,6 +155,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     if benchmarks is not None and options.model_name_or_path and is_first_process():
         benchmarks.check(options.model_name_or_path, args.output_dir)
     rewards = build_rewards(options.rewards, options, args.max_completion_length or 0)
+    called = tool_arguments(options)
     callbacks = [MetricsFile(args.output_dir), ProgressLine(args.method)]
     if options.watch:
         callbacks.append(AlertsFile(args.output_dir))
@@ -183,12 +186,32 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
             flow=flow,
             callbacks=callbacks,
             peft_config=peft_config,
+            **called,
         )
     except ValueError as error:  # TRL and transformers refuse settings with ValueError
         raise UserError(str(error)) from None
     if benchmarks is not None:
         trainer.add_callback(MeasureCheckpoints(benchmarks, options, args.output_dir, trainer.log_apart))
     return trainer
+
+
+def tool_arguments(options: ScriptArguments) -> dict[str, object]:
+    """Return the keyword arguments of `RLFRTrainer` that hold tools; none where the policy calls none.
+
+    Raises:
+        UserError: one cannot be loaded.
+    """
+    from rlfr_vlm.rewards.custom import load_function
+    from rlfr_vlm.tools import load_environment, load_tools
+
+    arguments: dict[str, object] = {}
+    if options.tools:
+        arguments["tools"] = load_tools(options.tools)
+    if options.environment is not None:
+        arguments["environment_factory"] = load_environment(options.environment)
+    if options.rollout_function is not None:
+        arguments["rollout_func"] = load_function(options.rollout_function, "rollout function")
+    return arguments
 
 
 def is_graded(options: ScriptArguments) -> bool:

@@ -9,8 +9,14 @@ Completion: TypeAlias = str | Messages
 
 
 def completion_text(completion: Completion) -> str:
-    """Return the text of a completion: the string, or the content of its assistant message."""
-    return completion if isinstance(completion, str) else completion[0]["content"] or ""
+    """Return the text of a completion: the string, or the content of its last message, if the policy wrote that.
+
+    With tools a completion has several messages, and the last one holds the answer.
+    """
+    if isinstance(completion, str):
+        return completion
+    last = completion[-1]
+    return last["content"] or "" if last.get("role", "assistant") == "assistant" else ""
 
 
 def prompt_text(prompt: Prompt) -> str:

@@ -41,8 +41,11 @@ def is_import_path(name: str) -> bool:
     return ":" in name or "." in name
 
 
-def load_function(name: str) -> CustomFunction:
+def load_function(name: str, kind: str = "reward") -> CustomFunction:
     """Import the function `module.py:function`, `package.module:function` or `package.module.function`.
+
+    Args:
+        kind: what the function is, for messages.
 
     Raises:
         UserError: the file, module or function does not exist, or it is not callable.
@@ -52,7 +55,7 @@ def load_function(name: str) -> CustomFunction:
         module = _load_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
     except (ImportError, OSError, SyntaxError, ValueError, TypeError) as error:
         raise UserError(
-            f"Cannot load the reward {name!r}: {error}. Write `path/to/module.py:function` or "
+            f"Cannot load the {kind} {name!r}: {error}. Write `path/to/module.py:function` or "
             "`package.module.function`."
         ) from None
     function = getattr(module, attribute, None)

@@ -161,7 +161,8 @@ class LossPass:
         if self.log is not None:
             self.log.add_entropies(self.batch["log_row"], self.entropies, response_mask(self.batch))
         if self.bonus is not None:
-            self.batch["advantages"] = self.bonus(self.batch["advantages"], entropies)
+            own = entropies * response_mask(self.batch)  # results of tools get no bonus
+            self.batch["advantages"] = self.bonus(self.batch["advantages"], own)
 
     def latents(self) -> tuple[Latents, Tensor]:
         """Latents of the captured rows, and the attention mask (rows, S) of their positions."""

@@ -70,6 +70,7 @@ from rlfr_vlm.trainer.signals.flow_reward import FlowReward, FlowTerms
 from rlfr_vlm.trainer.signals.reference_probability import PolicyProbabilities
 from rlfr_vlm.trainer.signals.token_rewards import add_reward_columns, sum_token_rewards
 from rlfr_vlm.trainer.signals.visual import VisualDependency, rows_with_images
+from rlfr_vlm.trainer.tool_calls import prepare_template, refuse_with_tools, whole_images
 from rlfr_vlm.trainer.trl_seams import (
     Batch,
     Generated,
@@ -86,6 +87,7 @@ from rlfr_vlm.trainer.vllm.plain_prompts import PlainPrompts
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from PIL.Image import Image
     from transformers import PreTrainedModel, TrainerControl
     from transformers.trainer_utils import TrainOutput
 
@@ -118,13 +120,15 @@ class RLFRTrainer(LogProbPasses):
             policies, images; further columns reach the reward functions.
         processing_class: processor or tokenizer; None loads the one of the model.
         flow: the field and its spec; None loads them from `args.flow_path`.
-        kwargs: further arguments of `GRPOTrainer`, such as `callbacks` and `peft_config`.
+        kwargs: further arguments of `GRPOTrainer`, such as `callbacks`, `peft_config`, `tools`, `environment_factory`
+            and `rollout_func`.
 
     Raises:
         UserError: a setting, the model, the rewards or the field cannot be used; the message says what to do.
     """
 
     _tag_names: ClassVar[list[str]] = ["trl", "grpo", "rlfr"]
+    _outcome: Tensor | None = None  # (N,) first rewards of the last graded rollout
 
     def __init__(
         self,
@@ -147,8 +151,13 @@ class RLFRTrainer(LogProbPasses):
             init_kwargs = {"trust_remote_code": args.trust_remote_code} | dict(args.model_init_kwargs or {})
             model, processing_class = load_model(model, processing_class, **init_kwargs)
         family_of(model)
+        reward_list = reward_functions(reward_funcs, args)
         if args.uses_flow and flow is not None:
             check_flow(flow, args, model)
+        if kwargs.get("tools") or kwargs.get("environment_factory"):
+            refuse_with_tools(args, family_of(model), reward_list, kwargs.get("environment_factory"))
+            if processing_class is not None and prepare_template(processing_class):
+                print("tools: the policy's chat template has none, so Qwen3-VL's is used, and saved with the policy")
         if args.use_vllm:
             prepare_engine(args.vllm_mode, args.freeze_vision)
         self._times = PartTimes(args.device)
@@ -157,7 +166,7 @@ class RLFRTrainer(LogProbPasses):
         self._micro_batches = 0  # since the last log
         super().__init__(
             model,
-            reward_functions(reward_funcs, args),
+            reward_list,
             args=args,
             train_dataset=prepare_dataset(train_dataset, processing_class),
             eval_dataset=prepare_dataset(eval_dataset, processing_class),
@@ -484,9 +493,17 @@ class RLFRTrainer(LogProbPasses):
             once = prompts_prefilled_once(self.model)
         with self._times.timed("generate"), guard, lists, once:
             generated = with_empty_image_lists(super()._generate(prompts))
+        if self.calls_tools:
+            generated, cut = whole_images(generated, self._image_token_id, self._tokens_of)
+            self.log_values({"tools/cut_at_images": self.mean_over_ranks(cut / len(prompts))})
         if self._rollout is not None:
             self._begin_judging(self._rollout.inputs, responses_of(generated))
         return generated
+
+    def _tokens_of(self, image: "Image") -> int:
+        """Number of tokens of an image of a tool."""
+        grid = self.family.image_grid(self.processing_class)
+        return 0 if grid is None else grid.tokens(*image.size)
 
     def _begin_judging(self, rows: Sequence[Row], responses: Sequence[Completion]) -> None:
         """Ask judges about the responses of a rollout while its log-probs are computed."""
@@ -508,6 +525,7 @@ class RLFRTrainer(LogProbPasses):
         with self._times.timed("reward"):
             rewards = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
         refuse_large_rewards(rewards, self.reward_func_names)
+        self._outcome = rewards[:, 0]
         if rollout is not None:
             rollout.record(rows, completions, rewards, self.reward_weights.to(rewards.device))
         repetitive = torch.tensor([is_repetitive(completion_text(c)) for c in completions], device=rewards.device)
@@ -648,6 +666,8 @@ class RLFRTrainer(LogProbPasses):
         """
         from trl.data_utils import prepare_multimodal_messages
 
+        if self.calls_tools:
+            return self._grade_rollout(rows)
         prompts = [
             prepare_multimodal_messages(row["prompt"], images=row.get("images") or [])
             if self.takes_images
@@ -663,6 +683,13 @@ class RLFRTrainer(LogProbPasses):
             local = [math.nan if score is None else score for score in scores]
             return self.accelerator.gather(torch.tensor(local, device=self.accelerator.device))
         return self._calculate_rewards(list(rows), prompts, completions, completion_ids)[:, 0]
+
+    def _grade_rollout(self, rows: Sequence[Row]) -> Tensor:
+        """(N,) outcomes as of `grade_rows`, of a rollout of TRL's own, which sets up tools and environments."""
+        self._outcome = None
+        super()._generate_and_score_completions(list(rows))
+        assert self._outcome is not None
+        return self._outcome
 
     def log_apart(self, numbers: dict[str, float]) -> None:
         """Log numbers that are of no step's training; metrics of training wait for the log of their own step."""

@@ -9,6 +9,7 @@ Letters: B rows of this rank, N rows of all ranks, P prompt tokens, T response t
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -59,6 +60,7 @@ LOGPROB_IMAGE_KEYS = (
 KEEP_BATCH_SIZE = "keep_batch_size"  # keyword argument of `RLFRTrainer`'s log-prob pass: rows of a chunk are a limit
 _IMAGES = 6  # index of the images in the tuple that `GRPOTrainer._generate` returns
 _COMPLETION_IDS, _COMPLETIONS = 1, 3  # and of token ids and texts
+_TOOL_MASK, _LOGPROBS, _TOOL_IMAGES = 2, 4, 7
 
 
 def response_mask(batch: Mapping[str, Tensor]) -> Tensor:
@@ -89,6 +91,11 @@ class GRPOSeams(GRPOTrainer):
     def takes_images(self) -> bool:
         """Whether the processing class is a processor of images."""
         return self._is_vlm
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the policy may call tools, its own or those of an environment."""
+        return bool(self.tools)
 
     @property
     def computes_old_logps(self) -> bool:
@@ -214,6 +221,40 @@ def responses_of(generated: Generated) -> list[Completion]:
     """Responses in what `_generate` returned, as reward functions take them."""
     responses: list[Completion] = generated[_COMPLETIONS]
     return responses
+
+
+@dataclass
+class ToolParts:
+    """Lists by row in what `_generate` returned that must fit each other.
+
+    Attributes:
+        completion_ids: token ids of each response.
+        tool_mask: 0 at tokens of tool results.
+        logprobs: of vLLM; None without.
+        images: those of the prompt, then those of tools; None without any.
+        tool_images: those of tools.
+    """
+
+    completion_ids: list[list[int]]
+    tool_mask: list[list[int]] | None
+    logprobs: list[list[float]] | None
+    images: list[list[Any]] | None
+    tool_images: list[list[Any]]
+
+
+def tool_parts(generated: Generated) -> ToolParts:
+    """Parts of what `_generate` returned, as lists that can be changed."""
+    places = _COMPLETION_IDS, _TOOL_MASK, _LOGPROBS, _IMAGES, _TOOL_IMAGES
+    lists: list[Any] = [None if generated[place] is None else list(generated[place]) for place in places]
+    return ToolParts(*lists)
+
+
+def with_tool_parts(generated: Generated, parts: ToolParts) -> Generated:
+    """Return what `_generate` returned with other parts."""
+    values = list(generated)
+    values[_COMPLETION_IDS], values[_TOOL_MASK] = parts.completion_ids, parts.tool_mask
+    values[_LOGPROBS], values[_IMAGES], values[_TOOL_IMAGES] = parts.logprobs, parts.images, parts.tool_images
+    return tuple(values)
 
 
 WeightStream = Callable[[], Iterator[tuple[str, Tensor]]]

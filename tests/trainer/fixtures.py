@@ -72,7 +72,13 @@ def last_digit_reward(completions: "list[Completion]", **kwargs: object) -> list
 
 
 @pytest.fixture
-def make_trainer(processor, digits, arguments) -> Callable[..., "RLFRTrainer"]:
+def trainer_kwargs() -> dict[str, object]:
+    """Further arguments of the trainers that `make_trainer` builds; a test adds to it."""
+    return {}
+
+
+@pytest.fixture
+def make_trainer(processor, digits, arguments, trainer_kwargs) -> Callable[..., "RLFRTrainer"]:
     """Builds an `RLFRTrainer`; give `flow="new"` for an untrained field, or a (field, spec) pair."""
 
     def build(
@@ -112,6 +118,7 @@ def make_trainer(processor, digits, arguments) -> Callable[..., "RLFRTrainer"]:
             train_dataset=digits if dataset is None else dataset,
             processing_class=processing_class or processor,
             eval_dataset=eval_dataset,
+            **trainer_kwargs,
         )
         drop_records(trainer)
         return trainer

@@ -70,7 +70,7 @@ def check_image_tokens(
     counts = family.row_image_tokens(batch, processing_class)
     if counts is None:
         return
-    tokens = (batch["prompt_ids"] == image_token_id).sum(dim=1).tolist()
+    tokens = sum((batch[key] == image_token_id).sum(dim=1) for key in ("prompt_ids", "completion_ids")).tolist()
     for row, (expected, found) in enumerate(zip(counts, tokens, strict=True)):
         if expected != found:
             raise UserError(
