@@ -261,13 +261,17 @@ class RewardOptions:
     reward_model_dtype: str = field(default="auto", metadata={"help": "auto, float32, bfloat16 or float16."})
     reward_model_batch_size: int = field(default=16, metadata={"help": "Conversations of one forward pass."})
     judge_budget_tokens: float = field(
-        default=0, metadata={"help": "For the reward judge: most tokens that it may take in a process; 0: no limit."}
+        default=0,
+        metadata={"help": "For judge and judge_pairs: most tokens that it may take in a process; 0: no limit."},
     )
     judge_budget_usd: float = field(
         default=0, metadata={"help": "Most dollars that it may cost in a process, at the prices in .env; 0: no limit."}
     )
     judge_on_failure: str = field(
         default="stop", metadata={"help": "If the judge is gone: stop the run, or wait until it answers."}
+    )
+    judge_opponents: int = field(
+        default=2, metadata={"help": "For the reward judge_pairs: responses of its group that each one meets."}
     )
     judge_force: bool = field(default=False, metadata={"help": "Use a judge that fails the check with known cases."})
     judge_cache: bool = field(default=True, metadata={"help": "Keep replies in the cache that rlfr-eval uses, too."})

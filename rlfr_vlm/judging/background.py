@@ -12,6 +12,7 @@ from rlfr_vlm.env_settings import Settings
 from rlfr_vlm.grading import Verdict
 from rlfr_vlm.judging.choice import JudgeChoice
 from rlfr_vlm.judging.client import Judge, JudgeResult
+from rlfr_vlm.judging.known_cases import KnownCases
 from rlfr_vlm.judging.replies import JudgeReason
 from rlfr_vlm.judging.session import JudgeOptions, judge_session
 
@@ -27,16 +28,24 @@ class BackgroundJudge:
         settings: of `.env` and environment.
         folder: of the log of a judge that is started here.
         options: budget, cache and whether an unfit judge is used.
+        cases: known cases to use instead of those for answers.
 
     Raises:
         UserError: the judge cannot be started or reached, does not serve the model, or fails the check.
     """
 
-    def __init__(self, choice: JudgeChoice, settings: Settings, folder: Path, options: JudgeOptions) -> None:
+    def __init__(
+        self,
+        choice: JudgeChoice,
+        settings: Settings,
+        folder: Path,
+        options: JudgeOptions,
+        cases: KnownCases | None = None,
+    ) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
         self._thread.start()
-        self._session = judge_session(choice, settings, folder, options)
+        self._session = judge_session(choice, settings, folder, options, cases=cases)
         try:
             self.judge = self._wait(self._session.__aenter__())
         except BaseException:

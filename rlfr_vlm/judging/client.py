@@ -8,7 +8,7 @@ from rlfr_vlm.files import JsonMapping, JsonObject
 from rlfr_vlm.grading import Verdict
 from rlfr_vlm.judging.budget import Budget
 from rlfr_vlm.judging.cache import VerdictCache
-from rlfr_vlm.judging.prompt import Messages, judge_messages, rubric_messages
+from rlfr_vlm.judging.prompt import PAIR_WORDS, WORDS, Messages, judge_messages, pair_messages, rubric_messages
 from rlfr_vlm.judging.replies import JudgeReason, ParsedReply, ReplyReader, read_verdict
 from rlfr_vlm.servers.concurrency import gather_or_cancel
 from rlfr_vlm.servers.endpoint import MAX_FAILURES_IN_A_ROW, TOO_LONG, Endpoint, Fault, Usage
@@ -95,11 +95,28 @@ class Judge:
         messages = rubric_messages(task, rubric, golds, response)
         return await self._verdict(messages, task, [rubric, *golds], response)
 
-    async def _verdict(self, messages: Messages, question: str, golds: Sequence[str], prediction: str) -> JudgeResult:
+    async def compare(self, task: str, rubric: str, first: str, second: str) -> JudgeResult:
+        """Return whether the first of two responses is better: `RIGHT`, or `WRONG` if the second one is.
+
+        Args:
+            rubric: criteria; "" without.
+            first, second: without their reasoning.
+        """
+        messages = pair_messages(task, rubric, first, second)
+        return await self._verdict(messages, task, [rubric, first], second, PAIR_WORDS)
+
+    async def _verdict(
+        self,
+        messages: Messages,
+        question: str,
+        golds: Sequence[str],
+        prediction: str,
+        words: tuple[str, str] = WORDS,
+    ) -> JudgeResult:
         """Ask for a verdict, whose code is made of question, golds and prediction."""
 
         def read(reply: str, finish_reason: str) -> ParsedReply:
-            decision = read_verdict(reply, finish_reason, question, golds, prediction)
+            decision = read_verdict(reply, finish_reason, question, golds, prediction, words)
             decided = decision.verdict is not Verdict.UNDECIDED
             return ParsedReply(decision.verdict.value if decided else None, decision.reason)
 

@@ -15,9 +15,8 @@ from typing import NamedTuple
 from rlfr_vlm.grading import Reason, Verdict
 from rlfr_vlm.grading.extract import DISCARDED, remove_reasoning
 from rlfr_vlm.grading.verdict import Decision
-from rlfr_vlm.judging.prompt import CHECK, COMPARE, code_of, verdict_instructions
+from rlfr_vlm.judging.prompt import CHECK, CHOOSE, COMPARE, WORDS, code_of, verdict_instructions
 
-VERDICTS = {"CORRECT": Verdict.RIGHT, "INCORRECT": Verdict.WRONG, "UNSURE": Verdict.UNDECIDED}
 # Increase it whenever a reply is parsed differently: verdicts of another version are then judged again.
 VLM_READER_VERSION = "3"
 NO_OPTION = "Z"  # VLMEvalKit's letter for "none of the options"
@@ -95,8 +94,15 @@ class ParsedReply(NamedTuple):
 ReplyReader = Callable[[str, str], ParsedReply]  # (reply, finish reason) -> parsed reply
 
 
-def read_verdict(reply: str, finish_reason: str, question: str, golds: Sequence[str], prediction: str) -> Decision:
-    """Return the verdict in a reply to `judge_messages`.
+def read_verdict(
+    reply: str,
+    finish_reason: str,
+    question: str,
+    golds: Sequence[str],
+    prediction: str,
+    words: tuple[str, str] = WORDS,
+) -> Decision:
+    """Return the verdict in a reply to `judge_messages`; `words` are those for right and wrong.
 
     A verdict is a line of its own with the right code; case and markup such as `**` do not matter, and reasoning in
     think tags is not read. It is undecided if no line is a verdict, if several contradict each other, or if the reply
@@ -107,15 +113,16 @@ def read_verdict(reply: str, finish_reason: str, question: str, golds: Sequence[
         return Decision(Verdict.UNDECIDED, "judge", reason)
     code = code_of(question, golds, prediction)
     # The verdict needs a line of its own. re.ASCII keeps look-alike letters from matching.
-    line = rf"^[\W_]*VERDICT\W+{code}\W*[:=\uff1a][\W_]*(CORRECT|INCORRECT|UNSURE)[\W_]*$"
+    verdicts = {words[0]: Verdict.RIGHT, words[1]: Verdict.WRONG, "UNSURE": Verdict.UNDECIDED}
+    line = rf"^[\W_]*VERDICT\W+{code}\W*[:=\uff1a][\W_]*({'|'.join(verdicts)})[\W_]*$"
     verdict_line = re.compile(line, re.IGNORECASE | re.ASCII | re.MULTILINE)
-    words = {word.upper() for word in verdict_line.findall(visible)}
-    if not words:
+    said = {word.upper() for word in verdict_line.findall(visible)}
+    if not said:
         return Decision(Verdict.UNDECIDED, "judge", JudgeReason.NONSENSE)
     lines = [text for text in map(_words, visible.splitlines()) if text]
-    if len(words) > 1 or _repeats_instructions(lines, code):
+    if len(said) > 1 or _repeats_instructions(lines, code, words):
         return Decision(Verdict.UNDECIDED, "judge", JudgeReason.ECHO)
-    verdict = VERDICTS[words.pop()]
+    verdict = verdicts[said.pop()]
     return Decision(verdict, "judge", JudgeReason.UNSURE if verdict is Verdict.UNDECIDED else "")
 
 
@@ -159,15 +166,15 @@ def _is_content(character: str) -> bool:
     return character.isalnum() or (unicodedata.category(character) in ("Sm", "So") and character != "\ufffd")
 
 
-def _repeats_instructions(lines: Sequence[str], code: str) -> bool:
+def _repeats_instructions(lines: Sequence[str], code: str, words: tuple[str, str]) -> bool:
     """Return whether lines hold the instructions of the prompt, in which a verdict is one of several choices.
 
     Args:
         lines: lines of the reply as `_words` returns them.
     """
-    instructions = list(map(_words, verdict_instructions(code)))
+    instructions = list(map(_words, verdict_instructions(code, words=words)))
     verdicts = {instructions[1], instructions[3]}
-    first = {_words(verdict_instructions(code, text)[0]) for text in (COMPARE, CHECK)}
+    first = {_words(verdict_instructions(code, text)[0]) for text in (COMPARE, CHECK, CHOOSE)}
     if not {*first, instructions[4], *(f"or {verdict}" for verdict in verdicts)}.isdisjoint(lines):
         return True
     return any("or" in pair and not verdicts.isdisjoint(pair) for pair in pairwise(lines))

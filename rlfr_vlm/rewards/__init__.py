@@ -10,6 +10,7 @@ from rlfr_vlm.rewards.accuracy import accuracy
 from rlfr_vlm.rewards.custom import RewardFunction, is_import_path, load_function, wrap
 from rlfr_vlm.rewards.format import FORMATS, format_reward, pattern_format
 from rlfr_vlm.rewards.judge import JudgeReward
+from rlfr_vlm.rewards.judge_pairs import JudgePairs
 from rlfr_vlm.rewards.language import language_mix
 from rlfr_vlm.rewards.length import length_reward
 from rlfr_vlm.rewards.reasoning_gym import reasoning_gym
@@ -70,10 +71,11 @@ REWARDS: dict[str, Callable[[RewardOptions, int], RewardFunction]] = {
     "language_mix": lambda options, max_length: language_mix,
     "reference_probability": lambda options, max_length: ReferenceProbability(options),
     "judge": _judge,
+    "judge_pairs": lambda options, max_length: JudgePairs(options),
     "reward_model": lambda options, max_length: RewardModel(options),
 }
 # Rewards that can do without the column `answer`.
-WITHOUT_ANSWER = {"judge", "reward_model", "format_pattern", "repetition", "length", "language_mix"} | {
+WITHOUT_ANSWER = {"judge", "judge_pairs", "reward_model", "format_pattern", "repetition", "length", "language_mix"} | {
     f"format_{name}" for name in FORMATS
 }
 

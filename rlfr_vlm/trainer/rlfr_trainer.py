@@ -43,6 +43,7 @@ from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token
 from rlfr_vlm.rewards import ReferenceProbability, build_rewards
 from rlfr_vlm.rewards.completion import Completion, Prompt, completion_text
 from rlfr_vlm.rewards.judge import JudgeReward
+from rlfr_vlm.rewards.judge_pairs import JudgePairs
 from rlfr_vlm.rewards.repetition import is_repetitive
 from rlfr_vlm.steps import refuse_too_few_rows
 from rlfr_vlm.trainer.finite import refuse_large_rewards
@@ -508,7 +509,7 @@ class RLFRTrainer(LogProbPasses):
     def _begin_judging(self, rows: Sequence[Row], responses: Sequence[Completion]) -> None:
         """Ask judges about the responses of a rollout while its log-probs are computed."""
         for reward in self.reward_funcs:
-            if isinstance(reward, JudgeReward):
+            if isinstance(reward, JudgeReward | JudgePairs):
                 columns = {name: [row.get(name) for row in rows] for name in rows[0] if name != "prompt"}
                 reward.begin([row["prompt"] for row in rows], responses, **columns)
 

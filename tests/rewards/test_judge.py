@@ -6,11 +6,11 @@ import threading
 import pytest
 
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.judging.known_cases import KNOWN_CASES
+from rlfr_vlm.judging.known_cases import KNOWN_CASES, RUBRIC_CASES
 from rlfr_vlm.options import RewardOptions
 from rlfr_vlm.rewards import build_rewards, columns_needed
 
-CASES = {(case.question, case.answer): case.right for case in KNOWN_CASES}
+CASES = {(case.question, case.answer): case.right for case in (*KNOWN_CASES, *RUBRIC_CASES)}
 PROMPTS = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Why is it dark?"}]}]] * 4
 GOLD = "because the sun has set"
 RESPONSES = [
@@ -34,8 +34,13 @@ def reply(text, word):
     return f"VERDICT {text.rsplit('VERDICT ', 1)[1][:6]}: {word}"
 
 
+def asked_about(found):
+    """Question and answer, or task and response."""
+    return found.get("QUESTION", found.get("TASK")), found.get("STUDENT'S ANSWER", found.get("RESPONSE"))
+
+
 def is_check(found):
-    return (found.get("QUESTION"), found.get("STUDENT'S ANSWER")) in CASES
+    return asked_about(found) in CASES
 
 
 def honest(verdict):
@@ -44,7 +49,7 @@ def honest(verdict):
     def script(body, n):
         found, text = sections(body)
         if is_check(found):
-            right = CASES[found["QUESTION"], found["STUDENT'S ANSWER"]]
+            right = CASES[asked_about(found)]
             return reply(text, "CORRECT" if right else "INCORRECT")
         said = verdict(found)
         return reply(text, said) if isinstance(said, str) else said
@@ -66,7 +71,7 @@ def reward(serve, monkeypatch):
 
     yield build
     for one in built:
-        one.judge.close()
+        one.calls.close()
 
 
 def asked(server):
@@ -84,7 +89,7 @@ def test_rules_first_and_the_judge_where_they_leave_it_undecided(reward):
     assert answers == ["It is night.", "the sun went down"]
     assert asked(server)[0]["QUESTION"] == "Why is it dark?" and asked(server)[0]["REFERENCE ANSWER"] == GOLD
     assert metrics["judge/asked"] == 0.5 and metrics["judge/unsure"] == 0.25 and metrics["judge/failed"] == 0
-    assert metrics["judge/tokens"] == 18 * (len(KNOWN_CASES) + 2)  # 11 in and 7 out for each request
+    assert metrics["judge/tokens"] == 18 * (len(CASES) + 2)  # 11 in and 7 out for each request
     again = judge(
         prompts=PROMPTS, completions=completions(*RESPONSES), answer=[GOLD] * 4, log_metric=metrics.__setitem__
     )
@@ -162,7 +167,7 @@ def test_a_run_asks_before_the_log_probs_are_computed(reward, make_trainer, make
 @pytest.mark.parametrize("after", ["stop", "wait"])
 def test_a_judge_that_is_gone_never_scores(reward, make_reaction, monkeypatch, capsys, after):
     monkeypatch.setattr("rlfr_vlm.judging.client.MAX_FAILURES_IN_A_ROW", 2)
-    monkeypatch.setattr("rlfr_vlm.rewards.judge.WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("rlfr_vlm.rewards.judge_calls.WAIT_SECONDS", 0.01)
     broken = [True]
     judge, _ = reward(
         honest(lambda found: make_reaction(status=400, text="out of order") if broken[0] else "CORRECT"),
@@ -188,7 +193,7 @@ def test_a_single_failure_is_undecided(reward, make_reaction):
 
 def test_the_budget_stops_the_run(reward):
     judge, _ = reward(honest(lambda found: "CORRECT"), judge_budget_tokens=20_000)
-    judge.judge.judge.budget.tokens = 300  # what is left after the check is less than a request may take
+    judge.calls.background.judge.budget.tokens = 300  # what is left after the check is less than a request may take
     with pytest.raises(UserError, match=r"The judge's budget is used up .* Raise judge_budget_tokens"):
         judge(prompts=PROMPTS[:1], completions=completions("a"), answer=[GOLD])
 
