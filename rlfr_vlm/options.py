@@ -46,6 +46,10 @@ class ModelOptions:
         default=None, metadata={"help": "Attention: sdpa, flash_attention_2 or eager; the model's default if unset."}
     )
     use_peft: bool = field(default=False, metadata={"help": "Train LoRA adapters of the language tower only."})
+    load_in_4bit: bool = field(
+        default=False,
+        metadata={"help": "With use_peft: keep the language tower's own weights in 4 bits (QLoRA); on a GPU."},
+    )
     lora_r: int = field(default=16, metadata={"help": "LoRA: rank."})
     lora_alpha: int = field(default=32, metadata={"help": "LoRA: scale, as alpha / rank."})
     lora_dropout: float = field(default=0.0, metadata={"help": "LoRA: dropout."})

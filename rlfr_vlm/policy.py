@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlfr_vlm.data.encode import tokenizer_of
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.four_bit import four_bit_config, refuse_four_bits
 from rlfr_vlm.models import ModelFamily, family_of_config, family_of_processor
 from rlfr_vlm.models.refused import refuse_by_name
 from rlfr_vlm.options import DataOptions, RunOptions
@@ -102,8 +103,14 @@ def load_policy(
     Raises:
         UserError: no model is set, or it cannot be loaded.
     """
+    from transformers import AutoConfig
+
     name = policy_name(options)
-    kwargs = {"dtype": options.dtype}
+    refuse_four_bits(options)
+    kwargs: dict[str, Any] = {"dtype": options.dtype}
+    if options.load_in_4bit:
+        config = AutoConfig.from_pretrained(name, revision=options.model_revision, trust_remote_code=trust_remote_code)
+        kwargs["quantization_config"] = four_bit_config(family_of_config(config, f"The model {name!r}"))
     if options.attn_implementation:
         kwargs["attn_implementation"] = options.attn_implementation
     return load_model_and_processor(

@@ -135,6 +135,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     from rlfr_vlm.data.lengths import refuse_prompts_beyond_context
     from rlfr_vlm.data.load import read_rows
     from rlfr_vlm.data.mixture import refuse_unscored_sources
+    from rlfr_vlm.four_bit import refuse_four_bits
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards, columns_needed
     from rlfr_vlm.steps import left_out_line, prompts_of_epoch, refuse_too_few_rows
@@ -146,6 +147,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     from rlfr_vlm.trainer.signals.flow import find_flow
 
     refuse_data_parallel(args)
+    refuse_four_bits(options, args.rollout)
     unset = options.rewards is None
     options.rewards = reward_names(options, args.method, options.dataset_name)
     if unset and options.rewards == ["reasoning_gym"] and is_first_process():
