@@ -259,7 +259,10 @@ class RewardOptions:
     )
     reward_model: str | None = field(
         default=None,
-        metadata={"help": "For the reward reward_model: folder or hub id of a sequence-classification model."},
+        metadata={
+            "help": "For the reward reward_model: folder or hub id of a sequence-classification model, or the address "
+            "of a vLLM server that serves one (http://host:port), which reads text."
+        },
     )
     reward_model_device: str = field(default="auto", metadata={"help": "auto: this process's GPU, else the CPU."})
     reward_model_dtype: str = field(default="auto", metadata={"help": "auto, float32, bfloat16 or float16."})

@@ -41,7 +41,7 @@ class EyesRecipe:
     reading_batch: int = 64
     reading_learning_rate: float = 1e-3
     tasks: tuple[str, ...] = ("digits",)
-    answering_steps: int = 8
+    answering_steps: int = 12
     answering_batch: int = 16
     answering_learning_rate: float = 5e-5
     rows: int = 4096

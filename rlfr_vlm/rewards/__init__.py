@@ -17,6 +17,7 @@ from rlfr_vlm.rewards.reasoning_gym import reasoning_gym
 from rlfr_vlm.rewards.reference_probability import ReferenceProbability
 from rlfr_vlm.rewards.repetition import repetition
 from rlfr_vlm.rewards.reward_model import RewardModel
+from rlfr_vlm.rewards.served_reward_model import ServedRewardModel, is_address
 
 
 def _accuracy(options: RewardOptions, max_length: int) -> RewardFunction:
@@ -50,6 +51,10 @@ def _judge(options: RewardOptions, max_length: int) -> RewardFunction:
     return JudgeReward(options, pool)
 
 
+def _reward_model(options: RewardOptions, max_length: int) -> RewardFunction:
+    return ServedRewardModel(options) if is_address(options.reward_model) else RewardModel(options)
+
+
 def _format(name: str, options: RewardOptions, max_length: int) -> RewardFunction:
     return format_reward(FORMATS[name], f"format_{name}")
 
@@ -72,7 +77,7 @@ REWARDS: dict[str, Callable[[RewardOptions, int], RewardFunction]] = {
     "reference_probability": lambda options, max_length: ReferenceProbability(options),
     "judge": _judge,
     "judge_pairs": lambda options, max_length: JudgePairs(options),
-    "reward_model": lambda options, max_length: RewardModel(options),
+    "reward_model": _reward_model,
 }
 # Rewards that can do without the column `answer`.
 WITHOUT_ANSWER = {"judge", "judge_pairs", "reward_model", "format_pattern", "repetition", "length", "language_mix"} | {

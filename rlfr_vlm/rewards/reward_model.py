@@ -43,7 +43,7 @@ class RewardModel:
     ) -> list[float | None]:
         images = kwargs.get("images") or [[] for _ in prompts]
         conversations = [
-            [*_messages(prompt), {"role": "assistant", "content": completion_text(completion)}]
+            conversation_of(prompt, completion_text(completion))
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
         scores: list[float | None] = []
@@ -111,5 +111,7 @@ def load_reward_model(options: RewardOptions) -> "tuple[PreTrainedModel, Process
     return model, processing_class
 
 
-def _messages(prompt: Prompt) -> Messages:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+def conversation_of(prompt: Prompt, response: str) -> Messages:
+    """Return prompt and response as messages."""
+    asked: Messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    return [*asked, {"role": "assistant", "content": response}]

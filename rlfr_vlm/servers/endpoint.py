@@ -228,9 +228,35 @@ class Endpoint:
             Fault: the fault of the last try.
             UserError: no request can succeed: the key is refused, or the model is unknown.
         """
+        return await self._repeat(lambda number: self._try(body, number), on_fault)
+
+    async def pool(self, body: JsonObject) -> list[float]:
+        """Return the outputs of a pooling model for one conversation, without activation, from vLLM's `/pooling`.
+
+        Args:
+            body: the request without `model`.
+
+        Raises:
+            Fault, UserError: as for `ask`.
+        """
+        return await self._repeat(lambda _: self._try_pooling(body), lambda fault: None)
+
+    async def _try_pooling(self, body: JsonObject) -> list[float]:
+        root = self.url.removesuffix("/v1")
+        whole = {"model": self.model, "encoding_format": "float", "use_activation": False, **body}
+        reply = await self._within_limit(self._client.post(f"{root}/pooling", body=whole, cast_to=object))
+        try:
+            [entry] = reply["data"]
+            return [float(value) for value in entry["data"]]
+        except (TypeError, KeyError, ValueError) as error:
+            text = self._message(f"the reply has no list of numbers ({type(error).__name__})")
+            raise Fault("not JSON", text) from None
+
+    async def _repeat(self, attempt: Callable[[int], Awaitable[T]], on_fault: Callable[[Fault], None]) -> T:
+        """Run tries, given their number, until one succeeds or they are used up."""
         for number in range(1, self.max_tries + 1):
             try:
-                return await self._try(body, number)
+                return await attempt(number)
             except Fault as fault:
                 self.faults[fault.kind] += 1
                 on_fault(fault)
