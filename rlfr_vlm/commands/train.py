@@ -29,6 +29,7 @@ def help_text() -> str:
     from rlfr_vlm.flow_options import FlowOptions
     from rlfr_vlm.options import (
         BenchmarkOptions,
+        CurriculumOptions,
         GroupOptions,
         HeldOutOptions,
         RecordOptions,
@@ -50,6 +51,7 @@ def help_text() -> str:
         RewardOptions,
         ReferencePassOptions,
         GroupOptions,
+        CurriculumOptions,
         FlowOptions,
         VisualOptions,
         RecordOptions,
