@@ -13,8 +13,8 @@ CARD_FILE = "README.md"
 SHOWN_SETTINGS = (
     "method", "learning_rate", "lr_scheduler_type", "num_generations", "generation_batch_size",
     "max_completion_length", "beta", "epsilon", "loss_type", "flow_coef", "flow_timesteps", "flow_context_mode",
-    "flow_threshold", "flow_top_k", "entropy_alpha", "rlpr_mode", "group_filter", "freeze_vision", "use_peft",
-    "lora_r", "seed",
+    "flow_threshold", "flow_top_k", "entropy_alpha", "rlpr_mode", "group_filter", "curriculum_band", "freeze_vision",
+    "use_peft", "lora_r", "seed",
 )  # fmt: skip
 PREFIXES = {"rlfr": "flow_", "entropy": "entropy_", "rlpr": "rlpr_"}  # settings that only one method reads
 METHOD_NAMES = {

@@ -397,6 +397,30 @@ class GroupOptions:
 
 
 @dataclass
+class CurriculumOptions:
+    """Prompts drawn by their running success rate."""
+
+    curriculum_band: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Two success rates, such as 0.2 0.8: prompts whose running rate lies outside are drawn less "
+            "often. Unset: all prompts in a shuffled order."
+        },
+    )
+    curriculum_floor: float = field(
+        default=0.1, metadata={"help": "Weight of a prompt outside of the band; in it, and before its first try, 1."}
+    )
+    curriculum_decay: float = field(
+        default=0.5,
+        metadata={"help": "Factor on a prompt's earlier responses whenever it comes again; 0: only the last count."},
+    )
+    curriculum_start: str | None = field(
+        default=None,
+        metadata={"help": "A file that rlfr sample wrote for the same data: its verdicts count as a first try."},
+    )
+
+
+@dataclass
 class VisualOptions:
     """Visual dependency (VPPO): how much a token owes to the image, as a weight on its advantage."""
 

@@ -36,7 +36,7 @@ LAYERS = (
     {"errors", "files", "stats", "group_auc", "retest", "answer_position", "provenance", "redaction", "sources"},
     {"options", "flow_options", "methods", "library_output", "compat", "command_line", "completion", "page", "steps"}
     | {"env_settings"},
-    {"grading", "servers", "judging", "flow", "shaping", "visual_dependency", "doctor"},
+    {"grading", "servers", "judging", "flow", "shaping", "visual_dependency", "curriculum", "doctor"},
     {"data", "models", "pretrained", "rewards", "policy", "four_bit", "tools"},
     {"config_file", "evaluate", "checkpoint", "export", "model_card", "prompt_lengths"},
     {"deviation", "correctness_auc", "trainer", "meta_policy", "plan", "starting_config", "sampling"},

@@ -29,6 +29,7 @@ def help_text() -> str:
     from rlfr_vlm.flow_options import FlowOptions
     from rlfr_vlm.options import (
         BenchmarkOptions,
+        CurriculumOptions,
         GroupOptions,
         HeldOutOptions,
         RecordOptions,
@@ -52,6 +53,7 @@ def help_text() -> str:
         ToolOptions,
         ReferencePassOptions,
         GroupOptions,
+        CurriculumOptions,
         FlowOptions,
         VisualOptions,
         RecordOptions,

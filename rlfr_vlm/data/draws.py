@@ -10,7 +10,7 @@ Which row of a source comes next: all of them in a shuffled order, then all in a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -52,8 +52,8 @@ class Draws:
     @position.setter
     def position(self, position: int) -> None:
         self.counts = [0] * len(self.members)
-        for _ in range(position):
-            self.counts[self._next_source()] += 1
+        for _ in self.next_sources(position):
+            pass
 
     def take(self, count: int) -> list[int]:
         """Return the next `count` rows.
@@ -61,12 +61,14 @@ class Draws:
         >>> Draws([[0, 1, 2], [3]], [2, 1], shuffle=False).take(6)
         [0, 1, 3, 2, 0, 3]
         """
-        taken = []
+        return [self._row(source, self.counts[source] - 1) for source in self.next_sources(count)]
+
+    def next_sources(self, count: int) -> Iterator[int]:
+        """Yield the sources of the next `count` prompts, and count them."""
         for _ in range(count):
             source = self._next_source()
-            taken.append(self._row(source, self.counts[source]))
             self.counts[source] += 1
-        return taken
+            yield source
 
     def share(self, source: int) -> float:
         """Share of the prompts that a source has."""

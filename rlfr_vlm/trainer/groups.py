@@ -6,11 +6,11 @@ count. Letters: N responses of all processes, B of this one, G = N / group size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from rlfr_vlm.data.draws import Draws
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.options import GroupOptions
@@ -129,6 +129,16 @@ class UndecidedGuard:
         self.counts = [(undecided, total) for undecided, total in state]
 
 
+class Stream(Protocol):
+    """New prompts; `take` goes on at `position`, the number of prompts so far."""
+
+    position: int
+
+    def take(self, count: int) -> list[int]:
+        """Return the places of the next `count` prompts in the data set."""
+        ...
+
+
 class GroupSelector:
     """Decides which groups of each rollout teach, and keeps the state that a checkpoint must have.
 
@@ -137,7 +147,7 @@ class GroupSelector:
         group_size: responses per prompt.
         threshold: a response is right above it.
         dataset_size, seed: for the stream of new prompts.
-        draws: the stream of a mixture, which keeps the shares of its sources.
+        stream: of new prompts; None is a shuffled order of the data set.
     """
 
     def __init__(
@@ -147,13 +157,13 @@ class GroupSelector:
         threshold: float,
         dataset_size: int,
         seed: int,
-        draws: Draws | None = None,
+        stream: Stream | None = None,
     ) -> None:
         self.options = options
         self.group_size = group_size
         self.threshold = threshold
         self.spread = SpreadFilter(options.spread_beta, options.spread_decay)
-        self.stream = PromptStream(dataset_size, seed + 1) if draws is None else draws
+        self.stream: Stream = PromptStream(dataset_size, seed + 1) if stream is None else stream
 
     def judge(self, outcome: Tensor, total: Tensor, record: bool = True) -> tuple[Tensor, Tensor, dict[str, float]]:
         """Find the responses that the filter keeps and those of flat groups, and measure the kinds of groups.

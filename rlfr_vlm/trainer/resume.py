@@ -1,4 +1,4 @@
-"""Save and restore what TRL's checkpoints lack: all weights, flow field, groups, order of prompts, log, model card."""
+"""Save and restore what TRL's checkpoints lack: weights, flow field, groups, prompts, curriculum, log, model card."""
 
 import json
 from pathlib import Path
@@ -14,6 +14,7 @@ from rlfr_vlm.data.draws import draws_of
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import write_json
 from rlfr_vlm.models.towers import unwrap
+from rlfr_vlm.trainer.curriculum_prompts import Curriculum, FirstRowSampler
 from rlfr_vlm.trainer.finite import FiniteUpdates
 from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
 from rlfr_vlm.trainer.mixture_sampler import MixtureSampler
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from trl.trainer.utils import RepeatSampler
 
 GROUPS_FILE = "groups.json"
+CURRICULUM_FILE = "curriculum.json"
 
 
 class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
@@ -36,6 +38,7 @@ class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
 
     Attributes:
         flow, flow_reward: the field and how it rewards, or None.
+        curriculum: chooses the prompts of each rollout, or None.
         selector: selects the groups that train the policy.
         undecided_guard: stops the run if too many answers are undecided.
         rollout_log: writes rollouts, or None.
@@ -46,6 +49,7 @@ class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
     flow_reward: FlowReward | None = None
     rollout_log: RolloutLog | None = None
     rollouts: int = 0
+    curriculum: Curriculum | None = None
     selector: GroupSelector
     undecided_guard: UndecidedGuard
 
@@ -59,6 +63,8 @@ class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
             if self.flow_reward is not None and self.flow_reward.gate is not None:
                 state["flow_gate"] = self.flow_reward.gate.state_dict()
             write_json(folder / GROUPS_FILE, state)
+            if self.curriculum is not None:
+                write_json(folder / CURRICULUM_FILE, self.curriculum.state_dict())
 
     def create_model_card(self, *args: object, **kwargs: object) -> None:
         """Write our model card to the run folder. TRL's names no base model that was loaded from a folder."""
@@ -83,7 +89,9 @@ class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
     def _get_train_sampler(self, dataset: "Dataset | None" = None) -> "RepeatSampler":
         self._sampler = super()._get_train_sampler(dataset)
         rows = self.train_dataset if dataset is None else dataset
-        if (draws := draws_of(rows, self.args.seed, self.shuffle_dataset)) is not None:
+        if self.curriculum is not None:
+            self._sampler = FirstRowSampler(self._sampler, rows)
+        elif (draws := draws_of(rows, self.args.seed, self.shuffle_dataset)) is not None:
             self._sampler = MixtureSampler(self._sampler, rows, draws)
         return self._sampler
 
@@ -111,6 +119,8 @@ class ResumableGRPO(FiniteUpdates, CompleteCheckpoints, GRPOSeams):
             return
         if self.flow is not None:
             self.flow.load(Path(checkpoint))
+        if self.curriculum is not None and (path := Path(checkpoint) / CURRICULUM_FILE).exists():
+            self.curriculum.load_state_dict(json.loads(path.read_text()))
         if (Path(checkpoint) / GROUPS_FILE).exists():
             state = json.loads((Path(checkpoint) / GROUPS_FILE).read_text())
             self.selector.load_state_dict(state)

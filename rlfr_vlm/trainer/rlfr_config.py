@@ -18,6 +18,7 @@ from rlfr_vlm.methods import REFUSED_ELSEWHERE
 from rlfr_vlm.options import (
     GROUP_FILTERS,
     ROLLOUTS,
+    CurriculumOptions,
     GroupOptions,
     RecordOptions,
     ReferencePassOptions,
@@ -48,6 +49,8 @@ RANGES = (
     ("flow_from_step", 0, math.inf),
     ("flow_to_step", 0, math.inf),
     ("flow_end_share", 0, LARGEST),
+    ("curriculum_floor", 1e-6, 1),
+    ("curriculum_decay", 0, 1),
     ("visual_share", 1e-6, 1),
     ("visual_min_scale", 0, 1),
     ("per_device_train_batch_size", 1, math.inf),
@@ -66,6 +69,7 @@ PLACES = ("device", "host")
 class RLFRConfig(
     FlowOptions,
     VisualOptions,
+    CurriculumOptions,
     GroupOptions,
     RecordOptions,
     ReferencePassOptions,
@@ -93,6 +97,7 @@ class RLFRConfig(
         _check_unused(self, parts)
         _check_upstream(self)
         _check_groups(self)
+        _check_curriculum(self, parts)
         _check_rollout(self)
         _check_sharing(self)
         _check_switches(self, parts)
@@ -210,6 +215,38 @@ def _check_groups(config: RLFRConfig) -> None:
         raise UserError(f"refill_rounds is {config.refill_rounds}; it is a number of rounds, 0 or more.")
 
     check_ranges(config, RANGES)
+
+
+def _check_curriculum(config: RLFRConfig, parts: set[str]) -> None:
+    """Refuse a band that is none, and what leaves a curriculum nothing to decide by or to decide."""
+    band = config.curriculum_band
+    if band is None:
+        if config.curriculum_start is not None:
+            raise UserError(
+                f"curriculum_start is {config.curriculum_start}, but curriculum_band is unset, so that success rates "
+                "are not used. Set curriculum_band to 0.2 0.8, or unset curriculum_start."
+            )
+        return
+    if len(band) != 2 or not 0 <= band[0] <= band[1] <= 1:
+        raise UserError(
+            f"curriculum_band is {band}; it is two success rates between 0 and 1, the lower one first. Set 0.2 0.8, "
+            "or unset it."
+        )
+    if band[0] == 0 and band[1] == 1:
+        raise UserError(
+            "curriculum_band is 0 to 1, which holds every prompt, so that all are drawn alike. Narrow it, such as 0.2 "
+            "0.8, or unset it."
+        )
+    if "rlpr" in parts:
+        raise UserError(
+            f"curriculum_band counts right and wrong responses, and the outcome of method {config.method!r} is a "
+            "probability. Unset it; group_filter: spread drops groups that teach little."
+        )
+    if not config.shuffle_dataset:
+        raise UserError(
+            "curriculum_band draws prompts at random, and shuffle_dataset is false, which keeps the order of the "
+            "rows. Unset one of the two."
+        )
 
 
 def _check_rollout(config: RLFRConfig) -> None:

@@ -6,7 +6,8 @@
 3. During the update, the field is fitted further to the latents of accepted responses, on detached tensors.
 4. With `entropy` in the method, each token's advantage grows with the entropy of the current policy, at every update.
 5. Rewards may be per token (a user's function), use the policy's probabilities (RLPR), or leave an answer undecided,
-   which is then masked from the advantage. Groups without a training signal are dropped and refilled.
+   which is then masked from the advantage. Groups without a training signal are dropped and refilled, and with a
+   curriculum their prompts are drawn less often (curriculum_prompts.py).
 6. The policy cannot sample vision tokens, and its vision tower is frozen, unless `freeze_vision` and
    `ban_vision_tokens` are false.
 7. A prompt runs once for the responses of its group, and an image once for the passes of a rollout, where this is
@@ -46,8 +47,9 @@ from rlfr_vlm.rewards.judge import JudgeReward
 from rlfr_vlm.rewards.judge_pairs import JudgePairs
 from rlfr_vlm.rewards.repetition import is_repetitive
 from rlfr_vlm.steps import refuse_too_few_rows
+from rlfr_vlm.trainer.curriculum_prompts import Curriculum
 from rlfr_vlm.trainer.finite import refuse_large_rewards
-from rlfr_vlm.trainer.groups import GroupSelector, UndecidedGuard
+from rlfr_vlm.trainer.groups import GroupSelector, Stream, UndecidedGuard
 from rlfr_vlm.trainer.held_out import evaluate_held_out
 from rlfr_vlm.trainer.log_prob_passes import LogProbPasses
 from rlfr_vlm.trainer.micro_batch_pieces import loss_of_pieces, pieces_of, share_of_loss
@@ -196,13 +198,14 @@ class RLFRTrainer(LogProbPasses):
                 plain=self._plain_prompts,
             )
         self.mixture = mixture_of(self.train_dataset)
+        self.curriculum = Curriculum.for_run(args, self.train_dataset, self.num_generations)
         self.selector = GroupSelector(
             args,
             self.num_generations,
             args.flow_accept_threshold,
             len(self.train_dataset),
             args.seed,
-            None if self.mixture is None else draws_of(self.train_dataset, args.seed + 1),
+            self._refill_stream(),
         )
         self.undecided_guard = UndecidedGuard(args.undecided_limit, args.undecided_window)
         self.probabilities = self._bind_probabilities()
@@ -210,6 +213,12 @@ class RLFRTrainer(LogProbPasses):
         keep_records(self, args.method, settings)
 
     # --- set-up -----------------------------------------------------------------------------------------------------
+
+    def _refill_stream(self) -> Stream | None:
+        """The curriculum's or a mixture's new prompts for dropped groups."""
+        if self.curriculum is not None:
+            return self.curriculum.refills
+        return None if self.mixture is None else draws_of(self.train_dataset, self.args.seed + 1)
 
     def _open_rollout_log(self, args: RLFRConfig) -> RolloutLog | None:
         if not args.rollout_log_groups:
@@ -288,6 +297,8 @@ class RLFRTrainer(LogProbPasses):
     def _generate_and_score_completions(self, inputs: list[Row]) -> Batch:
         if self.image_features is not None:
             self.image_features.clear()  # those of the last rollout
+        if self.curriculum is not None:
+            inputs = self.curriculum.rows_of_rollout(len(inputs), self.accelerator)
         with self._times.timed("rollout"), images_processed_once(self.processing_class):
             batch = self.roll_out(inputs)
             if not self.args.refill_rounds:
@@ -377,6 +388,8 @@ class RLFRTrainer(LogProbPasses):
         rows, args = len(batch["advantages"]), self.args
         keep, flat, metrics = self.selector.judge(rollout.outcome, rollout.totals, record)
         self.log_values(metrics)
+        if self.curriculum is not None:
+            self.log_values(self.curriculum.record(rollout.outcome))
         batch["keep"] = rollout.local(keep, rows)
         outcome, mask = rollout.local(rollout.outcome, rows), response_mask(batch)
         numbers = {"advantage": batch["advantages"]}
