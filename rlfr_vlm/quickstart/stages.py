@@ -9,7 +9,6 @@ from rlfr_vlm.correctness_auc import correctness_auc
 from rlfr_vlm.data.load import load_rows
 from rlfr_vlm.deviation import response_deviations
 from rlfr_vlm.evaluate import Accuracy, Response, respond
-from rlfr_vlm.files import write_json
 from rlfr_vlm.flow import FlowSpec, VelocityField, load_field
 from rlfr_vlm.flow_options import FlowOptions
 from rlfr_vlm.options import HeldOutOptions, reward_names
@@ -25,8 +24,6 @@ from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_rec
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 from rlfr_vlm.trainer.signals.flow import noise_plan
-
-HELD_OUT_FILE = "held_out.json"  # of the fitted field
 
 
 def evaluate(policy: str, folder: Path, result: QuickstartResult) -> dict[str, Accuracy]:
@@ -60,7 +57,7 @@ def _respond(policy: str, result: QuickstartResult, sampled: bool, measured: boo
 
 
 def fit(out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
-    """Fit the flow field, or load the one that a former call finished."""
+    """Fit the flow field; a call that was stopped goes on from the last checkpoint."""
     recipe, start = result.recipe, result.start
     policy, processor = load_start(start.name, recipe)
     args = FlowFitConfig(**recipe.fit_arguments(str(out), result.seeds[0]))
@@ -73,7 +70,6 @@ def fit(out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
     result.held_out = trainer.evaluate()
     trainer.save_model(str(out))
     write_resolved(out, args)
-    write_json(out / HELD_OUT_FILE, result.held_out)
     print(f"flow: held-out loss {result.held_out['eval_ratio']:.3f} of the zero predictor's")
     return trainer.model, spec
 
