@@ -1,4 +1,4 @@
-"""Log-probs on a CPU and on a GPU: bfloat16 against float32, attentions against each other, TRL's fused pass, prompts."""
+"""Log-probs on a CPU and on a GPU: bfloat16 against float32, attentions, TRL's fused pass, prompts that run once."""
 
 import importlib.util
 
