@@ -23,8 +23,8 @@ METHODS, MOST_SEEDS = ("rlvr", "rlfr"), 20
 POLL = 1.0  # seconds between two looks at the runs
 PATIENCE = 10.0  # seconds that a run has to end its step
 FIT = ["--per_device_train_batch_size", "16", "--learning_rate", "1e-3", "--flow_noise_repeats", "2",
-       "--flow_depth", "2", "--eval_rows", "48", "--save_strategy", "no", "--report_to", "none", "--flow_layers", "0.25", "0.5", "0.75",
-       "--flow_latents", "sphere", "--seed", "42"]  # fmt: skip
+       "--flow_depth", "2", "--eval_rows", "48", "--save_strategy", "no", "--report_to", "none",
+       "--flow_layers", "0.25", "0.5", "0.75", "--flow_latents", "sphere", "--seed", "42"]  # fmt: skip
 SMALL_FIT = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--eval_rows", "4"]
 SMALL_RUN = ["--max_steps", "2", "--eval_steps", "2", "--eval_rows", "8", "--per_device_train_batch_size", "8",
              "--max_completion_length", "8"]  # fmt: skip
