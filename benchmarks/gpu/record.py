@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.gpu.page import page_of
-from benchmarks.gpu.parts import Part
+from benchmarks.gpu.parts import NAMES, Part
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import JsonObject, write_json, write_text
 
@@ -97,7 +97,9 @@ class Record:
         self.write()
 
     def write(self) -> None:
-        """Write both files; without jinja2 the page is left out, and a note says so."""
+        """Write both files, parts in order of value; without jinja2 the page is left out, which is printed."""
+        known = self.content["parts"]
+        self.content["parts"] = {name: known[name] for name in [*NAMES, *known] if name in known}
         write_json(self.out / RESULTS_FILE, self.content)
         try:
             write_text(self.out / PAGE_FILE, page_of(self.content))
