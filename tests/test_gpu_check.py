@@ -1,4 +1,4 @@
-"""The check of a GPU: division of the time, parts that fail or take too long, resuming, the page, wheels, the script."""
+"""The check of a GPU: division of the time, parts that fail or take too long, resuming, page, wheels, script."""
 
 import importlib
 import json
@@ -37,6 +37,7 @@ def run(monkeypatch, tmp_path):
         monkeypatch.setattr(check, "PARTS", chosen)
         monkeypatch.setattr(check, "NAMES", tuple(one.name for one in chosen))
         monkeypatch.setattr(check, "machine_of", lambda environment: machine)
+        monkeypatch.setattr(process, "POLL", 0.05)
         monkeypatch.setattr(check.Budget, "limit", lambda *_: limit)
         names = ",".join(one.name for one in chosen)
         code = check.main(["--out", str(tmp_path / "out"), "--parts", names, *options])
@@ -69,11 +70,10 @@ def test_the_set_up_counts_and_time_that_is_not_used_goes_to_later_parts(monkeyp
 
 def test_a_process_that_takes_too_long_ends_with_all_that_it_has_started(tmp_path):
     """Its child has a session of its own, as runs of a sweep do."""
-    child = (
-        "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], "
-    )
-    program = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {child}start_new_session=True); "
-    program += "print(p.pid, flush=True); time.sleep(60)"
+    sleeps = "[sys.executable, '-c', 'import time; time.sleep(60)']"
+    program = "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    program += f"child = subprocess.Popen({sleeps}, start_new_session=True); print(child.pid, flush=True); "
+    program += "time.sleep(60)"
     log, polls = tmp_path / "log", []
     ended = process.run([sys.executable, "-c", program], 3.0, log, os.environ, tmp_path, lambda: polls.append(1), 0.5)
     assert ended.timed_out and ended.code == -9 and 3 <= ended.seconds < 10 and len(polls) > 3
@@ -184,8 +184,9 @@ def test_the_page_escapes_all_text():
 
 
 def test_tables_by_hand():
-    step = {"seconds_per_update": {"trl": [4.0, 2.0, 3.0], "rlfr": [2.0, 2.0, 2.0]}, "over_trl": {"trl": 1, "rlfr": 0.67},
-            "parts": {}, "peak_bytes": {"rlfr": 5e9}, "layers": 21, "layers_of_model": 28}  # fmt: skip
+    step = {"seconds_per_update": {"trl": [4.0, 2.0, 3.0], "rlfr": [2.0, 2.0, 2.0]},
+            "over_trl": {"trl": 1, "rlfr": 0.67}, "parts": {}, "peak_bytes": {"rlfr": 5e9},
+            "layers": 21, "layers_of_model": 28}  # fmt: skip
     table = table_of("step_7b", step)
     assert table.rows[1] == ("rlfr", "3", "2.000", "2.000", "2.000", "0.670", "5.0")
     assert table.rows[0] == ("trl", "3", "2.000", "3.000", "4.000", "1.000", "unknown")
@@ -222,7 +223,8 @@ def test_tests_are_recorded_as_they_end(tmp_path):
     )
     out = tmp_path / "tests.json"
     options = ["-p", "benchmarks.gpu.record_tests", "--record-json", str(out), "-q", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "pytest", "--rootdir", str(tmp_path), "-c", os.devnull, *options]
     done = subprocess.run([*command, str(tmp_path)], env=environment, capture_output=True, check=False)
     assert done.returncode == 1
