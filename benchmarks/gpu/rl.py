@@ -119,6 +119,8 @@ def train(sweep: Sweep, options: argparse.Namespace, deadline: float) -> int:
                 time.sleep(0.5)
         process.wait()
     write(sweep, options)
+    if stopped and not seen:
+        print("rl: the time was up before a run had finished", file=sys.stderr)
     return 0 if stopped and seen else process.returncode
 
 
