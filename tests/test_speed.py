@@ -88,6 +88,50 @@ def test_disturbed_measurements_are_repeated(script, monkeypatch, limit, left, s
     assert patience.seconds_left == left and patience.other_share == pytest.approx(share)
 
 
+def test_a_policy_that_does_not_fit_runs_with_fewer_layers_and_the_result_says_so(script, capsys):
+    import torch
+
+    def run(layers):
+        if layers > 15:
+            raise torch.OutOfMemoryError(f"no room for {layers}")
+        return {"ran": layers}
+
+    assert script("step").fewer_layers(run, 28) == {"ran": 15, "layers": 15, "layers_of_model": 28}  # 28, 21, 15
+    assert "21 of 28 decoder blocks do not fit: no room for 21" in capsys.readouterr().out
+    with pytest.raises(torch.OutOfMemoryError):
+        script("step").fewer_layers(lambda layers: run(99), 2)
+
+
+def test_no_round_begins_for_which_there_is_no_time(script, monkeypatch):
+    """A round of two kinds; the second one ends when the time is up, so that a third does not begin."""
+    step, left, written = script("step"), [True, False], []
+    monkeypatch.setattr(step, "build", lambda *_: None)
+    monkeypatch.setattr(step, "train", lambda *_: {"total": 2.0} | dict.fromkeys(step.PARTS, 0.5))
+    work = script("workloads").Workload("tiny", *[None] * 6)
+    found = step.measure(
+        work, 9, 1, script("measuring").Patience(), ("trl", "rlfr"), lambda seconds: not left.pop(0), written.append
+    )
+    assert found["seconds_per_update"] == {"trl": [2.0, 2.0], "rlfr": [2.0, 2.0]}
+    assert [len(result["seconds_per_update"]["trl"]) for result in written] == [1, 2] and written[-1] == found
+
+
+@pytest.mark.parametrize(
+    ("card", "tera"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H200", 989),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA A10G", 70),
+        ("NVIDIA GeForce RTX 9990", None),
+        ("", None),
+    ],
+)
+def test_peaks_of_cards(script, card, tera):
+    """The datasheets' dense numbers; a card that is not in the table has none."""
+    assert script("peaks").bf16_peak(card) == (None if tera is None else tera * 1e12)
+
+
 def test_exponents_by_hand(script):
     exponent = script("flow").exponent
     assert exponent([128, 256, 512], [1.0, 2.0, 4.0]) == pytest.approx(1)

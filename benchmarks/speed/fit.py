@@ -4,7 +4,7 @@
 
 One step is a step of `rlfr fit-flow` without the policy's forward pass: loss, gradients and AdamW. It takes
 6 (5N + 7) D^2 FLOPs per token, layer and noise copy, for depth N and width D. A GPU uses bfloat16 autocast, a CPU
-float32.
+float32. The share of a card's own peak is by peaks.py, for the cards that it knows.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from measuring import Patience, add_options, alternate, matmul_peak, spread, table, write_results
+from peaks import bf16_peak
 
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.flow import FlowSpec, build_field, token_flow_losses
@@ -44,6 +45,8 @@ def measure(width: int, options: argparse.Namespace, patience: Patience) -> Json
     peak = max(peak, matmul_peak(dtype, width))  # measured twice, in case another process ran
     copies = options.tokens * options.repeats
     work = 6.0 * (5 * options.depth + 7) * width**2 * copies * len(LAYERS)
+    card = torch.cuda.get_device_name() if gpu else None
+    card_peak = bf16_peak(card) if card else None
     return {
         "width": width,
         "depth": options.depth,
@@ -54,6 +57,9 @@ def measure(width: int, options: argparse.Namespace, patience: Patience) -> Json
         "matmul_peak_flops": peak,
         "tokens_per_second": options.tokens / spread(seconds)["median"],
         "share_of_matmul_peak": work / min(seconds) / peak,
+        "card": card,
+        "card_peak_flops": card_peak,
+        "share_of_card_peak": work / min(seconds) / card_peak if card_peak else None,
     }
 
 
@@ -72,8 +78,9 @@ def main() -> None:
     for result in results:
         seconds = ", ".join(f"{result['seconds'][key]:.2f}" for key in ("min", "median", "max"))
         speed, share = f"{result['tokens_per_second']:.0f}", f"{result['share_of_matmul_peak']:.0%}"
-        rows.append((result["width"], result["depth"], result["dtype"], seconds, speed, share))
-    head = ("width", "depth", "dtype", "step, s (min, median, max)", "tokens/s", "of matmul peak")
+        of_card = "unknown" if result["share_of_card_peak"] is None else f"{result['share_of_card_peak']:.0%}"
+        rows.append((result["width"], result["depth"], result["dtype"], seconds, speed, share, of_card))
+    head = ("width", "depth", "dtype", "step, s (min, median, max)", "tokens/s", "of matmul peak", "of card's peak")
     print(table(head, rows))
     write_results(options.json, "fit", {"fields": results}, patience)
 

@@ -5,10 +5,13 @@
 The policy is Qwen2.5-VL's architecture with 22 million weights in the language tower, large enough that a CPU's time
 is matrix products. A micro-batch holds one group: 8 responses to a prompt that is mostly an image. The tower of the
 images is frozen; a pass of ours runs it once. In a run, features are kept from generation on, so that whole steps run
-it once. What is compared takes turns. Memory is live bytes of tensors. Neither depends on the weights.
+it once. What is compared takes turns. Memory is live bytes of tensors. Neither depends on the weights. `--size 3b` is
+Qwen2.5-VL-3B in bfloat16 on a GPU, with gradient checkpointing; FLOPs there are without the LM head's, which runs in
+Triton. `tiny` is the same code on a CPU, with sizes that measure nothing.
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +22,7 @@ import torch
 from measuring import Patience, add_options, peak_bytes, same_round_ratio, table, write_results
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from workloads import Shape, VisionShape, Workload, large
+from workloads import GPU_SIZES, SHAPES, Shape, VisionShape, Workload, large
 
 from rlfr_vlm.trainer.trl_seams import LOGPROB_IMAGE_KEYS, Batch
 
@@ -34,18 +37,21 @@ SHAPE = Shape(
     512, 6, 8, 4, 1536, 4096, tied=True, field_depth=2,
     vision=VisionShape(depth=4, hidden_size=320, intermediate_size=856, num_heads=4, fullatt_block_indexes=(1, 3)),
 )  # fmt: skip
+SIZES = {"medium": SHAPE, **SHAPES}
 PASSES = ("old log-probs", "update")
 
 
-def workload(case: str) -> Workload:
+def workload(case: str, size: str = "medium") -> Workload:
     """Policy and rows of a case; a rollout is one group and one update."""
     prompt, response = map(int, case.split("/"))
-    work = large("medium", replace(SHAPE, prompt=prompt, response=response, image=CASES[case]), "cpu")
+    on_gpu = size in GPU_SIZES
+    shape = replace(SIZES[size], prompt=prompt, response=response, image=CASES[case])
+    work = large(size, shape, "cuda" if on_gpu else "cpu")
     arguments = work.arguments | {
         "per_device_train_batch_size": GROUP,
         "gradient_accumulation_steps": 1,
         "steps_per_generation": 1,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": on_gpu,
         "learning_rate": 1e-4,
     }
     return replace(work, arguments=arguments)
@@ -59,7 +65,7 @@ def rollout(trainer: "GRPOTrainer", work: Workload, response: int) -> Batch:
     prompts = encode_prompts(work.processor, [row] * GROUP)
     ids = torch.randint(10, 200, (GROUP, response), generator=torch.Generator().manual_seed(0))
     kinds = prompts.extra["mm_token_type_ids"]
-    return {
+    batch: Batch = {
         "prompt_ids": prompts.input_ids,
         "prompt_mask": prompts.attention_mask,
         "completion_ids": ids,
@@ -71,6 +77,8 @@ def rollout(trainer: "GRPOTrainer", work: Workload, response: int) -> Batch:
         "num_items_in_batch": torch.tensor(float(ids.numel())),
         "keep": torch.ones(GROUP, dtype=torch.bool),
     }
+    device = trainer.accelerator.device
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
 
 
 def passes(trainer: "GRPOTrainer", batch: Batch) -> dict[str, Callable[[], object]]:
@@ -99,19 +107,23 @@ def trainer_of(kind: str, folder: str, work: Workload, updates: int = 1) -> "GRP
     return step.build(kind, folder, work, updates)
 
 
-def measure_case(case: str, rounds: int, patience: Patience) -> "JsonObject":
+def measure_case(case: str, rounds: int, patience: Patience, size: str = "medium") -> "JsonObject":
     """Seconds, FLOPs and live bytes of both passes, row by row and with shared prompts."""
-    work = workload(case)
+    work = workload(case, size)
     works: dict[str, dict[str, Callable[[], object]]] = {name: {} for name in PASSES}
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("trl", "rlvr"):
             trainer = trainer_of(kind, folder, work)
             trainer.model.train()
+            if trainer.args.gradient_checkpointing:  # which the training loop would turn on
+                trainer.model.gradient_checkpointing_enable({"use_reentrant": False})
             trainer.current_gradient_accumulation_steps = 1  # set by the training loop
             trainer.rollout_log = None  # rows of the batch are no rollout's
             both = passes(trainer, rollout(trainer, work, int(case.split("/")[1])))
             if kind == "rlvr":  # the first pass of a run is compared with row-wise ones
                 both["old log-probs"]()
+                if not trainer.sharing.is_on:
+                    sys.exit(f"prefix: {case}: prompts are not shared after the comparison of the first pass")
             for name, pass_ in both.items():
                 works[name][kind] = pass_
         result: JsonObject = {}
@@ -138,12 +150,12 @@ def costs(work: Callable[[], object]) -> tuple[int, int]:
     return counter.get_total_flops(), peak
 
 
-def measure_step(case: str, rounds: int, patience: Patience) -> "JsonObject":
+def measure_step(case: str, rounds: int, patience: Patience, size: str = "medium") -> "JsonObject":
     """Seconds of whole steps with transformers' generation, in turn, and their parts.
 
     A trainer makes two steps; the comparison of the first pass with a row-wise one is in the first of them.
     """
-    work, kinds = workload(case), ("trl", "rlfr")
+    work, kinds = workload(case, size), ("trl", "rlfr")
     seconds: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     for number in range(rounds):
         for kind in kinds:
@@ -189,10 +201,13 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES), help="prompt / response tokens")
+    parser.add_argument("--size", choices=SIZES, default="medium", help="the policy (default: %(default)s)")
     parser.add_argument("--steps", nargs="*", choices=CASES, default=["1024/256"], help="cases of whole steps")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     add_options(parser)
     options = parser.parse_args()
+    if options.size in GPU_SIZES and not torch.cuda.is_available():
+        sys.exit(f"prefix: size {options.size} needs a CUDA GPU, and there is none here; --size medium runs on a CPU")
     silence_libraries()
     for cases, name, measure, report in (
         (options.cases, "prefix", measure_case, report_passes),
@@ -200,7 +215,7 @@ def main() -> None:
     ):
         if cases:
             patience = Patience(options.patience)
-            result = {case: measure(case, options.rounds, patience) for case in cases}
+            result = {case: measure(case, options.rounds, patience, options.size) for case in cases}
             print("\n" + report(result))
             write_results(options.json, name, result, patience)
 

@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/speed/step.py [--size small|3b|7b] [--quick] [--rounds 5] [--json FILE]
 
 The trainers run in turn, so that noise affects all equally. `small` is the quick start's policy on a CPU; 3b and 7b
-are Qwen2.5-VL with random weights and need a GPU (see workloads.py).
+are Qwen2.5-VL with random weights and need a GPU (see workloads.py). If the GPU's memory does not hold one of them, it
+is measured with fewer decoder blocks, and the result says so.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from measuring import Patience, add_options, now, same_round_ratio, spread, table, write_results
@@ -123,10 +124,23 @@ def train(trainer: "GRPOTrainer", updates: int) -> dict[str, float]:
     return {"total": total, **parts, "other": total - sum(parts.values())}
 
 
-def measure(work: "Workload", rounds: int, updates: int, patience: Patience) -> "JsonObject":
+def measure(
+    work: "Workload",
+    rounds: int,
+    updates: int,
+    patience: Patience,
+    kinds: Sequence[str] = KINDS,
+    stop: Callable[[float], bool] = lambda seconds: False,
+    after_round: Callable[["JsonObject"], None] = lambda result: None,
+) -> "JsonObject":
     """Measure the seconds per update of each kind in each round, and the medians of the parts.
 
     The first round is dropped.
+
+    Args:
+        kinds: TRL's and others.
+        stop: given the seconds of the last round, whether there is no time for another one.
+        after_round: takes the result of the rounds so far.
     """
 
     def run(kind: str) -> dict[str, float]:
@@ -135,25 +149,77 @@ def measure(work: "Workload", rounds: int, updates: int, patience: Patience) -> 
         release()
         return seconds
 
-    rounds_of: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    rounds_of: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
+    peaks: dict[str, int] = {}
     for number in range(rounds + 1):
-        for kind in KINDS:
+        began = now()
+        for kind in kinds:
+            reset_peak()
             seconds = patience.run(lambda kind=kind: run(kind))[0] if number else run(kind)
+            if (peak := peak_memory()) is not None:
+                peaks[kind] = max(peak, peaks.get(kind, 0))
             if number:
                 rounds_of[kind].append(seconds)
             print(f"round {number} {kind}: {seconds['total']:.3f} s{'' if number else ' (not counted)'}", flush=True)
+        if number:
+            after_round(summary_of(work.name, updates, rounds_of, peaks))
+            if stop(now() - began):
+                break
+    return summary_of(work.name, updates, rounds_of, peaks)
+
+
+def summary_of(
+    size: str, updates: int, rounds_of: Mapping[str, Sequence[Mapping[str, float]]], peaks: Mapping[str, int]
+) -> "JsonObject":
+    """What the results file says of the rounds so far."""
     totals = {kind: [seconds["total"] for seconds in rows] for kind, rows in rounds_of.items()}
     parts = {
         kind: {part: statistics.median(seconds[part] for seconds in rows) for part in PARTS}
         for kind, rows in rounds_of.items()
     }
     return {
-        "size": work.name,
+        "size": size,
         "updates": updates,
         "seconds_per_update": totals,
         "parts": parts,
         "over_trl": {kind: same_round_ratio(values, totals["trl"]) for kind, values in totals.items()},
+        **({"peak_bytes": dict(peaks)} if peaks else {}),
     }
+
+
+def reset_peak() -> None:
+    """Begin to look for the largest memory of the GPU's tensors."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> int | None:
+    """Largest number of bytes of the GPU's tensors since `reset_peak`; None without a GPU."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+
+
+def fewer_layers(run: Callable[[int], "JsonObject"], layers: int) -> "JsonObject":
+    """Return `run(layers)`; while the GPU's memory does not suffice, with three quarters of the layers.
+
+    The result has the layers with which it ran, and the model's own number.
+    """
+    import torch
+
+    tried = layers
+    while True:
+        try:
+            return {**run(tried), "layers": tried, "layers_of_model": layers}
+        except torch.OutOfMemoryError as error:
+            if tried == 1:
+                raise
+            message = str(error).splitlines()[0]
+        print(f"{tried} of {layers} decoder blocks do not fit: {message}", flush=True)
+        tried = max(1, tried * 3 // 4)
+        release()
 
 
 def release() -> None:
@@ -178,8 +244,9 @@ def report(result: "JsonObject") -> str:
     return table(head, rows) + "\n\n" + table(("part of a step, s", *PARTS), part_rows)
 
 
-def main() -> None:
-    from workloads import SIZES, build_workload
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    from workloads import SIZES
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="small")
@@ -190,21 +257,49 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="fewer rounds, with a policy that is warm-started in seconds"
     )
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="what is measured; trl must be there")
+    parser.add_argument("--response", type=int, help="response tokens of a large size (default: its own)")
+    parser.add_argument("--seconds", type=float, help="begin no round that would end after so many seconds")
     add_options(parser)
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 5)
+    if "trl" not in options.kinds:
+        sys.exit("step: --kinds has no trl, which the others are compared with")
+    return options
+
+
+def main() -> None:
+    began = now()
+    options = parse()
 
     import torch
+    from workloads import GPU_SIZES, SHAPES, build_workload
 
     from rlfr_vlm.library_output import silence_libraries
 
-    if options.size != "small" and not torch.cuda.is_available():
+    if options.size in GPU_SIZES and not torch.cuda.is_available():
         sys.exit(f"step: size {options.size} needs a CUDA GPU, and there is none here; --size small runs on a CPU")
     silence_libraries()
     patience = Patience(options.patience)
-    result = measure(build_workload(options.size, options.quick), options.rounds, options.updates, patience)
+    name = "step" if options.size == "small" else f"step_{options.size}"
+
+    def run(layers: int | None = None) -> "JsonObject":
+        return measure(
+            build_workload(options.size, options.quick, layers, options.response),
+            options.rounds,
+            options.updates,
+            patience,
+            options.kinds,
+            stop=lambda seconds: options.seconds is not None and now() - began + seconds > options.seconds,
+            after_round=lambda result: write_results(
+                options.json, name, result | ({} if layers is None else {"layers": layers}), patience
+            ),
+        )
+
+    shape = SHAPES.get(options.size)
+    result = run() if shape is None else fewer_layers(run, shape.num_hidden_layers)
     print("\n" + report(result))
-    write_results(options.json, "step" if options.size == "small" else f"step_{options.size}", result, patience)
+    write_results(options.json, name, result, patience)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
 """Policies and data for step.py: the small policy on a CPU, Qwen2.5-VL-3B and 7B with random weights on a GPU.
 
+`tiny` is the code of the large ones on a CPU, with sizes that measure nothing.
+
 Time depends on shapes and not on the values of weights: the large workloads have the real architecture and realistic
 prompt and response lengths, but random weights, images and prompts. Responses always have the maximum length.
 """
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-SIZES = ("small", "3b", "7b")
+SIZES = ("small", "tiny", "3b", "7b")
+GPU_SIZES = ("3b", "7b")
 PATCH = 28  # pixels along a side of one image token
 
 
@@ -79,13 +82,26 @@ class Shape:
 
 SHAPES = {
     "3b": Shape(2048, 36, 16, 2, 11008, 151936, tied=True, field_depth=4),
+    "tiny": Shape(
+        64, 4, 2, 1, 96, 512, tied=False, field_depth=1, vision=VisionShape(1, 32, 64, 2, (0,)),
+        prompt=40, response=6, image=2,
+    ),
     "7b": Shape(3584, 28, 28, 4, 18944, 152064, tied=False, field_depth=6),
-}
+}  # fmt: skip
 
 
-def build_workload(size: str, quick: bool) -> Workload:
-    """Build the workload of a size; 3b and 7b need a GPU."""
-    return small(quick) if size == "small" else large(size, SHAPES[size], "cuda")
+def build_workload(size: str, quick: bool = False, layers: int | None = None, response: int | None = None) -> Workload:
+    """Build the workload of a size; 3b and 7b need a GPU.
+
+    Args:
+        quick: of `small`: a policy that is warm-started in seconds.
+        layers: decoder blocks in place of the size's own.
+        response: response tokens in place of the size's own.
+    """
+    if size == "small":
+        return small(quick)
+    changes = {name: value for name, value in (("num_hidden_layers", layers), ("response", response)) if value}
+    return large(size, replace(SHAPES[size], **changes), "cuda" if size in GPU_SIZES else "cpu")
 
 
 def small(quick: bool) -> Workload:

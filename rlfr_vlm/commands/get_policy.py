@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"smollm2-vl: built-in image tasks to learn, by commas: {', '.join(IMAGE_TASKS)} (default: digits)",
     )
     parser.add_argument(
-        "--steps", type=int, help="smollm2-vl: updates of all weights on expert responses (default: 12)"
+        "--steps", type=int, help="smollm2-vl: updates of all weights on expert responses (default: 10)"
     )
     return parser
 

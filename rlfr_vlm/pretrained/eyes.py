@@ -41,11 +41,11 @@ class EyesRecipe:
     reading_batch: int = 64
     reading_learning_rate: float = 1e-3
     tasks: tuple[str, ...] = ("digits",)
-    answering_steps: int = 12
+    answering_steps: int = 10
     answering_batch: int = 16
     answering_learning_rate: float = 5e-5
     rows: int = 4096
-    save_steps: int = 4
+    save_steps: int = 5
     seed: int = 0
     version: int = RECIPE_VERSION
 

@@ -163,10 +163,10 @@ class Runner:
                     os.killpg(one.process.pid, number)
 
 
-def last_lines(path: Path) -> list[str]:
-    """Last lines of a log that are not empty; of a progress bar only what was seen last."""
+def last_lines(path: Path, count: int = SHOWN_LINES) -> list[str]:
+    """Last `count` lines of a log that are not empty; of a progress bar only what was seen last."""
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - READ_BYTES))
         text = stream.read().decode("utf-8", "replace")
     lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in re.split("\n", text)]
-    return [printable(line) for line in lines if line][-SHOWN_LINES:]
+    return [printable(line) for line in lines if line][-count:]
