@@ -124,6 +124,21 @@ def test_fitting_by_the_documents_sentence(frozen, tmp_path):
     assert (memory.weights + memory.flow) / 1e9 < 0.92 * 15
 
 
+@pytest.mark.parametrize(("card", "planned"), [(16, 15), (24, 24)])
+def test_adapters_by_the_documents_sentence(card, planned, policy, printed, tmp_path):
+    """Two more bytes of each weight and each gradient."""
+    from rlfr_vlm.meta_policy import policy_on_meta
+
+    path = CONFIGS / f"train_rlfr_{card}gb_qwen2.5-vl-3b.yaml"
+    options, args = parsed(path, tmp_path, "--model_name_or_path", policy)
+    model = policy_on_meta(options, freeze_vision=args.freeze_vision)
+    more = 2 * 2 * sum(weight.numel() for weight in model.parameters() if weight.requires_grad) / 1e9
+    text = " ".join(DOCUMENT.read_text().split())
+    assert re.search(rf"{more:.2f} GB (?:more )?at rank {options.lora_r}\b", text)
+    total = float(re.search(r"\n  all +([\d.]+)", printed[path.name])[1])
+    assert total + more < 0.92 * planned
+
+
 def test_the_field_is_fitted_as_on_eight_gpus_but_for_what_the_card_needs():
     papers, own = values_of("fit_flow_qwen2.5-vl-3b"), values_of(FIT.stem)
     differing = {key for key in {*papers, *own} if papers.get(key) != own.get(key)}
