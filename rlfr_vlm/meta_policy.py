@@ -20,13 +20,16 @@ def policy_on_meta(options: ModelOptions, *, freeze_vision: bool) -> "PreTrained
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     from rlfr_vlm.models.vision import freeze_vision_tower
+    from rlfr_vlm.policy import why_unread
     from rlfr_vlm.trainer.lora import lora_config
 
     try:
         config = AutoConfig.from_pretrained(options.model_name_or_path, revision=options.model_revision)
     except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or ["unknown"])[0]
-        raise UserError(f"Cannot read the model's configuration: {reason} Give a model folder or a hub id.") from None
+        raise UserError(
+            f"Cannot read the model's configuration: {options.model_name_or_path}: {why_unread(error)} Give a model "
+            "folder, or a hub id this machine can reach."
+        ) from None
     cls = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
     with torch.device("meta"):
         policy = cls.from_config(config, dtype=torch.float32)

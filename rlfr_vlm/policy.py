@@ -36,7 +36,7 @@ def load_processor(
         family = family_of_config(config, f"The model {name!r}")
         processing_class = AutoProcessor.from_pretrained(name, padding_side="left", **kwargs)
     except (OSError, ValueError, KeyError, ImportError, AttributeError, StrictDataclassError) as error:
-        raise _cannot_load(name, error) from None
+        raise _cannot_load(name, error, only_local=bool(kwargs.get("local_files_only"))) from None
     if family.vision_tower is not None:
         _check_images(name, family, processing_class)
     limits = options.image_min_pixels, options.image_max_pixels
@@ -65,8 +65,27 @@ def _check_images(
         )
 
 
-def _cannot_load(name: str, error: Exception) -> UserError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+def why_unread(error: Exception, only_local: bool = False) -> str:
+    """Say in one sentence why transformers could not read a model.
+
+    Args:
+        only_local: whether the hub was not to be asked.
+    """
+    from huggingface_hub.constants import is_offline_mode
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if not isinstance(error.__cause__, LocalEntryNotFoundError):
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    missing = "it is no folder and in no cache on this machine"
+    if only_local:
+        return f"{missing}."
+    if is_offline_mode():
+        return f"{missing}, and HF_HUB_OFFLINE=1 forbids to ask the hub."
+    return f"{missing}, and the hub cannot be reached."
+
+
+def _cannot_load(name: str, error: Exception, only_local: bool = False) -> UserError:
+    reason = why_unread(error, only_local)
     return UserError(
         f"Cannot load the model {name!r}: {reason} Give a model folder, or a hub id this machine can reach."
     )

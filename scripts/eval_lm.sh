@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measure a checkpoint on text benchmarks: serve it with vLLM, ask, stop serving, grade, judge what is undecided, report.
-# Hardware: a GPU that holds the model, or a CPU for small ones.
+# Hardware: a GPU that holds the model, or a CPU for small ones. MODEL is a folder or a hub id.
 #
 #   bash scripts/eval_lm.sh MODEL [SUITE...] [-- options of `rlfr-eval lm`]
 #   bash scripts/eval_lm.sh outputs/rlfr/checkpoint-160 math -- --out outputs/eval/rlfr --dry-run

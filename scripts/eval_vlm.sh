@@ -4,9 +4,9 @@
 #
 #   CKPT=outputs/rlfr/checkpoint-160 bash scripts/eval_vlm.sh [--dry-run] [options of `rlfr-eval vlm`]
 #
-# Environment: CKPT: the checkpoint; RUN_NAME: name of the results (default: the checkpoint's); DATASETS: benchmarks
-# (default: the six of the RLFR paper); PRESET: official, paper or training (default: paper). The judge comes from .env or
-# LOCAL_LLM (see .env.example), files from LMUData. Run the same line again to go on where it stopped.
+# Environment: CKPT: the checkpoint, or a hub id; RUN_NAME: name of the results (default: the checkpoint's); DATASETS:
+# benchmarks (default: the six of the RLFR paper); PRESET: official, paper or training (default: paper). The judge comes
+# from .env or LOCAL_LLM (see .env.example), files from LMUData. Run the same line again to go on where it stopped.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 [ -n "${CKPT:-}" ] || { sed -n '2,9p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 2; }

@@ -6,9 +6,10 @@
 #
 #   --recipe NAME   a fit_flow_*.yaml of scripts/configs, without its ending
 #   --model DIR|ID  the policy's folder or hub id, the one that training will start from
-#   --data FILE     rows with prompt, response and images, a file or a folder
+#   --data FILE|ID  rows with prompt, response and images: a file, a folder, a hub id or a built-in task
 #   --out DIR       where the field goes (default: outputs/NAME); give this folder to train.sh as --flow
-#   --gpus N        processes, one a GPU (default: 8). The batch stays: gradient_accumulation_steps changes instead
+#   --gpus N        processes, one a GPU (default: what the recipe is made for). The batch stays:
+#                   gradient_accumulation_steps changes instead
 #   --resume        go on from the newest complete checkpoint in --out
 #   --dry-run       print the command, start nothing
 #   -- OPTIONS      further options of `rlfr fit-flow`; they win

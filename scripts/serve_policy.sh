@@ -4,6 +4,7 @@
 #   CUDA_VISIBLE_DEVICES=6,7 bash scripts/serve_policy.sh MODEL [--port 8000] [--tensor-parallel-size 2] [vLLM options]
 #   CUDA_VISIBLE_DEVICES=0,1,2,3,4,5 bash scripts/train.sh ... -- --rollout vllm-server --vllm_server_port 8000
 #
+#   MODEL            a folder or a hub id
 #   --host ADDRESS   who may reach it: 127.0.0.1 (default) is this machine only; there is no password
 #   --dry-run        print the command and start nothing
 # On a machine without CUDA it serves, but cannot be sent weights: use --rollout vllm-colocate there.

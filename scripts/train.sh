@@ -7,8 +7,8 @@
 #
 #   --recipe NAME       a train_*.yaml of scripts/configs, without its ending: the method and the model
 #   --model DIR|ID      the policy's folder, or its hub id
-#   --data FILE         rows with prompt, answer and images, a file or a folder
-#   --flow DIR          the fitted field, for recipes with flow rewards
+#   --data FILE|ID      rows with prompt, answer and images: a file, a folder, a hub id or a built-in task
+#   --flow DIR          the fitted field, for flow rewards; leave it out with `-- --method rlvr`
 #   --out DIR           where results go (default: outputs/NAME)
 #   --gpus N            processes, one a GPU (default: what the recipe is made for). The batch of an update stays:
 #                       gradient_accumulation_steps changes instead

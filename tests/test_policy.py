@@ -93,3 +93,44 @@ def test_limits_reach_the_processor_or_are_refused(save):
 
 def test_a_known_family_loads(save):
     assert load_processor(save("SmolVLM"), DataOptions()).image_seq_len == 4
+
+
+HUB_ID = "nobody/no-such-policy"
+NOWHERE = "it is no folder and in no cache on this machine"
+
+
+@pytest.mark.parametrize(
+    ("offline", "arguments", "reason"),
+    [
+        (True, {}, f"{NOWHERE}, and HF_HUB_OFFLINE=1 forbids to ask the hub."),
+        (False, {}, f"{NOWHERE}, and the hub cannot be reached."),
+        (False, {"local_files_only": True}, f"{NOWHERE}."),
+    ],
+)
+def test_a_hub_id_that_cannot_be_read_says_whether_the_hub_was_asked(
+    offline, arguments, reason, monkeypatch, tmp_path
+):
+    """What huggingface_hub 1.33 and transformers 5.17 raise; the hub itself is not asked here."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from transformers import PreTrainedConfig
+
+    def unread(name, **kwargs):
+        raise OSError(f"We couldn't connect to the hub for {name}.\nMore lines") from LocalEntryNotFoundError("none")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(PreTrainedConfig, "get_config_dict", unread)
+    with pytest.raises(UserError) as caught:
+        load_processor(HUB_ID, DataOptions(), **arguments)
+    expected = f"Cannot load the model '{HUB_ID}': {reason} Give a model folder, or a hub id this machine can reach."
+    assert str(caught.value) == expected
+
+
+def test_what_is_raised_for_a_hub_id_offline_is_what_is_read(capsys):
+    """The libraries' own errors, with HF_HUB_OFFLINE set as for all tests."""
+    from rlfr_vlm.cli import main
+
+    for command in (["plan", "--rows", "8"], ["train", "--output_dir", "none", "--dataset_name", "digits"]):
+        assert main([*command, "--method", "rlvr", "--model_name_or_path", HUB_ID, "--bf16", "false"]) == 2
+        error = capsys.readouterr().err
+        assert f"{NOWHERE}, and HF_HUB_OFFLINE=1 forbids to ask the hub." in error and error.count("\n") == 1

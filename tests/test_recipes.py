@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rlfr_vlm.options import EMBEDDED_TASKS
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "scripts"
 CONFIGS = SCRIPTS / "configs"
-FITS = sorted(CONFIGS.glob("fit_flow_*.yaml"))
-TRAININGS = sorted(CONFIGS.glob("train_*.yaml"))
+ONE_GPU = [path for path in sorted(CONFIGS.glob("*.yaml")) if re.search(r"_\d+gb_", path.stem)]
+FITS = sorted(set(CONFIGS.glob("fit_flow_*.yaml")) - set(ONE_GPU))
+TRAININGS = sorted(set(CONFIGS.glob("train_*.yaml")) - set(ONE_GPU))
 stem = attrgetter("stem")
 MODELS = ("qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen2.5-math-1.5b", "qwen2.5-math-7b", "llama-3.1-8b")
 RLFR_PROMPT = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -45,7 +48,7 @@ def parsed(path, tmp_path, *arguments):
 
 
 def test_every_recipe_is_a_fit_or_a_training():
-    assert sorted(CONFIGS.glob("*.yaml")) == sorted([*FITS, *TRAININGS])
+    assert sorted(CONFIGS.glob("*.yaml")) == sorted([*FITS, *TRAININGS, *ONE_GPU])
     for model in MODELS:
         for task in ("fit_flow", "train_rlfr", "train_rlvr"):
             assert (CONFIGS / f"{task}_{model}.yaml").is_file()
@@ -123,13 +126,14 @@ def test_trainings_roll_out_with_vllm(path, tmp_path):
     assert (options.use_peft, options.lora_r, options.lora_alpha) == ((True, 64, 128) if lora else (False, 16, 32))
 
 
-@pytest.mark.parametrize("path", [*FITS, *TRAININGS], ids=stem)
+@pytest.mark.parametrize("path", [*FITS, *TRAININGS, *ONE_GPU], ids=stem)
 def test_recipes_say_seed_batch_and_how_to_run_them(path):
     text, values = path.read_text(), yaml.safe_load(path.read_text())
-    script = "fit_flow.sh" if path in FITS else "train.sh"
+    fits = path.stem.startswith("fit")
+    script = "fit_flow.sh" if fits else "train.sh"
     assert values["seed"] == 42 and values["bf16"] is True
     assert f"bash scripts/{script} --recipe {path.stem} --model DIR --data FILE" in text
-    assert ("--flow DIR" in text) == ("rlfr" in path.stem and path not in FITS)
+    assert ("--flow DIR" in text) == ("rlfr" in path.stem and not fits)
     head = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
     device, accumulate = values["per_device_train_batch_size"], values["gradient_accumulation_steps"]
     assert f"= {device} per process x {accumulate} accumulation steps x {processes_of(path)} process" in head
@@ -303,7 +307,10 @@ def test_what_is_printed_is_what_is_started(given, elsewhere, tmp_path):
 
 
 MODEL_HELP = "Name a model's folder or hub id, or get one with scripts/download_data.sh."
-DATA_HELP = "Name a file or folder of rows, or get one with scripts/download_data.sh."
+DATA_HELP = (
+    f"Name a file or folder of rows, a hub id or a built-in task ({' '.join(EMBEDDED_TASKS)}), or get one with "
+    "scripts/download_data.sh."
+)
 
 
 @pytest.mark.parametrize("script", ["train.sh", "fit_flow.sh"])
@@ -335,6 +342,29 @@ def test_a_hub_id_needs_no_folder(script, recipe, given, tmp_path):
     for path in ("./Qwen/policy", "a/b/c", "scripts/policy"):  # the last one: there is a folder scripts
         done = run(script, *options_of(recipe, {**given, "--model": path}), "--dry-run")
         assert done.returncode == 2 and f"no model in {path}" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["hiyouga/geometry3k", "reasoning_gym:chain_sum?size=20", *EMBEDDED_TASKS])
+def test_data_may_be_of_the_hub_or_built_in(name, given):
+    options = options_of("train_rlvr_qwen2.5-vl-3b", {**given, "--data": name})
+    _, arguments = command_in(run("train.sh", *options, "--dry-run"))
+    assert arguments[arguments.index("--dataset_name") + 1] == name
+
+
+@pytest.mark.parametrize("name", ["owner/train.jsonl", "scripts/rows", "./a/b", "a/b/c", "chart"])
+def test_data_that_is_none_of_these(name, given):
+    done = run("train.sh", *options_of("train_rlvr_qwen2.5-vl-3b", {**given, "--data": name}), "--dry-run")
+    assert (done.returncode, done.stderr) == (2, f"train: no data at {name}. {DATA_HELP}\n")
+
+
+@pytest.mark.parametrize("option", [["--method", "rlvr"], ["--method=rlvr"]])
+def test_a_method_on_the_command_line_decides_whether_a_field_is_needed(option, given):
+    options = options_of("train_rlfr_qwen2.5-vl-3b", given)
+    assert run("train.sh", *options[:-2], "--dry-run", "--", *option).returncode == 0
+    done = run("train.sh", *options, "--dry-run", "--", *option)
+    assert done.returncode == 2 and "but --method rlvr uses no flow rewards. Leave --flow out" in done.stderr
+    done = run("train.sh", *options_of("train_rlvr_qwen2.5-vl-3b", given), "--dry-run", "--", "--method", "rlfr+rlpr")
+    assert done.returncode == 2 and "--method rlfr+rlpr uses flow rewards, but --flow is not given" in done.stderr
 
 
 def test_other_mistakes_are_one_message(given):

@@ -25,6 +25,8 @@ WORKER = SETTINGS.with_name("iframe-worker.js")
 GUIDES = {
     "Overview": "README.md",
     "Training": "scripts/README.md",
+    "Recipes for one GPU": "scripts/recipes_one_gpu.md",
+    "What has run where": "scripts/status.md",
     "Rewards": "rlfr_vlm/rewards/README.md",
     "Model families": "rlfr_vlm/models/README.md",
     "Evaluation": "eval/README.md",

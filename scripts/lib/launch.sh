@@ -62,23 +62,44 @@ find_recipe() {  # sets recipe_file
 # The names of the YAML files of scripts/ that begin so, without their ending.
 names() { for file in "$scripts/$1"*.yaml; do basename "$file" .yaml; done | paste -sd ' '; }
 
+# Data sets that rlfr draws or generates itself, as `EMBEDDED_TASKS` of rlfr_vlm/options.py has them.
+built_in="digits digits_video charts clocks grids shapes"
+is_built_in() { [[ " $built_in " == *" $1 "* || "$1" == reasoning_gym:?* ]]; }
+
 # Whether a name that is no folder here is the hub's, OWNER/NAME: `outputs/policy` is none if there is a folder outputs.
 is_hub_id() { [[ "$1" =~ ^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$ ]] && [ ! -e "${1%%/*}" ]; }
+
+# Whether --data names rows: something on this machine, a built-in task, or a data set of the hub, which is no file.
+names_rows() { [ -e "$1" ] || is_built_in "$1" || { is_hub_id "$1" && [[ ! "$1" =~ $file_of_rows ]]; }; }
+file_of_rows='\.(json|jsonl|parquet|csv|tsv|arrow)$'
 
 check_paths() {
   local get="get one with scripts/download_data.sh" fit="Fit one with scripts/fit_flow.sh and name its folder."
   [ -n "$model" ] || fail "--model is not given. Name a model's folder or hub id, or $get."
   [ -f "$model/config.json" ] || is_hub_id "$model" ||
     fail "no model in $model: $model/config.json is missing. Name a model's folder or hub id, or $get."
-  [ -n "$data" ] || fail "--data is not given. Name a file or folder of rows, or $get."
-  [ -e "$data" ] || fail "no data at $data. Name a file or folder of rows, or $get."
+  local rows="Name a file or folder of rows, a hub id or a built-in task ($built_in), or $get."
+  [ -n "$data" ] || fail "--data is not given. $rows"
+  names_rows "$data" || fail "no data at $data. $rows"
   [ "$command" = train ] || return 0
-  if grep -q '^method: .*rlfr' "$recipe_file"; then
-    [ -n "$flow" ] || fail "$recipe uses flow rewards, but --flow is not given: there is no field. $fit"
+  find_method
+  if [[ "+$method+" == *+rlfr+* ]]; then
+    [ -n "$flow" ] || fail "$chosen uses flow rewards, but --flow is not given: there is no field. $fit"
     [ -e "$flow" ] || fail "no flow field at $flow. $fit"
   elif [ -n "$flow" ]; then
-    fail "--flow is $flow, but $recipe uses no flow rewards. Leave --flow out, or choose a train_rlfr recipe."
+    fail "--flow is $flow, but $chosen uses no flow rewards. Leave --flow out, or choose a train_rlfr recipe."
   fi
+}
+
+find_method() {  # sets method, the recipe's or the one that follows --, and chosen, what it comes from
+  chosen=$recipe method=$(sed -n 's/^method: *\([a-z+]*\).*/\1/p' "$recipe_file")
+  local i
+  for ((i = 0; i < ${#rest[@]}; i++)); do
+    case "${rest[i]}" in
+      --method) method="${rest[i + 1]:-}" chosen="--method $method" ;;
+      --method=*) method="${rest[i]#--method=}" chosen="--method $method" ;;
+    esac
+  done
 }
 
 choose_sharding() {  # sets sharding: what the recipe's model needs on GPUs of 80 GB
