@@ -26,6 +26,7 @@ PHRASE = re.compile(
     re.IGNORECASE,
 )
 DETACHED = re.compile(r"^(?:[,;:，；：]\s+)+")  # punctuation before an answer; `,5` may be a decimal
+ADVERB = re.compile(r"^(?:indeed|therefore|thus|then|hence)\s+", re.IGNORECASE)
 ASIDE_OR_LIST = re.compile(r"^[A-Za-z]{2,}[A-Za-z ]*[,，]")
 DASH = re.compile(r"^[*_]*(?:—|--|[-–]\s)")  # a dash, a bullet or a minus sign; `-5` has a minus sign
 # Words may stand before a formula, but no factor or sign: `x = $5$`, not `-$5$` or `3$x$`. `\$` is a dollar.
@@ -176,6 +177,7 @@ def _after_phrase(text: str) -> str | None:
     rest = DETACHED.sub("", text[end : end + PHRASE_LENGTH].lstrip())
     if DASH.match(rest) or (phrases[-1]["comma"] and ASIDE_OR_LIST.match(rest)):
         return None
+    rest = ADVERB.sub("", rest)
     if display := DISPLAY.match(rest):
         return " ".join((display[1] or display[2]).split()) or None
     if math := MATH.match(rest):
