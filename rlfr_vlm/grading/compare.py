@@ -21,6 +21,9 @@ BASED = re.compile(r"^\(?([0-9A-Z]+)\)?_\{?(\d{1,2})\}?$")
 DEGREES = re.compile(r"\s*\^\s*\\circ(?!\s*[CF])|\s*(?:\\text\{\s*)?degrees?(?:\s*\})?")
 INTEGRATION = re.compile(r"(?<=[\da-z ])\s*(?:\\mathrm\{d\}|d)\s*[a-z]\b")
 VARIABLE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")
+OF_NUMBERS = re.compile(
+    r"\\(?:[dt]?frac|sqrt|sin|cos|tan|cot|sec|csc|log|ln|pi|cdot|times|div|circ|left|right)(?![a-zA-Z])"
+)
 
 
 def compare(gold: str, answer: str, tolerance: float = 0.0, depth: int = 0) -> Decision:
@@ -58,13 +61,28 @@ def _compare_as_written(gold: str, answer: str, tolerance: float, depth: int) ->
 
 
 def _by_base(gold: str, answer: str, deeper: "partial[Decision]") -> Decision | None:
-    """Compare numbers with a stated base; None if neither states one. If only one does, the other may be decimal."""
+    """Compare numbers with a stated base; None if neither states one."""
     gold_base, answer_base = BASED.match(compact(gold)), BASED.match(compact(answer))
     if gold_base is None and answer_base is None:
         return None
-    if gold_base is None or answer_base is None:
-        return undecided("base", Reason.BASE)
+    if gold_base is None:
+        return _by_one_base(answer_base, compact(gold))
+    if answer_base is None:
+        return _by_one_base(gold_base, compact(answer))
     return decided(gold_base.groups() == answer_base.groups(), "base")
+
+
+def _by_one_base(based: "re.Match[str] | None", other: str) -> Decision:
+    """Compare a number with a base and one without, in this base or decimal: wrong if neither reading is equal."""
+    assert based is not None
+    digits, base = based.groups()
+    try:
+        value = int(digits, int(base))
+    except ValueError:  # `A_1`
+        return undecided("base", Reason.BASE)
+    if not re.fullmatch(r"\d{1,80}", other) or other.lstrip("0") == digits.lstrip("0") or int(other) == value:
+        return undecided("base", Reason.BASE)
+    return wrong("base")
 
 
 def _by_approximation(gold: str, answer: str, deeper: "partial[Decision]") -> Decision | None:
@@ -125,6 +143,8 @@ def _by_equation(gold: str, answer: str, deeper: "partial[Decision]") -> Decisio
         last = parts[-1]
         if not _is_derivation(parts, deeper):
             if not (is_expression(parts[0]) or (gold_first and is_sum(parts[0]))):
+                if not gold_first and _none_is(value, parts, deeper):
+                    return wrong("equation")
                 return undecided("equation", Reason.LEFT_SIDE)
             if not re.search(r"[A-Za-z]", parts[0]):
                 return wrong("equation")  # `1 + 1 = 3`
@@ -154,6 +174,13 @@ def _other_names(gold: str, answer: str, deeper: "partial[Decision]") -> Decisio
 def _is_derivation(parts: list[str], deeper: "partial[Decision]") -> bool:
     """Return whether an equation such as `1 + 1 = 2` is true and has no variables; its last member is the answer."""
     return not VARIABLE.search(INTEGRATION.sub("", parts[0])) and deeper(parts[-1], parts[0]).right
+
+
+def _none_is(gold: str, parts: list[str], deeper: "partial[Decision]") -> bool:
+    """Return whether an equation is about numbers alone, none of which is the gold, whichever of them is meant."""
+    if any(re.search(r"[a-zA-Z\\]", OF_NUMBERS.sub("", part)) for part in parts):
+        return False
+    return all(deeper(gold, part).verdict is Verdict.WRONG for part in parts)
 
 
 def _by_unit(gold: str, answer: str, deeper: "partial[Decision]") -> Decision | None:

@@ -26,10 +26,13 @@ PHRASE = re.compile(
     re.IGNORECASE,
 )
 DETACHED = re.compile(r"^(?:[,;:，；：]\s+)+")  # punctuation before an answer; `,5` may be a decimal
+ADVERB = re.compile(r"^(?:indeed|therefore|thus|then|hence)\s+", re.IGNORECASE)
 ASIDE_OR_LIST = re.compile(r"^[A-Za-z]{2,}[A-Za-z ]*[,，]")
 DASH = re.compile(r"^[*_]*(?:—|--|[-–]\s)")  # a dash, a bullet or a minus sign; `-5` has a minus sign
 # Words may stand before a formula, but no factor or sign: `x = $5$`, not `-$5$` or `3$x$`. `\$` is a dollar.
 MATH = re.compile(r"^(?:[^$\n]{0,19}?[^$\n\s\d+\-–—−/^×·\\])?\s*\$((?:\\.|[^$\\\n]){1,500})\$")
+# A displayed formula on lines of its own: `$$`, a line break, the formula, `$$`.
+DISPLAY = re.compile(r"^(?:\$\$[ \t]*\n([^$]{1,500}?)\$\$|\\\[[ \t]*\n((?:[^\\]|\\[^\]]){1,500}?)\\\])")
 END_OF_PHRASE = re.compile(r"\n|。|\.(?=\s|$)|\s(?:because|since|which|where|so that|as we)\b|，因为", re.IGNORECASE)
 PHRASE_LENGTH = 600  # characters of an answer after a phrase
 MARKED = rf"\*{{0,2}}\s*\(?([{LETTERS}])\)?[.:)]?\s*\*{{0,2}}"
@@ -174,6 +177,9 @@ def _after_phrase(text: str) -> str | None:
     rest = DETACHED.sub("", text[end : end + PHRASE_LENGTH].lstrip())
     if DASH.match(rest) or (phrases[-1]["comma"] and ASIDE_OR_LIST.match(rest)):
         return None
+    rest = ADVERB.sub("", rest)
+    if display := DISPLAY.match(rest):
+        return " ".join((display[1] or display[2]).split()) or None
     if math := MATH.match(rest):
         return math[1].strip() or None
     return END_OF_PHRASE.split(rest, maxsplit=1)[0].strip().strip("*").strip() or None

@@ -57,6 +57,10 @@ def test_last_boxed(text, content):
         ("The answer is, however, $29$.", "29", "phrase", "none"),
         ("The answer is, therefore: 29", "29", "phrase", "none"),
         ("答案是，29。", "29", "phrase", "none"),
+        ("The answer is indeed True.", "True", "phrase", "none"),
+        ("The final answer is:\n\n$$\n42\n$$\nDone.", "42", "phrase", "none"),  # lines of its own
+        ("The answer is\n\\[\nx =\n  \\frac{1}{2}\n\\]", r"x = \frac{1}{2}", "phrase", "none"),
+        ("The answer is: $$3$$ or $$4$$", "$$3$$ or $$4$$", "phrase", "none"),
         ("<answer>: 29</answer>", "29", "tag", "none"),
         ("The answer is ,5", ",5", "phrase", "none"),  # a decimal comma
         ("The answer is, not 29", None, "none", "none"),

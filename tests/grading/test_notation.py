@@ -89,6 +89,23 @@ def test_reasons_of_undecided_notations(gold, answer, reason):
     assert (result.verdict, result.reason) == (U, reason)
 
 
+@pytest.mark.parametrize(
+    ("gold", "answer", "verdict"),
+    [
+        # 3/5 = 3/4 is about numbers, and 13/15 is neither
+        (r"\frac{13}{15}", r"\frac{1 + 2}{3 + 2} = \frac{3}{4}", W), ("(3, 4)", r"(2\sqrt{2})^{2} = 4\sqrt{2}", W),
+        (r"\frac{3}{4}", r"\frac{1 + 2}{3 + 2} = \frac{3}{4}", U), (r"\frac{3}{5}", r"\frac{3}{5} = \frac{3}{4}", U),
+        (r"\frac{13}{15}", r"\frac{2}{3} + \frac{1}{5} = 0.87", U),  # a rounded member
+        (r"\frac{\pi}{4}", r"\tan\theta = 1", U), ("108", "\\sqrt{4x^2} = 216", U),  # not about numbers alone
+        # 52 in base 8 is 42
+        ("52_8", "32400", W), ("52_8", "8", W), ("52_8", "52", U), ("52_8", "42", U), ("42", "52_8", U),
+        ("52_8", "42.0", U), ("A_1", "7", U),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_every_reading_is_wrong(gold, answer, verdict):
+    assert verify_answer(gold=gold, answer=answer).verdict is verdict
+
+
 def test_a_letter_and_a_text_that_disagree_are_undecided():
     options = ["3 cm", "5 cm", "7 cm"]
     result = verify_answer(gold="A", answer="A. 5 cm", options=options)

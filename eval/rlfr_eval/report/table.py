@@ -31,6 +31,7 @@ NAMED_REASONS = {
     RuleReason.FILTERED: "answers were stopped by the server's content filter",
 }
 TRUNCATED_WARNING = 0.01  # share of truncated answers above which a note is printed
+NO_ANSWER_WARNING = 0.25  # share of answers without a final answer above which a note is printed
 LEFT_OUT = "_problems_left_out"  # suffix of keys in scores.json
 
 
@@ -164,6 +165,11 @@ def notes(scores: JsonMapping) -> list[str]:
             )
         if (score["truncated"] or 0.0) > TRUNCATED_WARNING:
             lines.append(f"{name}: {percent(score['truncated'])} % of the answers were cut off at max_tokens.")
+        if score["answered"] and (score["no_answer_found"] or 0.0) > NO_ANSWER_WARNING:
+            lines.append(
+                f"{name}: in {percent(score['no_answer_found'])} % of the answers no final answer was found. The "
+                "model may not follow the prompt: read some with `rlfr-eval show`, or try another prompt."
+            )
     if scores.get("faults"):
         faults = ", ".join(f"{count} {kind}" for kind, count in scores["faults"].items())
         lines.append(f"Requests that failed on the way: {faults} (failures.jsonl).")

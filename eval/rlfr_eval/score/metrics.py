@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from rlfr_eval.schema import Sample
 from rlfr_eval.score.verdicts import Standing
-from rlfr_vlm.files import JsonObject
+from rlfr_vlm.files import JsonMapping, JsonObject
 from rlfr_vlm.grading import Verdict
 from rlfr_vlm.stats import clustered_error, clustered_interval, pass_at_k
 
@@ -75,6 +75,12 @@ def accuracy(results: Iterable[ProblemResult], samples: int) -> JsonObject:
         "lower": right / planned if planned else 0.0,
         "upper": (right + planned - decided) / planned if planned else 1.0,
     }
+
+
+def has_number(score: JsonMapping) -> bool:
+    """Whether so few answers are undecided that one number may stand for a benchmark; `score` is from `accuracy`."""
+    planned = score["right"] + score["wrong"] + score["undecided"]
+    return planned > 0 and score["undecided"] / planned <= HEADLINE_UNDECIDED
 
 
 def over_samples(results: Sequence[ProblemResult], samples: int) -> JsonObject:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlfr_eval.run.folder import SCORES_FILE, RunStore
 from rlfr_eval.schema import AnySelection, Sample, Selections
-from rlfr_eval.score.metrics import HEADLINE_UNDECIDED, accuracy, collect, over_samples
+from rlfr_eval.score.metrics import accuracy, collect, has_number, over_samples
 from rlfr_eval.score.verdicts import Standing, standings
 from rlfr_vlm.files import JsonObject, write_json
 from rlfr_vlm.grading import grader_version
@@ -71,7 +71,6 @@ def _score(selection: AnySelection, answers: list[Sample], standing: Mapping[str
     final, by_rules = collect(problem_ids, samples, rows, standing)
     score = accuracy(final, samples)
     expected = len(problem_ids) * samples
-    share_undecided = 1.0 - score["coverage"]
     rules = accuracy(by_rules, samples)
     return {
         "title": benchmark.title,
@@ -84,7 +83,7 @@ def _score(selection: AnySelection, answers: list[Sample], standing: Mapping[str
         "answered": len(rows),
         "missing": expected - len(rows),
         **score,
-        "headline": expected > 0 and share_undecided <= HEADLINE_UNDECIDED,
+        "headline": has_number(score),
         "judged": sum(standing[row.id].judged for row in rows if row.id in standing),
         "rules_only": {key: rules[key] for key in ("accuracy", "ci95", "coverage", "lower", "upper")},
         "undecided_reasons": _reasons(rows, standing, score["undecided"]),

@@ -324,3 +324,12 @@ def test_compare_two_runs(serve, toy, run_eval):
     toy(10, rows=[{"id": f"p{i}", "problem": f"What is {i} plus 0?", "answer": str(i)} for i in range(10)])
     assert run_eval("lm", "--base-url", serve(adds).url, "--suite", name, "--data-dir", "data", "--out", "c")[0] == 0
     assert "none can be paired" in run_eval("compare", "a", "c")[2]
+
+
+def test_answers_without_a_final_answer_are_named(serve, toy, run_eval):
+    """78 % of a small model's answers had none, and only a column of the table said so."""
+    server, silent, name = serve(adds), serve(lambda body, n: "Let us see."), toy(4)
+    arguments = ("lm", "--suite", name, "--data-dir", "data")
+    assert "no final answer was found" not in run_eval(*arguments, "--base-url", server.url, "--out", "run")[1]
+    out = run_eval(*arguments, "--base-url", silent.url, "--out", "other")[1]
+    assert "toy: in 100.0 % of the answers no final answer was found" in out

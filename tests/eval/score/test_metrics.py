@@ -15,6 +15,7 @@ from rlfr_eval.score.metrics import (
     ProblemResult,
     accuracy,
     collect,
+    has_number,
     majority,
     over_samples,
 )
@@ -163,3 +164,12 @@ def test_coverage_at_ten_problems(mean, correlation):
         low, high = clustered_interval(shares(random, mean, correlation, 10, 8).tolist(), 8)
         held += low <= mean <= high
     assert held / 400 >= 0.93
+
+
+@pytest.mark.parametrize(
+    ("undecided", "planned", "expected"), [(1, 100, True), (7, 700, True), (2, 199, False), (0, 0, False)]
+)
+def test_one_percent_undecided_is_not_more_than_one_percent(undecided, planned, expected):
+    """1 - 0.99 is above 0.01 in floating point: 1 of 100 undecided answers hid a score."""
+    results = [ProblemResult([U if number < undecided else W], [""]) for number in range(planned)]
+    assert has_number(accuracy(results, 1)) is expected
