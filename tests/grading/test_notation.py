@@ -99,7 +99,7 @@ def test_reasons_of_undecided_notations(gold, answer, reason):
         (r"\frac{\pi}{4}", r"\tan\theta = 1", U), ("108", "\\sqrt{4x^2} = 216", U),  # not about numbers alone
         # 52 in base 8 is 42
         ("52_8", "32400", W), ("52_8", "8", W), ("52_8", "52", U), ("52_8", "42", U), ("42", "52_8", U),
-        ("52_8", "42.0", U), ("A_1", "7", U),
+        ("52_8", "42.0", U), ("A_1", "7", U), ("11_2", "0011", U), ("11_2", "4", W),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_every_reading_is_wrong(gold, answer, verdict):
