@@ -32,6 +32,7 @@ GUIDES = {
     "Evaluation": "eval/README.md",
     "Benchmarks and speed": "benchmarks/README.md",
     "Where the signal is": "benchmarks/signal/README.md",
+    "SmolLM2-135M, measured": "benchmarks/smollm2/README.md",
     "Speed log": "benchmarks/speed/LOG.md",
     "Architecture": "rlfr_vlm/README.md",
     "Tests": "tests/README.md",
