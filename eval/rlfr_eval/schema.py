@@ -73,6 +73,10 @@ class AnyProblem(Protocol):
     def images(self) -> tuple[str, ...]:
         """Image files."""
 
+    @property
+    def question_id(self) -> str:
+        """Id of the question; several problems may be one, which are right or wrong together."""
+
 
 class AnyProblemSet(Protocol):
     """All problems of a benchmark's file."""
@@ -83,6 +87,9 @@ class AnyProblemSet(Protocol):
     @property
     def identity(self) -> str:
         """Hash of content and ids: a run belongs to one identity."""
+
+    def first(self, limit: int) -> tuple[AnyProblem, ...]:
+        """The problems of the first questions; a question may have several, which are never separated."""
 
 
 BenchmarkT = TypeVar("BenchmarkT", bound="AnyBenchmark[Any]", covariant=True)

@@ -42,6 +42,11 @@ class Problem:
         return ()
 
     @property
+    def question_id(self) -> str:
+        """Each text problem is a question."""
+        return self.id
+
+    @property
     def text(self) -> str:
         """The question with its options, if it has any."""
         lines = [f"{letter}. {text}" for letter, text in zip(ascii_uppercase, self.options, strict=False)]
@@ -59,6 +64,10 @@ class ProblemSet:
     def identity(self) -> str:
         """Hash of content and ids. Answers are stored by id, so a run depends on both."""
         return short_hash([self.sha256, *(problem.id for problem in self.problems)])
+
+    def first(self, limit: int) -> tuple[Problem, ...]:
+        """The first problems."""
+        return self.problems[:limit]
 
 
 def content_hash(problems: Sequence[Problem]) -> str:

@@ -25,7 +25,14 @@ OPEN = "open"  # family of user questions without options, which VLMEvalKit cann
 BY_ROW = "rows"  # family of sets that VLMEvalKit evaluates row by row
 METRICS = ("accuracy", "wemath")
 SUBSETS = ("any", "whole", "values")
-RUN_FIELDS = ("family", "vlmeval_version", "system_prompt", "jpeg", "official")  # not allowed in a TOML file
+GROUPINGS = {  # how several rows are one question -> note for a reader
+    "circular": "a question is asked once for each shift of its options, and is right only if all of these passes "
+    "are; n and intervals count questions, vanilla is the pass without a shift",
+    "pairs": "a question is asked about two images, and is right only if both answers are; n and intervals count "
+    "questions",
+}
+# not allowed in a TOML file of a user
+RUN_FIELDS = ("family", "grouping", "questions", "vlmeval_version", "system_prompt", "jpeg", "official")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +53,9 @@ class VlmBenchmark(AnyBenchmark["VlmProblem"]):
         score: column, row and unit of the score in VLMEvalKit's result, for comparison with its own evaluation.
         judge_calls: calls of a working judge per answer, as text for readers.
         quirks: peculiarities of VLMEvalKit's scoring, as text for readers.
-        family: VLMEvalKit's class of the data set. Set by a run, as are `vlmeval_version`, `system_prompt`, `jpeg`.
+        grouping: how several rows are one question: a key of `GROUPINGS`, or "". Set by a run, as are the following.
+        questions: number of questions where a question has several rows, else 0.
+        family: VLMEvalKit's class of the data set, whose version is `vlmeval_version`.
         official: whether the data are the copy that VLMEvalKit names, if it names one. Set by a run.
     """
 
@@ -64,6 +73,8 @@ class VlmBenchmark(AnyBenchmark["VlmProblem"]):
     score: dict[str, str] = field(default_factory=dict)
     judge_calls: str = ""
     quirks: tuple[str, ...] = ()
+    grouping: str = ""
+    questions: int = 0
     family: str = ""
     vlmeval_version: str = ""
     system_prompt: str = ""
@@ -94,6 +105,7 @@ class VlmBenchmark(AnyBenchmark["VlmProblem"]):
         _ = self.preset
         self.check_choice("metric", METRICS)
         self.check_choice("subset", SUBSETS)
+        self.check_choice("grouping", ("", *GROUPINGS))
         if not self.vlmeval:
             raise UserError(f"Benchmark {self.name}: vlmeval is empty; it is the data set's name in VLMEvalKit.")
 
@@ -136,7 +148,7 @@ class VlmBenchmark(AnyBenchmark["VlmProblem"]):
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes that a reader needs in order to interpret the score."""
-        notes = []
+        notes = [GROUPINGS[self.grouping]] if self.grouping else []
         if not self.official:
             notes.append("the data are not the copy that VLMEvalKit names, so published values are not shown")
         if self.family == BY_ROW:

@@ -21,6 +21,7 @@ class VlmProblem:
         parts: parts of VLMEvalKit's prompt in order: `{"text": ...}` or `{"image": file}`.
         letters: option letter -> text.
         fields: column -> value for the columns that results are broken down by.
+        group: id of the first row of the same question, in sets whose questions have several rows; else empty.
     """
 
     id: str
@@ -29,6 +30,12 @@ class VlmProblem:
     parts: tuple[Mapping[str, str], ...]
     letters: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str | None] = field(default_factory=dict)
+    group: str = ""
+
+    @property
+    def question_id(self) -> str:
+        """Id of the question that this row belongs to: of its first row."""
+        return self.group or self.id
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -56,17 +63,29 @@ class VlmProblemSet:
     Attributes:
         family: VLMEvalKit's class of the data set, which decides how answers are scored.
         without_image: number of rows without an image, which VLMEvalKit drops.
+        grouping: how rows form questions: `circular`, `pairs`, or "" where each row is a question.
     """
 
     problems: tuple[VlmProblem, ...]
     md5: str
     family: str
     without_image: int = 0
+    grouping: str = ""
 
     @property
     def identity(self) -> str:
         """Hash of file and ids. Answers are stored by id, so a run depends on both."""
         return short_hash([self.md5, *(problem.id for problem in self.problems)])
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """Ids of the questions, in the order of their first rows."""
+        return tuple(dict.fromkeys(problem.question_id for problem in self.problems))
+
+    def first(self, limit: int) -> tuple[VlmProblem, ...]:
+        """All rows of the first questions."""
+        kept = set(self.questions[:limit])
+        return tuple(problem for problem in self.problems if problem.question_id in kept)
 
 
 def tsv_file(benchmark: VlmBenchmark, data_dir: Path) -> Path:
@@ -137,9 +156,9 @@ def read_vlm_problems(
     locked = benchmark.name in read_lock(path.parent)
     if check and benchmark.n and not locked and len(problems) != benchmark.n:
         raise UserError(f"{path} has {len(problems)} rows; {benchmark.title} has {benchmark.n}.")
-    return VlmProblemSet(tuple(problems), md5, metadata["family"], metadata["without_image"])
+    return VlmProblemSet(tuple(problems), md5, metadata["family"], metadata["without_image"], metadata["grouping"])
 
 
 def _problem(row: JsonObject) -> VlmProblem:
     parts = tuple(row["parts"])
-    return VlmProblem(row["id"], row["question"], (row["answer"],), parts, row["options"], row["fields"])
+    return VlmProblem(row["id"], row["question"], (row["answer"],), parts, row["options"], row["fields"], row["group"])

@@ -59,12 +59,13 @@ class BenchmarkMeans:
     """The data of one benchmark of a run that a comparison needs.
 
     Attributes:
-        means: problem id -> share of right answers among the decided ones.
+        means: problem id, or question id if `grouped` -> share of right answers among the decided ones.
         samples: answers per problem.
         data: hash of the problems.
         configuration: how the benchmark was asked.
         by_answers: whether its score is about groups of answers, which cannot be paired.
-        undecided: share of undecided answers.
+        undecided: share of undecided answers, or questions.
+        grouped: whether a question has several rows, which are right or wrong together.
     """
 
     means: "Means"
@@ -75,6 +76,7 @@ class BenchmarkMeans:
     judge: str | None
     by_answers: bool
     undecided: float
+    grouped: bool
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def load_means(folder: Path) -> RunMeans:
     from rlfr_eval.kinds.kind import kind_class, recorded_benchmarks
     from rlfr_eval.run.folder import RunStore
     from rlfr_eval.score.metrics import collect
+    from rlfr_eval.score.questions import by_question
     from rlfr_eval.score.scores import read_scores
     from rlfr_eval.score.verdicts import standings
     from rlfr_vlm.grading import Verdict
@@ -108,12 +111,15 @@ def load_means(folder: Path) -> RunMeans:
         for name, spec in store.run["specs"].items():
             samples, answered = spec["sampling"]["samples"], answers.get(name, [])
             left_out = set(scores.get(name, {}).get("not_scored", ()))
-            ids = [key for key in dict.fromkeys(sample.problem for sample in answered) if key not in left_out]
+            question_of = _question_of(folder, name, spec, scores)
+            ids = list(question_of or dict.fromkeys(sample.problem for sample in answered))
             final, _ = collect(ids, samples, answered, standing)
-            verdicts = [verdict for result in final for verdict in result.verdicts]
+            results = by_question((question_of.get(key, key) for key in ids), final)
+            results = {key: result for key, result in results.items() if key not in left_out}
+            verdicts = [verdict for result in results.values() for verdict in result.verdicts]
             configuration = store.run["benchmarks"][name]
             benchmarks[name] = BenchmarkMeans(
-                means={key: result.mean for key, result in zip(ids, final, strict=True)},
+                means={key: result.mean for key, result in results.items()},
                 samples=samples,
                 data=configuration["data_sha256"],
                 configuration=configuration,
@@ -121,8 +127,24 @@ def load_means(folder: Path) -> RunMeans:
                 judge=judges.get(name),
                 by_answers=spec.get("metric", "accuracy") != "accuracy",
                 undecided=verdicts.count(Verdict.UNDECIDED) / max(1, len(verdicts)),
+                grouped=bool(question_of),
             )
         return RunMeans(folder, benchmarks, kind_class(store.run).compares_prompts)
+
+
+def _question_of(folder: Path, name: str, spec: "JsonObject", scores: "JsonObject") -> dict[str, str]:
+    """Return problem id -> question id; empty where each problem is a question.
+
+    Raises:
+        UserError: a question of the benchmark has several rows, and scores.json does not say which.
+    """
+    question_of: dict[str, str] = scores.get(name, {}).get("question_of", {})
+    if spec.get("grouping") and not question_of:
+        raise UserError(
+            f"{folder} has no scores of {name}, which say what rows are one question. "
+            f"Run `rlfr-eval regrade {folder}`."
+        )
+    return question_of
 
 
 def _note(text: str) -> None:
@@ -175,6 +197,12 @@ def _check_pair(name: str, a: RunMeans, b: RunMeans, note: Callable[[str], None]
     left, right = a.benchmarks[name], b.benchmarks[name]
     if left.data != right.data:
         raise UserError(f"{name} has other problems in {b.folder} than in {a.folder}; none can be paired.")
+    for run, means, other in ((a, left, right), (b, right, left)):
+        if other.grouped and not means.grouped:
+            raise UserError(
+                f"{name} is scored over single rows in {run.folder}, which was scored by an older version, and over "
+                f"questions in the other run. Run `rlfr-eval regrade {run.folder}`."
+            )
     presets = [_preset(means.configuration) for means in (left, right)]
     if not a.compares_prompts and presets[0] != presets[1]:
         raise UserError(

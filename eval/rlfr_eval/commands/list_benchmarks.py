@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 def _list_vlm(as_json: bool) -> int:
     import dataclasses
 
-    from rlfr_eval.benchmarks.vlm import shipped_vlm
+    from rlfr_eval.benchmarks.vlm import GROUPINGS, shipped_vlm
     from rlfr_eval.benchmarks.vlm_presets import PRESETS
     from rlfr_eval.report.table import aligned
 
@@ -78,8 +78,14 @@ def _list_vlm(as_json: bool) -> int:
             )
         )
         return 0
-    rows = [(name, one.title, str(one.n), one.judge_calls, one.licence) for name, one in benchmarks.items()]
-    print(aligned([("benchmark", "title", "n", "judge calls per answer", "licence"), *rows]))
+    rows = [
+        (name, one.title, str(one.n or "?"), one.grouping or "rows", one.judge_calls, one.licence)
+        for name, one in benchmarks.items()
+    ]
+    print(aligned([("benchmark", "title", "n", "score over", "judge calls per answer", "licence"), *rows]))
+    print("\nscore over")
+    for name, note in GROUPINGS.items():
+        print(f"  {name}: {note}")
     print("\nwhat to know")
     for name, one in benchmarks.items():
         for quirk in one.quirks:

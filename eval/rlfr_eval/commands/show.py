@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from rlfr_vlm.errors import UserError, nearest, printable
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.text import AnyBenchmark
     from rlfr_eval.schema import AnyProblem, AnyVerdict, Sample
+    from rlfr_eval.score.verdicts import Standing
 
 SUMMARY = "show an answer: prompt, raw text, extraction, verdicts, judge's reply"
 
@@ -19,7 +21,9 @@ SUMMARY = "show an answer: prompt, raw text, extraction, verdicts, judge's reply
 def parser() -> argparse.ArgumentParser:
     given = eval_parser("show", SUMMARY)
     given.add_argument("run_dir", type=Path)
-    given.add_argument("--id", required=True, help="of a sample (aime24/aime24-3/0), or of a problem (aime24-3)")
+    given.add_argument(
+        "--id", required=True, help="of a sample (aime24/aime24-3/0), or of a problem or question (aime24-3)"
+    )
     given.add_argument("--data-dir", type=Path, help="where the benchmark's file is now (default: where it was)")
     given.add_argument("--json", action="store_true", help="as JSON")
     return given
@@ -39,7 +43,13 @@ def run(options: argparse.Namespace) -> int:
         open_kind(store.run, load_settings()) as kind,
     ):
         selections = restore(store, kind, options.data_dir, all_problems=True)
-        samples = [sample for sample in store.answers() if options.id in (sample.id, sample.problem)]
+        problems = problems_by_id(selections)
+        questions = {key: problem.question_id for key, problem in problems.items()}
+        samples = [
+            sample
+            for sample in store.answers()
+            if options.id in (sample.id, sample.problem, questions.get((sample.benchmark, sample.problem)))
+        ]
         if not samples:
             ids = [sample.id for sample in store.answers()]
             raise UserError(f"No answer has the id {options.id!r}.{nearest(options.id, ids)}")
@@ -47,7 +57,6 @@ def run(options: argparse.Namespace) -> int:
         wanted = {sample.id for sample in samples}
         all_verdicts = [verdict for verdict in store.all_verdicts() if verdict.id in wanted]
         tools = {name: asked_by(store.run, name) for name in selections}
-    problems = problems_by_id(selections)
     for sample in samples:
         benchmark, problem = selections[sample.benchmark].benchmark, problems[sample.benchmark, sample.problem]
         if place := standing.get(sample.id):
@@ -59,7 +68,33 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps({**sample.write(), "golds": problem.golds, "question": question, "verdicts": rows}))
         else:
             print(_text(sample, problem, prompt_of(sample, problem, benchmark, tools[sample.benchmark]), verdicts))
+    for line in [] if options.json else _question_lines(samples, problems, standing):
+        print(line)
     return 0
+
+
+def _question_lines(
+    samples: "Sequence[Sample]",
+    problems: "Mapping[tuple[str, str], AnyProblem]",
+    standing: "Mapping[str, Standing]",
+) -> list[str]:
+    """Return a line for each question of several rows all of which are shown: its verdict, and those of its rows."""
+    from rlfr_eval.score.questions import all_right
+    from rlfr_vlm.grading import Verdict
+
+    rows = Counter((name, problem.question_id) for (name, _), problem in problems.items())
+    places = {key: place for place, key in enumerate(problems)}
+    shown: dict[tuple[str, str, int], list[Verdict]] = {}
+    for sample in sorted(samples, key=lambda sample: places[sample.benchmark, sample.problem]):
+        key = (sample.benchmark, problems[sample.benchmark, sample.problem].question_id, sample.sample)
+        place = standing.get(sample.id)
+        shown.setdefault(key, []).append(place.final if place else Verdict.UNDECIDED)
+    return [
+        f"=== question {name}/{question}/{number}: {all_right(verdicts).value} ({len(verdicts)} rows: "
+        f"{', '.join(verdict.value for verdict in verdicts)})"
+        for (name, question, number), verdicts in shown.items()
+        if len(verdicts) == rows[name, question] > 1
+    ]
 
 
 def prompt_of(sample: "Sample", problem: "AnyProblem", benchmark: "AnyBenchmark[Any]", tool: str) -> tuple[str, str]:

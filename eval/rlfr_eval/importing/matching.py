@@ -80,11 +80,13 @@ class Matches:
         return dict(Counter(one.remark.value for one in self.listed))
 
 
-def match(problems: Sequence[AnyProblem], files: Iterable[AnswerFile], limit: int | None = None) -> Matches:
+def match(
+    problems: Sequence[AnyProblem], files: Iterable[AnswerFile], expected: Sequence[AnyProblem] | None = None
+) -> Matches:
     """Match the entries of files to problems.
 
     Args:
-        limit: number of problems, from the first, that are listed where they have no answer; None for all.
+        expected: problems that are listed where they have no answer; all by default.
     """
     index, matches = _Index(problems), Matches()
     failed: list[Listed] = []
@@ -104,7 +106,7 @@ def match(problems: Sequence[AnyProblem], files: Iterable[AnswerFile], limit: in
     matches.listed += failed
     matches.listed += [
         Listed(Remark.MISSING, problem.id, "", one_line(problem.question)[:SHOWN])
-        for problem in problems[:limit]
+        for problem in (problems if expected is None else expected)
         if problem.id not in matches.found
     ]
     return matches

@@ -86,7 +86,7 @@ def match_benchmark(opened: AnyOpenBenchmark, files: Sequence[AnswerFile], limit
         UserError: none is to one of its problems.
     """
     name, problems = opened.benchmark.name, opened.data.problems
-    matches = match(problems, files, limit)
+    matches = match(problems, files, opened.select(limit).problems)
     if not matches.found:
         names = ", ".join(str(file.path) for file in files)
         counts = ", ".join(f"{count} x {remark}" for remark, count in matches.counts().items())

@@ -33,9 +33,9 @@ class OpenBenchmark(Generic[BenchmarkT, DataT]):
     data: DataT
 
     def select(self, limit: int | None) -> "Selection[BenchmarkT, Any]":
-        """The first problems, or all of them when `limit` is None."""
+        """The problems of the first questions, or all of them when `limit` is None."""
         problems = self.data.problems
-        return Selection(self.benchmark, problems if limit is None else problems[:limit], len(problems))
+        return Selection(self.benchmark, problems if limit is None else self.data.first(limit), len(problems))
 
 
 AnyOpenBenchmark = OpenBenchmark["AnyBenchmark[Any]", AnyProblemSet]

@@ -132,6 +132,8 @@ def open_benchmark(
         family=data.family,
         vlmeval_version=version,
         n=benchmark.n or len(data.problems),
+        grouping=data.grouping,
+        questions=len(data.questions) if data.grouping else 0,
         official=not benchmark.md5 or data.md5 == benchmark.md5,
     )
     return OpenBenchmark(completed, data)

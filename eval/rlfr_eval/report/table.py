@@ -148,7 +148,8 @@ def notes(scores: JsonMapping) -> list[str]:
             rows = " and ".join(f"{column} {value}" for column, value in score["scored"].items())
             lines.append(
                 f"{name}: the score is of the {score['problems_scored']} problems with {rows}; "
-                f'{len(score["not_scored"])} others were answered too, and count in "all rows".'
+                f"{len(score['not_scored'])} others were answered too, and count in "
+                f'"all {"questions" if score.get("question_of") else "rows"}".'
             )
         lines += [f"{name}: {note}." for note in score.get("notes", ())]
         for reason, note in NAMED_REASONS.items():

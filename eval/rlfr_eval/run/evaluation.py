@@ -236,7 +236,7 @@ class Evaluation:
         """Say where earlier calls planned more answers than this one asks for."""
         for name, selection in self.selections.items():
             limit, samples = record["limits"][name], record["specs"][name]["sampling"]["samples"]
-            planned = (selection.planned if limit is None else min(limit, selection.planned)) * samples
+            planned = len(self.opened[name].select(limit).problems) * samples
             if planned > selection.answers:
                 print(
                     f"{name}: an earlier call planned {planned} answers in {self.folder}; this one asks for "

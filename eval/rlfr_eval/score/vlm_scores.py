@@ -1,10 +1,11 @@
-"""Scores other than the share of right answers: parts of a set, WeMath's dimensions, worst cases, groups."""
+"""Scores other than the share of right answers: parts of a set, questions of several rows, WeMath's dimensions."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from rlfr_eval.score.metrics import HEADLINE_UNDECIDED, ProblemResult, accuracy
+from rlfr_eval.score.questions import by_question, question_scores, row_scores
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.grading import Verdict
 from rlfr_vlm.stats import clustered_interval
@@ -34,14 +35,25 @@ def more_scores(
     scores: JsonObject = {"notes": list(benchmark.notes)}
     if not benchmark.official:
         scores["reference"] = []
+    if benchmark.grouping:
+        scores["question_of"] = {problem.id: problem.question_id for problem in problems}
     reason = unscoreable(benchmark, problems)
     if reason:
         nothing = {"accuracy": None, "ci95": [0.0, 1.0], "standard_error": None, "lower": 0.0, "upper": 1.0}
         return {**scores, **nothing, "headline": False, "unscoreable": reason}
+    metrics: dict[str, JsonObject] = {}
+    if benchmark.grouping:
+        single = row_scores(problems, results, benchmark.grouping, samples)
+        metrics = {name: _shown(score, score["n"]) for name, score in single.items()}
+        questions = [problem.question_id for problem in problems]
+        final, alone = by_question(questions, results), by_question(questions, rules)
+        scores |= question_scores(benchmark.grouping, benchmark.questions, final, alone, samples)
+        first_rows = {problem.id: problem for problem in problems}
+        problems = [first_rows[question] for question in final]
+        results, rules = list(final.values()), list(alone.values())
     pairs = list(zip(problems, results, strict=True))
     if benchmark.where:
         scores |= _of_a_part(benchmark.where, pairs, rules, samples)
-    metrics: dict[str, JsonObject] = {}
     if benchmark.metric == "wemath":
         dimensions = {kind: wemath(pairs, kind == "strict", samples) for kind in ("strict", "loose")}
         scores |= {key: dimensions["strict"][key] for key in ("accuracy", "ci95", "lower", "upper")}
@@ -54,7 +66,9 @@ def more_scores(
     if benchmark.worst_of:
         metrics["worst case"] = worst_case(pairs, benchmark.worst_of, samples)
     if benchmark.where:
-        metrics["all rows"] = _shown(accuracy(results, samples), len(results))
+        metrics["all questions" if benchmark.grouping else "all rows"] = _shown(
+            accuracy(results, samples), len(results)
+        )
     return {**scores, "metrics": metrics, "groups": by_group(benchmark.groups, pairs, samples)}
 
 
@@ -183,20 +197,8 @@ def worst_case(pairs: Sequence[tuple["VlmProblem", ProblemResult]], column: str,
 
     Of several samples, the k-th ones of a question's variants belong together.
     """
-    variants: dict[str, list[list[Verdict]]] = defaultdict(list)
-    for problem, result in pairs:
-        variants[str(problem.fields.get(column))].append(result.verdicts)
-    worst = [
-        ProblemResult([_all_right(verdicts) for verdicts in zip(*members, strict=True)])
-        for members in variants.values()
-    ]
-    return _shown(accuracy(worst, samples), len(worst))
-
-
-def _all_right(verdicts: Sequence[Verdict]) -> Verdict:
-    if Verdict.WRONG in verdicts:
-        return Verdict.WRONG
-    return Verdict.UNDECIDED if Verdict.UNDECIDED in verdicts else Verdict.RIGHT
+    worst = by_question((str(problem.fields.get(column)) for problem, _ in pairs), (result for _, result in pairs))
+    return _shown(accuracy(worst.values(), samples), len(worst))
 
 
 def by_group(

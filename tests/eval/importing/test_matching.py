@@ -23,7 +23,7 @@ PROBLEMS = (
 def found(*entries, limit=None):
     """Problem id -> place of its answers, and the other places by remark."""
     file = AnswerFile(Path("f.jsonl"), "lm-eval", "", tuple(entries))
-    matches = match(PROBLEMS, [file], limit)
+    matches = match(PROBLEMS, [file], PROBLEMS[:limit])
     listed = {
         remark: [one.problem or one.place for one in matches.listed if one.remark is remark] for remark in Remark
     }

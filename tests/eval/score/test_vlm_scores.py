@@ -10,6 +10,7 @@ from rlfr_eval.benchmarks.vlm_problems import VlmProblem
 from rlfr_eval.score.metrics import ProblemResult
 from rlfr_eval.score.vlm_scores import more_scores, wemath
 from rlfr_vlm.grading import Verdict
+from rlfr_vlm.stats import wilson_interval
 
 R, W, U = Verdict.RIGHT, Verdict.WRONG, Verdict.UNDECIDED
 
@@ -159,3 +160,76 @@ def test_several_samples_of_the_worst_case_and_of_a_part():
 def test_an_interval_of_wemath_has_a_width_where_all_are_worth_the_same():
     told = wemath(pairs(*[(W, W, W)] * 10), strict=True)
     assert told["ci95"][0] == 0.0 and 0.1 < told["ci95"][1] < 0.5
+
+
+def circle(*questions):
+    """Rows of circular questions, in the order of a question's passes: problems and results."""
+    problems, results = [], []
+    for question, passes in enumerate(questions, 1):
+        for shift, verdict in enumerate(passes):
+            index = question + shift * 1_000_000
+            problems.append(replace(problem(index, category="Art"), group=str(question)))
+            results.append(several(*verdict) if isinstance(verdict, tuple) else ProblemResult([verdict], [""]))
+    return problems, results
+
+
+def circular_benchmark(questions, **more):
+    return replace(shipped_vlm()["MMBench_DEV_EN"], questions=questions, **more)
+
+
+def test_a_circular_question_is_right_only_if_all_of_its_passes_are():
+    """Right, wrong, open, and wrong whatever the open pass is. Questions count alike, whatever their passes."""
+    problems, results = circle((R, R), (R, W, R), (R, R, U), (W, U))
+    found = more_scores(circular_benchmark(4), problems, results, results)
+    assert [found[key] for key in ("right", "wrong", "undecided", "problems", "problems_planned")] == [1, 2, 1, 4, 4]
+    assert found["accuracy"] == pytest.approx(1 / 3) and (found["lower"], found["upper"]) == (0.25, 0.5)
+    assert found["coverage"] == 0.75 and not found["headline"]
+    assert found["ci95"] == pytest.approx(wilson_interval(1, 3))
+    vanilla, everything = found["metrics"]["vanilla"], found["metrics"]["all passes"]
+    assert (vanilla["accuracy"], vanilla["n"], everything["n"]) == (0.75, 4, 10)
+    # 6 of 8 decided passes are right; of the questions' own shares the mean would be (1 + 2/3 + 1 + 0) / 4
+    assert everything["accuracy"] == 0.75 and (everything["lower"], everything["upper"]) == (0.6, 0.8)
+    assert found["groups"]["category"]["Art"]["n"] == 4
+    assert found["question_of"]["2000003"] == "3" and "right only if all of these passes" in found["notes"][0]
+
+
+def test_a_judge_is_credited_with_the_questions_that_it_decided():
+    """It decided a pass of each: the first question was open, the second wrong before."""
+    problems, results = circle((R, R), (W, R))
+    _, rules = circle((R, U), (W, U))
+    found = more_scores(circular_benchmark(2), problems, results, rules)
+    assert found["judged"] == 1 and found["rules_only"]["coverage"] == 0.5 and found["headline"]
+
+
+def test_the_interval_of_all_passes_counts_questions():
+    """All passes of a question agree, so that 40 passes tell no more than the 10 questions."""
+    problems, results = circle(*[(R, R, R, R)] * 6, *[(W, W, W, W)] * 4)
+    low, high = more_scores(circular_benchmark(10), problems, results, results)["metrics"]["all passes"]["ci95"]
+    assert low < wilson_interval(6, 10)[0] < wilson_interval(24, 40)[0] and high > wilson_interval(24, 40)[1]
+
+
+def test_the_k_th_samples_of_a_questions_passes_belong_together():
+    """Both passes are right in one of two samples, and in the same one only for the first question."""
+    problems, results = circle(((R, W), (R, W)), ((R, W), (W, R)))
+    benchmark = with_overrides(circular_benchmark(2), samples=2, temperature=1.0)
+    found = more_scores(benchmark, problems, results, results)
+    assert found["accuracy"] == 0.25 and found["metric"] == "circular, avg@2" and found["answers_scored"] == 4
+    assert found["pass@2"] == 0.5 and found["metrics"]["all passes"]["accuracy"] == 0.5
+
+
+def test_a_part_of_a_circular_set_is_about_whole_questions():
+    benchmark = circular_benchmark(2, where={"split": "dev"})
+    problems, results = circle((R, R), (W, R))
+    problems = [replace(one, fields={"split": "dev" if one.group == "1" else "test"}) for one in problems]
+    found = more_scores(benchmark, problems, results, results)
+    assert found["accuracy"] == 1.0 and found["problems_scored"] == 1 and found["not_scored"] == ["2"]
+    assert found["metrics"]["all questions"]["n"] == 2
+
+
+def test_of_a_pair_both_are_right():
+    benchmark = replace(circular_benchmark(2), grouping="pairs")
+    problems = [replace(problem(index), group=str(index - index % 2)) for index in range(4)]
+    results = [ProblemResult([verdict], [""]) for verdict in (R, R, R, W)]
+    found = more_scores(benchmark, problems, results, results)
+    assert found["accuracy"] == 0.5 and found["metric"] == "pairs" and found["metrics"]["all rows"]["n"] == 4
+    assert found["metrics"]["all rows"]["accuracy"] == 0.75

@@ -140,8 +140,6 @@ def test_a_data_set_must_be_usable(worker, tmp_path):
     for name in ("MVBench", "Video-MME", "MLVU_OpenEnded"):
         with pytest.raises(UserError, match=rf"{name} is \w+, which does not ask about still images; sets of videos"):
             opened("index\tquestion\tvideo\tanswer\n0\t?\tclip.mp4\tB\n", name)
-    with pytest.raises(UserError, match="scored over groups of rows"):
-        opened(f"index\tquestion\tanswer\tA\tB\timage\n0\t?\tB\tcat\tdog\t{PICTURE}\n", "MMBench_DEV_EN")
 
 
 def test_any_other_set_is_scored_row_by_row(worker, tmp_path):

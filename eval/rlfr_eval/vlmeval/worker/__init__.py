@@ -5,7 +5,8 @@ JSON lines on standard input, replies are JSON lines on standard output, in orde
 
 {"do": "hello"}                      -> {"ok": {"ms-vlmeval": version, "pandas": version, "numpy": version}}
 {"do": "open", "name", "called", "file", "images", "groups"}
-                                     -> {"row": {...}} for every row, then {"ok": {"family", "rows", "without_image"}}
+                                     -> {"row": {...}} for every row, then
+                                        {"ok": {"family", "grouping", "rows", "without_image"}}
 {"do": "score", "name", "items": [{"id", "prediction", "given", "compare"}]}
                                      -> {"ok": [outcome, ...]}
 {"do": "evaluate", "name", "predictions", "given"}

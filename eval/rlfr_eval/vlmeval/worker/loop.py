@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlfr_eval.vlmeval.worker.groups import group_ids, grouping
 from rlfr_eval.vlmeval.worker.guard import Refused, blocked_attempt, clear_blocked_attempt, import_vlmeval
 from rlfr_eval.vlmeval.worker.replay_judge import Undecidable
 from rlfr_eval.vlmeval.worker.row_scores import family, score
@@ -38,13 +39,15 @@ class Worker:
     def open(self, request: Request) -> Iterator[Reply]:
         name, alias = request["name"], request["called"]
         table = open_table(name, Path(request["file"]), Path(request["images"]))
-        table_family = family(table)
+        table_family, how = family(table), grouping(table)
+        questions = group_ids(table, how)
         for row in rows(table, request["groups"]):
-            yield {"row": row}
+            yield {"row": {**row, "group": questions.get(str(row["id"]), "")}}
         self.tables[alias] = table
         self.positions[alias] = {str(index): position for position, index in enumerate(table.frame["index"])}
         count = len(table.frame)
-        yield {"ok": {"family": table_family, "rows": count, "without_image": table.rows_in_file - count}}
+        without_image = table.rows_in_file - count
+        yield {"ok": {"family": table_family, "grouping": how, "rows": count, "without_image": without_image}}
 
     def score(self, request: Request) -> Iterator[Reply]:
         import pandas

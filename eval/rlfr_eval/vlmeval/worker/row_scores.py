@@ -29,7 +29,6 @@ REQUIRED_COLUMNS = {  # class -> columns that its scoring reads
     "ImageMCQDataset": ("A", "B"),
 }
 BY_ROW = "rows"
-GROUPED = ("mmbench", "ccbench", "circular", "mmcr", "mmt", "mmsci", "mmvp")  # sets whose score is not a mean of rows
 
 RowScore = tuple[bool, object]  # whether the answer is right, and the extracted answer
 
@@ -64,7 +63,7 @@ def family(table: Table) -> str:
     `open` is for user questions without options, `rows` for data sets that VLMEvalKit evaluates row by row.
 
     Raises:
-        Unusable: the score is no mean over rows, or the table lacks columns.
+        Unusable: the table lacks columns.
     """
     from vlmeval.dataset import image_mcq
 
@@ -78,8 +77,6 @@ def family(table: Table) -> str:
         raise Unusable(f"{table.file} has no column {' and no column '.join(missing)}; {table.name} is scored by it.")
     if table.custom:
         return "ImageMCQDataset" if name else "open"
-    if any(part in table.name.lower() for part in GROUPED):
-        raise Unusable(f"{table.name} is scored over groups of rows, in a way that is not supported here")
     overrides_evaluate = type(table.dataset).evaluate is not image_mcq.ImageMCQDataset.evaluate
     return BY_ROW if not name or (name == "ImageMCQDataset" and overrides_evaluate) else name
 

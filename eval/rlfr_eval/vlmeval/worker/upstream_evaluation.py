@@ -85,7 +85,7 @@ def evaluate_upstream(
         result.
     """
     import vlmeval.api
-    from vlmeval.dataset.utils import mathv
+    from vlmeval.dataset.utils import mathv, multiple_choice
 
     frame = table.frame[[str(index) in predictions for index in table.frame["index"]]].copy()
     frame["prediction"] = [predictions[str(index)].encode(errors="replace").decode() for index in frame["index"]]
@@ -98,6 +98,9 @@ def evaluate_upstream(
         with tempfile.TemporaryDirectory(prefix="vlmeval-") as folder:
             path = Path(folder) / f"answers_{table.name}.tsv"
             frame.to_csv(path, sep="\t", index=False)
+            # mcq_circular_eval leaves a table at /tmp/{timestr()}.tsv; this one is removed with the folder
+            first_rows = os.path.relpath(Path(folder).resolve() / "first_rows", Path("/tmp").resolve())
+            multiple_choice.timestr = lambda: first_rows
             records = _records(table.dataset.evaluate(str(path), model=JUDGE, nproc=1))
     except (Exception, Undecidable, Refused) as error:  # VLMEvalKit raises arbitrary exceptions on unusual rows
         failed = blocked_attempt() or ReplayClient.undecidable or f"{type(error).__name__}: {error}"
