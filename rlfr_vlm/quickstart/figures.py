@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"right": "#228833", "wrong": "#AA3377"}  # distinguishable for colour-blind readers
 METHOD_COLOURS = ("#4477AA", "#EE6677", "#CCBB44", "#66CCEE", "#BBBBBB", "#000000")
+LONGEST_LABEL = 7  # characters that fit a token's box
 SMOOTHING = 5  # logged steps per moving average
 ACCURACY = "rewards/accuracy/mean"
 
@@ -149,6 +150,7 @@ def _draw_response(
         axes.add_patch(Rectangle((position, y), 1, 0.42, facecolor=fill, edgecolor="0.7", linewidth=0.5))
         ink = "white" if sum(fill[:3]) < 1.2 else "black"
         label = _printable(tokenizer.decode([token]))
+        label = label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
         axes.text(position + 0.5, y + 0.21, label, ha="center", va="center", fontsize=6, color=ink, family="monospace")
         if deviation.mask[position]:
             score = f"{deviation.scores[position]:.1f}"

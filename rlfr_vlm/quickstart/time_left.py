@@ -2,6 +2,7 @@
 
 import time
 
+from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 WARM_UP = 1  # updates of a run that are not measured: the first one also checks and compiles
@@ -48,7 +49,7 @@ class TimeLeft(TrainerCallback):
         self._told = True
         left = self.seconds((self._times[-1] - self._times[WARM_UP - 1]) / MEASURED, state.global_step)
         if left > TOLD_ABOVE:
-            print(
+            tqdm.write(  # above the progress line
                 f"about {left / 60:.0f} minutes for the {self.runs} runs that are left; Ctrl-C stops, and the same "
                 "command goes on from the last checkpoint"
             )
