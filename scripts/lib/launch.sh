@@ -63,7 +63,7 @@ find_recipe() {  # sets recipe_file
 names() { for file in "$scripts/$1"*.yaml; do basename "$file" .yaml; done | paste -sd ' '; }
 
 # Data sets that rlfr draws or generates itself, as `EMBEDDED_TASKS` of rlfr_vlm/options.py has them.
-built_in="digits digits_video charts clocks grids shapes"
+built_in="digits digits_video word_problems charts clocks grids shapes"
 is_built_in() { [[ " $built_in " == *" $1 "* || "$1" == reasoning_gym:?* ]]; }
 
 # Whether a name that is no folder here is the hub's, OWNER/NAME: `outputs/policy` is none if there is a folder outputs.

@@ -176,12 +176,13 @@ def test_image_tokens_by_hand():
 
     family = QwenVLFamily()
     batch = {
-        "prompt_ids": torch.tensor([[9, 7, 7, 1], [7, 7, 7, 1], [1, 1, 1, 1]]),
+        "prompt_ids": torch.tensor([[9, 7, 7, 1], [7, 7, 1, 1], [1, 1, 1, 1]]),
+        "completion_ids": torch.tensor([[4, 4], [7, 4], [4, 4]]),  # a tool showed row 1's second image
         "image_grid_thw": torch.tensor([[1, 2, 4], [1, 2, 2], [1, 4, 2]]),  # 2, 1 and 2 merged patches
         "num_images": [1, 2, 0],
     }
     check_image_tokens(batch, family, 7, Processor)
-    batch["prompt_ids"][1, 3] = 7
+    batch["completion_ids"][1, 1] = 7
     with pytest.raises(UserError, match="Row 1 of the first rollout has 4 image tokens for 3 merged patches"):
         check_image_tokens(batch, family, 7, Processor)
     check_image_tokens({"prompt_ids": batch["prompt_ids"]}, family, 7, Processor)  # text only
