@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rlfr_eval.score.metrics import HEADLINE_UNDECIDED, ProblemResult, accuracy, over_samples
+from rlfr_eval.score.metrics import ProblemResult, accuracy, has_number, over_samples
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.grading import Verdict
 from rlfr_vlm.stats import clustered_interval
@@ -72,7 +72,7 @@ def question_scores(
         "problems": len(final),
         "problems_planned": planned,
         "answers_scored": len(final) * samples,
-        "headline": bool(final) and score["coverage"] >= 1 - HEADLINE_UNDECIDED,
+        "headline": has_number(score),
         "judged": alone["undecided"] - score["undecided"],  # a judge decides only what rules leave open
         "rules_only": {key: alone[key] for key in ("accuracy", "ci95", "coverage", "lower", "upper")},
     }

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from rlfr_eval.score.metrics import HEADLINE_UNDECIDED, ProblemResult, accuracy
+from rlfr_eval.score.metrics import HEADLINE_UNDECIDED, ProblemResult, accuracy, has_number
 from rlfr_eval.score.questions import by_question, question_scores, row_scores
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.grading import Verdict
@@ -92,7 +92,7 @@ def _of_a_part(
         "answers_scored": len(matching) * samples,
         "scored": dict(where),
         "not_scored": [problem.id for problem, _ in pairs if not _matches(problem, where)],
-        "headline": score["coverage"] >= 1 - HEADLINE_UNDECIDED and bool(matching),
+        "headline": has_number(score),
         "judged": alone["undecided"] - score["undecided"],  # a judge decides only what rules leave open
         "rules_only": {key: alone[key] for key in ("accuracy", "ci95", "coverage", "lower", "upper")},
     }
