@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FLOAT32, BFLOAT16 = 4, 2
 ADAM_MOMENTS = 2
 HEAD_TENSORS = 3  # tensors of one tile's size alive at once when TRL applies the LM head in tiles (its torch path)
+ADAPTER = ".lora_"  # part of the names of PEFT's adapter weights
+# Bytes of a weight in NF4: 4 bits, an 8-bit constant for 64 weights, a float32 for 256 constants (arXiv 2305.14314).
+FOUR_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
 SHARDING = ("none", "zero1", "zero2", "zero3", "fsdp2")
 
 
@@ -58,6 +61,7 @@ class MemorySettings:
         flow: spec of the flow field, or None.
         flow_repeats: noise copies of each token in the field's update.
         engine: bytes that vLLM holds during an update.
+        four_bits: the linear layers of the decoder blocks are stored in 4 bits, under adapters (QLoRA).
     """
 
     processes: int = 1
@@ -71,6 +75,7 @@ class MemorySettings:
     flow: FlowSpec | None = None
     flow_repeats: int = 1
     engine: float = 0.0
+    four_bits: bool = False
 
 
 def estimate_memory(policy: nn.Module, settings: MemorySettings) -> MemoryEstimate:
@@ -84,10 +89,15 @@ def estimate_memory(policy: nn.Module, settings: MemorySettings) -> MemoryEstima
     share, deepspeed = 1 / settings.processes, settings.sharding.startswith("zero")
     weight_share = share if settings.sharding in ("zero3", "fsdp2") else 1
     stored = BFLOAT16 if deepspeed and settings.bf16 else settings.weight_bytes
-    weights = count * stored * weight_share
-    if settings.bf16 and not deepspeed and settings.weight_bytes == FLOAT32:
-        weights += count * BFLOAT16 * weight_share  # autocast caches bfloat16 copies during a pass
-    gradients = trained * stored * (share if settings.sharding in ("zero2", "zero3", "fsdp2") else 1)
+    adapters = sum(weight.numel() for name, weight in policy.named_parameters() if ADAPTER in name)
+    adapter_bytes = stored if deepspeed else FLOAT32  # PEFT keeps adapters in float32
+    packed = _linear_weights(policy) if settings.four_bits else 0
+    weights = (count - adapters - packed) * stored + adapters * adapter_bytes + packed * FOUR_BITS
+    if settings.bf16 and not deepspeed:  # autocast caches bfloat16 copies of float32 weights during a pass
+        weights += (count - packed if settings.weight_bytes == FLOAT32 else adapters) * BFLOAT16
+    weights *= weight_share
+    gradient_share = share if settings.sharding in ("zero2", "zero3", "fsdp2") else 1
+    gradients = ((trained - adapters) * stored + adapters * adapter_bytes) * gradient_share
     state_bytes = ADAM_MOMENTS * FLOAT32 + (FLOAT32 if deepspeed and settings.bf16 else 0)  # DeepSpeed's float32 copy
     optimiser = trained * state_bytes * (1 if settings.sharding == "none" else share)
     return MemoryEstimate(
@@ -98,6 +108,15 @@ def estimate_memory(policy: nn.Module, settings: MemorySettings) -> MemoryEstima
         activations=activation_bytes(policy, settings),
         lm_head=_head_bytes(policy, settings),
         engine=settings.engine,
+    )
+
+
+def _linear_weights(policy: nn.Module) -> int:
+    """Number of weights of the decoder blocks' linear layers, without adapters."""
+    layers = find_language_tower(policy).layers
+    linear = {id(module.weight) for module in layers.modules() if isinstance(module, nn.Linear)}
+    return sum(
+        weight.numel() for name, weight in layers.named_parameters() if id(weight) in linear and ADAPTER not in name
     )
 
 

@@ -135,6 +135,28 @@ def test_an_adapter_keeps_the_inputs_of_its_layers_and_frozen_ones_do_not(make_p
     assert adapted.gradients < 0.5 * full.gradients
 
 
+def test_adapters_are_in_float32_and_the_base_may_be_in_four_bits(make_policy):
+    from peft import get_peft_model
+
+    from rlfr_vlm.options import ModelOptions
+    from rlfr_vlm.trainer.lora import lora_config
+
+    policy = make_policy()
+    base = sum(parameter.numel() for parameter in policy.parameters())
+    blocks = policy.model.language_model.layers
+    linear = sum(m.weight.numel() for m in blocks.modules() if isinstance(m, torch.nn.Linear))
+    adapted = get_peft_model(policy, lora_config(policy, ModelOptions(use_peft=True, lora_r=4)))
+    adapters = sum(parameter.numel() for parameter in adapted.parameters()) - base
+    setting = {"weight_bytes": 2, "bf16": True, "rows": 1, "positions": 8}
+    memory = estimate_memory(adapted, MemorySettings(**setting))
+    assert memory.weights == 2 * base + (4 + 2) * adapters  # stored, and a copy of autocast in bfloat16
+    assert (memory.gradients, memory.optimiser) == (4 * adapters, 8 * adapters)
+    packed = estimate_memory(adapted, MemorySettings(**setting, four_bits=True))
+    assert memory.weights - packed.weights == pytest.approx((2 - 0.515869140625) * linear)
+    zero = estimate_memory(adapted, MemorySettings(**setting, processes=2, sharding="zero2"))
+    assert zero.gradients == 2 * adapters / 2  # DeepSpeed casts adapters, too
+
+
 def test_the_command_counts_as_the_run_does(make_trainer, make_policy, digits, tmp_path, capsys):
     make_policy().save_pretrained(tmp_path / "policy")
     settings = {

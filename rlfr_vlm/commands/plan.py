@@ -206,6 +206,7 @@ def _memory(
         flow=spec,
         flow_repeats=args.flow_noise_repeats,
         engine=0.0 if args.vllm_enable_sleep_mode else engine,
+        four_bits=run_options.load_in_4bit,
     )
     return estimate_memory(policy, settings), engine
 
