@@ -141,6 +141,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards, columns_needed
     from rlfr_vlm.steps import left_out_line, prompts_of_epoch, refuse_too_few_rows
+    from rlfr_vlm.tools import owns_reward
     from rlfr_vlm.trainer.lora import lora_config
     from rlfr_vlm.trainer.records.benchmark_calls import Plan
     from rlfr_vlm.trainer.records.benchmarks import MeasureCheckpoints
@@ -150,16 +151,18 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
 
     refuse_data_parallel(args)
     refuse_four_bits(options, args.rollout)
-    unset = options.rewards is None
-    options.rewards = reward_names(options, args.method, options.dataset_name)
+    called, unset = tool_arguments(options), options.rewards is None
+    if unset and owns_reward(called.get("environment_factory")) and "rlpr" not in args.method:
+        options.rewards = []  # the environment's own reward is the outcome
+    else:
+        options.rewards = reward_names(options, args.method, options.dataset_name)
     if unset and options.rewards == ["reasoning_gym"] and is_first_process():
         print("reward: reasoning_gym, the task's own scorer; --rewards sets others")
     flow = find_flow(None, args) if args.uses_flow else None
     benchmarks = Plan.of(options) if trains else None
     if benchmarks is not None and options.model_name_or_path and is_first_process():
         benchmarks.check(options.model_name_or_path, args.output_dir)
-    rewards = build_rewards(options.rewards, options, args.max_completion_length or 0)
-    called = tool_arguments(options)
+    rewards = build_rewards(options.rewards, options, args.max_completion_length or 0) if options.rewards else []
     callbacks = [MetricsFile(args.output_dir), ProgressLine(args.method)]
     if options.watch:
         callbacks.append(AlertsFile(args.output_dir))

@@ -35,6 +35,12 @@ def load_environment(name: str) -> Callable[..., Any]:
     return _load(name, "environment", ENVIRONMENTS)
 
 
+def owns_reward(environment: object) -> bool:
+    """Whether an environment, or one of several by name, scores its responses itself, with `get_reward`."""
+    several = environment.values() if isinstance(environment, dict) else [environment]
+    return any(callable(getattr(one, "get_reward", None)) for one in several)
+
+
 def _load(name: str, kind: str, known: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
     if name in known:
         return known[name]

@@ -47,6 +47,7 @@ from rlfr_vlm.rewards.judge import JudgeReward
 from rlfr_vlm.rewards.judge_pairs import JudgePairs
 from rlfr_vlm.rewards.repetition import is_repetitive
 from rlfr_vlm.steps import refuse_too_few_rows
+from rlfr_vlm.tools import owns_reward
 from rlfr_vlm.trainer.curriculum_prompts import Curriculum
 from rlfr_vlm.trainer.finite import refuse_large_rewards
 from rlfr_vlm.trainer.groups import GroupSelector, Stream, UndecidedGuard
@@ -117,7 +118,8 @@ class RLFRTrainer(LogProbPasses):
     Args:
         model: policy, or a hub id or folder to load it from (with `args.model_init_kwargs`, as in TRL).
         reward_funcs: reward functions or names (see `rlfr_vlm.rewards.REWARDS`), one or several. The first one is the
-            outcome. None is the reward of the method: `accuracy`, or `reference_probability` with rlpr.
+            outcome. None is the `get_reward` of the environment, if it has one, else the reward of the method:
+            `accuracy`, or `reference_probability` with rlpr.
         args: settings; None is `RLFRConfig` with its defaults.
         train_dataset, eval_dataset: Hugging Face datasets with the columns prompt, answer and, for vision-language
             policies, images; further columns reach the reward functions.
@@ -154,11 +156,14 @@ class RLFRTrainer(LogProbPasses):
             init_kwargs = {"trust_remote_code": args.trust_remote_code} | dict(args.model_init_kwargs or {})
             model, processing_class = load_model(model, processing_class, **init_kwargs)
         family_of(model)
+        environment = kwargs.get("environment_factory")
+        if reward_funcs is None and owns_reward(environment) and "rlpr" not in args.method:
+            reward_funcs = []  # TRL adds the environment's own, which becomes the outcome
         reward_list = reward_functions(reward_funcs, args)
         if args.uses_flow and flow is not None:
             check_flow(flow, args, model)
-        if kwargs.get("tools") or kwargs.get("environment_factory"):
-            refuse_with_tools(args, family_of(model), reward_list, kwargs.get("environment_factory"))
+        if kwargs.get("tools") or environment:
+            refuse_with_tools(args, family_of(model), reward_list, environment)
             if processing_class is not None and prepare_template(processing_class) and is_first_process():
                 print("tools: the policy's chat template has none, so Qwen3-VL's is used, and saved with the policy")
         if args.use_vllm:

@@ -5,7 +5,7 @@ import pytest
 from rlfr_vlm.commands.train import tool_arguments
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.options import ScriptArguments
-from rlfr_vlm.tools import calculator, load_environment, load_tools
+from rlfr_vlm.tools import calculator, load_environment, load_tools, owns_reward
 from rlfr_vlm.tools.zoom import Zoom
 
 
@@ -16,6 +16,12 @@ def test_names_and_paths(tmp_path):
     assert tools[0] is calculator and tools[1](4) == 8
     assert load_environment("zoom") is Zoom
     assert load_environment(f"{own}:Room").__name__ == "Room"
+
+
+def test_an_environment_that_scores_itself():
+    scored = type("Scored", (), {"get_reward": lambda self: 1.0})
+    assert owns_reward(scored) and owns_reward({"a": Zoom, "b": scored})
+    assert not owns_reward(Zoom) and not owns_reward(None) and not owns_reward({"a": Zoom})
 
 
 def test_mistakes_have_a_message():

@@ -195,6 +195,45 @@ def test_two_updates_with_the_policy_s_own_tokens_after_a_call(
     assert logged[0]["tools/call_frequency"] >= 1 and logged[0]["tools/cut_at_images"] == 0
 
 
+class Guess:
+    """An environment that scores its responses: whether the number of the row was guessed."""
+
+    def reset(self, answer, **row):
+        self.answer, self.guessed = answer, None
+
+    def guess(self, number: str) -> str:
+        """Guess the number.
+
+        Args:
+            number: The number.
+        """
+        self.guessed = number
+        return "noted"
+
+    def get_reward(self) -> float:
+        return float(self.guessed == self.answer)
+
+
+def test_the_reward_of_an_environment_is_the_outcome(make_trainer, long_policy, tool_processor, trainer_kwargs):
+    trainer_kwargs["environment_factory"] = Guess
+    trainer = build(make_trainer, long_policy, tool_processor, reward=[])
+    golds = [trainer.train_dataset[number]["answer"] for number in (0, 1)]
+    calls = [call("guess", number=gold) for gold in [golds[0], "x", "y", golds[0]] + [golds[1]] * 4]
+    script(trainer, tool_processor.tokenizer, [calls, ["done<|im_end|>"]])
+    batch = rollout(trainer)
+    assert trainer.reward_func_names == ["Guess"]
+    assert trainer._outcome.tolist() == [1, 0, 0, 1, 1, 1, 1, 1]
+    assert (batch["advantages"][:4] > 0).tolist() == [True, False, False, True] and not batch["advantages"][4:].any()
+    unset = type(trainer)(
+        long_policy,
+        args=trainer.args,
+        train_dataset=trainer.train_dataset,
+        processing_class=tool_processor,
+        environment_factory=Guess,
+    )
+    assert unset.reward_func_names == ["Guess"]
+
+
 def test_held_out_rows_may_call_tools(make_trainer, long_policy, tool_processor, trainer_kwargs, digits):
     trainer_kwargs["tools"] = [calculator]
     golds = [row["answer"] for row in digits.select(range(4))]
