@@ -1,6 +1,7 @@
 """`rlfr quickstart`: train a small real Qwen2.5-VL with flow rewards on one CPU, in minutes."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from rlfr_vlm.command_line import options_parser
@@ -9,6 +10,7 @@ from rlfr_vlm.files import make_folder
 from rlfr_vlm.methods import split_methods
 
 SUMMARY = "RLVR, RLFR and more on a small real Qwen2.5-VL and real images, on a CPU, in minutes"
+INTERRUPTED = 130  # exit code
 POLICY_HELP = (
     "tiny (default): a Qwen2.5-VL of one million parameters, made here; smollm2: SmolLM2-135M-Instruct, text; "
     "smollm2-vl: the same behind Qwen2.5-VL's eyes; or a folder or hub id. Pretrained policies take minutes on a GPU "
@@ -56,7 +58,12 @@ def run(options: argparse.Namespace) -> int:
     recipe = recipe_for(options.policy, options.fast)
     if options.steps is not None:
         recipe = dataclasses.replace(recipe, rl_steps=options.steps)
-    result = run_quickstart(out, recipe, [options.seed + i for i in range(options.seeds)], methods)
+    try:
+        result = run_quickstart(out, recipe, [options.seed + i for i in range(options.seeds)], methods)
+    except KeyboardInterrupt:
+        goes_on = "goes on from the last checkpoint" if recipe.resumes else "begins anew"
+        print(f"\nrlfr: stopped; the same command {goes_on}", file=sys.stderr)
+        return INTERRUPTED
     print(f"\n{write_report(result, out)}\n\nreport: {out / 'report.md'}")
     print(f"every curve, rollout and token: {write_page(result, out)}")
     return 0

@@ -166,8 +166,13 @@ def learn_to_answer(
         bf16=torch.cuda.is_available(),
         report_to="none",
     )
-    trainer = SFTTrainer(policy, args, train_dataset=expert_dialogues(recipe), processing_class=processor)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(checkpoints) if checkpoints.exists() else None)
+    checkpoint = get_last_checkpoint(checkpoints) if checkpoints.exists() else None
+    if checkpoint is not None and int(checkpoint.rpartition("-")[2]) >= recipe.answering_steps:
+        # resumed from its last update, transformers would make one more
+        policy.load_state_dict(type(policy).from_pretrained(checkpoint, dtype=torch.float32).state_dict())
+    else:
+        trainer = SFTTrainer(policy, args, train_dataset=expert_dialogues(recipe), processing_class=processor)
+        trainer.train(resume_from_checkpoint=checkpoint)
     policy.eval()
 
 

@@ -44,6 +44,11 @@ def kept_responses(path: Path, respond: Callable[[], list[Response]], keep: bool
     return responses
 
 
+def is_last(checkpoint: Path, steps: int) -> bool:
+    """Whether a checkpoint is of the last update: resumed from there, transformers would make one more."""
+    return int(checkpoint.name.rpartition("-")[2]) >= steps
+
+
 def finished_history(run_folder: Path) -> list[dict[str, float]] | None:
     """Return the logged steps of a finished run; None if it is not finished."""
     path = run_folder / HISTORY_FILE

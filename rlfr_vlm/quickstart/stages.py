@@ -1,19 +1,23 @@
 """The stages of the quick start that run a policy: evaluate, fit a field, measure deviations, train."""
 
+import json
 from functools import partial
 from pathlib import Path
 
-from rlfr_vlm.checkpoint import newest_complete
+from transformers import TrainerState
+
+from rlfr_vlm.checkpoint import STATE_FILE, newest_complete
 from rlfr_vlm.config_file import write_resolved
 from rlfr_vlm.correctness_auc import correctness_auc
 from rlfr_vlm.data.load import load_rows
 from rlfr_vlm.deviation import response_deviations
 from rlfr_vlm.evaluate import Accuracy, Response, respond
+from rlfr_vlm.files import write_json
 from rlfr_vlm.flow import FlowSpec, VelocityField, load_field
 from rlfr_vlm.flow_options import FlowOptions
 from rlfr_vlm.options import HeldOutOptions, reward_names
 from rlfr_vlm.quickstart.policies import load_start
-from rlfr_vlm.quickstart.resume import finish, finished_history, kept_responses
+from rlfr_vlm.quickstart.resume import finish, finished_history, is_last, kept_responses
 from rlfr_vlm.quickstart.run import LoggedStep, QuickstartResult
 from rlfr_vlm.quickstart.time_left import TimeLeft
 from rlfr_vlm.rewards import accuracy, build_rewards
@@ -24,6 +28,8 @@ from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_rec
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 from rlfr_vlm.trainer.signals.flow import noise_plan
+
+HELD_OUT_FILE = "held_out.json"  # of a fitted field
 
 
 def evaluate(policy: str, folder: Path, result: QuickstartResult) -> dict[str, Accuracy]:
@@ -57,8 +63,15 @@ def _respond(policy: str, result: QuickstartResult, sampled: bool, measured: boo
 
 
 def fit(out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
-    """Fit the flow field; a call that was stopped goes on from the last checkpoint."""
+    """Fit the flow field, or load the one that a former call finished.
+
+    A call that was stopped goes on from the last checkpoint.
+    """
     recipe, start = result.recipe, result.start
+    if recipe.resumes and (out / HELD_OUT_FILE).exists():
+        result.held_out = json.loads((out / HELD_OUT_FILE).read_text(encoding="utf-8"))
+        field, spec = load_field(out)
+        return field.to(recipe.device), spec
     policy, processor = load_start(start.name, recipe)
     args = FlowFitConfig(**recipe.fit_arguments(str(out), result.seeds[0]))
     spec = spec_for(policy, args, Path(start.name).name, f"{start.task} (train)")
@@ -66,10 +79,16 @@ def fit(out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
     callbacks = [MetricsFile(str(out)), ProgressLine("fit flow")]
     trainer = FlowFitTrainer(policy, args, dataset, processing_class=processor, spec=spec, callbacks=callbacks)
     use_own_progress(trainer)
-    trainer.train(resume_from_checkpoint=newest_complete(out) if recipe.resumes else None)
+    checkpoint = newest_complete(out) if recipe.resumes else None
+    if checkpoint is not None and is_last(checkpoint, recipe.fit_steps):
+        trainer.remove_callback(ProgressLine)  # of training
+        trainer.model.load_state_dict(load_field(checkpoint)[0].state_dict())
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
     result.held_out = trainer.evaluate()
     trainer.save_model(str(out))
     write_resolved(out, args)
+    write_json(out / HELD_OUT_FILE, result.held_out)
     print(f"flow: held-out loss {result.held_out['eval_ratio']:.3f} of the zero predictor's")
     return trainer.model, spec
 
@@ -126,7 +145,13 @@ def train(out: Path, method: str, seed: int, result: QuickstartResult, time_left
     write_run_record(
         out, program_arguments(), args, data, resumed=checkpoint is not None, policy=Path(start.name).name
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
+    if checkpoint is not None and is_last(checkpoint, recipe.rl_steps):
+        trainer.load_weights(str(checkpoint))
+        if trainer.flow is not None:
+            trainer.flow.load(checkpoint)
+        trainer.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(out))
     history: list[LoggedStep] = trainer.state.log_history
     if recipe.resumes:

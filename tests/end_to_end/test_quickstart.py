@@ -182,13 +182,32 @@ def test_a_given_policy_goes_on_where_it_stopped(run, tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(RLFRTrainer, "training_step", stop_in_the_second_run)
     assert main(arguments) == 130
+    assert "stopped; the same command goes on from the last checkpoint" in capsys.readouterr().err
     assert main(arguments) == 0
     assert updates == [("rlvr", 0), ("rlvr", 1), ("rlfr", 0), ("rlfr", 1), ("rlfr", 1)]
     first = (tmp_path / "out" / "summary.json").read_text()
     assert json.loads(first)["runs"]["rlvr"]["greedy"]["n"] <= 8
     assert not list((tmp_path / "out").glob("seed1/*/checkpoint-*"))
-    assert main(arguments) == 0  # nothing is trained or drawn again
+    field = (tmp_path / "out" / "flow" / "flow" / "flow.safetensors").read_bytes()
+    assert main(arguments) == 0  # nothing is trained, fitted or drawn again
     assert len(updates) == 5
+    assert (tmp_path / "out" / "flow" / "flow" / "flow.safetensors").read_bytes() == field
+
+    # killed between the last checkpoint and the mark of the finished run, or of the fitted field
+    for mark in ("seed1/rlfr/history.json", "flow/held_out.json"):
+        (tmp_path / "out" / mark).unlink()
+    weights = (tmp_path / "out/seed1/rlfr/model.safetensors").read_bytes()
+    last = tmp_path / "out/seed1/rlfr/checkpoint-2"
+    monkeypatch.setattr("rlfr_vlm.quickstart.stages.finish", lambda *_: None)
+    assert not last.exists()
+    assert main(arguments) == 0  # from the start, since its checkpoints are gone
+    assert last.exists() and updates[5:] == [("rlfr", 0), ("rlfr", 1)]
+    monkeypatch.undo()
+    monkeypatch.setenv("RLFR_CACHE", str(cache))
+    monkeypatch.setattr(RLFRTrainer, "training_step", stop_in_the_second_run)
+    assert main(arguments) == 0 and len(updates) == 7  # from its last checkpoint: nothing is left to train
+    assert (tmp_path / "out/seed1/rlfr/model.safetensors").read_bytes() == weights
+    assert (tmp_path / "out" / "flow" / "flow" / "flow.safetensors").read_bytes() == field
     again = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert again["runs"] == json.loads(first)["runs"]
     capsys.readouterr()

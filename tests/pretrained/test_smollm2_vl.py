@@ -145,8 +145,14 @@ def test_answering_goes_on_from_the_last_checkpoint(cache, monkeypatch):
     monkeypatch.setattr(SFTTrainer, "training_step", interrupted_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         cached_smollm2_vl(RECIPE)
-    resumed = _weights(cached_smollm2_vl(RECIPE)[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(eyes.shutil, "rmtree", lambda *args, **kwargs: None)  # its checkpoints stay
+        folder, _ = cached_smollm2_vl(RECIPE)
+    resumed = _weights(folder)
     assert steps == [0, 1, 1]  # update 0 was not repeated
+    folder.rename(folder.with_name("killed before it was renamed"))
+    again = _weights(cached_smollm2_vl(RECIPE)[0])
+    assert steps == [0, 1, 1] and all(torch.equal(again[name], tensor) for name, tensor in resumed.items())
     for name, tensor in straight.items():
         torch.testing.assert_close(resumed[name], tensor, atol=1e-6, rtol=0)
 
