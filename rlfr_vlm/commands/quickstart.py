@@ -13,8 +13,8 @@ SUMMARY = "RLVR, RLFR and more on a small real Qwen2.5-VL and real images, on a 
 INTERRUPTED = 130  # exit code
 POLICY_HELP = (
     "tiny (default): a Qwen2.5-VL of one million parameters, made here; smollm2: SmolLM2-135M-Instruct, text; "
-    "smollm2-vl: the same behind a vision tower; or a folder or hub id. Pretrained policies take 20 minutes or more on "
-    "a CPU, say how long after the first updates, and go on where they stopped"
+    "smollm2-vl: the same behind a vision tower; or a folder or hub id. Pretrained policies take 20 minutes or more "
+    "on a CPU, say how long after the first updates, and go on where they stopped"
 )
 
 
