@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rlfr_vlm.options import DataOptions
 from rlfr_vlm.quickstart.recipe import QuickstartRecipe
@@ -10,6 +10,7 @@ from rlfr_vlm.quickstart.recipe import QuickstartRecipe
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+LoadedPolicy: TypeAlias = "tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase]"
 TASKS = {True: "word_problems", False: "digits"}  # by whether the policy reads text alone
 
 
@@ -62,9 +63,7 @@ def start_policy(recipe: QuickstartRecipe, run_folder: Path) -> StartPolicy:
     return StartPolicy(recipe.policy, TASKS[is_text_only(processing_class)], was_cached=True)
 
 
-def load_start(
-    name: str | Path, recipe: QuickstartRecipe
-) -> "tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase]":
+def load_start(name: str | Path, recipe: QuickstartRecipe) -> LoadedPolicy:
     """Load a policy in float32, on the device that the recipe uses."""
     from rlfr_vlm.policy import load_model_and_processor
 

@@ -1,7 +1,8 @@
 """The stages of the quick start that run a policy: evaluate, fit a field, measure deviations, train."""
 
 import json
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 from transformers import TrainerState
@@ -16,7 +17,7 @@ from rlfr_vlm.files import write_json
 from rlfr_vlm.flow import FlowSpec, VelocityField, load_field
 from rlfr_vlm.flow_options import FlowOptions
 from rlfr_vlm.options import HeldOutOptions, reward_names
-from rlfr_vlm.quickstart.policies import load_start
+from rlfr_vlm.quickstart.policies import LoadedPolicy, load_start
 from rlfr_vlm.quickstart.resume import finish, finished_history, is_last, kept_responses
 from rlfr_vlm.quickstart.run import LoggedStep, QuickstartResult
 from rlfr_vlm.quickstart.time_left import TimeLeft
@@ -39,19 +40,21 @@ def evaluate(policy: str, folder: Path, result: QuickstartResult) -> dict[str, A
         policy: folder or hub id.
         folder: where responses are kept.
     """
-    scores = {}
+    scores, load = {}, cache(partial(load_start, policy, result.recipe))  # once for both modes, if at all
     for mode in ("greedy", "sampled"):
-        draw = partial(_respond, policy, result, sampled=mode == "sampled")
+        draw = partial(_respond, load, result, sampled=mode == "sampled")
         responses = kept_responses(folder / f"responses_{mode}.json", draw, result.recipe.resumes)
         scores[mode] = Accuracy.of(responses)
     return scores
 
 
-def _respond(policy: str, result: QuickstartResult, sampled: bool, measured: bool = False) -> list[Response]:
+def _respond(
+    load: Callable[[], LoadedPolicy], result: QuickstartResult, sampled: bool, measured: bool = False
+) -> list[Response]:
     """Draw responses to the held-out rows, or to those whose deviation is measured."""
     recipe = result.recipe
     return respond(
-        *load_start(policy, recipe),
+        *load(),
         result.measured if measured else result.rows,
         accuracy,
         sampled=sampled,
@@ -96,15 +99,16 @@ def fit(out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
 def measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], result: QuickstartResult) -> None:
     """Sample several responses to each of the first held-out prompts, and measure their deviations."""
     recipe, seed = result.recipe, result.seeds[0]
+    load = cache(partial(load_start, result.start.name, recipe))
     result.measured = [row for row in result.rows[: recipe.signal_prompts] for _ in range(recipe.signal_samples)]
     result.responses = kept_responses(
         folder / "responses_measured.json",
-        partial(_respond, result.start.name, result, sampled=True, measured=True),
+        partial(_respond, load, result, sampled=True, measured=True),
         recipe.resumes,
     )
     prompts = [row["row_number"] for row in result.measured]
     result.deviations = response_deviations(
-        *load_start(result.start.name, recipe),
+        *load(),
         result.measured,
         result.responses,
         *flow,
