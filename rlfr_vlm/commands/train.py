@@ -141,7 +141,6 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards, columns_needed
     from rlfr_vlm.steps import left_out_line, prompts_of_epoch, refuse_too_few_rows
-    from rlfr_vlm.tools import owns_reward
     from rlfr_vlm.trainer.lora import lora_config
     from rlfr_vlm.trainer.records.benchmark_calls import Plan
     from rlfr_vlm.trainer.records.benchmarks import MeasureCheckpoints
@@ -151,13 +150,8 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
 
     refuse_data_parallel(args)
     refuse_four_bits(options, args.rollout)
-    called, unset = tool_arguments(options), options.rewards is None
-    if unset and owns_reward(called.get("environment_factory")) and "rlpr" not in args.method:
-        options.rewards = []  # the environment's own reward is the outcome
-    else:
-        options.rewards = reward_names(options, args.method, options.dataset_name)
-    if unset and options.rewards == ["reasoning_gym"] and is_first_process():
-        print("reward: reasoning_gym, the task's own scorer; --rewards sets others")
+    called = tool_arguments(options)
+    options.rewards = rewards_of(options, args.method, called.get("environment_factory"))
     flow = find_flow(None, args) if args.uses_flow else None
     benchmarks = Plan.of(options) if trains else None
     if benchmarks is not None and options.model_name_or_path and is_first_process():
@@ -200,6 +194,23 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     if benchmarks is not None:
         trainer.add_callback(MeasureCheckpoints(benchmarks, options, args.output_dir, trainer.log_apart))
     return trainer
+
+
+def rewards_of(options: ScriptArguments, method: str, environment: object) -> list[str]:
+    """Return the names of the run's rewards, and say which one a task of reasoning-gym chose.
+
+    None is named where an environment has a reward of its own, which is the outcome then.
+    """
+    from rlfr_vlm.checkpoint import is_first_process
+    from rlfr_vlm.tools import owns_reward
+
+    unset = options.rewards is None
+    if unset and owns_reward(environment) and "rlpr" not in method:
+        return []
+    names = reward_names(options, method, options.dataset_name)
+    if unset and names == ["reasoning_gym"] and is_first_process():
+        print("reward: reasoning_gym, the task's own scorer; --rewards sets others")
+    return names
 
 
 def tool_arguments(options: ScriptArguments) -> dict[str, object]:

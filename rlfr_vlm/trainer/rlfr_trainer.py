@@ -28,7 +28,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from rlfr_vlm.checkpoint import SaveBetweenRollouts, is_first_process
+from rlfr_vlm.checkpoint import SaveBetweenRollouts
 from rlfr_vlm.config_file import resolved
 from rlfr_vlm.data.draws import draws_of
 from rlfr_vlm.data.encode import tokenizer_of
@@ -164,8 +164,8 @@ class RLFRTrainer(LogProbPasses):
             check_flow(flow, args, model)
         if kwargs.get("tools") or environment:
             refuse_with_tools(args, family_of(model), reward_list, environment)
-            if processing_class is not None and prepare_template(processing_class) and is_first_process():
-                print("tools: the policy's chat template has none, so Qwen3-VL's is used, and saved with the policy")
+            if processing_class is not None:
+                prepare_template(processing_class)
         if args.use_vllm:
             prepare_engine(args.vllm_mode, args.freeze_vision)
         self._times = PartTimes(args.device)

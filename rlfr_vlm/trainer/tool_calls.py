@@ -7,6 +7,7 @@ the call, and the policy goes on. `tool_mask` is 0 at the result. Letters: B row
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rlfr_vlm.checkpoint import is_first_process
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.models import ModelFamily
 from rlfr_vlm.models.qwen_vl import VISION_TOKENS
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def prepare_template(processing_class: "ProcessingClass") -> bool:
-    """Give a policy whose chat template has no tools one that has; returns whether it was changed.
+    """Give a policy whose chat template has no tools one that has, and say so; returns whether it was changed.
 
     Qwen2-VL and Qwen2.5-VL have the chat format and vision tokens of Qwen3-VL, whose template TRL ships with a parser
     of its tool calls.
@@ -39,6 +40,8 @@ def prepare_template(processing_class: "ProcessingClass") -> bool:
             "call tools, such as Qwen3-VL or Qwen2.5, or put a chat_template.jinja with tools into its folder."
         )
     processing_class.chat_template = qwen3_vl_chat_template
+    if is_first_process():
+        print("tools: the policy's chat template has none, so Qwen3-VL's is used, and saved with the policy")
     return True
 
 
