@@ -18,6 +18,7 @@ LONG_PROMPT_RULES = ("drop", "downscale", "stop")
 EMBEDDED_TASKS = ("digits", "digits_video", "word_problems", "charts", "clocks", "grids", "shapes")
 GROUP_FILTERS = ("none", "mixed", "spread")
 ROLLOUTS = ("hf", "vllm-colocate", "vllm-server")
+SERVER_WEIGHTS = ("auto", "nccl", "folder")
 BAD_ROW_LIMIT = 0.05  # largest share of bad rows, of check-data and of training
 # Settings of earlier versions that are constants now, with the constants' values. Files that have them still open.
 FORMER_SETTINGS: dict[str, float] = {
@@ -203,7 +204,28 @@ class RolloutOptions:
         default="hf",
         metadata={
             "help": "hf: transformers. vllm-colocate: vLLM in the trainer's process. vllm-server: a server started "
-            "with scripts/serve_policy.sh (needs CUDA)."
+            "with scripts/serve_policy.sh."
+        },
+    )
+    server_weights: str = field(
+        default="auto",
+        metadata={
+            "help": "How a vllm-server gets the policy's weights: nccl (from GPU to GPU), folder (files in "
+            "server_weights_folder), or auto: nccl with CUDA, else folder."
+        },
+    )
+    server_weights_folder: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder that trainer and server see under the same path, such as one in /dev/shm; unset: "
+            "server_weights in output_dir."
+        },
+    )
+    rollout_ahead: bool = field(
+        default=False,
+        metadata={
+            "help": "Let a vllm-server generate the next rollout while this one trains. Its responses are then by the "
+            "policy of one rollout ago; TRL's importance sampling corrects for it."
         },
     )
     rollout_check: bool = field(

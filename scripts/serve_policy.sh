@@ -7,7 +7,7 @@
 #   MODEL            a folder or a hub id
 #   --host ADDRESS   who may reach it: 127.0.0.1 (default) is this machine only; there is no password
 #   --dry-run        print the command and start nothing
-# On a machine without CUDA it serves, but cannot be sent weights: use --rollout vllm-colocate there.
+# Without CUDA, and with --server_weights folder, weights come through a folder that server and trainer both see.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -25,9 +25,10 @@ done
 [ -n "$model" ] || fail "name the policy: bash scripts/serve_policy.sh MODEL"
 
 # What TRL's client needs of the server (read in TRL 1.16.0): dev mode for weight updates, token-in-token-out, log-probs
-# after temperature, and the weight-transfer engine, which is CUDA's.
+# after temperature, and the weight-transfer engine, which is CUDA's. The extension loads weights from a folder.
 command=(.venv/bin/python -m vllm.entrypoints.openai.api_server --model "$model" --host "$host" --enable-scale-out
-  --logprobs-mode processed_logprobs --max-logprobs -1)
+  --logprobs-mode processed_logprobs --max-logprobs -1
+  --worker-extension-cls rlfr_vlm.trainer.vllm.worker_extension.LoadsPolicy)
 if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; then
   command+=(--weight-transfer-config '{"backend": "nccl"}')
 fi

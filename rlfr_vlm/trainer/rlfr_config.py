@@ -18,6 +18,7 @@ from rlfr_vlm.methods import REFUSED_ELSEWHERE
 from rlfr_vlm.options import (
     GROUP_FILTERS,
     ROLLOUTS,
+    SERVER_WEIGHTS,
     CurriculumOptions,
     GroupOptions,
     RecordOptions,
@@ -264,6 +265,32 @@ def _check_rollout(config: RLFRConfig) -> None:
         )
     if config.rollout != "hf":
         config.use_vllm, config.vllm_mode = True, config.rollout.removeprefix("vllm-")
+    if config.server_weights not in SERVER_WEIGHTS:
+        raise UserError(
+            f"server_weights is {config.server_weights!r}; choose one of {', '.join(SERVER_WEIGHTS)}."
+            f"{nearest(config.server_weights, SERVER_WEIGHTS)}"
+        )
+    if config.rollout_ahead:
+        _check_rollout_ahead(config)
+
+
+def _check_rollout_ahead(config: RLFRConfig) -> None:
+    """Refuse rollouts ahead where nothing generates beside the trainer, or where they would not be corrected."""
+    if config.rollout != "vllm-server":
+        raise UserError(
+            f"rollout_ahead is true and rollout {config.rollout!r}: only a server of its own can generate while the "
+            "policy trains. Set rollout: vllm-server, or rollout_ahead: false."
+        )
+    if not config.vllm_importance_sampling_correction:
+        raise UserError(
+            "rollout_ahead is true and vllm_importance_sampling_correction false: responses of an older policy would "
+            "count as the current one's. Set one of the two otherwise."
+        )
+    if config.curriculum_band is not None:
+        raise UserError(
+            "rollout_ahead sends the prompts of the next rollout before this one is graded, and curriculum_band draws "
+            "them by its grades. Unset one of the two."
+        )
 
 
 def _check_shaping(config: RLFRConfig) -> None:

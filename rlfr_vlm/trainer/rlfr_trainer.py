@@ -18,7 +18,7 @@ One rollout is `_generate_and_score_completions` -> rollout.py: `shape`; one upd
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -86,8 +86,9 @@ from rlfr_vlm.trainer.trl_seams import (
 )
 from rlfr_vlm.trainer.video_prompts import conversations_with_videos, keep_media_by_row, refuse_videos, tokenize
 from rlfr_vlm.trainer.vllm.parity_checks import check_image_tokens, gap_metrics, gap_rows, refuse_gap
-from rlfr_vlm.trainer.vllm.patches import patch_engine, prepare_engine
+from rlfr_vlm.trainer.vllm.patches import engine_for_run, patch_engine
 from rlfr_vlm.trainer.vllm.plain_prompts import PlainPrompts
+from rlfr_vlm.trainer.vllm.rollout_ahead import RolloutAhead
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -166,21 +167,22 @@ class RLFRTrainer(LogProbPasses):
             refuse_with_tools(args, family_of(model), reward_list, environment)
             if processing_class is not None:
                 prepare_template(processing_class)
-        if args.use_vllm:
-            prepare_engine(args.vllm_mode, args.freeze_vision)
+        RolloutAhead.refuse_turns(args, kwargs)
+        engine = engine_for_run(args)
         self._times = PartTimes(args.device)
         self._rollout: Rollout | None = None  # between the start and the return of a rollout
         self._pass, self._media = UnwatchedPass(), None
         self._micro_batches = 0  # since the last log
-        super().__init__(
-            model,
-            reward_list,
-            args=args,
-            train_dataset=prepare_dataset(train_dataset, processing_class),
-            eval_dataset=prepare_dataset(eval_dataset, processing_class),
-            processing_class=processing_class,
-            **kwargs,
-        )
+        with engine:
+            super().__init__(
+                model,
+                reward_list,
+                args=args,
+                train_dataset=prepare_dataset(train_dataset, processing_class),
+                eval_dataset=prepare_dataset(eval_dataset, processing_class),
+                processing_class=processing_class,
+                **kwargs,
+            )
         self.sharing = PrefixSharing.for_run(args, self.model, self.ref_model, self.num_generations, self.accelerator)
         self.bonus = EntropyBonus.from_options(args)
         self.visual = VisualDependency.for_run(args, args.uses_visual, self.model, is_sharded(self.accelerator))
@@ -202,6 +204,7 @@ class RLFRTrainer(LogProbPasses):
                 check=args.rollout_check,
                 plain=self._plain_prompts,
             )
+        self.ahead = RolloutAhead.for_run(args, self.micro_batches_per_rollout)
         self.mixture = mixture_of(self.train_dataset)
         self.curriculum = Curriculum.for_run(args, self.train_dataset, self.num_generations)
         self.selector = GroupSelector(
@@ -285,6 +288,13 @@ class RLFRTrainer(LogProbPasses):
 
     # --- rollout ----------------------------------------------------------------------------------------------------
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[list[Row]], num_batches: int, device: torch.device
+    ) -> tuple[list[list[Row]], Tensor | int | None]:
+        """With `rollout_ahead`, read the rows of the next rollout, too."""
+        batches = epoch_iterator if self.ahead is None else self.ahead.reading(epoch_iterator)
+        return super().get_batch_samples(batches, num_batches, device)
+
     def _prepare_inputs(self, generation_batch: list[Row]) -> Batch:
         """After a rollout, put rows with the same prompt, or of like length, into the same micro-batch."""
         inputs = super()._prepare_inputs(generation_batch)
@@ -333,13 +343,14 @@ class RLFRTrainer(LogProbPasses):
         """
         replaced = [bool(row.get("replaced_row")) for row in inputs]
         self.log_values({"data/replaced_rows": self.mean_over_ranks(sum(replaced) / len(replaced))})
-        rollout = Rollout(self._score_pass(len(inputs), record), self.accelerator.process_index, inputs)
+        score, rank = self._score_pass(len(inputs), record), self.accelerator.process_index
+        rollout = Rollout(score, rank, inputs, is_refill=not record)
         self._rollout, self._media = rollout, None
         try:
             if self.computes_old_logps:
                 self._pass = rollout.score if self.visual is None else self.visual.beside(rollout.score)
             batch = super()._generate_and_score_completions(inputs)
-            self._check_rollout(batch)
+            self._check_rollout(batch, rollout)
             count_rows_of_images(self.family, batch)
             if self.family.takes_videos:
                 batch["media"] = self._media or [None] * len(inputs)
@@ -481,15 +492,17 @@ class RLFRTrainer(LogProbPasses):
         )
         return log.take(groups, self.state.global_step, len(local)).to(local.device)
 
-    def _check_rollout(self, batch: Batch) -> None:
+    def _check_rollout(self, batch: Batch, rollout: Rollout) -> None:
         """Check the image tokens of the first rollout and, with vLLM, its log-probs against the trainer's."""
         if self._checks_next_rollout:
             check_image_tokens(batch, self.family, self._image_token_id, self.processing_class)
         self._checks_next_rollout = False
+        if self.ahead is not None:
+            self.log_values({"rollout/age": rollout.age})
         if self.use_vllm and (rows := gap_rows(batch)) is not None:
             metrics = gap_metrics(self.accelerator.gather(rows))
             self.log_values(metrics)
-            if self.args.rollout_check:
+            if self.args.rollout_check and not rollout.age:  # an older policy's log-probs differ
                 refuse_gap(metrics, self.args.rollout_gap_limit)
 
     def _tokenize_prompts(self, prompts: list[Prompt]) -> TokenizedPrompts:
@@ -516,8 +529,23 @@ class RLFRTrainer(LogProbPasses):
             generated, cut = whole_images(generated, self._image_token_id, self._tokens_of)
             self.log_values({"tools/cut_at_images": self.mean_over_ranks(cut / len(prompts))})
         if self._rollout is not None:
+            if self.ahead is not None and not self._rollout.is_refill:
+                self._rollout.age = self.ahead.take_age(self.state.global_step)
+                self._send_ahead(self.ahead)
             self._begin_judging(self._rollout.inputs, responses_of(generated))
         return generated
+
+    def _send_ahead(self, ahead: RolloutAhead) -> None:
+        """Let the server generate the next rollout, by the policy as it is, while this one trains."""
+        per_update = self.args.gradient_accumulation_steps
+        remaining = (self.state.max_steps - self.state.global_step) * per_update - self.micro_batch % per_update
+        if (rows := ahead.next_rows(self.micro_batch, remaining)) is None:
+            return
+        is_main = self.accelerator.is_main_process
+        sending = self.vllm_generation.vllm_client.sending_ahead() if is_main else nullcontext()
+        with unpadded_prompts(self.processing_class, self.family.pads_prompts), sending:
+            self.request_responses(self._messages_of(rows))
+        ahead.sent_at = self.state.global_step
 
     def _tokens_of(self, image: "Image") -> int:
         """Number of tokens of an image of a tool."""
@@ -683,16 +711,9 @@ class RLFRTrainer(LogProbPasses):
         Returns:
             (N,) outcomes of all ranks in their order, NaN where undecided.
         """
-        from trl.data_utils import prepare_multimodal_messages
-
         if self.calls_tools:
             return self._grade_rollout(rows)
-        prompts = [
-            prepare_multimodal_messages(row["prompt"], images=row.get("images") or [])
-            if self.takes_images
-            else row["prompt"]
-            for row in rows
-        ]
+        prompts = self._messages_of(rows)
         completion_ids, completions = self.generate(prompts)
         outcome = self.reward_funcs[0]
         if isinstance(outcome, ReferenceProbability):
@@ -702,6 +723,14 @@ class RLFRTrainer(LogProbPasses):
             local = [math.nan if score is None else score for score in scores]
             return self.accelerator.gather(torch.tensor(local, device=self.accelerator.device))
         return self._calculate_rewards(list(rows), prompts, completions, completion_ids)[:, 0]
+
+    def _messages_of(self, rows: Sequence[Row]) -> list[Prompt]:
+        """Prompts of rows with their images, as TRL's rollout makes them."""
+        from trl.data_utils import prepare_multimodal_messages
+
+        if not self.takes_images:
+            return [row["prompt"] for row in rows]
+        return [prepare_multimodal_messages(row["prompt"], images=row.get("images") or []) for row in rows]
 
     def _grade_rollout(self, rows: Sequence[Row]) -> Tensor:
         """(N,) outcomes as of `grade_rows`, of a rollout of TRL's own, which sets up tools and environments."""

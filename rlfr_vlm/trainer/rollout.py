@@ -32,6 +32,8 @@ class Rollout:
         rewards: (N, F), before undecided rows are masked.
         outcome: (N,) first reward, NaN where undecided.
         totals: (N,) weighted sum of the rewards, NaN where undecided.
+        is_refill: whether it replaces dropped groups of another one.
+        age: updates of the policy since it was sent to the server.
     """
 
     score: ScorePass
@@ -42,6 +44,8 @@ class Rollout:
     rewards: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     outcome: Tensor = field(default_factory=lambda: torch.zeros(0))
     totals: Tensor = field(default_factory=lambda: torch.zeros(0))
+    is_refill: bool = False
+    age: int = 0
 
     def record(self, rows: Sequence[Row], responses: Sequence[Completion], rewards: Tensor, weights: Tensor) -> None:
         """Store the arguments and the results of the reward functions.

@@ -21,6 +21,7 @@ from rlfr_vlm.rewards.completion import Completion, Prompt
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
+    from trl.generation.vllm_client import VLLMClient
     from trl.generation.vllm_generation import VLLMGeneration
 
 Batch: TypeAlias = dict[str, Any]
@@ -100,14 +101,25 @@ class GRPOSeams(GRPOTrainer):
     @property
     def computes_old_logps(self) -> bool:
         """Whether a rollout includes a pass for old log-probs: TRL's own condition."""
-        every = self.args.steps_per_generation * self.num_iterations
         corrects_vllm = self.use_vllm and self.vllm_importance_sampling_correction
-        return self.args.gradient_accumulation_steps % every != 0 or corrects_vllm
+        return self.args.gradient_accumulation_steps % self.micro_batches_per_rollout != 0 or corrects_vllm
+
+    @property
+    def micro_batch(self) -> int:
+        """Number of the current micro-batch, from 0, since training began or was resumed."""
+        number: int = self._step
+        return number
+
+    @property
+    def micro_batches_per_rollout(self) -> int:
+        """Number of micro-batches that a rollout is used for."""
+        number: int = self.args.steps_per_generation * self.num_iterations
+        return number
 
     @property
     def starts_rollout(self) -> bool:
         """Whether the current micro-batch is the first one of a new rollout."""
-        return self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        return self._step % self.micro_batches_per_rollout == 0
 
     @property
     def buffered_batches(self) -> Sequence[Batch]:
@@ -137,6 +149,11 @@ class GRPOSeams(GRPOTrainer):
         """Generate one response to each prompt; returns token ids and responses as reward functions take them."""
         result = self._generate(prompts)
         return result[_COMPLETION_IDS], responses_of(result)
+
+    def request_responses(self, prompts: list[Prompt]) -> None:
+        """Send prompts to vLLM as `generate` does, after new weights if the policy has changed; drop the responses."""
+        ids, images, fields = self._tokenize_prompts(prompts)
+        self._generate_single_turn(ids, images, fields, self.num_generations)
 
     def response_logps(
         self, input_ids: Tensor, attention_mask: Tensor, num_response: int, batch_size: int, images: ImageInputs
@@ -255,6 +272,19 @@ def with_tool_parts(generated: Generated, parts: ToolParts) -> Generated:
     values[_COMPLETION_IDS], values[_TOOL_MASK] = parts.completion_ids, parts.tool_mask
     values[_LOGPROBS], values[_IMAGES], values[_TOOL_IMAGES] = parts.logprobs, parts.images, parts.tool_images
     return tuple(values)
+
+
+@contextmanager
+def server_clients(make: Callable[..., "VLLMClient"]) -> Iterator[None]:
+    """Let TRL make its client of a vLLM server by `make` while the context is open."""
+    import trl.generation.vllm_generation as module
+
+    own = module.VLLMClient
+    module.VLLMClient = make
+    try:
+        yield
+    finally:
+        module.VLLMClient = own
 
 
 WeightStream = Callable[[], Iterator[tuple[str, Tensor]]]

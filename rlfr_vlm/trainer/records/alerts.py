@@ -244,7 +244,7 @@ CHECKS: tuple[LimitCheck | HistoryCheck, ...] = (
         "rollout/effective_share",
         lambda mean: mean < 0.9,
         "after importance weighting, only {mean:.0%} of vLLM's responses count effectively: its policy differs from "
-        "the trainer's. Compare with rollout: hf, or use the same dtype on both sides.",
+        "the trainer's. Use the same dtype on both sides; with rollout_ahead, lower learning_rate or turn it off.",
     ),
     LimitCheck(
         "flat",

@@ -3,10 +3,11 @@
 1. vLLM bans the vision tokens that the policy bans.
 2. On a CPU, weights are loaded by vLLM's `reload_weights`: its CPU build repacks weights, which TRL cannot load into.
 3. If the vision tower trains, vLLM's cached image features are dropped with each new policy.
-4. Colocated vLLM gets prompts with one placeholder per image (plain_prompts.py), which it expands itself.
-5. Images are sent at the trainer's size, because vLLM has other pixel limits.
-6. Checks stop the run if prompts differ, or if vLLM does not receive the policy's first change.
-7. LoRA adapters are merged into new tensors, so that no sync changes the base weights.
+4. A server gets weights through a folder where NCCL cannot be (server_client.py).
+5. Colocated vLLM gets prompts with one placeholder per image (plain_prompts.py), which it expands itself.
+6. Images are sent at the trainer's size, because vLLM has other pixel limits.
+7. Checks stop the run if prompts differ, or if vLLM does not receive the policy's first change.
+8. LoRA adapters are merged into new tensors, so that no sync changes the base weights.
 
 Private names of TRL 1.16.0 are in trl_seams.py; those of vLLM 0.31.0 are tested by tests/trainer/vllm/test_patches.py.
 """
@@ -14,7 +15,9 @@ Private names of TRL 1.16.0 are in trl_seams.py; those of vLLM 0.31.0 are tested
 import importlib.util
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -24,17 +27,19 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.models import family_of
 from rlfr_vlm.models.image_tokens import ImageGrid
 from rlfr_vlm.models.towers import find_vision_tower, unwrap
-from rlfr_vlm.trainer.trl_seams import engine_stream, is_fsdp_engine, replace_engine_stream
-from rlfr_vlm.trainer.vllm.follow_check import FollowCheck
+from rlfr_vlm.trainer.trl_seams import engine_stream, is_fsdp_engine, replace_engine_stream, server_clients
+from rlfr_vlm.trainer.vllm.follow_check import follow_colocated, follow_server
 from rlfr_vlm.trainer.vllm.lora_sync import merged_parameters
 from rlfr_vlm.trainer.vllm.parity_checks import refuse_other_prompts
 from rlfr_vlm.trainer.vllm.plain_prompts import PlainPrompts
+from rlfr_vlm.trainer.vllm.reload import reload_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from trl.generation.vllm_generation import VLLMGeneration
 
     from rlfr_vlm.data.encode import ProcessingClass
+    from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
 Generate: TypeAlias = Callable[..., tuple[list[list[int]], ...]]  # `VLLMGeneration.generate`; the prompts come first
 
@@ -42,32 +47,45 @@ Generate: TypeAlias = Callable[..., tuple[list[list[int]], ...]]  # `VLLMGenerat
 CPU_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
 
 
-def prepare_engine(mode: str, freeze_vision: bool) -> None:
-    """Check that vLLM can work here and set its environment variables, before TRL starts it or connects to it.
+def engine_for_run(args: "RLFRConfig") -> AbstractContextManager[None]:
+    """Check that the run's engine can work here, and prepare it: TRL starts it, or connects to it, in the context.
 
     Raises:
-        UserError: vLLM is not installed, or the mode cannot work here.
+        UserError: vLLM is not installed, or weights cannot be sent in the way that is asked for.
     """
+    if not args.use_vllm:
+        return nullcontext()
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
-            f"rollout is vllm-{mode}, but vLLM is not installed. Run `bash scripts/setup.sh --extras vllm`, or set "
-            "rollout: hf."
+            f"rollout is vllm-{args.vllm_mode}, but vLLM is not installed. Run `bash scripts/setup.sh --extras vllm`, "
+            "or set rollout: hf."
         )
-    if mode == "server":
-        if not torch.cuda.is_available():
-            raise UserError(
-                "rollout is vllm-server, but this process has no CUDA device: TRL sends weights to a server through "
-                "vLLM's NCCL weight-transfer engine, which needs one. Set rollout: vllm-colocate or hf."
-            )
-        if not freeze_vision:
-            raise UserError(
-                "freeze_vision is false and rollout vllm-server: a server keeps features of images that the trained "
-                "vision tower would encode differently, and has no call that drops them. Set rollout: vllm-colocate, "
-                "or freeze_vision: true."
-            )
-    elif not torch.cuda.is_available():
+    if args.vllm_mode == "server":
+        folder = weights_folder(args)
+        from rlfr_vlm.trainer.vllm.server_client import PolicyServer
+
+        return server_clients(partial(PolicyServer, weights_folder=folder))
+    if not torch.cuda.is_available():
         for name, value in CPU_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+    return nullcontext()
+
+
+def weights_folder(args: "RLFRConfig") -> Path | None:
+    """Folder through which a server gets weights; None is NCCL.
+
+    Raises:
+        UserError: NCCL is asked for and cannot be.
+    """
+    has_cuda = torch.cuda.is_available()
+    if args.server_weights == "nccl" and not has_cuda:
+        raise UserError(
+            "server_weights is nccl, but this process has no CUDA device, which vLLM's NCCL weight transfer needs. "
+            "Set server_weights: folder."
+        )
+    if args.server_weights == "nccl" or (args.server_weights == "auto" and has_cuda):
+        return None
+    return Path(args.server_weights_folder or Path(args.output_dir) / "server_weights")
 
 
 def patch_engine(
@@ -109,22 +127,19 @@ def patch_engine(
         trains_tower = tower is not None and any(weight.requires_grad for weight in tower.parameters())
         generation.sync_weights = _synchronising(generation, generation.sync_weights, drop_features=trains_tower)
         if check:
-            FollowCheck(generation)
+            follow_colocated(generation)
+    elif check and generation.accelerator.is_main_process:
+        follow_server(generation, generation.vllm_client)
     grid = family.image_grid(processing_class) if tower is not None else None
     generation.generate = _with_own_prompts(generation.generate, plain if is_colocated else None, grid, check)
 
 
 def _synchronising(generation: "VLLMGeneration", sync: Callable[[], None], drop_features: bool) -> Callable[[], None]:
-    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
-    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
     from vllm.platforms import current_platform
 
     def reload() -> None:
         runner = generation.llm.llm_engine.model_executor.driver_worker.model_runner
-        runner.reload_weights(weights_iterator=engine_stream(generation)())
-        for module in runner.get_model().modules():  # a head tied to the embedding keeps its packed copy
-            if isinstance(module, ParallelLMHead):
-                dispatch_cpu_unquantized_gemm(module, remove_weight=False)
+        reload_weights(runner, engine_stream(generation)())
         generation.llm.reset_prefix_cache()
 
     reloads = current_platform.is_cpu()

@@ -1,4 +1,4 @@
-"""Server mode up to the weights: a real server, TRL's client with images, and the refusal where CUDA is missing."""
+"""Server mode with a real server: TRL's client with images, and training with weights through a folder."""
 
 import os
 import signal
@@ -12,19 +12,25 @@ import pytest
 import torch
 
 from rlfr_vlm.cli import main
+from rlfr_vlm.commands.train import build_trainer
+from rlfr_vlm.config_file import parse_config
 from rlfr_vlm.errors import UserError
-from rlfr_vlm.trainer.vllm.patches import prepare_engine
+from rlfr_vlm.options import ScriptArguments
+from rlfr_vlm.trainer.rlfr_config import RLFRConfig
+from rlfr_vlm.trainer.vllm import follow_check
+from rlfr_vlm.trainer.vllm.patches import weights_folder
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "scripts" / "serve_policy.sh"
 
 
-@pytest.fixture
-def server(make_policy, processor, tmp_path):
+@pytest.fixture(scope="module")
+def server(make_policy, processor, tmp_path_factory):
     """A policy that was exported and is served: its address and its folder."""
     pytest.importorskip("vllm", reason="vLLM is not installed")
-    trained, tmp_path = tmp_path / "trained", tmp_path / "exported"
+    folder = tmp_path_factory.mktemp("served")
+    trained, tmp_path = folder / "trained", folder / "exported"
     make_policy(hidden_size=128, num_heads=4).save_pretrained(trained)  # vLLM's CPU attention wants heads of 32
     processor.save_pretrained(trained)
     assert main(["export", str(trained), "--to", str(tmp_path)]) == 0
@@ -93,15 +99,103 @@ def test_the_server_answers_trls_client_with_images_as_the_policy_would(server, 
             client.init_communicator(device=torch.device("cpu"))
 
 
-def test_server_mode_is_refused_before_anything_is_loaded(monkeypatch):
+def train_on(url, policy, out, *settings):
+    """Train on images with a server's responses; returns the trainer and what it logged of each rollout."""
+    options, args = parse_config((ScriptArguments, RLFRConfig), [
+        "--model_name_or_path", str(policy), "--dataset_name", "digits", "--dataset_limit", "64", "--method", "rlvr",
+        "--rollout", "vllm-server", "--vllm_server_base_url", url, "--output_dir", str(out), "--max_steps", "4",
+        "--per_device_train_batch_size", "8", "--steps_per_generation", "2", "--gradient_accumulation_steps", "2",
+        "--num_generations", "8", "--max_completion_length", "32", "--learning_rate", "1e-2",
+        "--lr_scheduler_type", "constant", "--save_strategy", "no", "--report_to", "none", "--bf16", "false",
+        "--use_cpu", "true", "--logging_steps", "1", "--server_weights", "folder", *settings])  # fmt: skip
+    trainer = build_trainer(options, args)
+    trainer.reward_funcs[0] = favour_short  # random weights are never right, and updates need a difference
+    trainer.train()
+    logged = [line for line in trainer.state.log_history if "rollout/logp_gap_max" in line]
+    return trainer, logged
+
+
+def favour_short(completions, **_):
+    return [float(len(one[0]["content"]) % 2) for one in completions]
+
+
+@pytest.mark.slow
+def test_a_server_gets_every_update_through_a_folder(server, monkeypatch, tmp_path):
+    """The server's log-probs are the trainer's after each update, with a trained vision tower, LoRA, or ahead."""
+    url, policy = server
+    moved = []
+    monkeypatch.setattr(follow_check, "refuse_standstill", lambda before, after: moved.append(before != after))
+    _, logged = train_on(url, policy, tmp_path / "plain", "--freeze_vision", "false")
+    assert len(logged) == 4 and moved == [True]
+    assert max(line["rollout/logp_gap_max"] for line in logged) < 1e-3
+    assert (tmp_path / "plain" / "server_weights" / "weights.json").is_file()
+
+    lora = ("--use_peft", "true", "--lora_r", "4", "--learning_rate", "1e-1")
+    trainer, logged = train_on(url, policy, tmp_path / "lora", *lora)
+    assert len(logged) == 4 and moved == [True, True]
+    assert max(line["rollout/logp_gap_max"] for line in logged) < 1e-3
+    assert any("lora_" in name for name, _ in trainer.model.named_parameters())
+
+    # ahead with a policy that stands still: the responses are those of the right prompts and images
+    evaluated = ("--eval_strategy", "steps", "--eval_steps", "1", "--eval_rows", "4")
+    ahead = ("--rollout_ahead", "true", *evaluated)
+    trainer, logged = train_on(url, policy, tmp_path / "still", *ahead, "--learning_rate", "0")
+    assert [line["rollout/age"] for line in logged] == [0, 1, 1, 1]
+    assert max(line["rollout/logp_gap_max"] for line in logged) < 1e-3
+    assert trainer.vllm_generation.vllm_client.is_idle
+
+    # and with one that moves: an older policy's log-probs, which are corrected for
+    _, logged = train_on(url, policy, tmp_path / "ahead", *ahead)
+    assert [line["rollout/age"] for line in logged] == [0, 1, 1, 1]
+    assert logged[0]["rollout/logp_gap_max"] < 1e-3 < min(line["rollout/logp_gap_max"] for line in logged[1:])
+    assert any(line["sampling/importance_sampling_ratio/max"] != 1 for line in logged[1:])
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_follow_or_sees_no_weights_stops_the_run(server, monkeypatch, tmp_path):
+    from rlfr_vlm.trainer.vllm import server_client
+    from rlfr_vlm.trainer.vllm.server_client import PolicyServer
+
+    url, policy = server
+    update, calls = PolicyServer.update_named_params, []
+
+    def only_once(self, metadata, weights):
+        calls.append(1)
+        update(self, metadata, weights) if len(calls) == 1 else list(weights)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PolicyServer, "update_named_params", only_once)
+        with pytest.raises(UserError, match="the new weights never reached it"):
+            train_on(url, policy, tmp_path / "stale")
+    elsewhere = tmp_path / "elsewhere"
+    with monkeypatch.context() as patch:
+        patch.setattr(server_client, "write_weights", lambda *_: elsewhere)
+        with pytest.raises(UserError, match=r"did not load the policy's weights: the server sees no weights in"):
+            train_on(url, policy, elsewhere)
+
+
+def test_a_server_that_is_gone_is_named(monkeypatch, tmp_path):
     pytest.importorskip("vllm", reason="vLLM is not installed")
+    from rlfr_vlm.trainer.vllm.server_client import PolicyServer
+
+    with pytest.raises(
+        UserError, match=r"The vLLM server at http://127.0.0.1:\d+ does not answer \(ConnectionError\)"
+    ):
+        PolicyServer(weights_folder=tmp_path, base_url=f"http://127.0.0.1:{free_port()}", connection_timeout=0.1)
+
+
+def test_weights_go_over_nccl_with_cuda_and_through_a_folder_without(monkeypatch, tmp_path, arguments):
+    def folder(**settings):
+        return weights_folder(RLFRConfig(**arguments(method="rlvr", rollout="vllm-server", **settings)))
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match=r"no CUDA device: TRL sends weights .* NCCL weight-transfer engine"):
-        prepare_engine("server", freeze_vision=True)
+    assert folder(output_dir=str(tmp_path)) == tmp_path / "server_weights"
+    assert folder(server_weights_folder=str(tmp_path / "w")) == tmp_path / "w"
+    with pytest.raises(UserError, match="server_weights is nccl, but this process has no CUDA device"):
+        folder(server_weights="nccl")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(UserError, match="freeze_vision is false and rollout vllm-server"):
-        prepare_engine("server", freeze_vision=False)
-    prepare_engine("server", freeze_vision=True)
+    assert folder() is None and folder(server_weights="nccl") is None
+    assert folder(server_weights="folder", output_dir=str(tmp_path)) == tmp_path / "server_weights"
 
 
 def test_the_script_prints_what_it_would_start():
@@ -112,6 +206,7 @@ def test_the_script_prints_what_it_would_start():
         "VLLM_SERVER_DEV_MODE=1 .venv/bin/python -m vllm.entrypoints.openai.api_server --model a\\ model"
         in done.stdout
     )
+    assert "--worker-extension-cls rlfr_vlm.trainer.vllm.worker_extension.LoadsPolicy" in done.stdout
     assert "--host 127.0.0.1" in done.stdout and "--port 8123" in done.stdout
     done = subprocess.run(["bash", str(SCRIPT)], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "name the policy" in done.stderr
