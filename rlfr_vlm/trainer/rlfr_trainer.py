@@ -41,7 +41,7 @@ from rlfr_vlm.models.shared_images import images_processed_once
 from rlfr_vlm.models.shared_prefix.prefill import prompts_prefilled_once
 from rlfr_vlm.models.unpadded_prompts import unpadded_prompts
 from rlfr_vlm.models.vision import ban_tokens, freeze_vision_tower, vision_token_ids
-from rlfr_vlm.rewards import ReferenceProbability, build_rewards
+from rlfr_vlm.rewards import ReferenceProbability
 from rlfr_vlm.rewards.completion import Completion, Prompt, completion_text
 from rlfr_vlm.rewards.judge import JudgeReward
 from rlfr_vlm.rewards.judge_pairs import JudgePairs
@@ -51,8 +51,7 @@ from rlfr_vlm.tools import owns_reward
 from rlfr_vlm.trainer.curriculum_prompts import Curriculum
 from rlfr_vlm.trainer.finite import refuse_large_rewards
 from rlfr_vlm.trainer.groups import GroupSelector, Stream, UndecidedGuard
-from rlfr_vlm.trainer.held_out import evaluate_held_out
-from rlfr_vlm.trainer.log_prob_passes import LogProbPasses
+from rlfr_vlm.trainer.held_out_evaluation import HeldOutEvaluation
 from rlfr_vlm.trainer.micro_batch_pieces import loss_of_pieces, pieces_of, share_of_loss
 from rlfr_vlm.trainer.mixture_sampler import source_metrics, source_numbers
 from rlfr_vlm.trainer.packing import pack_by_length, pack_by_prompt, padding_share
@@ -93,20 +92,20 @@ from rlfr_vlm.trainer.vllm.rollout_ahead import RolloutAhead
 if TYPE_CHECKING:
     from datasets import Dataset
     from PIL.Image import Image
-    from transformers import PreTrainedModel, TrainerControl
+    from transformers import PreTrainedModel
     from transformers.trainer_utils import TrainOutput
 
     from rlfr_vlm.data.encode import ProcessingClass
 
 
-class RLFRTrainer(LogProbPasses):
+class RLFRTrainer(HeldOutEvaluation):
     """TRL's `GRPOTrainer` with flow rewards.
 
     Overrides, in the order of a step: `train` (initial probabilities), `_prepare_inputs` (packing),
     `_generate_and_score_completions` (scores, shapes, selects groups), `_generate` and `_calculate_rewards` (timing,
     undecided rows), `training_step` (timing), `compute_loss` (pieces) and `_compute_loss` (entropy bonus, update of
-    the field), `log` (seconds of each part), `evaluate` (accuracy alone) and `save_model` (the field beside the
-    policy). log_prob_passes.py has the log-prob pass, and resume.py what a resumed run needs. Everything else is
+    the field), `log` (seconds of each part) and `save_model` (the field beside the policy). held_out_evaluation.py has
+    `evaluate`, log_prob_passes.py the log-prob pass, and resume.py what a resumed run needs. Everything else is
     inherited.
 
     Writes what the command `rlfr train` writes into the output folder, shows its progress line, and saves a checkpoint
@@ -134,7 +133,6 @@ class RLFRTrainer(LogProbPasses):
     """
 
     _tag_names: ClassVar[list[str]] = ["trl", "grpo", "rlfr"]
-    _outcome: Tensor | None = None  # (N,) first rewards of the last graded rollout
 
     def __init__(
         self,
@@ -670,83 +668,6 @@ class RLFRTrainer(LogProbPasses):
             self.log_values(largest(gather_object([self._times.take(updates)])))
             self._micro_batches = 0
         super().log(logs, start_time)
-
-    # --- evaluation and saving --------------------------------------------------------------------------------------
-
-    def evaluate(
-        self,
-        eval_dataset: "Dataset | None" = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> dict[str, float]:
-        """Greedy and sampled accuracy on held-out rows (see held_out.py), logged and given to the callbacks."""
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        training = self.model.training
-        self.model.eval()
-        try:
-            with self._times.paused(), self.one_response_per_prompt(), self._uncounted_images():
-                metrics = evaluate_held_out(
-                    dataset,
-                    self.grade_rows,
-                    self.decoding,
-                    accelerator=self.accelerator,
-                    batch_size=self.args.per_device_eval_batch_size,
-                    threshold=self.args.flow_accept_threshold,
-                    prefix=metric_key_prefix,
-                )
-                self.discard_eval_metrics()
-                self.log(dict(metrics))  # in evaluation mode: training metrics wait for the log of their own step
-        finally:
-            self.model.train(training)
-            if self.image_features is not None:
-                self.image_features.clear()
-        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def grade_rows(self, rows: Sequence[Row]) -> Tensor:
-        """Generate one response to each row, and grade it.
-
-        The grade is the run's first reward; for the reference probability, which grades nothing, it is `accuracy`.
-
-        Returns:
-            (N,) outcomes of all ranks in their order, NaN where undecided.
-        """
-        if self.calls_tools:
-            return self._grade_rollout(rows)
-        prompts = self._messages_of(rows)
-        completion_ids, completions = self.generate(prompts)
-        outcome = self.reward_funcs[0]
-        if isinstance(outcome, ReferenceProbability):
-            [accuracy] = build_rewards(["accuracy"], outcome.options, self.args.max_completion_length or 0)
-            columns = {name: [row.get(name) for row in rows] for name in rows[0]}
-            scores = accuracy(completions=completions, completion_ids=completion_ids, **columns)
-            local = [math.nan if score is None else score for score in scores]
-            return self.accelerator.gather(torch.tensor(local, device=self.accelerator.device))
-        return self._calculate_rewards(list(rows), prompts, completions, completion_ids)[:, 0]
-
-    def _messages_of(self, rows: Sequence[Row]) -> list[Prompt]:
-        """Prompts of rows with their images, as TRL's rollout makes them."""
-        from trl.data_utils import prepare_multimodal_messages
-
-        if not self.takes_images:
-            return [row["prompt"] for row in rows]
-        return [prepare_multimodal_messages(row["prompt"], images=row.get("images") or []) for row in rows]
-
-    def _grade_rollout(self, rows: Sequence[Row]) -> Tensor:
-        """(N,) outcomes as of `grade_rows`, of a rollout of TRL's own, which sets up tools and environments."""
-        self._outcome = None
-        super()._generate_and_score_completions(list(rows))
-        assert self._outcome is not None
-        return self._outcome
-
-    def log_apart(self, numbers: dict[str, float]) -> None:
-        """Log numbers that are of no step's training; metrics of training wait for the log of their own step."""
-        training = self.model.training
-        self.model.eval()
-        try:
-            self.log(numbers)
-        finally:
-            self.model.train(training)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the policy and, with flow rewards, the field beside it.
