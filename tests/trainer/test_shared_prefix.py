@@ -104,6 +104,19 @@ def test_tokens_and_images_are_run_once():
     assert patches == [grids[0] + grids[2] + grids[3] + grids[5]]
 
 
+def test_rows_of_other_prompts_run_without_padding():
+    case, rows = Case("Qwen2.5-VL"), [0, 1, 3, 6]  # a row of each prompt, with one image, none, two and one
+    expected = case.run(shared=False)[0][rows]
+    case.ids, case.mask, case.labels = case.ids[rows], case.mask[rows], case.labels[rows]
+    case.row_images = case.row_images.of_rows(rows)
+    case.images = {"mm_token_type_ids": case.images["mm_token_type_ids"][rows],
+                   "pixel_values": case.row_images.pixel_values,
+                   "image_grid_thw": case.row_images.image_grid_thw}  # fmt: skip
+    log_probs, _ = case.run(shared=True)
+    torch.testing.assert_close(log_probs, expected, atol=1e-5, rtol=1e-5)
+    assert case.tokens.packed == int(case.mask.sum()) < case.tokens.row_wise == case.mask.numel()
+
+
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradient_checkpointing_runs_blocks_again_with_the_layout(reentrant):
     case = Case("Qwen2.5-VL")
