@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from rlfr_vlm.cli import main
 from rlfr_vlm.commands.train import build_trainer
@@ -31,12 +32,16 @@ def server(make_policy, processor, tmp_path_factory):
     pytest.importorskip("vllm", reason="vLLM is not installed")
     folder = tmp_path_factory.mktemp("served")
     trained, tmp_path = folder / "trained", folder / "exported"
-    make_policy(hidden_size=128, num_heads=4).save_pretrained(trained)  # vLLM's CPU attention wants heads of 32
+    policy = make_policy(hidden_size=128, num_heads=4)  # vLLM's CPU attention wants heads of 32
+    policy.config.text_config.max_position_embeddings = 4096  # room for descriptions of tools
+    with torch.no_grad():
+        policy.model.visual.merger.mlp[-1].weight *= 30  # so that log-probs depend on what an image shows
+    policy.save_pretrained(trained)
     processor.save_pretrained(trained)
     assert main(["export", str(trained), "--to", str(tmp_path)]) == 0
     port = free_port()
-    command = ["bash", str(SCRIPT), str(tmp_path), "--port", str(port), "--max-model-len", "256", "--dtype", "float32",
-               "--enforce-eager"]  # fmt: skip
+    command = ["bash", str(SCRIPT), str(tmp_path), "--port", str(port), "--max-model-len", "2048",
+               "--dtype", "float32", "--enforce-eager"]  # fmt: skip
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
@@ -99,8 +104,8 @@ def test_the_server_answers_trls_client_with_images_as_the_policy_would(server, 
             client.init_communicator(device=torch.device("cpu"))
 
 
-def train_on(url, policy, out, *settings):
-    """Train on images with a server's responses; returns the trainer and what it logged of each rollout."""
+def build(url, policy, out, *settings):
+    """A trainer on images that takes a server's responses."""
     options, args = parse_config((ScriptArguments, RLFRConfig), [
         "--model_name_or_path", str(policy), "--dataset_name", "digits", "--dataset_limit", "64", "--method", "rlvr",
         "--rollout", "vllm-server", "--vllm_server_base_url", url, "--output_dir", str(out), "--max_steps", "4",
@@ -110,13 +115,53 @@ def train_on(url, policy, out, *settings):
         "--use_cpu", "true", "--logging_steps", "1", "--server_weights", "folder", *settings])  # fmt: skip
     trainer = build_trainer(options, args)
     trainer.reward_funcs[0] = favour_short  # random weights are never right, and updates need a difference
+    return trainer
+
+
+def train_on(*arguments):
+    """Train; returns the trainer and what it logged of each rollout."""
+    trainer = build(*arguments)
     trainer.train()
     logged = [line for line in trainer.state.log_history if "rollout/logp_gap_max" in line]
     return trainer, logged
 
 
+CALL = '{"name": "zoom", "arguments": {"left": 0, "top": 0, "right": 0.5, "bottom": 1}}'
+ZOOM = f"<tool_call>\n{CALL}\n</tool_call><|im_end|>"
+
+
+def begin_with_zoom(trainer, image=lambda image: image):
+    """Let each response begin with a call of the tool zoom, which the policy did not write itself.
+
+    Args:
+        image: what the server gets for the tool's image.
+
+    Returns:
+        For each request the images of its prompts, and for each rollout the number and the largest difference of the
+        log-probs of tokens that the server wrote behind the tool's image.
+    """
+    ids = trainer.tokenizer(ZOOM, add_special_tokens=False)["input_ids"]
+    generate, turns, gaps = trainer.vllm_generation.generate, [], []
+
+    def forced(prompts, images, **settings):
+        turns.append([len(row) for row in images])
+        images = [[row[0], *map(image, row[1:])] for row in images]
+        prompts, responses, logprobs, tokens = generate(prompts, images, **settings)
+        if max(turns[-1]) == 1:  # the tool has not been called yet
+            responses, logprobs = [ids] * len(prompts), [[[0.0]] * len(ids)] * len(prompts)
+        return prompts, responses, logprobs, tokens
+
+    def compare(batch, rollout):
+        sampled, own = batch["sampling_per_token_logps"], batch["old_per_token_logps"]
+        wrote = batch["tool_mask"].bool() & batch["completion_mask"].bool() & (sampled != 0)
+        gaps.append((int(wrote.sum()), float((sampled - own)[wrote].abs().max())))
+
+    trainer.vllm_generation.generate, trainer._check_rollout = forced, compare
+    return turns, gaps
+
+
 def favour_short(completions, **_):
-    return [float(len(one[0]["content"]) % 2) for one in completions]
+    return [float(len(one[-1]["content"]) % 2) for one in completions]
 
 
 @pytest.mark.slow
@@ -172,6 +217,31 @@ def test_a_server_that_does_not_follow_or_sees_no_weights_stops_the_run(server, 
         patch.setattr(server_client, "write_weights", lambda *_: elsewhere)
         with pytest.raises(UserError, match=r"did not load the policy's weights: the server sees no weights in"):
             train_on(url, policy, elsewhere)
+
+
+@pytest.mark.slow
+def test_responses_go_on_behind_the_image_of_a_tool(server, tmp_path):
+    url, policy = server
+    tools = (
+        "--environment",
+        "zoom",
+        "--max_completion_length",
+        "200",
+        "--max_steps",
+        "2",
+        "--max_tool_calling_iterations",
+        "1",
+    )
+    trainer = build(url, policy, tmp_path / "zoom", *tools)
+    turns, gaps = begin_with_zoom(trainer)
+    trainer.train()
+    assert turns == [[1] * 16, [2] * 16] * 2  # the digits, then a part of them, too
+    assert len(gaps) == 2 and all(count > 8 and gap < 1e-5 for count, gap in gaps)
+
+    trainer = build(url, policy, tmp_path / "other", *tools, "--max_steps", "1")
+    _, gaps = begin_with_zoom(trainer, lambda image: Image.effect_noise(image.size, 120).convert("RGB"))
+    trainer.train()
+    assert gaps[0][1] > 1e-4  # another image would be seen
 
 
 def test_a_server_that_is_gone_is_named(monkeypatch, tmp_path):
