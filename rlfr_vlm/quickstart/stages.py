@@ -22,6 +22,7 @@ from rlfr_vlm.quickstart.resume import finish, finished_history, is_last, kept_r
 from rlfr_vlm.quickstart.run import LoggedStep, QuickstartResult
 from rlfr_vlm.quickstart.time_left import TimeLeft
 from rlfr_vlm.rewards import accuracy, build_rewards
+from rlfr_vlm.sweep.definition import SweepRun
 from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
 from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, spec_for
 from rlfr_vlm.trainer.records.callbacks import AlertsFile, MetricsFile, ProgressLine, use_own_progress
@@ -58,7 +59,7 @@ def _respond(
         result.measured if measured else result.rows,
         accuracy,
         sampled=sampled,
-        seed=result.seeds[0],
+        seed=result.seed,
         batch_size=recipe.eval_batch,
         max_new_tokens=recipe.max_new_tokens,
         progress="" if recipe.policy == "tiny" else f"{'sampled' if sampled else 'greedy'} responses",
@@ -76,7 +77,7 @@ def fit(out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
         field, spec = load_field(out)
         return field.to(recipe.device), spec
     policy, processor = load_start(start.name, recipe)
-    args = FlowFitConfig(**recipe.fit_arguments(str(out), result.seeds[0]))
+    args = FlowFitConfig(**recipe.fit_arguments(str(out), result.seed))
     spec = spec_for(policy, args, Path(start.name).name, f"{start.task} (train)")
     dataset = load_rows(start.task, limit=recipe.fit_rows, seed=recipe.warm_start.seed + 1)
     callbacks = [MetricsFile(str(out)), ProgressLine("fit flow")]
@@ -98,7 +99,7 @@ def fit(out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
 
 def measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], result: QuickstartResult) -> None:
     """Sample several responses to each of the first held-out prompts, and measure their deviations."""
-    recipe, seed = result.recipe, result.seeds[0]
+    recipe, seed = result.recipe, result.seed
     load = cache(partial(load_start, result.start.name, recipe))
     result.measured = [row for row in result.rows[: recipe.signal_prompts] for _ in range(recipe.signal_samples)]
     result.responses = kept_responses(
@@ -119,19 +120,20 @@ def measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], resul
     result.auc = correctness_auc(result.deviations, result.responses, prompts)
 
 
-def train(out: Path, method: str, seed: int, result: QuickstartResult, time_left: TimeLeft) -> list[LoggedStep]:
-    """Train from the start policy and save the result in `out`; returns the logged steps.
+def train(run: SweepRun, result: QuickstartResult, time_left: TimeLeft) -> list[LoggedStep]:
+    """Train from the start policy and save the result in the folder of the run; returns the logged steps.
 
     A finished run is not trained again, and one that was stopped goes on from its last checkpoint.
     """
     recipe, start = result.recipe, result.start
+    out, method, seed = run.folder, run.cell.method, run.seed
     if recipe.resumes and (done := finished_history(out)) is not None:
         return done
     policy, processor = load_start(start.name, recipe)
     args = RLFRConfig(**recipe.rl_arguments(str(out), method, seed))
     rewards = recipe.reward_options(method)
     # RL updates the field, so each run loads the fitted one again.
-    flow = load_field(out.parent.parent / "flow") if args.uses_flow else None
+    flow = load_field(result.sweep.out / "flow") if args.uses_flow else None
     callbacks = [MetricsFile(str(out)), AlertsFile(str(out)), ProgressLine(f"{method}, seed {seed}")]
     trainer = RLFRTrainer(
         policy,
