@@ -54,7 +54,6 @@ def run(options: argparse.Namespace) -> int:
     from rlfr_vlm.quickstart.recipe import recipe_for
     from rlfr_vlm.quickstart.report import write_page, write_report
     from rlfr_vlm.quickstart.run import run_quickstart
-    from rlfr_vlm.quickstart.study import write_study
     from rlfr_vlm.sweep.definition import Sweep
 
     silence_libraries()
@@ -67,7 +66,6 @@ def run(options: argparse.Namespace) -> int:
         goes_on = "goes on from the last checkpoint" if recipe.resumes else "begins anew"
         print(f"\nrlfr: stopped; the same command {goes_on}", file=sys.stderr)
         return INTERRUPTED
-    print(f"\n{write_report(result)}\n\nreport: {out / 'report.md'}")
+    print(f"\n{write_report(result)}\nreport: {out / 'report.md'}")
     print(f"every curve, rollout and token: {write_page(result)}")
-    print(f"more seeds from this policy and field, a process for each run:\n  {write_study(result)}")
     return 0

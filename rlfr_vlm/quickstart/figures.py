@@ -56,8 +56,8 @@ def _reward_curves(result: QuickstartResult) -> "Figure":
     axes = figure.subplots()
     for cell, colour in zip(result.sweep.cells, cycle(METHOD_COLOURS), strict=False):
         for number, seed in enumerate(result.sweep.seeds):
-            steps_of_run = result.history[cell.name, seed]
-            logged = [(h["step"], h[ACCURACY]) for h in steps_of_run if h.get(ACCURACY) is not None]
+            lines = result.runs[cell.name, seed].metrics
+            logged = [(line["step"], line[ACCURACY]) for line in lines if line.get(ACCURACY) is not None]
             if not logged:
                 continue
             steps, values = zip(*logged, strict=True)

@@ -9,7 +9,8 @@ from rlfr_vlm.evaluate import Accuracy
 from rlfr_vlm.files import JsonObject, write_json, write_text
 from rlfr_vlm.provenance import package_versions
 from rlfr_vlm.quickstart.figures import draw_figures
-from rlfr_vlm.quickstart.run import LoggedStep, QuickstartResult
+from rlfr_vlm.quickstart.run import QuickstartResult
+from rlfr_vlm.quickstart.study import write_study
 from rlfr_vlm.sweep.results import Comparison
 from rlfr_vlm.sweep.table import results_json, text_of
 
@@ -34,29 +35,27 @@ class GateHistory(TypedDict):
 
 
 def write_report(result: QuickstartResult) -> str:
-    """Write figures, `report.md` and `summary.json`; returns the text for the terminal."""
+    """Write figures, `report.md`, `summary.json` and `study.yaml`; returns the text for the terminal."""
     out, comparison = result.sweep.out, result.comparison()
     figures = draw_figures(result, out / "figures")
     write_json(out / "summary.json", summary(result, comparison))
-    shown = "\n".join([accuracy_table(result), "", text_of(comparison), "", *_flow_lines(result)])
+    results = [accuracy_table(result), "", text_of(comparison), "", *_flow_lines(result), ""]
+    study = ["More seeds from this policy and field, a process for each run:", "", f"    {write_study(result)}", ""]
     title = " and ".join(method.upper() for method in result.sweep.methods)
-    lines = [f"# Quick start: {title} from one start", "", shown, "", *_time_lines(result), ""]
+    lines = [f"# Quick start: {title} from one start", "", *results, _time_line(result), "", *study]
     lines += [f"![{title}](figures/{path.name})" for title, path in figures]
     write_text(out / "report.md", "\n".join(lines) + "\n")
-    return shown
+    return "\n".join([*results, *study])
 
 
 def write_page(result: QuickstartResult) -> Path:
     """Write the page of all runs, the last method first; returns its path."""
     from rlfr_vlm.commands.report import RESPONSES, default_settings
-    from rlfr_vlm.report.read_run import read_run
     from rlfr_vlm.report.run_report import PageOptions, write_training_page
 
-    methods = result.sweep.methods
-    runs = sorted(result.sweep.runs, key=lambda run: -methods.index(run.cell.method))
-    return write_training_page(
-        [read_run(run.folder) for run in runs], result.sweep.out, PageOptions(default_settings(), RESPONSES)
-    )
+    sweep = result.sweep
+    runs = [result.runs[cell.name, seed] for cell in reversed(sweep.cells) for seed in sweep.seeds]
+    return write_training_page(runs, sweep.out, PageOptions(default_settings(), RESPONSES))
 
 
 def _cell(score: Accuracy) -> str:
@@ -95,7 +94,7 @@ def _flow_lines(result: QuickstartResult) -> list[str]:
     return [*lines, *_gate_lines(result)]
 
 
-def gate_history(steps: Sequence[LoggedStep]) -> GateHistory:
+def gate_history(steps: Sequence[JsonObject]) -> GateHistory:
     """When the gate of the flow reward was open in a run, from its logged steps."""
     logged = [step for step in steps if "flow/gate" in step]
     opened = [int(step["step"]) for step in logged if step["flow/gate"] > 0]
@@ -111,7 +110,7 @@ def gate_history(steps: Sequence[LoggedStep]) -> GateHistory:
 
 def gate_histories(result: QuickstartResult) -> dict[tuple[str, int], GateHistory]:
     """(method, seed) -> when the gate was open, for the runs that have one."""
-    histories = {key: gate_history(steps) for key, steps in result.history.items()}
+    histories = {key: gate_history(run.metrics) for key, run in result.runs.items()}
     return {key: gate for key, gate in histories.items() if gate["rollouts"]}
 
 
@@ -133,10 +132,10 @@ def _gate_lines(result: QuickstartResult) -> list[str]:
     return lines
 
 
-def _time_lines(result: QuickstartResult) -> list[str]:
+def _time_line(result: QuickstartResult) -> str:
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
     cached = " (policy from the cache)" if result.start.was_cached else ""
-    return [f"Time: {stages}{cached}. Peak memory {result.peak_rss_mb:.0f} MB."]
+    return f"Time: {stages}{cached}. Peak memory {result.peak_rss_mb:.0f} MB."
 
 
 def summary(result: QuickstartResult, comparison: Comparison) -> JsonObject:

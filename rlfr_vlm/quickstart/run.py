@@ -16,11 +16,11 @@ from rlfr_vlm.quickstart.policies import StartPolicy, start_policy
 from rlfr_vlm.quickstart.recipe import QuickstartRecipe
 from rlfr_vlm.quickstart.resume import check_settings
 from rlfr_vlm.report.charts import ACCURACY
+from rlfr_vlm.report.read_run import Run, read_run
 from rlfr_vlm.sweep.definition import Sweep
-from rlfr_vlm.sweep.final_values import FinalValues
+from rlfr_vlm.sweep.final_values import FinalValues, unlike
 from rlfr_vlm.sweep.results import Comparison, compare
 
-LoggedStep = dict[str, float]
 MODES = ("sampled", "greedy")
 
 
@@ -33,7 +33,7 @@ class QuickstartResult:
         start: where training starts.
         base: decoding mode (`MODES`) -> accuracy of the policy before training.
         trained: (method, seed) -> decoding mode -> accuracy.
-        history: (method, seed) -> logged steps.
+        runs: (method, seed) -> contents of the run folder.
         held_out: evaluation metrics of the flow field.
         auc: statistic -> AUC of deviation against correctness, with its interval.
         rows: held-out rows.
@@ -48,7 +48,7 @@ class QuickstartResult:
     start: StartPolicy = field(default_factory=lambda: StartPolicy("", "digits", was_cached=False))
     base: dict[str, Accuracy] = field(default_factory=dict)
     trained: dict[tuple[str, int], dict[str, Accuracy]] = field(default_factory=dict)
-    history: dict[tuple[str, int], list[LoggedStep]] = field(default_factory=dict)
+    runs: dict[tuple[str, int], Run] = field(default_factory=dict)
     held_out: dict[str, float] = field(default_factory=dict)
     auc: dict[str, AucRow] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
@@ -77,7 +77,7 @@ class QuickstartResult:
             {key: {mode: scores[mode].value for mode in MODES} for key, scores in self.trained.items()},
             dict.fromkeys(self.sweep.methods, ACCURACY),
         )
-        return compare(self.sweep.cells, self.sweep.seeds, finals)
+        return compare(self.sweep.cells, self.sweep.seeds, finals, unlike(list(self.runs.values())))
 
     @property
     def peak_rss_mb(self) -> float:
@@ -113,7 +113,8 @@ def run_quickstart(recipe: QuickstartRecipe, sweep: Sweep) -> QuickstartResult:
     for run in sweep.runs:
         method, key = run.cell.method, (run.cell.name, run.seed)
         with result.timed(method):
-            result.history[key] = train(run, result, time_left)
+            train(run, result, time_left)
+        result.runs[key] = read_run(run.folder)
         with result.timed("evaluate"):
             scores = result.trained[key] = evaluate(str(run.folder), run.folder, result)
         time_left.finish_run()

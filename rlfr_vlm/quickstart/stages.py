@@ -5,9 +5,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
-from transformers import TrainerState
-
-from rlfr_vlm.checkpoint import STATE_FILE, newest_complete
+from rlfr_vlm.checkpoint import checkpoints, newest_complete, remove
 from rlfr_vlm.config_file import write_resolved
 from rlfr_vlm.correctness_auc import correctness_auc
 from rlfr_vlm.data.load import load_rows
@@ -18,15 +16,16 @@ from rlfr_vlm.flow import FlowSpec, VelocityField, load_field
 from rlfr_vlm.flow_options import FlowOptions
 from rlfr_vlm.options import HeldOutOptions, reward_names
 from rlfr_vlm.quickstart.policies import LoadedPolicy, load_start
-from rlfr_vlm.quickstart.resume import finish, finished_history, is_last, kept_responses
-from rlfr_vlm.quickstart.run import LoggedStep, QuickstartResult
+from rlfr_vlm.quickstart.resume import is_last, kept_responses
+from rlfr_vlm.quickstart.run import QuickstartResult
 from rlfr_vlm.quickstart.time_left import TimeLeft
+from rlfr_vlm.report.read_run import is_finished
 from rlfr_vlm.rewards import accuracy, build_rewards
 from rlfr_vlm.sweep.definition import SweepRun
 from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
 from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, spec_for
 from rlfr_vlm.trainer.records.callbacks import AlertsFile, MetricsFile, ProgressLine, use_own_progress
-from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_record
+from rlfr_vlm.trainer.records.run_record import mark_finished, program_arguments, write_run_record
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 from rlfr_vlm.trainer.signals.flow import noise_plan
@@ -120,15 +119,15 @@ def measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], resul
     result.auc = correctness_auc(result.deviations, result.responses, prompts)
 
 
-def train(run: SweepRun, result: QuickstartResult, time_left: TimeLeft) -> list[LoggedStep]:
-    """Train from the start policy and save the result in the folder of the run; returns the logged steps.
+def train(run: SweepRun, result: QuickstartResult, time_left: TimeLeft) -> None:
+    """Train from the start policy and save the result in the folder of the run.
 
     A finished run is not trained again, and one that was stopped goes on from its last checkpoint.
     """
     recipe, start = result.recipe, result.start
     out, method, seed = run.folder, run.cell.method, run.seed
-    if recipe.resumes and (done := finished_history(out)) is not None:
-        return done
+    if recipe.resumes and is_finished(out):
+        return
     policy, processor = load_start(start.name, recipe)
     args = RLFRConfig(**recipe.rl_arguments(str(out), method, seed))
     rewards = recipe.reward_options(method)
@@ -155,11 +154,10 @@ def train(run: SweepRun, result: QuickstartResult, time_left: TimeLeft) -> list[
         trainer.load_weights(str(checkpoint))
         if trainer.flow is not None:
             trainer.flow.load(checkpoint)
-        trainer.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(out))
-    history: list[LoggedStep] = trainer.state.log_history
+    mark_finished(out, recipe.rl_steps)
     if recipe.resumes:
-        finish(out, history)
-    return history
+        for folder in checkpoints(out):
+            remove(folder)

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from rlfr_vlm.report.charts import ACCURACY
 from rlfr_vlm.report.header import ends_of
@@ -12,6 +11,7 @@ HELD_OUT = {"eval_greedy": "greedy", "eval_sampled": "sampled"}
 OUTCOME = {"outcome/mean": "outcome"}
 # What the runs of a fair comparison have in common, in their `run.json`.
 RECORDED = {"rlfr_vlm": "version", "git": "commit", "versions": "package versions", "grader": "grader"}
+Values = dict[str, float | None]  # metric -> value; None where no answer was decided
 
 
 @dataclass(frozen=True)
@@ -21,26 +21,14 @@ class FinalValues:
     Attributes:
         metrics: metric -> its name in the table.
         measured: sentence that says what the values are.
-        values: (name of the cell, seed) -> metric -> value; None where no answer was decided.
+        values: (name of the cell, seed) -> its values.
         quantities: name of the cell -> what its values measure.
     """
 
     metrics: dict[str, str]
     measured: str
-    values: dict[tuple[str, int], dict[str, float | None]]
+    values: dict[tuple[str, int], Values]
     quantities: dict[str, str]
-
-
-class _End(NamedTuple):
-    """What a run ended with.
-
-    Attributes:
-        step: update at which it was measured, or the number of logged steps that the mean is over.
-        values: metric -> value; empty if there is none.
-    """
-
-    step: int
-    values: dict[str, float | None]
 
 
 def final_values(runs: Mapping[tuple[str, int], Run]) -> FinalValues:
@@ -50,26 +38,28 @@ def final_values(runs: Mapping[tuple[str, int], Run]) -> FinalValues:
         runs: (name of the cell, seed) -> finished run.
     """
     held_out = any("eval_rows" in line for run in runs.values() for line in run.metrics)
-    ends = {key: _last_evaluation(run) if held_out else _last_outcome(run) for key, run in runs.items()}
+    read = _last_evaluation if held_out else _last_outcome
+    ends = {key: read(run) for key, run in runs.items()}
     quantities = {name: _quantity(run, held_out) for (name, _), run in runs.items()}
-    steps = [end.step for end in ends.values() if end.values]
+    steps = [step for step, values in ends.values() if values]
     return FinalValues(
         HELD_OUT if held_out else OUTCOME,
         _measured(held_out, set(quantities.values()), steps),
-        {key: end.values for key, end in ends.items()},
+        {key: values for key, (_, values) in ends.items()},
         quantities,
     )
 
 
-def _last_evaluation(run: Run) -> _End:
+def _last_evaluation(run: Run) -> tuple[int, Values]:
+    """Update of the last evaluation, and its accuracies; empty if there is none."""
     last = next((line for line in reversed(run.metrics) if "eval_rows" in line), None)
-    return _End(0, {}) if last is None else _End(last["step"], {name: last.get(name) for name in HELD_OUT})
+    return (0, {}) if last is None else (last["step"], {name: last.get(name) for name in HELD_OUT})
 
 
-def _last_outcome(run: Run) -> _End:
-    """Mean outcome of the last tenth of the logged steps."""
+def _last_outcome(run: Run) -> tuple[int, Values]:
+    """Number of the last tenth of the logged steps, and their mean outcome; empty if there is none."""
     ends = ends_of(run, "outcome/mean")
-    return _End(0, {}) if ends is None else _End(ends.steps, {"outcome/mean": ends.last})
+    return (0, {}) if ends is None else (ends.steps, {"outcome/mean": ends.last})
 
 
 def _quantity(run: Run, held_out: bool) -> str:

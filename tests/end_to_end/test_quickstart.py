@@ -15,8 +15,8 @@ from tests.page_data import page_data
 
 
 def study_arguments(printed):
-    """Arguments of the command that the quick start printed last."""
-    command = shlex.split(printed.splitlines()[-1])
+    """Arguments of the command that the quick start printed."""
+    command = next(shlex.split(line) for line in printed.splitlines() if " sweep --config " in line)
     return command[command.index("sweep") :]
 
 
@@ -84,6 +84,7 @@ def test_report_and_figures_are_written(run):
     out = run[0]
     report = (out / "report.md").read_text()
     assert "the gate" in report and "within" in report and "which includes how hard prompts are" in report
+    assert study_arguments(report) == study_arguments(run[2])
     assert "| rlfr | 2     |" in report and "Held-out accuracy of the trained policies; means over seeds." in report
     assert "| base |" in report and "| rlvr | 3 |" in report and "| rlfr | 4 |" in report
     for name in ("reward_curves.png", "deviation.png", "tokens.png"):
@@ -251,11 +252,13 @@ def test_a_given_policy_goes_on_where_it_stopped(run, tmp_path, monkeypatch, cap
     assert (tmp_path / "out" / "flow" / "flow" / "flow.safetensors").read_bytes() == field
 
     # killed between the last checkpoint and the mark of the finished run, or of the fitted field
-    for mark in ("rlfr/seed-1/history.json", "flow/held_out.json"):
-        (tmp_path / "out" / mark).unlink()
+    record = tmp_path / "out/rlfr/seed-1/run.json"
+    record.write_text(json.dumps({k: v for k, v in json.loads(record.read_text()).items() if k != "finished"}))
+    (tmp_path / "out/flow/held_out.json").unlink()
     weights = (tmp_path / "out/rlfr/seed-1/model.safetensors").read_bytes()
     last = tmp_path / "out/rlfr/seed-1/checkpoint-2"
-    monkeypatch.setattr("rlfr_vlm.quickstart.stages.finish", lambda *_: None)
+    monkeypatch.setattr("rlfr_vlm.quickstart.stages.mark_finished", lambda *_: None)
+    monkeypatch.setattr("rlfr_vlm.quickstart.stages.remove", lambda *_: None)
     assert not last.exists()
     assert main(arguments) == 0  # from the start, since its checkpoints are gone
     assert last.exists() and updates[5:] == [("rlfr", 0), ("rlfr", 1)]

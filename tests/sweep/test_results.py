@@ -65,6 +65,15 @@ def test_means_and_paired_differences(tmp_path):
     ]
 
 
+def test_differences_beyond_noise_are_named(tmp_path):
+    """Greedy 0.10, 0.11, 0.12 above: 0.11 with half an interval of t 0.01 / sqrt(3) = 0.025. Sampled -0.1, 0, 0.1."""
+    sweep = sweep_of(tmp_path, ["rlvr", "rlfr"], [1, 2, 3])
+    runs = {("rlvr", seed): evaluated("rlvr", 0.5, 0.5) for seed in (1, 2, 3)}
+    runs |= {("rlfr", seed): evaluated("rlfr", 0.59 + seed / 100, 0.3 + seed / 10) for seed in (1, 2, 3)}
+    notes = notes_of(compared(sweep, runs)[1])
+    assert notes[2:] == ["Beyond noise, with an interval that excludes 0: rlfr minus rlvr, greedy."]
+
+
 def test_a_seed_that_one_method_lacks_is_left_out_of_its_pairs(tmp_path):
     """Seeds 1 and 3 of both: differences 0.1 and 0.3; half the interval is t sqrt(0.02) / sqrt(2) = t / 10."""
     sweep = sweep_of(tmp_path, ["rlvr", "rlfr"], [1, 2, 3])
