@@ -1,7 +1,7 @@
 """Read a configuration from a YAML file with command-line overrides, as TRL does.
 
-Precedence: command line > YAML file > defaults. Unknown keys fail with the nearest name. The resolved configuration
-is written beside the results.
+Precedence: command line > YAML file > defaults. Unknown keys fail with the nearest name. `--name null` unsets a
+setting that may be unset. The resolved configuration is written beside the results.
 """
 
 import argparse
@@ -63,11 +63,13 @@ def parse_config_subset(classes: Sequence[type], ignored: Sequence[type], argume
             raise UserError(f"Unknown key {name!r} in {path}.{nearest(name, names | ignored_names)}")
     values = {name: _switched_off(name, value) for name, value in values.items() if name in names}
     for argument in rest:
-        name = argument.split("=")[0].removeprefix("--").replace("-", "_")
+        name = _option_name(argument)
         if argument.startswith("--") and name not in names and name.removeprefix("no_") not in names:
             raise UserError(f"Unknown option {argument.split('=')[0]}.{nearest(name, names)}")
     # The parser changes the types of a dataclass's fields; its annotations stay.
     annotations = {name: hint for cls in classes for name, hint in typing.get_type_hints(cls).items()}
+    unset, rest = _without_nulls(rest, nullable(classes))
+    values |= dict.fromkeys(unset)
     for name, value in values.items():
         _check_type(name, value, annotations[name], path)
     parser = Parser(list(classes), allow_abbrev=False)
@@ -98,6 +100,38 @@ def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[s
     return namespace.value, rest
 
 
+def nullable(classes: Sequence[type]) -> set[str]:
+    """Return the names of the settings that may be null, which is how YAML and `--name null` unset one."""
+    hints = {name: hint for cls in classes for name, hint in typing.get_type_hints(cls).items()}
+    return {name for name, hint in hints.items() if types.NoneType in typing.get_args(hint)}
+
+
+def _option_name(argument: str) -> str:
+    return argument.split("=")[0].removeprefix("--").replace("-", "_")
+
+
+def _without_nulls(arguments: Sequence[str], nullable: Collection[str]) -> tuple[set[str], list[str]]:
+    """Split off the options `--name null`, which argparse cannot express, and earlier values of the same options.
+
+    >>> _without_nulls(["--top_k", "3", "--top_k=null", "--beta", "0"], {"top_k"})
+    ({'top_k'}, ['--beta', '0'])
+    """
+    options: list[list[str]] = []  # each with its values
+    for argument in arguments:
+        if argument.startswith("--") or not options:
+            options.append([])
+        options[-1].append(argument)
+    unset, kept = set[str](), list[list[str]]()
+    for option in options:
+        name = _option_name(option[0])
+        if name in nullable and (option[0].partition("=")[2] or " ".join(option[1:])) == "null":
+            unset.add(name)
+            kept = [other for other in kept if _option_name(other[0]) != name]
+        else:
+            kept.append(option)
+    return unset, [argument for option in kept for argument in option]
+
+
 def names_given(arguments: Sequence[str]) -> set[str]:
     """Return the names of the settings that the YAML file or the command line sets; they need not exist.
 
@@ -105,7 +139,7 @@ def names_given(arguments: Sequence[str]) -> set[str]:
     ['max_steps', 'no_watch', 'rewards', 'watch']
     """
     path, rest = take_option(arguments, "--config")
-    names = {argument.split("=")[0].removeprefix("--").replace("-", "_") for argument in rest if argument[:2] == "--"}
+    names = {_option_name(argument) for argument in rest if argument[:2] == "--"}
     return {*(_read_yaml(path) if path else ()), *names, *(name.removeprefix("no_") for name in names)}
 
 

@@ -32,6 +32,18 @@ def test_command_line_beats_file_beats_default(tmp_path):
     assert options.dataset_name == "digits"
 
 
+def test_null_unsets_a_setting_and_the_last_value_counts(tmp_path):
+    text = "curriculum_band: [0.2, 0.8]\nmax_prompt_tokens: 64"
+    options, args = parse(tmp_path, text, "--curriculum_band", "null", "--max-prompt-tokens=null")
+    assert args.curriculum_band is None and options.max_prompt_tokens is None
+    _, args = parse(tmp_path, text, "--curriculum_band", "null", "--curriculum_band", "0.1", "0.9")
+    assert args.curriculum_band == [0.1, 0.9]
+    _, args = parse(tmp_path, text, "--curriculum_band", "0.1", "0.9", "--beta", "0.5", "--curriculum_band", "null")
+    assert args.curriculum_band is None and args.beta == 0.5
+    with pytest.raises(UserError, match="invalid float value: 'null'"):
+        parse(tmp_path, text, "--beta", "null")
+
+
 def test_lists_and_booleans(tmp_path):
     options, args = parse(tmp_path, "flow_timesteps: [0.5, 0.8]\nflow_two_sided: false", "--rewards", "accuracy")
     assert (args.flow_timesteps, args.flow_two_sided, options.rewards) == ([0.5, 0.8], False, ["accuracy"])

@@ -26,7 +26,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--methods",
         default="rlvr,rlfr",
-        help="which methods, by commas: rlvr, rlfr, entropy, rlpr, visual, or joined by + (default: %(default)s)",
+        help="which methods, by commas: rlvr, rlfr, entropy, rlpr, visual, or joined by +; the first one is compared "
+        "with (default: %(default)s)",
     )
     parser.add_argument("--policy", default="tiny", help=POLICY_HELP)
     parser.add_argument("--steps", type=int, help="updates of each RL run (default: the recipe's)")
@@ -53,17 +54,18 @@ def run(options: argparse.Namespace) -> int:
     from rlfr_vlm.quickstart.recipe import recipe_for
     from rlfr_vlm.quickstart.report import write_page, write_report
     from rlfr_vlm.quickstart.run import run_quickstart
+    from rlfr_vlm.sweep.definition import Sweep
 
     silence_libraries()
     recipe = recipe_for(options.policy, options.fast)
     if options.steps is not None:
         recipe = dataclasses.replace(recipe, rl_steps=options.steps)
     try:
-        result = run_quickstart(out, recipe, [options.seed + i for i in range(options.seeds)], methods)
+        result = run_quickstart(recipe, Sweep(out, methods, tuple(range(options.seed, options.seed + options.seeds))))
     except KeyboardInterrupt:
         goes_on = "goes on from the last checkpoint" if recipe.resumes else "begins anew"
         print(f"\nrlfr: stopped; the same command {goes_on}", file=sys.stderr)
         return INTERRUPTED
-    print(f"\n{write_report(result, out)}\n\nreport: {out / 'report.md'}")
-    print(f"every curve, rollout and token: {write_page(result, out)}")
+    print(f"\n{write_report(result)}\nreport: {out / 'report.md'}")
+    print(f"every curve, rollout and token: {write_page(result)}")
     return 0

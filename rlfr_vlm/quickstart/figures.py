@@ -54,15 +54,16 @@ def _reward_curves(result: QuickstartResult) -> "Figure":
 
     figure = Figure(figsize=(6, 3.5))
     axes = figure.subplots()
-    for method, colour in zip(result.methods, cycle(METHOD_COLOURS), strict=False):
-        for number, runs in enumerate(result.history.values()):
-            logged = [(h["step"], h[ACCURACY]) for h in runs[method] if h.get(ACCURACY) is not None]
+    for cell, colour in zip(result.sweep.cells, cycle(METHOD_COLOURS), strict=False):
+        for number, seed in enumerate(result.sweep.seeds):
+            lines = result.runs[cell.name, seed].metrics
+            logged = [(line["step"], line[ACCURACY]) for line in lines if line.get(ACCURACY) is not None]
             if not logged:
                 continue
             steps, values = zip(*logged, strict=True)
             smooth = _moving_average(values)
             axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
-            label = method.upper() if number == 0 else None
+            label = cell.name.upper() if number == 0 else None
             axes.plot(steps[len(steps) - len(smooth) :], smooth, color=colour, label=label)
     axes.set_xlabel("update")
     axes.set_ylabel("accuracy of sampled responses")

@@ -7,6 +7,7 @@ from rlfr_vlm.options import RewardOptions
 from rlfr_vlm.quickstart.warm_start import WarmStartRecipe
 
 POLICIES = ("tiny", "smollm2", "smollm2-vl")  # those that the quick start makes; others are folders or hub ids
+RLPR_MODE = "boxed"  # where the responses to the built-in tasks have their answers
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,14 @@ class QuickstartRecipe:
 
     def rl_arguments(self, output_dir: str, method: str, seed: int) -> Settings:
         """Keyword arguments for `RLFRConfig`, equal for all methods except for settings of the method itself."""
+        own: Settings = {"output_dir": output_dir, "method": method, "seed": seed}
+        return {**self.rl_settings(), **own, **({"reward_weights": [1.0, 0.0]} if "rlpr" in method else {})}
+
+    def rl_settings(self) -> Settings:
+        """Settings of `RLFRConfig` that are the same for all runs; of the gate, methods with rlfr read it alone."""
         samples = self.rl_prompts * self.rl_generations
         return {
-            **({"reward_weights": [1.0, 0.0]} if "rlpr" in method else {}),
-            **({"flow_gate": "auto"} if "rlfr" in method else {}),
-            "output_dir": output_dir,
-            "method": method,
-            "seed": seed,
+            "flow_gate": "auto",
             "max_steps": self.rl_steps,
             "num_generations": self.rl_generations,
             "per_device_train_batch_size": samples // self.rl_updates_per_rollout,
@@ -103,7 +105,7 @@ class QuickstartRecipe:
         """Rewards of a method. With rlpr, accuracy is measured beside the reward, without weight."""
         if "rlpr" not in method:
             return RewardOptions()
-        return RewardOptions(rewards=["reference_probability", "accuracy"], rlpr_mode="boxed")
+        return RewardOptions(rewards=["reference_probability", "accuracy"], rlpr_mode=RLPR_MODE)
 
 
 def recipe_for(policy: str, fast: bool = False) -> QuickstartRecipe:

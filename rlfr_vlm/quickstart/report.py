@@ -9,8 +9,10 @@ from rlfr_vlm.evaluate import Accuracy
 from rlfr_vlm.files import JsonObject, write_json, write_text
 from rlfr_vlm.provenance import package_versions
 from rlfr_vlm.quickstart.figures import draw_figures
-from rlfr_vlm.quickstart.run import LoggedStep, QuickstartResult
-from rlfr_vlm.stats import PairedDifference, paired_difference
+from rlfr_vlm.quickstart.run import QuickstartResult
+from rlfr_vlm.quickstart.study import write_study
+from rlfr_vlm.sweep.results import Comparison
+from rlfr_vlm.sweep.table import results_json, text_of
 
 PACKAGES = ("rlfr-vlm", "torch", "transformers", "trl", "accelerate", "datasets")
 
@@ -32,29 +34,28 @@ class GateHistory(TypedDict):
     low: float | None
 
 
-def write_report(result: QuickstartResult, out: Path) -> str:
-    """Write figures, `report.md` and `summary.json` to `out`; returns the text for the terminal."""
+def write_report(result: QuickstartResult) -> str:
+    """Write figures, `report.md`, `summary.json` and `study.yaml`; returns the text for the terminal."""
+    out, comparison = result.sweep.out, result.comparison()
     figures = draw_figures(result, out / "figures")
-    write_json(out / "summary.json", summary(result))
-    table = accuracy_table(result)
-    title = " and ".join(method.upper() for method in result.methods)
-    lines = [f"# Quick start: {title} from one start", "", table, "", *_flow_lines(result), ""]
-    lines += [*_difference_lines(result), "", *_time_lines(result), ""]
+    write_json(out / "summary.json", summary(result, comparison))
+    results = [accuracy_table(result), "", text_of(comparison), "", *_flow_lines(result), ""]
+    study = ["More seeds from this policy and field, a process for each run:", "", f"    {write_study(result)}", ""]
+    title = " and ".join(method.upper() for method in result.sweep.methods)
+    lines = [f"# Quick start: {title} from one start", "", *results, _time_line(result), "", *study]
     lines += [f"![{title}](figures/{path.name})" for title, path in figures]
     write_text(out / "report.md", "\n".join(lines) + "\n")
-    return "\n".join([table, "", *_flow_lines(result), *_difference_lines(result)])
+    return "\n".join([*results, *study])
 
 
-def write_page(result: QuickstartResult, out: Path) -> Path:
-    """Write the page of all runs, the last method first, to `out`; returns its path."""
+def write_page(result: QuickstartResult) -> Path:
+    """Write the page of all runs, the last method first; returns its path."""
     from rlfr_vlm.commands.report import RESPONSES, default_settings
-    from rlfr_vlm.report.read_run import read_run
     from rlfr_vlm.report.run_report import PageOptions, write_training_page
 
-    folders = [out / f"seed{seed}" / method for method in reversed(result.methods) for seed in result.seeds]
-    return write_training_page(
-        [read_run(folder) for folder in folders], out, PageOptions(default_settings(), RESPONSES)
-    )
+    sweep = result.sweep
+    runs = [result.runs[cell.name, seed] for cell in reversed(sweep.cells) for seed in sweep.seeds]
+    return write_training_page(runs, sweep.out, PageOptions(default_settings(), RESPONSES))
 
 
 def _cell(score: Accuracy) -> str:
@@ -67,10 +68,8 @@ def accuracy_table(result: QuickstartResult) -> str:
     """Table of the held-out accuracy of the base policy and the trained policies, with Wilson 95 % intervals."""
     rows = ["| policy | seed | sampled | greedy |", "|---|---|---|---|"]
     rows.append(f"| base | | {_cell(result.base['sampled'])} | {_cell(result.base['greedy'])} |")
-    for seed, runs in result.trained.items():
-        rows += [
-            f"| {m} | {seed} | {_cell(runs[m]['sampled'])} | {_cell(runs[m]['greedy'])} |" for m in result.methods
-        ]
+    for (method, seed), scores in result.trained.items():
+        rows.append(f"| {method} | {seed} | {_cell(scores['sampled'])} | {_cell(scores['greedy'])} |")
     n = result.base["sampled"].n
     return "\n".join([f"Accuracy on {n} held-out problems of {result.start.task} (95 % interval):", "", *rows])
 
@@ -95,7 +94,7 @@ def _flow_lines(result: QuickstartResult) -> list[str]:
     return [*lines, *_gate_lines(result)]
 
 
-def gate_history(steps: Sequence[LoggedStep]) -> GateHistory:
+def gate_history(steps: Sequence[JsonObject]) -> GateHistory:
     """When the gate of the flow reward was open in a run, from its logged steps."""
     logged = [step for step in steps if "flow/gate" in step]
     opened = [int(step["step"]) for step in logged if step["flow/gate"] > 0]
@@ -109,95 +108,52 @@ def gate_history(steps: Sequence[LoggedStep]) -> GateHistory:
     }
 
 
-def gate_histories(result: QuickstartResult) -> dict[str, dict[str, GateHistory]]:
-    """Seed -> method -> when the gate was open, for the runs that have one."""
-    histories = {
-        str(seed): {method: gate_history(steps) for method, steps in runs.items()}
-        for seed, runs in result.history.items()
-    }
-    return {
-        seed: {method: gate for method, gate in runs.items() if gate["rollouts"]} for seed, runs in histories.items()
-    }
+def gate_histories(result: QuickstartResult) -> dict[tuple[str, int], GateHistory]:
+    """(method, seed) -> when the gate was open, for the runs that have one."""
+    histories = {key: gate_history(run.metrics) for key, run in result.runs.items()}
+    return {key: gate for key, gate in histories.items() if gate["rollouts"]}
 
 
 def _gate_lines(result: QuickstartResult) -> list[str]:
     """Say for each run with flow rewards whether they counted."""
     lines = []
-    for seed, runs in gate_histories(result).items():
-        for method, gate in runs.items():
-            name = f"{method.upper()}, seed {seed}"
-            if gate["first_open_step"] is None:
-                lines.append(
-                    f"{name}: the gate stayed closed, so no flow reward counted: within a prompt, low deviation did "
-                    "not go with right answers beyond noise."
-                )
-            else:
-                lines.append(
-                    f"{name}: the gate opened at update {gate['first_open_step']}; flow rewards counted in "
-                    f"{gate['open']} of {gate['rollouts']} rollouts."
-                )
+    for (method, seed), gate in gate_histories(result).items():
+        name = f"{method.upper()}, seed {seed}"
+        if gate["first_open_step"] is None:
+            lines.append(
+                f"{name}: the gate stayed closed, so no flow reward counted: within a prompt, low deviation did not "
+                "go with right answers beyond noise."
+            )
+        else:
+            lines.append(
+                f"{name}: the gate opened at update {gate['first_open_step']}; flow rewards counted in "
+                f"{gate['open']} of {gate['rollouts']} rollouts."
+            )
     return lines
 
 
-def paired_differences(result: QuickstartResult, method: str, reference: str) -> dict[str, PairedDifference]:
-    """Accuracy of `method` minus that of `reference`, by decoding mode; a mode in which no seed has both is absent."""
-
-    def accuracies(name: str, mode: str) -> dict[int, float | None]:
-        return {seed: runs[name][mode].value for seed, runs in result.trained.items()}
-
-    found = {
-        mode: paired_difference(accuracies(method, mode), accuracies(reference, mode))
-        for mode in ("sampled", "greedy")
-    }
-    return {mode: difference for mode, difference in found.items() if difference is not None}
-
-
-def _difference_lines(result: QuickstartResult) -> list[str]:
-    return [line for pair in result.pairs() for line in _pair_lines(result, *pair)]
-
-
-def _pair_lines(result: QuickstartResult, method: str, reference: str) -> list[str]:
-    lines = []
-    for mode, entry in paired_differences(result, method, reference).items():
-        text = f"{method.upper()} minus {reference.upper()}, {mode}: {entry['mean']:+.3f}"
-        if entry["ci95"] is None:
-            lines.append(f"{text} (one seed: no interval; `--seeds 5` gives one).")
-            continue
-        low, high = entry["ci95"]
-        verdict = "no difference beyond noise" if low <= 0 <= high else "a difference beyond noise"
-        lines.append(
-            f"{text}, 95 % interval [{low:+.3f}, {high:+.3f}] over {len(entry['per_seed'])} seeds: {verdict}."
-        )
-    return lines
-
-
-def _time_lines(result: QuickstartResult) -> list[str]:
+def _time_line(result: QuickstartResult) -> str:
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
     cached = " (policy from the cache)" if result.start.was_cached else ""
-    return [f"Time: {stages}{cached}. Peak memory {result.peak_rss_mb:.0f} MB."]
+    return f"Time: {stages}{cached}. Peak memory {result.peak_rss_mb:.0f} MB."
 
 
-def summary(result: QuickstartResult) -> JsonObject:
+def summary(result: QuickstartResult, comparison: Comparison) -> JsonObject:
     """Content of `summary.json`. `runs` has the results of the first seed, `seeds` those of all."""
-    first = result.seeds[0]
-    runs = {"base": _to_dict(result.base)} | {m: _to_dict(result.trained[first][m]) for m in result.methods}
+    seeds: JsonObject = {str(seed): {} for seed in result.sweep.seeds}
+    for (method, seed), scores in result.trained.items():
+        seeds[str(seed)][method] = _to_dict(scores)
     return {
-        "seed": first,
+        "seed": result.seed,
         "versions": {"python": platform.python_version()} | package_versions(PACKAGES),
-        "runs": runs,
-        "seeds": {
-            str(seed): {method: _to_dict(scores) for method, scores in by_method.items()}
-            for seed, by_method in result.trained.items()
-        },
-        "differences": {
-            f"{method}_minus_{reference}": paired_differences(result, method, reference)
-            for method, reference in result.pairs()
-        },
+        "runs": {"base": _to_dict(result.base)} | seeds[str(result.seed)],
+        "seeds": seeds,
+        "comparison": results_json(comparison),
         "flow": {
             "heldout_loss": result.held_out["eval_loss"],
             "zero_predictor_loss": result.held_out["eval_zero_predictor_loss"],
             "auc_correct_vs_wrong": result.auc,
-            "gate": gate_histories(result),
+            "gate": {f"{method}/seed-{seed}": gate for (method, seed), gate in gate_histories(result).items()},
         },
         "seconds": {name: round(seconds, 1) for name, seconds in result.seconds.items()},
         "policy": Path(result.start.name).name if result.start.was_cached else result.recipe.policy,

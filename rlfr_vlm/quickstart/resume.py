@@ -1,4 +1,4 @@
-"""What lets a quick start on a pretrained policy go on where it stopped: its settings, responses and finished runs."""
+"""What lets a quick start on a pretrained policy go on where it stopped: its settings and responses."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from rlfr_vlm.files import JsonObject, write_json
 from rlfr_vlm.quickstart.recipe import QuickstartRecipe
 
 SETTINGS_FILE = "quickstart.json"
-HISTORY_FILE = "history.json"  # of a finished run
 
 
 def check_settings(out: Path, recipe: QuickstartRecipe, first_seed: int) -> None:
@@ -47,22 +46,3 @@ def kept_responses(path: Path, respond: Callable[[], list[Response]], keep: bool
 def is_last(checkpoint: Path, steps: int) -> bool:
     """Whether a checkpoint is of the last update: resumed from there, transformers would make one more."""
     return int(checkpoint.name.rpartition("-")[2]) >= steps
-
-
-def finished_history(run_folder: Path) -> list[dict[str, float]] | None:
-    """Return the logged steps of a finished run; None if it is not finished."""
-    path = run_folder / HISTORY_FILE
-    if not path.exists():
-        return None
-    history: list[dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
-    return history
-
-
-def finish(run_folder: Path, history: list[dict[str, float]]) -> None:
-    """Mark a run as finished, after its policy was saved."""
-    from rlfr_vlm.checkpoint import checkpoints, remove
-
-    finite = [{name: value for name, value in step.items() if value == value} for step in history]  # JSON has no NaN
-    write_json(run_folder / HISTORY_FILE, finite)
-    for folder in checkpoints(run_folder):
-        remove(folder)

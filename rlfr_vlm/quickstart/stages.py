@@ -5,9 +5,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
-from transformers import TrainerState
-
-from rlfr_vlm.checkpoint import STATE_FILE, newest_complete
+from rlfr_vlm.checkpoint import checkpoints, newest_complete, remove
 from rlfr_vlm.config_file import write_resolved
 from rlfr_vlm.correctness_auc import correctness_auc
 from rlfr_vlm.data.load import load_rows
@@ -18,14 +16,16 @@ from rlfr_vlm.flow import FlowSpec, VelocityField, load_field
 from rlfr_vlm.flow_options import FlowOptions
 from rlfr_vlm.options import HeldOutOptions, reward_names
 from rlfr_vlm.quickstart.policies import LoadedPolicy, load_start
-from rlfr_vlm.quickstart.resume import finish, finished_history, is_last, kept_responses
-from rlfr_vlm.quickstart.run import LoggedStep, QuickstartResult
+from rlfr_vlm.quickstart.resume import is_last, kept_responses
+from rlfr_vlm.quickstart.run import QuickstartResult
 from rlfr_vlm.quickstart.time_left import TimeLeft
+from rlfr_vlm.report.read_run import is_finished
 from rlfr_vlm.rewards import accuracy, build_rewards
+from rlfr_vlm.sweep.definition import SweepRun
 from rlfr_vlm.trainer.flow_fit_config import FlowFitConfig
 from rlfr_vlm.trainer.flow_fit_trainer import FlowFitTrainer, spec_for
 from rlfr_vlm.trainer.records.callbacks import AlertsFile, MetricsFile, ProgressLine, use_own_progress
-from rlfr_vlm.trainer.records.run_record import program_arguments, write_run_record
+from rlfr_vlm.trainer.records.run_record import mark_finished, program_arguments, write_run_record
 from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
 from rlfr_vlm.trainer.signals.flow import noise_plan
@@ -58,7 +58,7 @@ def _respond(
         result.measured if measured else result.rows,
         accuracy,
         sampled=sampled,
-        seed=result.seeds[0],
+        seed=result.seed,
         batch_size=recipe.eval_batch,
         max_new_tokens=recipe.max_new_tokens,
         progress="" if recipe.policy == "tiny" else f"{'sampled' if sampled else 'greedy'} responses",
@@ -76,7 +76,7 @@ def fit(out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
         field, spec = load_field(out)
         return field.to(recipe.device), spec
     policy, processor = load_start(start.name, recipe)
-    args = FlowFitConfig(**recipe.fit_arguments(str(out), result.seeds[0]))
+    args = FlowFitConfig(**recipe.fit_arguments(str(out), result.seed))
     spec = spec_for(policy, args, Path(start.name).name, f"{start.task} (train)")
     dataset = load_rows(start.task, limit=recipe.fit_rows, seed=recipe.warm_start.seed + 1)
     callbacks = [MetricsFile(str(out)), ProgressLine("fit flow")]
@@ -98,7 +98,7 @@ def fit(out: Path, result: QuickstartResult) -> tuple[VelocityField, FlowSpec]:
 
 def measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], result: QuickstartResult) -> None:
     """Sample several responses to each of the first held-out prompts, and measure their deviations."""
-    recipe, seed = result.recipe, result.seeds[0]
+    recipe, seed = result.recipe, result.seed
     load = cache(partial(load_start, result.start.name, recipe))
     result.measured = [row for row in result.rows[: recipe.signal_prompts] for _ in range(recipe.signal_samples)]
     result.responses = kept_responses(
@@ -119,19 +119,20 @@ def measure_deviations(folder: Path, flow: tuple[VelocityField, FlowSpec], resul
     result.auc = correctness_auc(result.deviations, result.responses, prompts)
 
 
-def train(out: Path, method: str, seed: int, result: QuickstartResult, time_left: TimeLeft) -> list[LoggedStep]:
-    """Train from the start policy and save the result in `out`; returns the logged steps.
+def train(run: SweepRun, result: QuickstartResult, time_left: TimeLeft) -> None:
+    """Train from the start policy and save the result in the folder of the run.
 
     A finished run is not trained again, and one that was stopped goes on from its last checkpoint.
     """
     recipe, start = result.recipe, result.start
-    if recipe.resumes and (done := finished_history(out)) is not None:
-        return done
+    out, method, seed = run.folder, run.cell.method, run.seed
+    if recipe.resumes and is_finished(out):
+        return
     policy, processor = load_start(start.name, recipe)
     args = RLFRConfig(**recipe.rl_arguments(str(out), method, seed))
     rewards = recipe.reward_options(method)
     # RL updates the field, so each run loads the fitted one again.
-    flow = load_field(out.parent.parent / "flow") if args.uses_flow else None
+    flow = load_field(result.sweep.out / "flow") if args.uses_flow else None
     callbacks = [MetricsFile(str(out)), AlertsFile(str(out)), ProgressLine(f"{method}, seed {seed}")]
     trainer = RLFRTrainer(
         policy,
@@ -153,11 +154,10 @@ def train(out: Path, method: str, seed: int, result: QuickstartResult, time_left
         trainer.load_weights(str(checkpoint))
         if trainer.flow is not None:
             trainer.flow.load(checkpoint)
-        trainer.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(out))
-    history: list[LoggedStep] = trainer.state.log_history
+    mark_finished(out, recipe.rl_steps)
     if recipe.resumes:
-        finish(out, history)
-    return history
+        for folder in checkpoints(out):
+            remove(folder)

@@ -49,21 +49,28 @@ def arguments_of(key: str, text: str) -> list[str]:
     """Return the arguments of `rlfr train` that set a setting to a value in YAML.
 
     Raises:
-        UserError: the value is no YAML, or null, which no argument can express.
+        UserError: the value is no YAML, or an empty list, which no argument can express.
 
-    >>> arguments_of("flow_timesteps", "[0.2, 0.8]"), arguments_of("flow_gate", "off")
-    (['--flow_timesteps', '0.2', '0.8'], ['--flow_gate', 'off'])
+    >>> arguments_of("flow_timesteps", "[0.2, 0.8]"), arguments_of("flow_gate", "off"), arguments_of("top_k", "~")
+    (['--flow_timesteps', '0.2', '0.8'], ['--flow_gate', 'off'], ['--top_k', 'null'])
     """
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"--set {key}={text} is not valid YAML: {' '.join(str(error).split())}") from None
-    if value is None or value == []:
-        raise UserError(f"--set {key}={text}: null and empty lists cannot be set there. Leave {key} out of --set.")
+    if value == []:
+        raise UserError(f"--set {key}={text}: an empty list cannot be set there. Leave {key} out of --set.")
+    if value is None:
+        return [f"--{key}", "null"]  # which unsets it
     if isinstance(value, list):
         return [f"--{key}", *map(str, value)]
     # numbers and switches as typed: YAML reads `off` as false, and settings such as flow_gate have it as a name
     return [f"--{key}", json.dumps(value) if isinstance(value, dict) else value if isinstance(value, str) else text]
+
+
+def is_null(text: str) -> bool:
+    """Return whether a value is YAML's null."""
+    return yaml.safe_load(text) is None
 
 
 def seeds_of(text: str) -> tuple[int, ...]:

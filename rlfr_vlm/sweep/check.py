@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from rlfr_vlm.errors import UserError, nearest
+from rlfr_vlm.sweep.axes import is_null
 from rlfr_vlm.sweep.definition import Sweep, SweepRun
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def check_sweep(sweep: Sweep, own_options: Sequence[str], processes: int, *, fil
 
 
 def _refuse_unknown_settings(sweep: Sweep, own_options: Sequence[str]) -> None:
-    from rlfr_vlm.config_file import names_given
+    from rlfr_vlm.config_file import names_given, nullable
     from rlfr_vlm.options import ScriptArguments
     from rlfr_vlm.trainer.rlfr_config import RLFRConfig
 
@@ -70,6 +71,10 @@ def _refuse_unknown_settings(sweep: Sweep, own_options: Sequence[str]) -> None:
     for axis in sweep.axes:
         if axis.key not in known:
             raise UserError(f"Unknown key {axis.key!r} in --set.{nearest(axis.key, known)}")
+        if any(map(is_null, axis.values)) and axis.key not in nullable((ScriptArguments, RLFRConfig)):
+            raise UserError(
+                f"--set {axis.key} has null, but {axis.key} is never unset. Give the value that means off."
+            )
     own = {name.removeprefix("--") for name in own_options}
     for argument in sweep.options:
         given = names_given([argument])

@@ -9,8 +9,9 @@ from rlfr_vlm.report.curves import Experiment, charts_of_experiments
 from rlfr_vlm.report.read_run import Run, is_finished, read_run
 from rlfr_vlm.report.run_report import page_footer
 from rlfr_vlm.sweep.definition import Sweep
+from rlfr_vlm.sweep.final_values import final_values, unlike
 from rlfr_vlm.sweep.results import Comparison, compare
-from rlfr_vlm.sweep.table import markdown, notes_of, results_json, table_of
+from rlfr_vlm.sweep.table import notes_of, results_json, table_of, text_of
 
 SCRIPTS = ("uPlot.iife.min.js", "page.js", "charts.js", "sweep.js")
 RESULTS_FILE, PAGE_FILE = "results.json", "sweep.html"
@@ -25,10 +26,10 @@ def write_results(sweep: Sweep, failed: dict[str, int]) -> str | None:
     runs, states = read_runs(sweep, failed)
     if not runs:
         return None
-    comparison = compare(sweep.cells, sweep.seeds, runs)
-    write_json(sweep.out / RESULTS_FILE, results_json(comparison, sweep.seeds, states))
+    comparison = compare(sweep.cells, sweep.seeds, final_values(runs), unlike(list(runs.values())))
+    write_json(sweep.out / RESULTS_FILE, results_json(comparison) | {"runs": states})
     write_text(sweep.out / PAGE_FILE, page_of(sweep, comparison, runs, states))
-    return "\n".join([markdown(*table_of(comparison)), "", *notes_of(comparison, sweep.seeds)])
+    return text_of(comparison)
 
 
 def read_runs(sweep: Sweep, failed: dict[str, int]) -> tuple[dict[tuple[str, int], Run], dict[str, str]]:
@@ -62,7 +63,7 @@ def page_of(sweep: Sweep, comparison: Comparison, runs: dict[tuple[str, int], Ru
         sections=[("results", "Results"), ("curves", "Curves"), ("runs", "Runs")],
         header=header,
         rows=rows,
-        notes=notes_of(comparison, sweep.seeds),
+        notes=notes_of(comparison),
         states=states,
         definition=_definition(sweep),
         made=page_footer(),

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 from rlfr_vlm.files import JsonObject
-from rlfr_vlm.stats import PairedDifference
 from rlfr_vlm.sweep.results import Comparison, Row
 
 
@@ -39,30 +38,30 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), f"|{'|'.join('-' * (width + 2) for width in widths)}|", *map(line, rows)])
 
 
-def notes_of(comparison: Comparison, seeds: Sequence[int]) -> list[str]:
+def text_of(comparison: Comparison) -> str:
+    """Table in Markdown, with the notes below it."""
+    return "\n".join([markdown(*table_of(comparison)), "", *notes_of(comparison)])
+
+
+def notes_of(comparison: Comparison) -> list[str]:
     """Sentences below the table."""
     differing = ", ".join(comparison.unlike)
     unlike = [f"The runs differ in more than the sweep's settings: {differing} (see their run.json)."]
     return [
         comparison.measured,
-        *_missing(comparison.rows, seeds),
+        *_missing(comparison),
         *(unlike if differing else []),
-        *_about_differences(comparison, seeds),
+        *_about_differences(comparison),
     ]
 
 
-def results_json(comparison: Comparison, seeds: Sequence[int], states: dict[str, str]) -> JsonObject:
-    """Content of `results.json`.
-
-    Args:
-        states: run -> finished, failed or not finished.
-    """
+def results_json(comparison: Comparison) -> JsonObject:
+    """Table and notes as JSON."""
     return {
         "measured": comparison.measured,
-        "seeds": list(seeds),
+        "seeds": comparison.seeds,
         "rows": [row.to_dict() for row in comparison.rows],
-        "notes": notes_of(comparison, seeds),
-        "runs": states,
+        "notes": notes_of(comparison),
     }
 
 
@@ -87,10 +86,10 @@ def _difference(row: Row, metric: str) -> str:
     return f"{difference['mean']:+.3f} [{low:+.3f}, {high:+.3f}] ({pairs} pairs)"
 
 
-def _missing(rows: Sequence[Row], seeds: Sequence[int]) -> Iterator[str]:
-    for row in rows:
-        present = [seed for seed in seeds if any(seed in by_seed for by_seed in row.values.values())]
-        absent = [str(seed) for seed in seeds if seed not in present]
+def _missing(comparison: Comparison) -> Iterator[str]:
+    for row in comparison.rows:
+        present = [seed for seed in comparison.seeds if any(seed in by_seed for by_seed in row.values.values())]
+        absent = [str(seed) for seed in comparison.seeds if seed not in present]
         if absent:
             word = "seed" if len(absent) == 1 else "seeds"
             yield f"{row.cell.name} lacks {word} {', '.join(absent)}, left out of its mean and its pairs."
@@ -99,7 +98,7 @@ def _missing(rows: Sequence[Row], seeds: Sequence[int]) -> Iterator[str]:
             yield f"{row.cell.name} has no value for seed {', '.join(sorted(undecided))}: not measured, or undecided."
 
 
-def _about_differences(comparison: Comparison, seeds: Sequence[int]) -> Iterator[str]:
+def _about_differences(comparison: Comparison) -> Iterator[str]:
     compared = [row for row in comparison.rows if row.reference is not None]
     if not compared:
         return
@@ -111,14 +110,26 @@ def _about_differences(comparison: Comparison, seeds: Sequence[int]) -> Iterator
                 f"{row.cell.name} measures {row.quantity} and {other.cell.name} {other.quantity}, which are not "
                 "subtracted. An evaluation on held-out rows (--eval_strategy steps) makes them comparable."
             )
-    if len(seeds) == 1:
+    if len(comparison.seeds) == 1:
         yield "One seed: no difference has an interval, and none can be told from noise; `--seeds 5` gives intervals."
         return
-    differences: list[PairedDifference] = [one for row in compared for one in row.differences.values() if one]
-    intervals = sum(difference["ci95"] is not None for difference in differences)
-    if intervals:
-        yield "Differences are paired by seed, with 95 % t-intervals over the pairs."
-    if any(difference["ci95"] and difference["ci95"][0] == difference["ci95"][1] for difference in differences):
+    differences = {
+        f"{row.cell.name} minus {row.reference}, {comparison.metrics[metric]}": one["ci95"]
+        for row in compared
+        for metric, one in row.differences.items()
+        if one
+    }
+    intervals = {name: ci95 for name, ci95 in differences.items() if ci95}
+    if not intervals:
+        return
+    yield "Differences are paired by seed, with 95 % t-intervals over the pairs."
+    beyond = [name for name, (low, high) in intervals.items() if not low <= 0 <= high]
+    yield (
+        f"Beyond noise, with an interval that excludes 0: {'; '.join(beyond)}."
+        if beyond
+        else "No difference is beyond noise: every interval includes 0."
+    )
+    if any(low == high for low, high in intervals.values()):
         yield "An interval without width comes from pairs with equal differences; it is no certainty."
-    if intervals > 2:
-        yield f"Of {intervals} intervals, one in twenty excludes 0 by chance even if no method differs."
+    if len(intervals) > 2:
+        yield f"Of {len(intervals)} intervals, one in twenty excludes 0 by chance even if no method differs."

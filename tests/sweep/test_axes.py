@@ -28,6 +28,8 @@ def test_commas_in_brackets_and_quotes_do_not_split(text, values):
         ("eval_strategy", "no", ["--eval_strategy", "no"]),  # YAML reads it as false
         ("system_prompt", "'Yes, think.'", ["--system_prompt", "Yes, think."]),
         ("flow_score_layers", "[2, 3]", ["--flow_score_layers", "2", "3"]),
+        ("curriculum_band", "null", ["--curriculum_band", "null"]),
+        ("curriculum_band", "~", ["--curriculum_band", "null"]),
         ("lr_scheduler_kwargs", "{min_lr_rate: 0.1}", ["--lr_scheduler_kwargs", '{"min_lr_rate": 0.1}']),
     ],
 )
@@ -44,7 +46,7 @@ def test_a_value_becomes_arguments(key, text, arguments):
         (["beta=1,2", "beta=3"], "--set has beta twice"),
         (["beta=1,2,1"], "--set has beta=1 twice; the runs would be the same"),
         (["flow_timesteps=[0.2,0.8"], "a bracket or quote is not closed"),
-        (["beta=null"], "null and empty lists cannot be set there"),
+        (["curriculum_band=[],null"], "an empty list cannot be set there"),
         (["beta={a: b: c}"], "is not valid YAML"),
     ],
 )

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from rlfr_vlm.commands.plan import configuration
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.sweep.check import check_sweep, checked_in_own_process
 from tests.sweep.helpers import sweep_of
@@ -23,6 +24,23 @@ def test_a_sweep_without_mistakes(tmp_path):
     axes = ["learning_rate=1e-5,2e-5", "lr_scheduler_kwargs={a: 1},{a: 2}", "pack_by_length=true,false"]
     sweep = sweep_of(tmp_path, axes=axes, options=SMALL)
     assert check_sweep(sweep, OWN, 1, files=True) >= 0
+
+
+def test_null_is_a_value_where_the_setting_may_be_unset(tmp_path):
+    """The configuration file sets a band; the first run has none. Two spellings of null are the same run."""
+    config = tmp_path / "c.yaml"
+    config.write_text("max_completion_length: 24\n")
+    axes = ["curriculum_band=null,[0.2, 0.8]", "max_completion_length=~,24"]
+    sweep = sweep_of(tmp_path, ["rlvr"], [1], axes, config, SMALL)
+    assert check_sweep(sweep, OWN, 1, files=False) >= 0
+    settings = [configuration(1, run.arguments)[1] for run in sweep.runs]
+    assert [(args.curriculum_band, args.max_completion_length) for args in settings] == [
+        (None, None), (None, 24), ([0.2, 0.8], None), ([0.2, 0.8], 24),
+    ]  # fmt: skip
+    assert "have the same settings" in refusal(tmp_path, axes=["curriculum_band=null,~"])
+    assert refusal(tmp_path, axes=["beta=0.1,null"]) == (
+        "--set beta has null, but beta is never unset. Give the value that means off."
+    )
 
 
 def test_unknown_keys_and_options_have_the_nearest_name(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlfr_vlm.report.read_run import Run
+from rlfr_vlm.sweep.final_values import final_values, unlike
 from rlfr_vlm.sweep.results import compare, reference_of
 from rlfr_vlm.sweep.table import markdown, notes_of, table_of
 from tests.sweep.helpers import sweep_of
@@ -25,7 +26,7 @@ def evaluated(method, greedy, sampled, step=80):
 
 
 def compared(sweep, runs):
-    comparison = compare(sweep.cells, sweep.seeds, runs)
+    comparison = compare(sweep.cells, sweep.seeds, final_values(runs), unlike(list(runs.values())))
     return {row.cell.name: row for row in comparison.rows}, comparison
 
 
@@ -56,11 +57,21 @@ def test_means_and_paired_differences(tmp_path):
             "+0.000 [+0.000, +0.000] (3 pairs)",
         ],
     ]
-    assert notes_of(comparison, sweep.seeds) == [
+    assert notes_of(comparison) == [
         "Held-out accuracy at the last evaluation, update 80; means over seeds.",
         "Differences are paired by seed, with 95 % t-intervals over the pairs.",
+        "No difference is beyond noise: every interval includes 0.",
         "An interval without width comes from pairs with equal differences; it is no certainty.",
     ]
+
+
+def test_differences_beyond_noise_are_named(tmp_path):
+    """Greedy 0.10, 0.11, 0.12 above: 0.11 with half an interval of t 0.01 / sqrt(3) = 0.025. Sampled -0.1, 0, 0.1."""
+    sweep = sweep_of(tmp_path, ["rlvr", "rlfr"], [1, 2, 3])
+    runs = {("rlvr", seed): evaluated("rlvr", 0.5, 0.5) for seed in (1, 2, 3)}
+    runs |= {("rlfr", seed): evaluated("rlfr", 0.59 + seed / 100, 0.3 + seed / 10) for seed in (1, 2, 3)}
+    notes = notes_of(compared(sweep, runs)[1])
+    assert notes[2:] == ["Beyond noise, with an interval that excludes 0: rlfr minus rlvr, greedy."]
 
 
 def test_a_seed_that_one_method_lacks_is_left_out_of_its_pairs(tmp_path):
@@ -76,7 +87,7 @@ def test_a_seed_that_one_method_lacks_is_left_out_of_its_pairs(tmp_path):
     assert table_of(comparison)[1][1] == [
         "rlfr", "2", "0.700", "0.300", "rlvr", "+0.200 [-1.071, +1.471] (2 pairs)", "+0.100, no interval (1 pair)",
     ]  # fmt: skip
-    notes = notes_of(comparison, sweep.seeds)
+    notes = notes_of(comparison)
     assert notes[0] == "Held-out accuracy at the last evaluation, update 60 to 80; means over seeds."
     assert "rlfr lacks seed 2, left out of its mean and its pairs." in notes
     assert "rlfr has no value for seed 1: not measured, or undecided." in notes
@@ -87,7 +98,7 @@ def test_one_seed_has_no_interval_and_it_is_said(tmp_path):
     runs = {("rlvr", 4): evaluated("rlvr", 0.5, 0.2), ("rlfr", 4): evaluated("rlfr", 0.4, 0.3)}
     _, comparison = compared(sweep, runs)
     assert table_of(comparison)[1][1][-2:] == ["-0.100, no interval (1 pair)", "+0.100, no interval (1 pair)"]
-    assert notes_of(comparison, sweep.seeds)[1:] == [
+    assert notes_of(comparison)[1:] == [
         "One seed: no difference has an interval, and none can be told from noise; `--seeds 5` gives intervals."
     ]
 
@@ -127,7 +138,7 @@ def test_outcomes_of_different_kinds_are_not_subtracted(tmp_path):
     assert rows["rlpr"].differences == {"outcome/mean": None}
     assert any(
         note.startswith("rlpr measures reference_probability and rlvr accuracy, which are not subtracted.")
-        for note in notes_of(comparison, sweep.seeds)
+        for note in notes_of(comparison)
     )
     rows, _ = compared(sweep, {(m, 1): evaluated(m, 0.5, 0.5) for m in ("rlvr", "rlpr")})
     assert rows["rlpr"].differences["eval_greedy"]["mean"] == 0.0
@@ -153,7 +164,7 @@ def test_many_intervals_are_said_to_be_many(tmp_path):
     sweep = sweep_of(tmp_path, methods, [1, 2])
     runs = {(m, seed): evaluated(m, seed / 10 * i, 0.5 * seed * i) for i, m in enumerate(methods) for seed in (1, 2)}
     _, comparison = compared(sweep, runs)
-    assert notes_of(comparison, sweep.seeds)[-1] == (
+    assert notes_of(comparison)[-1] == (
         "Of 4 intervals, one in twenty excludes 0 by chance even if no method differs."
     )
 
@@ -170,7 +181,7 @@ def test_runs_of_several_commits_or_machines_are_said_to_be(tmp_path):
     def notes(change):
         runs = {("rlvr", seed): evaluated("rlvr", 0.5, 0.5) for seed in (1, 2)}
         runs["rlvr", 1].record, runs["rlvr", 2].record = record, record | change
-        return notes_of(compared(sweep, runs)[1], sweep.seeds)[1:]
+        return notes_of(compared(sweep, runs)[1])[1:]
 
     assert notes({"hardware": {"gpus": ["H"], "cpus": 8}, "started": "later"}) == []
     start = "The runs differ in more than the sweep's settings: "
