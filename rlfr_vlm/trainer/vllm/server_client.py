@@ -166,7 +166,7 @@ class PolicyServer(VLLMClient):
             raise UserError(
                 f"The vLLM server at {getattr(self, 'base_url', 'vllm_server_base_url')} does not answer "
                 f"({type(error).__name__}). See its own output; start it again with `bash scripts/serve_policy.sh`, "
-                "and go on with --resume_from_checkpoint."
+                "and go on from the last checkpoint with --resume auto."
             ) from None
         except Exception as error:
             text = str(error)
