@@ -72,7 +72,7 @@ def engine_for_run(args: "RLFRConfig") -> AbstractContextManager[None]:
 
 
 def weights_folder(args: "RLFRConfig") -> Path | None:
-    """Folder through which a server gets weights; None is NCCL.
+    """Folder that holds the weights while a server loads them; None is NCCL.
 
     Raises:
         UserError: NCCL is asked for and cannot be.
@@ -85,7 +85,9 @@ def weights_folder(args: "RLFRConfig") -> Path | None:
         )
     if args.server_weights == "nccl" or (args.server_weights == "auto" and has_cuda):
         return None
-    return Path(args.server_weights_folder or Path(args.output_dir) / "server_weights")
+    if args.server_weights_folder is None:
+        return Path(args.output_dir) / "server_weights"
+    return Path(args.server_weights_folder) / f"rlfr-weights-{os.getpid()}"  # replaced, so none of the user's own
 
 
 def patch_engine(

@@ -3,6 +3,7 @@
 Read in TRL 1.16.0 and vLLM 0.31.0; tests/trainer/vllm/test_patches.py checks the names.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -90,6 +91,7 @@ class PolicyServer(VLLMClient):
                 f"The vLLM server at {self.base_url} did not load the policy's weights: {errors[0]}. Server and "
                 "trainer must see server_weights_folder under the same path."
             )
+        shutil.rmtree(self.weights_folder)
 
     def reset_prefix_cache(self) -> None:
         """Drop what the server remembers of prompts and images."""

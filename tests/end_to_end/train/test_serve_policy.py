@@ -173,7 +173,7 @@ def test_a_server_gets_every_update_through_a_folder(server, monkeypatch, tmp_pa
     _, logged = train_on(url, policy, tmp_path / "plain", "--freeze_vision", "false")
     assert len(logged) == 4 and moved == [True]
     assert max(line["rollout/logp_gap_max"] for line in logged) < 1e-3
-    assert (tmp_path / "plain" / "server_weights" / "weights.json").is_file()
+    assert not (tmp_path / "plain" / "server_weights").exists()  # the server has read it
 
     lora = ("--use_peft", "true", "--lora_r", "4", "--learning_rate", "1e-1")
     trainer, logged = train_on(url, policy, tmp_path / "lora", *lora)
@@ -260,7 +260,7 @@ def test_weights_go_over_nccl_with_cuda_and_through_a_folder_without(monkeypatch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert folder(output_dir=str(tmp_path)) == tmp_path / "server_weights"
-    assert folder(server_weights_folder=str(tmp_path / "w")) == tmp_path / "w"
+    assert folder(server_weights_folder=str(tmp_path)).parent == tmp_path  # the folder itself may hold other things
     with pytest.raises(UserError, match="server_weights is nccl, but this process has no CUDA device"):
         folder(server_weights="nccl")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
