@@ -4,6 +4,7 @@ Read in TRL 1.16.0 and vLLM 0.31.0; tests/trainer/vllm/test_patches.py checks th
 """
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -15,6 +16,7 @@ from torch import Tensor
 from trl.generation.vllm_client import VLLMClient
 
 from rlfr_vlm.errors import UserError
+from rlfr_vlm.servers.wait_notice import WaitNotice
 from rlfr_vlm.trainer.vllm.request_ahead import RequestAhead
 from rlfr_vlm.trainer.vllm.weight_folder import write_weights
 
@@ -50,6 +52,19 @@ class PolicyServer(VLLMClient):
         self._last_images: tuple[list[list[Image] | None], Features] = ([], [])
         with self._explained():
             super().__init__(**options)
+
+    def check_server(self, total_timeout: float = 0.0, retry_interval: float = 2.0) -> None:
+        """Wait for at most `total_timeout` seconds until the server answers, and say so."""
+        notice = WaitNotice(f"waiting for the vLLM server at {self.base_url}, at most {total_timeout:.0f} s")
+        start = time.monotonic()
+        while True:
+            try:
+                return super().check_server(0.0, retry_interval)
+            except ConnectionError:
+                if (waited := time.monotonic() - start) >= total_timeout:
+                    raise
+                notice(waited)
+                time.sleep(retry_interval)
 
     # --- weights ----------------------------------------------------------------------------------------------------
 
@@ -167,8 +182,8 @@ class PolicyServer(VLLMClient):
         except (requests.RequestException, ConnectionError) as error:
             raise UserError(
                 f"The vLLM server at {getattr(self, 'base_url', 'vllm_server_base_url')} does not answer "
-                f"({type(error).__name__}). See its own output; start it again with `bash scripts/serve_policy.sh`, "
-                "and go on from the last checkpoint with --resume auto."
+                f"({type(error).__name__}). Start it with `bash scripts/serve_policy.sh`, whose output says why if it "
+                "ended; a run that was stopped goes on with --resume auto."
             ) from None
         except Exception as error:
             text = str(error)

@@ -244,7 +244,7 @@ def test_responses_go_on_behind_the_image_of_a_tool(server, tmp_path):
     assert gaps[0][1] > 1e-4  # another image would be seen
 
 
-def test_a_server_that_is_gone_is_named(monkeypatch, tmp_path):
+def test_a_server_that_is_gone_is_named(tmp_path, capsys):
     pytest.importorskip("vllm", reason="vLLM is not installed")
     from rlfr_vlm.trainer.vllm.server_client import PolicyServer
 
@@ -252,6 +252,7 @@ def test_a_server_that_is_gone_is_named(monkeypatch, tmp_path):
         UserError, match=r"The vLLM server at http://127.0.0.1:\d+ does not answer \(ConnectionError\)"
     ):
         PolicyServer(weights_folder=tmp_path, base_url=f"http://127.0.0.1:{free_port()}", connection_timeout=0.1)
+    assert "waiting for the vLLM server at http://127.0.0.1:" in capsys.readouterr().err
 
 
 def test_weights_go_over_nccl_with_cuda_and_through_a_folder_without(monkeypatch, tmp_path, arguments):
