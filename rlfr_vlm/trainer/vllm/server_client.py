@@ -55,12 +55,14 @@ class PolicyServer(VLLMClient):
 
     def check_server(self, total_timeout: float = 0.0, retry_interval: float = 2.0) -> None:
         """Wait for at most `total_timeout` seconds until the server answers, and say so."""
+        import requests
+
         notice = WaitNotice(f"waiting for the vLLM server at {self.base_url}, at most {total_timeout:.0f} s")
         start = time.monotonic()
         while True:
             try:
                 return super().check_server(0.0, retry_interval)
-            except ConnectionError:
+            except requests.ConnectionError:
                 if (waited := time.monotonic() - start) >= total_timeout:
                     raise
                 notice(waited)
@@ -179,7 +181,7 @@ class PolicyServer(VLLMClient):
             yield
         except UserError:
             raise
-        except (requests.RequestException, ConnectionError) as error:
+        except requests.RequestException as error:
             raise UserError(
                 f"The vLLM server at {getattr(self, 'base_url', 'vllm_server_base_url')} does not answer "
                 f"({type(error).__name__}). Start it with `bash scripts/serve_policy.sh`, whose output says why if it "
