@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlfr_eval.commands.arguments import EXIT_INCOMPLETE
-from rlfr_eval.run.folder import differences
+from rlfr_eval.run.folder import RUN_FILE, differences
 from rlfr_eval.service.held_model import held_folder, hold, release
 from rlfr_eval.service.options import ServiceOptions
 from rlfr_eval.service.process import JobProcess, Stopped
@@ -122,7 +122,9 @@ class Jobs:
             name = request.name or self._new_name(request.command)
             known = self._jobs.get(name)
             if known is not None:
-                _check_same(known, request)
+                # a job that ended before the model was asked, such as one with a wrong address, may be corrected
+                if known.state in ACTIVE or (self._folder(name) / RUN_FILE).exists():
+                    _check_same(known, request)
                 if known.state in ACTIVE or (known.state == FINISHED and scores_of(self._folder(name)) is not None):
                     return name, False
             if self._stopping:

@@ -7,7 +7,6 @@ import argparse
 import dataclasses
 import importlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +38,7 @@ NOT_OF_REQUESTS = {
     "no_judge_cache": OF_THE_SERVICE,
 }
 FREE_TEXT = ("system_prompt",)  # may begin with "-", as it is data for the model
+LARGEST_NUMBER = 2**53  # up to which JSON's readers agree on whole numbers
 PACE = ("concurrency", "time_limit", "max_tries")  # options that change no answer
 
 
@@ -209,7 +209,9 @@ def _checked(name: str, action: argparse.Action, value: object) -> object:
 
 def _of_type(name: str, value: object, kind: type | tuple[type, ...], what: str) -> object:
     right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    if not right or (isinstance(value, float) and not math.isfinite(value)):
+    if isinstance(value, int | float) and not abs(value) < LARGEST_NUMBER:  # nor is NaN
+        right = False
+    if not right:
         raise UserError(f"{name} is {_shown(value)}; it is {what}.")
     return value
 

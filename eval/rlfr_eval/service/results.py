@@ -59,6 +59,7 @@ def details(job: Job, folder: Path, settings: Settings, counts: AnswerCounts) ->
     told: JsonObject = {
         **summary(job),
         "options": job.request.options,
+        "hold_model": job.request.hold_model,
         "folder": str(folder.resolve()),
         "exit_code": job.exit_code,
         "progress": progress(folder, counts),

@@ -125,12 +125,21 @@ def test_a_queued_job_is_cancelled_and_queued_again(send, alone):
     assert send("/jobs/a")[1]["options"]["concurrency"] == 2
 
 
-def test_a_moved_server_is_the_same_job(send):
+def test_a_job_that_asked_nothing_may_be_corrected(send):
+    send("/jobs", "POST", {**JOB, "name": "a"})
+    send("/jobs/a", "DELETE")
+    code, job = send("/jobs", "POST", {**JOB, "name": "a", "limit": 3})
+    assert (code, job["state"], job["options"]["limit"]) == (202, "queued", 3)
+
+
+def test_a_moved_server_is_the_same_job(send, alone):
     send("/jobs", "POST", {**JOB, "name": "a"})
     moved = {**JOB, "name": "a", "base_url": "http://127.0.0.1:2"}
     assert send("/jobs", "POST", moved)[0] == 409
     assert send("/jobs", "POST", {**moved, "moved_from": "http://127.0.0.1:3"})[0] == 409
     send("/jobs/a", "DELETE")
+    (alone / "jobs" / "a" / "run.json").touch()  # there are answers
+    assert send("/jobs", "POST", moved)[0] == 409
     code, job = send("/jobs", "POST", {**moved, "moved_from": "http://127.0.0.1:1"})
     assert code == 202 and job["options"]["base_url"] == "http://127.0.0.1:2"
 
