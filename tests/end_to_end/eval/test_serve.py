@@ -119,3 +119,16 @@ def test_a_service_that_could_not_work_does_not_start(run_eval, alone, monkeypat
         monkeypatch.setenv(name, value)
     code, out, err = run_eval("serve", "--out", "jobs", "--port", "0", *arguments)
     assert code == 2 and message in err and "short-one" not in out + err and not (alone / "jobs").exists()
+
+
+@pytest.mark.slow
+def test_a_multimodal_job_has_the_scores_of_the_command(vlm, lmu, scores, alone):
+    code, _, err = vlm("--judge", "none", data=("LogicVista",), out="direct")
+    assert code == 0, err
+    asked = {"command": "vlm", "name": "a", "data": "LogicVista", "base_url": vlm.server.url, "judge": "none"}
+    with service(alone / "jobs", words=(f"--data-dir={lmu}",)) as send:
+        assert send("/jobs", "POST", {**asked, "preset": "papers"})[0] == 400
+        assert send("/jobs", "POST", asked)[0] == 202
+        done = ended(send, "a", 300)
+    assert done["state"] == "finished", done
+    assert lasting(done["scores"]) == lasting(scores(alone / "direct"))
