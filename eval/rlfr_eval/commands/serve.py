@@ -67,14 +67,15 @@ def run(options: argparse.Namespace) -> int:
         with EvaluationServer(options.host, options.port, jobs, token) as server:
             waiting = jobs.count().get(QUEUED, 0)
             print(f"serving at {server.url}; jobs in {service.folder}, {waiting} waiting", flush=True)
-            handlers = {number: signal.signal(number, _interrupt) for number in SIGNALS}
+            heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # not under nohup
+            handlers = {number: signal.signal(number, _interrupt) for number in heeded}
             try:
                 jobs.start()
                 server.serve_forever()
             except KeyboardInterrupt:
                 pass
             finally:
-                for number in SIGNALS:  # the end takes seconds at most, and a second Ctrl-C must not cut it short
+                for number in heeded:  # the end takes seconds at most, and a second Ctrl-C must not cut it short
                     signal.signal(number, signal.SIG_IGN)
                 jobs.stop()
                 for number, handler in handlers.items():

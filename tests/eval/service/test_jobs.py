@@ -128,8 +128,12 @@ def test_jobs_run_in_turn_or_side_by_side_on_their_devices(alone):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_service_that_is_killed_or_stopped_leaves_its_jobs_to_the_next_one(alone, number):
+    # tests may run where SIGINT is ignored, as in the background of a script
+    heeded = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    ignored = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"  # as nohup does
     fakes = f"from rlfr_eval.service import process; process.COMMAND = {process.COMMAND!r}"
-    with serving(first=fakes) as (one, url):
+    with serving(first=f"{heeded}; {ignored}; {fakes}") as (one, url):
+        one.send_signal(signal.SIGHUP)
         for name in "ab":
             assert ask(f"{url}/jobs", "POST", job("wait", name))[0] == 202
         until(lambda: len(pids(alone / "jobs" / "a")) == 2)
