@@ -2,7 +2,12 @@
 
 from collections.abc import Mapping
 
-from rlfr_vlm.files import JsonObject
+from rlfr_vlm.files import JsonMapping, JsonObject
+
+
+def scored_answers(score: JsonMapping) -> int:
+    """Return the number of answers, or of questions of several rows, that a benchmark's score is about."""
+    return int(score.get("answers_scored", score.get("problems_scored", score["answers_expected"])))
 
 
 def metrics_of(scores: Mapping[str, JsonObject]) -> dict[str, float]:
@@ -20,19 +25,22 @@ def metrics_of(scores: Mapping[str, JsonObject]) -> dict[str, float]:
                 f"benchmark/{name}_low": low,
                 f"benchmark/{name}_high": high,
             }
-        numbers[f"benchmark/{name}_undecided"] = score["undecided"] / max(score["answers_expected"], 1)
+        numbers[f"benchmark/{name}_undecided"] = score["undecided"] / max(scored_answers(score), 1)
     return numbers
 
 
 def describe(scores: Mapping[str, JsonObject]) -> str:
     """Return the scores in one line.
 
+    >>> describe({"mmbench": {"accuracy": None, "undecided": 2, "answers_scored": 2, "answers_expected": 8}})
+    'mmbench undecided, 2 of 2 undecided'
+
     >>> describe({"toy": {"accuracy": 0.5, "ci95": [0.1, 0.9], "undecided": 1, "missing": 0, "answers_expected": 8}})
     'toy 0.500 [0.100, 0.900], 1 of 8 undecided'
     """
     parts = []
     for name, score in scores.items():
-        undecided, answers = score["undecided"], score["answers_expected"]
+        undecided, answers = score["undecided"], scored_answers(score)
         number = "undecided"
         if score["accuracy"] is not None:
             number = f"{score['accuracy']:.3f} [{score['ci95'][0]:.3f}, {score['ci95'][1]:.3f}]"

@@ -197,13 +197,20 @@ class Jobs:
             code, reason = self._run(job, run, device)
             with self._changed:
                 del self._running[job.name]
-                self._end(job, run, code, reason)
+                try:
+                    self._end(job, run, code, reason)
+                except Exception as error:  # such as scores.json of another shape; a worker must not end
+                    traceback.print_exc()
+                    job.state, job.reason = FAILED, f"its results cannot be read: {error!r}"
+                    self._store(job)
                 self._changed.notify_all()
 
     def _begin(self, job: Job) -> None:
         job.state, job.started, job.ended, job.exit_code, job.reason = RUNNING, now(), "", None, ""
-        log = self._folder(job.name) / LOG_FILE
-        job.log_start = log.stat().st_size if log.exists() else 0
+        try:
+            job.log_start = (self._folder(job.name) / LOG_FILE).stat().st_size
+        except OSError:
+            job.log_start = 0
         self._store(job)
         _say(f"{job.name}: running")
 
@@ -236,6 +243,7 @@ class Jobs:
     def _end(self, job: Job, run: _Run, code: int | None, reason: str) -> None:
         job.ended, job.reason = now(), reason
         scores = scores_of(self._folder(job.name)) if code in (0, EXIT_INCOMPLETE) else None
+        told = describe(scores["benchmarks"]) if scores is not None else ""
         if run.unwanted.is_set():  # the supervisor's code says nothing then
             job.state = CANCELLED if job.stopping else QUEUED
             job.ended, job.stopping = job.ended if job.stopping else "", False
@@ -244,12 +252,11 @@ class Jobs:
             job.reason = "" if code == 0 else "answers or verdicts are missing; the same request goes on"
         else:
             job.state, job.exit_code = FAILED, code
-            job.reason = reason or f"rlfr-eval ended with {code}"
+            job.reason = reason or f"rlfr-eval ended with {code}" + (" and left no scores" if code == 0 else "")
         self._store(job)
         if job.state != QUEUED:
             release(self._folder(job.name))
-        told = job.reason or (describe(scores["benchmarks"]) if scores is not None else "")
-        _say(f"{job.name}: {job.state}" + (f": {told}" if told else ""))
+        _say(": ".join(text for text in (job.name, job.state, job.reason, told) if text))
 
 
 def _say(text: str) -> None:
@@ -265,7 +272,8 @@ def _check_same(known: Job, request: JobRequest) -> None:
         Refusal: it is not, or the job is being stopped.
     """
     before, asked = known.request.settings(), request.settings()
-    if asked.get("moved_from") and asked["moved_from"] == before.get("base_url"):  # the run folder checks the model
+    moved = asked.get("moved_from") and asked["moved_from"] == before.get("base_url")
+    if moved and known.state not in ACTIVE:  # the run folder checks the model
         before = {**before, "base_url": asked["base_url"], "moved_from": asked["moved_from"]}
     if changed := differences(before, asked):
         raise Refusal(

@@ -35,6 +35,8 @@ if "model" in flags:
     answered = int(pathlib.Path(flags["model"], "model.safetensors").read_text())
 missing = 4 - answered
 toy = {"accuracy": 0.5, "ci95": [0.25, 0.75], "undecided": missing, "missing": missing, "answers_expected": 4}
+if what == "broken":
+    toy = {}
 if what != "scoreless":
     (out / "scores.json").write_text(json.dumps({"benchmarks": {"toy": toy}}))
 sys.exit(3 if what == "part" and answered < 4 else 0)
@@ -75,7 +77,14 @@ def test_a_failed_job_says_why_without_the_key(alone):
         assert send("/jobs", "POST", job("fail"))[0] == 202
         assert len(ended(send, "a")["log"]) == 2  # of the second call alone
         send("/jobs", "POST", job("scoreless", "b"))
-        assert ended(send, "b")["state"] == "failed"  # a success without scores is none
+        assert ended(send, "b")["reason"] == "rlfr-eval ended with 0 and left no scores"
+        send("/jobs", "POST", job("broken", "c"))
+        broken = ended(send, "c")
+        assert (broken["state"], broken["reason"]) == ("failed", "its results cannot be read: KeyError('undecided')")
+        send("/jobs", "POST", job(name="d"))
+        assert ended(send, "d")["state"] == "finished"  # the worker lives
+    with service(alone / "jobs", run=False) as send:
+        assert [send(f"/jobs/{name}")[1]["state"] for name in "abcd"] == ["failed"] * 3 + ["finished"]
 
 
 def test_an_incomplete_job_goes_on(alone):
