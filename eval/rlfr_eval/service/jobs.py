@@ -242,9 +242,10 @@ class Jobs:
 
     def _end(self, job: Job, run: _Run, code: int | None, reason: str) -> None:
         job.ended, job.reason = now(), reason
-        scores = scores_of(self._folder(job.name)) if code in (0, EXIT_INCOMPLETE) else None
+        ended = code in (0, EXIT_INCOMPLETE) and not run.unwanted.is_set()  # the supervisor's code says nothing then
+        scores = scores_of(self._folder(job.name)) if ended else None
         told = describe(scores["benchmarks"]) if scores is not None else ""
-        if run.unwanted.is_set():  # the supervisor's code says nothing then
+        if run.unwanted.is_set():
             job.state = CANCELLED if job.stopping else QUEUED
             job.ended, job.stopping = job.ended if job.stopping else "", False
         elif scores is not None:
