@@ -56,6 +56,7 @@ SETTINGS = {
         Setting("RLFR_EVAL_API_KEY", "API key of the server at --base-url", secret=True),
         Setting("RLFR_EVAL_HEADERS", "JSON object of HTTP headers for the server at --base-url", secret=True),
         Setting("RLFR_EVAL_SERVER_CMD", "command that serves --model: {model}, {name}, {host}, {port} are filled in"),
+        Setting("RLFR_EVAL_TOKEN", "token that requests to `rlfr-eval serve` must carry", secret=True),
     )
 }
 

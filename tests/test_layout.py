@@ -21,6 +21,7 @@ SHARED_MODULES = {
     "stats",
     "provenance",
     "redaction",
+    "benchmark_scores",
     "grading",
     "command_line",
     "completion",
@@ -33,7 +34,8 @@ SHARED_FILES = {"data.read", "data.rows"}  # data sets as files, and their rows
 
 # A module may import from its own layer and the ones before it. The longest prefix in the table decides.
 LAYERS = (
-    {"errors", "files", "stats", "group_auc", "retest", "answer_position", "provenance", "redaction", "sources"},
+    {"errors", "files", "stats", "group_auc", "retest", "answer_position", "provenance", "redaction", "sources"}
+    | {"benchmark_scores"},
     {"options", "flow_options", "methods", "library_output", "compat", "command_line", "completion", "page", "steps"}
     | {"env_settings"},
     {"grading", "servers", "judging", "flow", "shaping", "visual_dependency", "curriculum", "doctor"},

@@ -8,6 +8,7 @@ COMMANDS = {
     "lm": "rlfr_eval.commands.lm",
     "vlm": "rlfr_eval.commands.vlm",
     "import": "rlfr_eval.commands.import_answers",
+    "serve": "rlfr_eval.commands.serve",
     "preview": "rlfr_eval.commands.preview",
     "list": "rlfr_eval.commands.list_benchmarks",
     "fetch": "rlfr_eval.commands.fetch",

@@ -438,6 +438,7 @@ class RunRecord(TypedDict, total=False):
         benchmarks: how each benchmark was asked, and the hash of its data.
         specs: the fields of each benchmark.
         limits: number of problems of the last call, None for all.
+        planned: number of answers that the last call asks for.
         data_dirs: folder of each benchmark's file.
         kind: `lm` or `vlm`; absent in folders of the first versions, which hold text.
         context: length of the model's context in tokens, if the server says it.
@@ -451,6 +452,7 @@ class RunRecord(TypedDict, total=False):
     benchmarks: dict[str, JsonObject]
     specs: dict[str, JsonObject]
     limits: dict[str, int | None]
+    planned: dict[str, int]
     data_dirs: dict[str, str]
     base_url: str
     context: int | None

@@ -22,7 +22,9 @@ from rlfr_eval.commands.arguments import (
 
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.text import Benchmark
+    from rlfr_eval.model.serving import ServingOptions
     from rlfr_eval.run.evaluation import Evaluation
+    from rlfr_vlm.env_settings import Settings
 
 SUMMARY = "measure a model on text benchmarks"
 OVERRIDES = ("prompt", "samples", "temperature", "top_p", "top_k", "max_tokens", "seed", "system_prompt")
@@ -64,13 +66,28 @@ def run(options: argparse.Namespace) -> int:
     return 0 if complete else EXIT_INCOMPLETE
 
 
+def check(options: argparse.Namespace) -> "ServingOptions":
+    """Check what can be checked without data and without a server; returns how the model is served.
+
+    Raises:
+        UserError: an option that `run` would refuse.
+    """
+    read_extra_body(options)
+    _benchmarks(options)
+    return read_serving(options, _settings(options))
+
+
+def _settings(options: argparse.Namespace) -> "Settings":
+    return read_settings(options, {"RLFR_EVAL_DATA": options.data_dir, "RLFR_EVAL_SERVER_CMD": options.server_cmd})
+
+
 def _evaluation(options: argparse.Namespace) -> "Evaluation":
     from rlfr_eval.kinds.text import TextKind
     from rlfr_eval.run.evaluation import Evaluation
     from rlfr_eval.run.restore import data_folder
 
     extra_body = read_extra_body(options)
-    settings = read_settings(options, {"RLFR_EVAL_DATA": options.data_dir, "RLFR_EVAL_SERVER_CMD": options.server_cmd})
+    settings = _settings(options)
     serving = read_serving(options, settings)
     return Evaluation(
         kind=TextKind(),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rlfr_eval.benchmarks.training_prompt import TrainingPrompt
     from rlfr_eval.benchmarks.vlm import VlmBenchmark
     from rlfr_eval.kinds.vlm import VlmKind
+    from rlfr_eval.model.serving import ServingOptions
     from rlfr_eval.run.evaluation import Evaluation
     from rlfr_vlm.env_settings import Settings
 
@@ -81,6 +82,28 @@ def run(options: argparse.Namespace) -> int:
     return 0 if complete else EXIT_INCOMPLETE
 
 
+def check(options: argparse.Namespace) -> "ServingOptions":
+    """Check what can be checked without data, VLMEvalKit or a server; returns how the model is served.
+
+    Raises:
+        UserError: an option that `run` would refuse.
+    """
+    read_extra_body(options)
+    settings = _settings(options)
+    trained = trained_prompt(options)
+    _pixels(options, trained)
+    _benchmarks(options, trained, vlm_data_folder(settings))
+    return _serving(options, settings)
+
+
+def _settings(options: argparse.Namespace) -> "Settings":
+    return read_settings(options, {"LMUData": options.data_dir, "RLFR_EVAL_SERVER_CMD": options.server_cmd})
+
+
+def _serving(options: argparse.Namespace, settings: "Settings") -> "ServingOptions":
+    return read_serving(options, settings, PAPER_CONTEXT if options.preset == "paper" else "")
+
+
 @contextmanager
 def _evaluation(options: argparse.Namespace) -> "Iterator[tuple[Evaluation, VlmKind]]":
     """Yield the evaluation and its kind; VLMEvalKit's process runs inside the context."""
@@ -90,8 +113,8 @@ def _evaluation(options: argparse.Namespace) -> "Iterator[tuple[Evaluation, VlmK
     from rlfr_vlm.files import cache_folder
 
     extra_body = read_extra_body(options)
-    settings = read_settings(options, {"LMUData": options.data_dir, "RLFR_EVAL_SERVER_CMD": options.server_cmd})
-    serving = read_serving(options, settings, PAPER_CONTEXT if options.preset == "paper" else "")
+    settings = _settings(options)
+    serving = _serving(options, settings)
     if options.preset == "paper" and (serving.url or serving.command):
         print(
             "preset paper: the paper's context is 8192, prompt and answer together; this server is not told so, and "

@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 
 from rlfr_eval.score.verdicts import RuleReason
+from rlfr_vlm.benchmark_scores import scored_answers
 from rlfr_vlm.errors import printable
 from rlfr_vlm.files import JsonMapping, JsonObject
 from rlfr_vlm.grading import Reason
@@ -98,12 +99,7 @@ def count_text(score: JsonMapping) -> str:
     """Return the number of scored answers, or of the answers that are there if some are missing."""
     if score["missing"]:
         return f"{score['answered']}/{score['answers_expected']}"
-    return str(_scored_answers(score))
-
-
-def _scored_answers(score: JsonMapping) -> int:
-    """Return the number of answers that the score is about."""
-    return int(score.get("answers_scored", score.get("problems_scored", score["answers_expected"])))
+    return str(scored_answers(score))
 
 
 def _interval(score: JsonMapping) -> str:
@@ -120,7 +116,7 @@ def _rules_only(score: JsonMapping) -> str:
 
 def _decided_by(score: JsonMapping) -> tuple[float, float, float]:
     """Return the shares of scored answers decided by rules, decided by a judge, and undecided."""
-    expected = _scored_answers(score)
+    expected = scored_answers(score)
     judged = score["judged"] / expected if expected else 0.0
     return score["coverage"] - judged, judged, 1 - score["coverage"]
 

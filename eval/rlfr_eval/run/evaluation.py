@@ -225,7 +225,9 @@ class Evaluation:
             for name, opened in self.opened.items()
         }
         description = describe(self._measured(), self.data_dir, self.limit, self.kind.name)
-        store.begin(model, configurations, {**description, "base_url": url, "context": context}, this_session)
+        planned = {name: selection.answers for name, selection in self.selections.items()}
+        facts: RunRecord = {"base_url": url, "context": context, "planned": planned}
+        store.begin(model, configurations, {**description, **facts}, this_session)
         if this_session:
             self._note_larger_plan(store.run)
         for lines in (store.samples, store.verdicts, store.failures):

@@ -1,4 +1,4 @@
-"""Calls of `rlfr-eval` that measure a checkpoint, and what their scores say."""
+"""Calls of `rlfr-eval` that measure a checkpoint."""
 
 import contextlib
 import json
@@ -114,42 +114,6 @@ class Plan:
                 lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
                 failures.append(f"rlfr-eval {run.name} ended with {done.returncode} (log: {log}): {' '.join(lines)}")
         return scores, failures
-
-
-def metrics_of(scores: Mapping[str, JsonObject]) -> dict[str, float]:
-    """Numbers to log of scores.json's benchmarks: accuracy, its interval, and the share undecided or missing.
-
-    >>> metrics_of({"toy": {"accuracy": 0.5, "ci95": [0.1, 0.9], "undecided": 1, "missing": 1, "answers_expected": 8}})
-    {'benchmark/toy': 0.5, 'benchmark/toy_low': 0.1, 'benchmark/toy_high': 0.9, 'benchmark/toy_undecided': 0.25}
-    """
-    numbers: dict[str, float] = {}
-    for name, score in scores.items():
-        if score["accuracy"] is not None:
-            low, high = score["ci95"]
-            numbers |= {
-                f"benchmark/{name}": score["accuracy"],
-                f"benchmark/{name}_low": low,
-                f"benchmark/{name}_high": high,
-            }
-        undecided = score["undecided"] + score["missing"]
-        numbers[f"benchmark/{name}_undecided"] = undecided / max(score["answers_expected"], 1)
-    return numbers
-
-
-def describe(scores: Mapping[str, JsonObject]) -> str:
-    """Return the scores in one line.
-
-    >>> describe({"toy": {"accuracy": 0.5, "ci95": [0.1, 0.9], "undecided": 1, "missing": 0, "answers_expected": 8}})
-    'toy 0.500 [0.100, 0.900], 1 of 8 undecided'
-    """
-    parts = []
-    for name, score in scores.items():
-        undecided, answers = score["undecided"] + score["missing"], score["answers_expected"]
-        number = "undecided"
-        if score["accuracy"] is not None:
-            number = f"{score['accuracy']:.3f} [{score['ci95'][0]:.3f}, {score['ci95'][1]:.3f}]"
-        parts.append(f"{name} {number}" + (f", {undecided} of {answers} undecided" if undecided else ""))
-    return "; ".join(parts)
 
 
 def _text_benchmarks() -> set[str]:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rlfr_vlm.benchmark_scores import describe, metrics_of
 from rlfr_vlm.files import JsonObject, write_text
 from rlfr_vlm.options import BenchmarkOptions
-from rlfr_vlm.trainer.records.benchmark_calls import FOLDER, Plan, describe, metrics_of
+from rlfr_vlm.trainer.records.benchmark_calls import FOLDER, Plan
 
 RESULTS_FILE = "benchmarks.jsonl"
 WEIGHTS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")  # of a checkpoint, without its training state
