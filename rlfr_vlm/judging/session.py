@@ -24,7 +24,11 @@ from rlfr_vlm.servers.urls import same_server, split_query
 from rlfr_vlm.servers.wait_notice import WaitNotice
 
 LOCAL_NAME = "judge"
-LMDEPLOY = "{lmdeploy} serve api_server {model} --model-name {name} --server-name {host} --server-port {port}"
+# The last flag: else settings that the model ships, such as a repetition penalty, change greedy replies.
+LMDEPLOY = (
+    "{lmdeploy} serve api_server {model} --model-name {name} --server-name {host} --server-port {port} "
+    "--generation-config lmdeploy"
+)
 ENVIRONMENT = Path(".venv-judge")
 
 

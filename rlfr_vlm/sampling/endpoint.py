@@ -1,7 +1,7 @@
 """Draw responses from a served policy: an OpenAI-style server with chat completions.
 
 vLLM's servers, which say so in their list of models, also get what only they know: the ban of vision tokens, and to
-tell token ids and log-probs. Other servers tell neither.
+tell token ids and log-probs. Other servers tell neither. vLLM's and lmdeploy's draw by the request alone.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.models import VISION_TOKENS
 from rlfr_vlm.redaction import PLACEHOLDER, redact_text
 from rlfr_vlm.sampling.engine import Sample, Sampling
+from rlfr_vlm.servers.request_fields import VLLM, neutral_sampling
 
 if TYPE_CHECKING:
     import openai
@@ -108,7 +109,7 @@ class EndpointEngine:
         # openai takes these from the environment, for any server (3.57)
         self._client.organization = self._client.project = None
         self._client._custom_headers = {}
-        self.is_vllm = self._runner.run(self._check_served())
+        self.owner = self._runner.run(self._check_served())
         self._client.max_retries = RETRIES  # a copy of the client would take the headers from the environment again
 
     def sample(self, rows: Sequence[Row], seeds: Sequence[int]) -> list[Sample]:
@@ -148,11 +149,10 @@ class EndpointEngine:
 
     def _request(self, row: Row, seed: int) -> dict[str, Any]:
         sampling = self.sampling
-        extra: dict[str, Any] = {"top_k": sampling.top_k} if sampling.top_k else {}
+        extra = neutral_sampling(self.owner) | ({"top_k": sampling.top_k} if sampling.top_k else {})
         arguments: dict[str, Any] = {}
-        if self.is_vllm:  # a server otherwise takes top_k and the repetition penalty of the policy's own settings
-            extra = {"top_k": sampling.top_k or -1, "repetition_penalty": 1.0, "min_p": 0.0, "return_token_ids": True}
-            extra["bad_words"] = list(VISION_TOKENS)
+        if self.owner == VLLM:
+            extra |= {"return_token_ids": True, "bad_words": list(VISION_TOKENS)}
             arguments["logprobs"] = True
         return {
             "model": self.model,
@@ -165,8 +165,8 @@ class EndpointEngine:
             "extra_body": extra or None,
         }
 
-    async def _check_served(self) -> bool:
-        """Check that the server can be reached and serves the model. Returns whether it is vLLM's.
+    async def _check_served(self) -> str:
+        """Check that the server can be reached and serves the model. Returns whose server it is; "" if unknown.
 
         Raises:
             UserError: it cannot, or does not.
@@ -176,7 +176,7 @@ class EndpointEngine:
         try:
             cards = list((await self._client.models.list(timeout=SHORT_LIMIT)).data)
         except openai.NotFoundError:  # no list of models: the first request shows whether the name is right
-            return False
+            return ""
         except openai.OpenAIError as error:
             raise self._lost(error) from None
         except (AttributeError, TypeError, ValueError):
@@ -187,7 +187,7 @@ class EndpointEngine:
                 f"{self.address} does not serve {self.model!r}; it serves {', '.join(names[:10])}. Name one of them "
                 "with --policy."
             )
-        return any(getattr(card, "owned_by", "") == "vllm" for card in cards)
+        return next((str(getattr(card, "owned_by", "")) for card in cards if card.id == self.model), "")
 
     def _lost(self, error: "openai.OpenAIError") -> UserError:
         import openai

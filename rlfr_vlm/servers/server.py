@@ -25,6 +25,7 @@ HOST = "127.0.0.1"
 POLL_INTERVAL = 0.5  # seconds between checks whether the server is ready
 TAIL_LINES = 15  # lines of the log in messages
 PROBE_LIMIT = 5.0  # seconds for one check whether the server is ready
+READY, KEY_WANTED = 200, (401, 403)  # statuses of a server's list of models
 # Secrets of other servers, so that a server started here gets none of them.
 OWN_KEYS = tuple(name for name, setting in SETTINGS.items() if setting.secret and name.startswith(PREFIXES))
 # With these torchrun and accelerate tell a process its place; a server that a training process starts has none.
@@ -180,11 +181,16 @@ class Server:
             on_wait: called with the seconds waited so far.
 
         Raises:
-            UserError: the server ended, or was not ready in time; with the end of its log.
+            UserError: the server wants a key; it ended, or was not ready in time, with the end of its log.
         """
         started = time.monotonic()
-        while not _is_ready(self.url):
+        while (status := _status(self.url)) != READY:
             waited = time.monotonic() - started
+            if status in KEY_WANTED:
+                raise UserError(
+                    f"{self.label} wants a key (HTTP {status}). A server that is started here listens to this machine "
+                    "only and is asked without one: leave the key out of its command."
+                )
             if not self.alive:
                 raise UserError(f"{self.label} ended before it was ready. {self.log_end()}")
             if waited > self.time_limit:
@@ -213,10 +219,13 @@ class Server:
         return f"The end of {self.log}:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def _is_ready(url: str) -> bool:
+def _status(url: str) -> int:
+    """Return the status of a server's list of models, whose body must be one; 0 without a reply."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # requests to this machine bypass proxies
     try:
         with opener.open(f"{url}/models", timeout=PROBE_LIMIT) as reply:
-            return isinstance(json.load(reply).get("data"), list)
+            return READY if isinstance(json.load(reply).get("data"), list) else 0
+    except urllib.error.HTTPError as error:
+        return error.code
     except (OSError, ValueError, AttributeError, urllib.error.URLError):
-        return False
+        return 0

@@ -22,9 +22,9 @@ class JsonHandler(BaseHTTPRequestHandler):
         """Return the JSON of the request."""
         return json.loads(self.rfile.read(int(self.headers["content-length"])))
 
-    def reply(self, value: object) -> None:
+    def reply(self, value: object, status: int = 200) -> None:
         body = json.dumps(value).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         self.end_headers()

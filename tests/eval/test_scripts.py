@@ -40,6 +40,14 @@ def test_setup_judge_dry_run_starts_nothing():
     assert bash(ROOT / "scripts/setup_judge.sh", "--nope").returncode == 2
 
 
+def test_setup_of_lmdeploys_http_layer_takes_no_engine():
+    there = (ROOT / ".venv-judge-http").exists()
+    done = bash(ROOT / "scripts/setup_judge.sh", "--http-only", "--dry-run")
+    assert done.returncode == 0 and "install --quiet --no-deps lmdeploy>=0.18,<0.19" in done.stdout
+    assert ".venv-judge-http/bin/python" in done.stdout and "torch" not in done.stdout
+    assert (ROOT / ".venv-judge-http").exists() == there
+
+
 def test_eval_vlm_dry_run_prints_every_step():
     done = bash(ROOT / "scripts/eval_vlm.sh", "--dry-run", "--limit", "5", CKPT="out/checkpoint-8", DATASETS="WeMath")
     assert done.returncode == 0 and "setup_vlmeval.sh" in done.stdout and "serves out/checkpoint-8" in done.stdout

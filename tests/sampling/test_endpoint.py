@@ -73,6 +73,15 @@ def test_vllm_tells_tokens_and_log_probs_and_bans_vision_tokens(serve):
     assert (asked["top_k"], asked["repetition_penalty"]) == (-1, 1.0)  # not the policy's own settings
 
 
+def test_lmdeploy_draws_by_the_request_alone_and_is_asked_for_nothing_it_refuses(serve):
+    server = serve(lambda body, n: "so 7", models=({"id": "other"}, {"id": "m", "owned_by": "lmdeploy"}))
+    engine(server).sample([row()], [1])
+    engine(server, top_k=5).sample([row()], [1])
+    fields = [{name: asked[name] for name in ("top_k", "repetition_penalty", "min_p")} for asked in server.requests]
+    assert fields == [{"top_k": top_k, "repetition_penalty": 1.0, "min_p": 0.0} for top_k in (0, 5)]
+    assert not {"bad_words", "logprobs", "return_token_ids"} & server.requests[0].keys()
+
+
 def test_failures_that_pass_are_tried_again(serve):
     faults = [Reaction(status=503), Reaction(status=429), Reaction(drop=True)]
     server = serve(lambda body, n: faults[n - 1] if n <= 3 else "so 7")

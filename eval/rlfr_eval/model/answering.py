@@ -14,6 +14,7 @@ from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import JsonMapping, JsonObject
 from rlfr_vlm.provenance import short_hash
 from rlfr_vlm.servers.endpoint import MAX_FAILURES_IN_A_ROW, TOO_LONG, Endpoint, Fault, Reply
+from rlfr_vlm.servers.request_fields import with_pixel_limits
 
 POLL_INTERVAL = 1.0  # seconds between checks whether a local server is alive
 
@@ -84,7 +85,11 @@ def sample_of(task: Task, reply: Reply, config: str) -> Sample:
 
 
 class Answering:
-    """One pass over tasks with bounded concurrency."""
+    """One pass over tasks with bounded concurrency.
+
+    Args:
+        owner: whose server it is, as its list of models says.
+    """
 
     def __init__(
         self,
@@ -94,11 +99,13 @@ class Answering:
         concurrency: int,
         extra_body: JsonMapping,
         omit: Sequence[str] = (),
+        owner: object = "",
         on_answer: Callable[[], object] = lambda: None,
         alive: Callable[[], bool] = lambda: True,
     ) -> None:
         self.endpoint, self.store, self.concurrency = endpoint, store, concurrency
-        self.extra_body, self.omit, self.on_answer, self.alive = extra_body, omit, on_answer, alive
+        self.extra_body, self.omit, self.owner = extra_body, omit, owner
+        self.on_answer, self.alive = on_answer, alive
         self.unavailable = ""
         self._failures_in_a_row = 0
 
@@ -134,9 +141,8 @@ class Answering:
             if self.unavailable:
                 return
             try:
-                reply = await self.endpoint.ask(
-                    request_body(task, self.extra_body, self.omit), partial(self._store_fault, task)
-                )
+                body = with_pixel_limits(request_body(task, self.extra_body, self.omit), self.owner)
+                reply = await self.endpoint.ask(body, partial(self._store_fault, task))
             except Fault as fault:
                 if fault.kind == TOO_LONG:
                     raise UserError(

@@ -24,13 +24,11 @@ from rlfr_vlm.judging.choice import JudgeChoice
 from rlfr_vlm.judging.session import JudgeOptions, check_judge_settings
 from rlfr_vlm.redaction import secret_values
 from rlfr_vlm.servers.endpoint import Endpoint
+from rlfr_vlm.servers.request_fields import neutral_sampling
 from rlfr_vlm.servers.urls import base_url, split_query
 
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.text import AnyBenchmark
-
-# vLLM fills fields that a request leaves out from the model's generation_config.json; these values turn that off
-VLLM_NEUTRAL = {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": -1}
 
 
 @dataclass
@@ -197,13 +195,14 @@ class Evaluation:
                 await check_prompts(endpoint, self.selections, context)
                 total = self._planned_answers()
                 with answer_bar(total, "answers", total - len(todo)) as progress:
-                    neutral = VLLM_NEUTRAL if card.get("owned_by") == "vllm" else {}
+                    owner = card.get("owned_by")
                     return await Answering(
                         endpoint,
                         store,
                         concurrency=self.concurrency,
-                        extra_body={**neutral, **self.extra_body},
+                        extra_body={**neutral_sampling(owner), **self.extra_body},
                         omit=self.omit,
+                        owner=owner,
                         on_answer=progress.update,
                         alive=lambda: server.server is None or server.server.alive,
                     ).run(_pop_all(todo))

@@ -162,11 +162,12 @@ def test_requests_that_are_all_refused_stop_early_and_say_why(measure, serve, ma
     assert not {"seed", "top_p"} & set(server.requests[0])
 
 
-def test_vllm_is_told_what_a_generation_config_would_change(measure, serve, toy):
-    server = serve(right, models=({"id": "m", "owned_by": "vllm", "max_model_len": 9000},))
+@pytest.mark.parametrize(("owner", "no_top_k"), [("vllm", -1), ("lmdeploy", 0)])
+def test_servers_are_told_what_a_generation_config_would_change(measure, serve, toy, owner, no_top_k):
+    server = serve(right, models=({"id": "m", "owned_by": owner, "max_model_len": 9000},))
     measure(server.url, toy())
     asked = server.requests[0]
-    assert (asked["repetition_penalty"], asked["top_k"], asked["min_p"]) == (1.0, -1, 0.0)
+    assert (asked["repetition_penalty"], asked["top_k"], asked["min_p"]) == (1.0, no_top_k, 0.0)
     measure(server.url, toy(), out="b", more=("--top-k", "5"))
     assert server.requests[-1]["top_k"] == 5
     server = serve(right)

@@ -10,7 +10,8 @@ from tests.eval.stub_server import IMPORTS
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# Speaks `lmdeploy serve api_server MODEL --model-name NAME --server-name HOST --server-port PORT` and its API.
+# Takes the arguments that a judge is served with and answers as `lmdeploy serve api_server` does. What lmdeploy itself
+# takes and answers is tested in tests/end_to_end/eval/test_lmdeploy_http.py.
 STAND_IN = (
     "#!{python}\n"
     + IMPORTS
@@ -23,6 +24,7 @@ top.add_argument("model_path")
 top.add_argument("--model-name")
 top.add_argument("--server-name", default="0.0.0.0")
 top.add_argument("--server-port", type=int, default=23333)
+top.add_argument("--generation-config", default="auto")
 given = top.parse_args()
 print("serving", given.model_path, flush=True)
 

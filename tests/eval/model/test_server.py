@@ -72,6 +72,28 @@ def test_a_server_that_ends_says_why(tmp_path):
         server.wait_ready()
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_server_that_wants_a_key_is_not_waited_for(tmp_path, status):
+    port = free_port()
+    code = (
+        IMPORTS
+        + f"""
+class Handler(JsonHandler):
+    def do_GET(self):
+        self.reply({{"message": "Unauthorized."}}, {status})
+serve(Handler, {port})
+"""
+    )
+    command = [sys.executable, "-c", code, "--api-keys", "sk-not-shown"]
+    url, label = f"http://127.0.0.1:{port}/v1", "the judge's server"
+    with Server(command, url, tmp_path / "log", time_limit=60.0, label=label) as server:
+        with pytest.raises(UserError) as refused:
+            server.wait_ready()
+        assert server.alive
+    assert str(refused.value).startswith(f"the judge's server wants a key (HTTP {status}).")
+    assert "leave the key out of its command" in str(refused.value) and "sk-not" not in str(refused.value)
+
+
 def test_a_server_is_no_process_of_a_training_run(tmp_path, monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "ACCELERATE_USE_FSDP"):
         monkeypatch.setenv(name, "1")

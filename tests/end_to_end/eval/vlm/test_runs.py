@@ -345,6 +345,17 @@ def test_preview_shows_what_the_training_preset_asks(lmu, run_eval, alone):
     assert run_eval(*arguments, "--rows", "-3")[0] == 2
 
 
+def test_lmdeploy_gets_limits_of_pixels_where_it_reads_them(vlm, serve):
+    server = serve(policy, models=({"id": "m", "owned_by": "lmdeploy"},))
+    limits = ("--min-pixels", "784", "--max-pixels", "50176")
+    code, _, err = vlm("--judge", "none", *limits, data=("VisuLogic",), server=server)
+    assert code == 0, err
+    parts = [part for asked in server.requests for part in asked["messages"][-1]["content"]]
+    images = [part["image_url"] for part in parts if part["type"] == "image_url"]
+    assert len(images) == 6 and {(one["min_pixels"], one["max_pixels"]) for one in images} == {(784, 50176)}
+    assert server.requests[0]["mm_processor_kwargs"] == {"image": {"min_pixels": 784, "max_pixels": 50176}}
+
+
 @pytest.mark.parametrize("limits", [("0", "9"), ("-5", "9"), ("500", "10")])
 def test_limits_of_pixels_that_are_none(vlm, limits):
     code, _, err = vlm("--judge", "none", "--min-pixels", limits[0], "--max-pixels", limits[1], data=("VisuLogic",))
