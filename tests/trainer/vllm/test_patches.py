@@ -223,10 +223,26 @@ def test_names_of_trl_and_vllm_that_the_engine_leans_on():
     assert "self.llm.llm_engine.model_executor.driver_worker.model_runner.model.load_weights" in source
     assert "return prompt_ids, completion_ids, logprobs, logprob_token_ids" in source
     assert list(inspect.signature(VLLMGeneration.generate).parameters)[:3] == ["self", "prompts", "images"]
+    assert "self.vllm_client = VLLMClient(" in source and "self.vllm_client.init_communicator(" in source
+    assert "self.vllm_client.update_named_params(self._weight_metadata, self._iter_named_params())" in source
+    assert "features = self.vllm_client.image_features(" in source
+    assert "prompts=ordered_set_of_prompt_ids, features=features, **sampling_params" in source
     pytest.importorskip("vllm", reason="vLLM is not installed")
+    from trl.generation.vllm_client import VLLMClient
     from vllm import LLM, LLMEngine
+    from vllm.entrypoints.serve.dev.cache.api_router import router as caches
+    from vllm.entrypoints.serve.dev.rpc.api_router import router as calls
+    from vllm.v1.worker import worker_base
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    from rlfr_vlm.trainer.vllm.server_client import CACHES
 
     assert "weights_iterator" in inspect.signature(GPUModelRunner.reload_weights).parameters
     assert callable(LLM.reset_mm_cache) and callable(LLM.reset_prefix_cache)
     assert callable(LLMEngine.reset_encoder_cache)
+    paths = {route.path for route in [*caches.routes, *calls.routes]}
+    assert {"/collective_rpc", *(f"/{name}" for name in CACHES)} <= paths
+    assert "worker_class.__bases__ = worker_class.__bases__ + (\n" in inspect.getsource(worker_base)
+    client = inspect.getsource(VLLMClient)
+    assert 'raise Exception(f"Request failed: {response.status_code}, {response.text}")' in client
+    assert all(f"def {name}(" in client for name in ("_post", "check_server", "reset_prefix_cache", "get_server_info"))
