@@ -141,12 +141,14 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     from rlfr_vlm.policy import load_policy, refuse_data_parallel
     from rlfr_vlm.rewards import build_rewards, columns_needed
     from rlfr_vlm.steps import left_out_line, prompts_of_epoch, refuse_too_few_rows
+    from rlfr_vlm.tools.description import described_tokens
     from rlfr_vlm.trainer.lora import lora_config
     from rlfr_vlm.trainer.records.benchmark_calls import Plan
     from rlfr_vlm.trainer.records.benchmarks import MeasureCheckpoints
     from rlfr_vlm.trainer.records.callbacks import AlertsFile, MetricsFile, ProgressLine
     from rlfr_vlm.trainer.rlfr_trainer import RLFRTrainer
     from rlfr_vlm.trainer.signals.flow import find_flow
+    from rlfr_vlm.trainer.tool_calls import prepare_template
 
     refuse_data_parallel(args)
     refuse_four_bits(options, args.rollout)
@@ -167,6 +169,9 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
         refuse_too_few_rows(args, len(rows.indices))
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
     peft_config = lora_config(policy, options)
+    if called.get("tools") or called.get("environment_factory"):
+        prepare_template(processing_class)
+    rows.added_tokens = described_tokens(processing_class, called)
     train_dataset = training_dataset(rows, options, processing_class, graded=is_graded(options))
     if options.max_prompt_tokens is None:  # rows that training replaces are left out
         context = getattr(policy.config.get_text_config(), "max_position_embeddings", None)
@@ -175,7 +180,9 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
         mixture = describe_mixture(train_dataset, prompts_of_epoch(args, len(train_dataset)))
         for line in (*notes_of_rows(rows), mixture or left_out_line(args, len(train_dataset))):
             print(line, end="\n" if line else "")
-    eval_dataset = held_out_rows(options, args, processing_class) if args.eval_strategy != "no" else None
+    eval_dataset = None
+    if args.eval_strategy != "no":
+        eval_dataset = held_out_rows(options, args, processing_class, rows.added_tokens)
     try:
         trainer = RLFRTrainer(
             policy,
@@ -237,8 +244,13 @@ def is_graded(options: ScriptArguments) -> bool:
     return "accuracy" in (options.rewards or ())
 
 
-def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class: "ProcessingClass") -> "Dataset":
+def held_out_rows(
+    options: ScriptArguments, args: "RLFRConfig", processing_class: "ProcessingClass", added_tokens: int = 0
+) -> "Dataset":
     """Return a fixed subset of the held-out rows, built like the training rows.
+
+    Args:
+        added_tokens: by the descriptions of tools to each prompt.
 
     Raises:
         UserError: the held-out rows are the training rows, or cannot be read.
@@ -265,6 +277,7 @@ def held_out_rows(options: ScriptArguments, args: "RLFRConfig", processing_class
         refuse_unscored_sources(rows, options.rewards or ())
     except UserError as error:  # it names the settings of the training rows
         raise UserError(SETTING_OF_ROWS.sub(r"eval_\g<0>", str(error))) from None
+    rows.added_tokens = added_tokens
     dataset = training_dataset(rows, eval_options, processing_class, graded=is_graded(options))
     count = min(options.eval_rows, len(dataset))
     if (draws := draws_of(dataset)) is not None:  # each source has its share, as far as it has rows

@@ -141,7 +141,7 @@ def plan_lengths(
         texts = [text for _, text, _ in good.values()]
         tokens = counter.text_tokens([row for row, _, _ in good.values()], texts)
         for (number, (_, _, sizes)), text in zip(good.items(), tokens, strict=True):
-            _plan_row(plan, counter, number, text, sizes, limit, rule, rows.place(number))
+            _plan_row(plan, counter, number, text + rows.added_tokens, sizes, limit, rule, rows.place(number))
     plan.kept.sort()
     if not plan.kept:
         raise UserError(f"All prompts are longer than max_prompt_tokens {limit}. Raise it, or lower image_max_pixels.")
@@ -177,7 +177,7 @@ def refuse_prompts_beyond_context(
         if (sized := sized_row(rows, counter, number, open_videos=opened < VIDEO_ROWS)) is None:
             continue
         row, text, sizes = sized
-        images = counter.image_tokens(sizes)
+        images = counter.image_tokens(sizes) + rows.added_tokens
         size = len(text.encode(errors="replace"))
         if (
             size + images + row["video_tokens"] > limit

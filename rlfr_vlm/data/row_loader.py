@@ -52,9 +52,11 @@ class Rows:
         refused: rows that are bad because of other rows or of the grader, by number (see across_rows.py).
         bad_rows: counts of the bad rows read so far.
         source: label of the data set in a mixture; empty where it is the only one.
+        added_tokens: tokens that descriptions of tools add to each prompt.
     """
 
     source: str = ""
+    added_tokens: int = 0
 
     def __init__(
         self, raw: RawDataset, options: DataOptions, needed: Sequence[str], pixel_limits: dict[int, int] | None = None

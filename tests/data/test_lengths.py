@@ -105,6 +105,16 @@ def test_prompts_that_leave_no_room_for_a_response_are_refused(processor, long_r
         refuse_prompts_beyond_context(long_rows, processor, 8, 8)
 
 
+def test_descriptions_of_tools_count(processor, long_rows):
+    lengths = prompt_lengths(processor, long_rows, range(5))
+    long_rows.added_tokens = 3
+    refuse_prompts_beyond_context(long_rows, processor, max(lengths) + 3 + 8, 8)
+    with pytest.raises(UserError, match=rf"1 prompts do not fit .* has {max(lengths) + 3}\."):
+        refuse_prompts_beyond_context(long_rows, processor, max(lengths) + 3 + 7, 8)
+    assert plan_lengths(long_rows, processor, max(lengths) + 3, "drop").counts["dropped"] == 0
+    assert plan_lengths(long_rows, processor, max(lengths) + 2, "drop").counts["dropped"] == 1
+
+
 def test_text_policies(text_tokenizer, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "sum?"}\n{"prompt": "sum? sum? sum? sum?"}')
     rows = read_rows(DataOptions(dataset_name=str(tmp_path / "rows.jsonl")))
