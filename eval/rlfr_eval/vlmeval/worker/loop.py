@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlfr_eval.vlmeval.worker.groups import group_ids, grouping
 from rlfr_eval.vlmeval.worker.guard import Refused, blocked_attempt, clear_blocked_attempt, import_vlmeval
+from rlfr_eval.vlmeval.worker.probe import probe
 from rlfr_eval.vlmeval.worker.replay_judge import Undecidable
 from rlfr_eval.vlmeval.worker.row_scores import family, score
 from rlfr_eval.vlmeval.worker.tables import Table, Unusable, open_table, rows
@@ -36,6 +37,19 @@ class Worker:
         names = ("ms-vlmeval", "pandas", "numpy")
         yield {"ok": {name: version(name) for name in names}}
 
+    def sets(self, request: Request) -> Iterator[Reply]:
+        import vlmeval.dataset as package
+        from vlmeval.dataset.image_base import ImageBaseDataset
+
+        classes = package.DATASET_CLASSES
+        images = [issubclass(cls, ImageBaseDataset) for cls in classes]
+        yield {
+            "ok": [
+                {"class": cls.__name__, "names": list(cls.supported_datasets()), "images": is_image}
+                for cls, is_image in zip(classes, images, strict=True)
+            ]
+        }
+
     def open(self, request: Request) -> Iterator[Reply]:
         name, alias = request["name"], request["called"]
         table = open_table(name, Path(request["file"]), Path(request["images"]))
@@ -61,6 +75,10 @@ class Worker:
                 row = table.frame.iloc[self.positions[name][item["id"]]]
             outcomes.append(_score_guarded(table, row, item))
         yield {"ok": outcomes}
+
+    def probe(self, request: Request) -> Iterator[Reply]:
+        table = self.tables[request["name"]]
+        yield {"ok": probe(table, table.frame.iloc[self.positions[request["name"]][request["id"]]])}
 
     def evaluate(self, request: Request) -> Iterator[Reply]:
         yield {"ok": evaluate_upstream(self.tables[request["name"]], request["predictions"], request["given"])}
@@ -94,7 +112,7 @@ def answers(worker: Worker, line: str) -> Iterator[Reply]:
         yield from handle(request)
     except (Unusable, Undecidable, Refused) as error:
         yield {"error": str(error)}
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # one of VLMEvalKit's sets exits at a row that it does not know
         logging.exception("request failed")
         yield {"error": f"{type(error).__name__}: {error}", "bug": True}
 
