@@ -30,6 +30,7 @@ from rlfr_vlm.files import write_json
 
 FAMILY, RULES, JUDGE, REFUSED, OTHER_MEDIA = "family", "rules", "judge", "refused", "no still images"
 MOST_COLUMNS = 20  # that are filled in because a class asks for them
+ENOUGH = 60.0  # seconds after which no further kind of row is tried
 ROW = {
     "question": "What is shown in the picture?",
     "answer": "cat",
@@ -47,7 +48,20 @@ ROWS: Mapping[str, Mapping[str, str]] = {
     "box": {**ROW, "answer": "[1, 2, 30, 40]", "bbox": "[1, 2, 30, 40]"},
 }
 CELLS: Mapping[str, Mapping[str, str]] = {  # class -> cells of the forms that it reads
+    "OCRBench": {"answer": "['cat']", "category": "Regular Text Recognition"},
+    "MMEReasoning": {
+        **{"question_type": "choice", "prompt_id": "choice_prompt", "function_id": "choice_function"},
+        **{"answer": "A", "capability": "x", "reasoning_type": "x", "difficulty_level": "x"},
+    },
 }
+MACHINE = (
+    (re.compile(r"^VLMEvalKit \([^)]*\): | See vlmeval\.log\."), ""),
+    (re.compile(r"\S*/site-packages/"), ""),
+    (re.compile(r"\S*(?=/LMUData)"), "~"),
+    (re.compile(r"\S*https?:/\S*"), "an address"),
+    (re.compile(r"[A-Za-z0-9+/=]{60,}"), "..."),
+    (re.compile(r" at 0x[0-9a-f]+"), ""),
+)
 MISSING = (  # how a class says which column it lacks
     re.compile(r"KeyError: ['\"]+\[?'?([\w -]+?)'?\]?(?: not in index)?['\"]+"),
     re.compile(r"has no column ([\w-]+)"),
@@ -74,7 +88,11 @@ def main() -> None:
         for one in worker.sets():
             if one["names"] and (not options.only or one["class"] in options.only):
                 started = time.monotonic()
-                found[one["class"]] = {"names": one["names"], **survey(one, worker, Path(scratch))}
+                found[one["class"]] = {
+                    "names": one["names"],
+                    "build_judge": one["build_judge"],
+                    **survey(one, worker, Path(scratch)),
+                }
                 seconds = time.monotonic() - started
                 if options.out:
                     write_json(options.out, {"ms-vlmeval": version, "classes": found})
@@ -86,13 +104,17 @@ def survey(one: Mapping[str, Any], worker: WorkerProcess, scratch: Path) -> dict
     """How a class can be scored: `how`, and `why` it is refused or which row it was tried with."""
     if not one["images"]:
         return {"how": OTHER_MEDIA}
-    refusals = []
+    refusals: list[dict[str, str]] = []
+    started = time.monotonic()
     for kind, cells in ROWS.items():
+        if refusals and time.monotonic() - started > ENOUGH:
+            break
         found = _with_columns(one["names"][0], {**cells, **CELLS.get(one["class"], {})}, worker, scratch)
         if found["how"] in (JUDGE, FAMILY):
             return {**found, "row": kind}
         refusals.append({**found, "row": kind})
-    return next((found for found in refusals if found["how"] == RULES), refusals[0])
+    by_rules = [found for found in refusals if found["how"] == RULES]
+    return (by_rules or sorted(refusals, key=lambda found: "no place" not in found["why"]))[0]
 
 
 def _with_columns(name: str, cells: Mapping[str, str], worker: WorkerProcess, scratch: Path) -> dict[str, str]:
@@ -135,7 +157,11 @@ def _open(name: str, row: Mapping[str, str], worker: WorkerProcess, scratch: Pat
 
 
 def _short(error: UserError, scratch: Path) -> str:
-    return re.sub(r"^VLMEvalKit \([^)]*\): ", "", str(error)).replace(f"{scratch}/", "")[:400]
+    """A refusal without what differs between machines: folders, addresses, long cells."""
+    text = str(error).splitlines()[0].replace(f"{scratch}/", "").replace(str(scratch), "its folder")
+    for pattern, instead in MACHINE:
+        text = pattern.sub(instead, text)
+    return text[:300]
 
 
 def _picture() -> str:
@@ -147,12 +173,13 @@ def _picture() -> str:
 
 
 def counts(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """A line for each way of scoring: classes, and names of data sets."""
-    classes = Counter(one["how"] for one in found.values())
-    return "\n".join(
-        f"{how}: {count} classes, {sum(len(one['names']) for one in found.values() if one['how'] == how)} sets"
-        for how, count in classes.most_common()
-    )
+    """A line for each way of scoring: classes, names of data sets, and classes that call `build_judge`."""
+    lines = []
+    for how, count in Counter(one["how"] for one in found.values()).most_common():
+        same = [one for one in found.values() if one["how"] == how]
+        sets, judges = sum(len(one["names"]) for one in same), sum(one["build_judge"] for one in same)
+        lines.append(f"{how}: {count} classes, {sets} sets; {judges} of the classes call build_judge")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Multimodal benchmarks: descriptions of VLMEvalKit's data sets and of user files, read from TOML files."""
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,6 +202,12 @@ def shipped_vlm() -> dict[str, VlmBenchmark]:
     """Return the shipped multimodal benchmarks by name."""
     benchmarks = (build_vlm(read_toml(path), str(path)) for path in sorted(folder().glob("*.toml")))
     return {benchmark.name: benchmark for benchmark in benchmarks}
+
+
+def surveyed_sets() -> JsonObject:
+    """Return what `benchmarks/vlmevalkit/survey.py` found: class -> `names`, `how` they can be scored, and why not."""
+    survey: JsonObject = json.loads((folder() / "sets.json").read_text(encoding="utf-8"))
+    return survey
 
 
 def resolve_vlm(names: Iterable[str], preset: VlmPreset, data_dir: Path) -> list[VlmBenchmark]:

@@ -13,8 +13,9 @@ from rlfr_vlm.files import JsonObject
 
 # names that evaluations give to the score of a row, and to that of a table, in order of preference
 ROW_COLUMNS = ("hit", "score", "correct", "is_correct", "acc", "accuracy", "match", "judge_score")
-TABLE_COLUMNS = ("acc", "accuracy", "Accuracy (%)", "Overall", "overall", "overall_acc", "Average")
+TABLE_COLUMNS = ("acc", "accuracy", "Accuracy (%)", "Overall", "overall", "overall_acc", "Average", "ALL", "all")
 OVERALL = "Overall"
+ECHOED = ("10", "100")  # replies that are tried, and that are no share of full marks
 FULL_MARKS = {1.0: "fraction", 100.0: "percent"}  # the largest value of a trial -> unit
 
 
@@ -82,7 +83,12 @@ def _place(name: str, results: Sequence[JsonObject]) -> dict[str, str]:
         UserError: there is none.
     """
     for row, column in _places(results):
-        values = [value for trial in results for value in _values(trial["result"], row, column)]
+        found = [(trial, list(_values(trial["result"], row, column))) for trial in results]
+        values = [value for _, values in found for value in values]
+        if any(not values and not trial["failed"] for trial, values in found) or any(
+            str(trial["reply"]) in ECHOED and values == [float(trial["reply"])] for trial, values in found
+        ):
+            continue  # a column that has a number only where the reply is one, or that is the reply
         if values and min(values) == 0 and max(values) in FULL_MARKS:
             return {"column": column, "row": row, "unit": FULL_MARKS[max(values)]}
     seen = "; ".join(dict.fromkeys(str(trial["result"][:2]) for trial in results))

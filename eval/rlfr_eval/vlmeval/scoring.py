@@ -160,6 +160,8 @@ class Scoring:
         asked: Mapping[str, JsonObject],
     ) -> JsonObject:
         """Return an outcome; undecided if VLMEvalKit may not have read a reply, which scores as nonsense does."""
+        if outcome["verdict"] == Verdict.UNDECIDED.value:
+            return outcome
         for key, need in asked.items():
             reply = item["given"][key]
             if need["reads"] != BY_VLMEVALKIT or is_plain(reply, need["prompt"], item["prediction"]):
@@ -190,17 +192,14 @@ def _item(benchmark: "VlmBenchmark", sample: Sample) -> JsonObject:
 
 
 def row_verdict(name: str, score: Mapping[str, str], outcome: JsonObject) -> JsonObject:
-    """Verdict of a row that VLMEvalKit evaluated by itself. Less than full marks is wrong, with `points` from 0 to 1.
+    """Verdict of a row that VLMEvalKit evaluated by itself: undecided if there is no score at its place.
 
-    Raises:
-        UserError: the result of a whole evaluation has no score at its place.
+    Less than full marks is wrong, with `points` between 0 and 1.
     """
     try:
         percent = upstream_percent(name, score, outcome["result"], {})
-    except UserError:
-        if not outcome["failed"]:
-            raise
-        reason = f"VLMEvalKit cannot evaluate it by itself ({outcome['failed'][:200]})"
+    except UserError as error:
+        reason = f"VLMEvalKit cannot evaluate it by itself ({(outcome['failed'] or str(error))[:200]})"
         return {"verdict": Verdict.UNDECIDED.value, "reason": reason, "asked": outcome["asked"]}
     verdict = {"verdict": "right" if percent == FULL else "wrong", "extracted": "", "asked": outcome["asked"]}
     return {**verdict, "points": percent / FULL} if 0 < percent < FULL else verdict

@@ -136,7 +136,11 @@ class WorkerProcess:
         return outcomes
 
     def sets(self) -> list[JsonObject]:
-        """Return VLMEvalKit's classes of data sets: `class`, `names`, and `images`: whether they are still images."""
+        """Return VLMEvalKit's classes of data sets.
+
+        Each has `class`, `names`, `images`: whether it asks about still images, and `build_judge`: whether the class
+        that defines its `evaluate` calls it.
+        """
         classes: list[JsonObject] = self.ask({"do": "sets"})
         return classes
 

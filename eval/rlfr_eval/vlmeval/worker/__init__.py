@@ -4,7 +4,7 @@ It is started by path in VLMEvalKit's own interpreter and imports nothing of the
 JSON lines on standard input, replies are JSON lines on standard output, in order:
 
 {"do": "hello"}                      -> {"ok": {"ms-vlmeval": version, "pandas": version, "numpy": version}}
-{"do": "sets"}                       -> {"ok": [{"class", "names", "images": whether it asks about still images}]}
+{"do": "sets"}                       -> {"ok": [{"class", "names", "images", "build_judge"}]}, see WorkerProcess.sets
 {"do": "open", "name", "called", "file", "images", "groups"}
                                      -> {"row": {...}} for every row, then
                                         {"ok": {"family", "grouping", "rows", "without_image"}}

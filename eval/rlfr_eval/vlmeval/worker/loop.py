@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from rlfr_eval.vlmeval.worker.groups import group_ids, grouping
@@ -39,16 +40,8 @@ class Worker:
 
     def sets(self, request: Request) -> Iterator[Reply]:
         import vlmeval.dataset as package
-        from vlmeval.dataset.image_base import ImageBaseDataset
 
-        classes = package.DATASET_CLASSES
-        images = [issubclass(cls, ImageBaseDataset) for cls in classes]
-        yield {
-            "ok": [
-                {"class": cls.__name__, "names": list(cls.supported_datasets()), "images": is_image}
-                for cls, is_image in zip(classes, images, strict=True)
-            ]
-        }
+        yield {"ok": [describe(cls) for cls in package.DATASET_CLASSES]}
 
     def open(self, request: Request) -> Iterator[Reply]:
         name, alias = request["name"], request["called"]
@@ -102,6 +95,28 @@ def empty_table(name: str) -> Table:
     cls = next((cls for cls in package.DATASET_CLASSES if name in cls.supported_datasets()), package.CustomMCQDataset)
     without_init = type(cls.__name__, (cls,), {"__init__": lambda self: None})
     return Table(name, without_init(), Path(), cls is package.CustomMCQDataset, 0)
+
+
+def describe(cls: Any) -> dict[str, object]:
+    """Return a class of data sets as the worker's protocol defines it."""
+    from vlmeval.dataset.image_base import ImageBaseDataset
+
+    evaluates = next((one for one in cls.__mro__ if "evaluate" in vars(one)), object)
+    functions = [getattr(member, "__func__", member) for member in vars(evaluates).values()]
+    return {
+        "class": cls.__name__,
+        "names": list(cls.supported_datasets()),
+        "images": issubclass(cls, ImageBaseDataset),
+        "build_judge": any(
+            _calls(function.__code__, "build_judge") for function in functions if hasattr(function, "__code__")
+        ),
+    }
+
+
+def _calls(code: CodeType, name: str) -> bool:
+    """Return whether a function, or one inside it, uses a global name."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return name in code.co_names or any(_calls(one, name) for one in inner)
 
 
 def answers(worker: Worker, line: str) -> Iterator[Reply]:

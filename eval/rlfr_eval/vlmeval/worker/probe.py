@@ -16,7 +16,7 @@ from rlfr_eval.vlmeval.worker.upstream_evaluation import evaluate_upstream
 if TYPE_CHECKING:
     import pandas
 
-LONGEST = 20.0  # seconds after which no further reply is tried
+LONGEST = 10.0  # seconds after which no further reply is tried
 NO_ANSWER = "I would say that it looks rather like a thing of that kind to me, though I may well be mistaken in this."
 SHORT = ("A", "B", "Yes", "No")  # answers, of which one is wrong
 OFFERED = re.compile(r"\[\[?[A-Za-z]{2,12}\]\]?|(?<=['\"`])[\w.]{1,12}(?=['\"`])")  # a reply that a prompt asks for
@@ -53,11 +53,10 @@ def probe(table: Table, row: "pandas.Series") -> list[dict[str, Any]]:
 
 def _replies(gold: str, prompt: str) -> Iterator[str]:
     """Yield replies: the reference and another option in some forms, what the prompt offers, and usual verdicts."""
-    for form in FORMS:
-        yield form.format(gold)
-        yield form.format("A" if gold == "B" else "B")
+    extracted = [form.format(text) for form in FORMS for text in (gold, "A" if gold == "B" else "B")]
+    yield from [*extracted[:2], *REPLIES[:4]]
     yield from list(dict.fromkeys(OFFERED.findall(prompt)))[-MOST_OFFERED:]
-    yield from REPLIES
+    yield from [*extracted, *REPLIES]
 
 
 def _trial(table: Table, row: "pandas.Series", answer: str, reply: str | None) -> tuple[dict[str, Any], str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rlfr_eval.vlmeval.worker.replay_judge import ReplayJudge, Undecidable, ValueNeeded
 from rlfr_eval.vlmeval.worker.tables import Table, Unusable
-from rlfr_eval.vlmeval.worker.upstream_evaluation import evaluate_upstream
+from rlfr_eval.vlmeval.worker.upstream_evaluation import UNREADABLE, evaluate_upstream
 
 if TYPE_CHECKING:
     import pandas
@@ -171,6 +171,8 @@ def _upstream_outcome(row: "pandas.Series", table: Table, values: Mapping[str, o
     evaluation = evaluate_upstream(table, {str(row["index"]): row["prediction"]}, values, one_row=True)
     if evaluation["needs"]:
         raise ValueNeeded(**evaluation["needs"][0], kind="judge", reads="vlmevalkit", choices={})
+    if evaluation["failed"] == UNREADABLE:
+        raise Undecidable(UNREADABLE)
     if evaluation["failed"] and not evaluation["result"]:
         raise Undecidable(f"VLMEvalKit cannot evaluate it by itself ({str(evaluation['failed'])[:200]})")
     return {"result": evaluation["result"], "failed": evaluation["failed"], "asked": bool(values)}
