@@ -325,7 +325,7 @@ def _binary(reply: str, choices: Mapping[str, str]) -> str | None:
 
 def _whole(reply: str, choices: Mapping[str, str]) -> str | None:
     """Return the whole reply, which VLMEvalKit's own code reads, unless it is an error page."""
-    return None if ERROR.search(reply) else reply
+    return None if ERROR.search(reply) else reply.encode(errors="replace").decode()  # VLMEvalKit writes it to a file
 
 
 VLM_READERS: dict[str, Callable[[str, Mapping[str, str]], str | None]] = {

@@ -39,11 +39,8 @@ def any_set(vlm, alone, running, serve, monkeypatch):
                 row = {key: value.format(i=i) for key, value in cells.items()}
                 writer.writerow({"index": i, "image": PICTURE, "question": f"What is it? [{i}]", "answer": gold} | row)
         vlm.server.script = lambda body, n: answers[int(re.search(r"\[(\d)\]", text_of(body))[1])]
-        (alone / f"{name}.toml").write_text(
-            f'name = "{name}"\ntitle = "{name}"\nlicence = "x"\nn = 0\nvlmeval = "{name}"\nfile = "lmu/{name}.tsv"\n'
-        )
         run.judge = more.pop("judge", None) or serve(judging(script), models=({"id": "j"},))
-        return vlm("--judge-base-url", run.judge.url, *arguments, data=(f"{name}.toml",), **more)
+        return vlm("--judge-base-url", run.judge.url, *arguments, data=(name,), **more)
 
     return run
 
@@ -111,7 +108,7 @@ def test_yes_or_no(any_set, scores, alone, run_eval):
     assert "cannot be compared: not all is decided" in err
     code, _, err = any_set("POPE", answers[:3], script, "--cross-check", out="three")
     assert code == 0 and "own evaluation says 66.67, here it is 66.67" in err
-    code, out, _ = run_eval("preview", "--data", "POPE.toml", "--data-dir", "lmu", "-n", "1")
+    code, out, _ = run_eval("preview", "--data", "POPE", "--data-dir", "lmu", "-n", "1")
     assert code == 0 and "scored as rows: score of mean of rows, with a judge" in out
 
 
