@@ -127,7 +127,8 @@ def open_benchmark(
     """
     version = worker.hello()["ms-vlmeval"]
     data = read_vlm_problems(benchmark, data_dir, worker, check)
-    if data.family == BY_ROW:
+    known = benchmark.family == BY_ROW and benchmark.vlmeval_version == version  # as a run recorded it
+    if data.family == BY_ROW and not known:
         benchmark = _scored_by_row(benchmark, data, worker)
     completed = dataclasses.replace(
         benchmark,

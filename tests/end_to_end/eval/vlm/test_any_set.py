@@ -96,7 +96,7 @@ def test_marks_from_zero_to_one(any_set, scores, alone):
     assert len(asked_of_vlmevalkit(any_set.judge)) == 4  # the reply that is no mark comes from the cache
 
 
-def test_yes_or_no(any_set, scores, alone, run_eval):
+def test_yes_or_no(any_set, running, scores, alone, run_eval, monkeypatch):
     """POPE: by rules; by the judge, right and wrong; one that the judge cannot tell. Its own evaluation agrees."""
     answers = ["Yes.", "I see nothing (b)", "I see nothing (c)", "I see nothing (d)"]
     script = {"b": "No", "c": "No", "d": "It depends."}
@@ -108,6 +108,10 @@ def test_yes_or_no(any_set, scores, alone, run_eval):
     assert "cannot be compared: not all is decided" in err
     code, _, err = any_set("POPE", answers[:3], script, "--cross-check", out="three")
     assert code == 0 and "own evaluation says 66.67, here it is 66.67" in err
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "probe", None)  # what a run recorded is not tried again
+        code, _, err = run_eval("regrade", "three", "--judge", "none", "--data-dir", "lmu")
+    assert code == 0 and counts(scores(alone / "three")["benchmarks"]["POPE"]) == (1, 0, 2), err
     code, out, _ = run_eval("preview", "--data", "POPE", "--data-dir", "lmu", "-n", "1")
     assert code == 0 and "scored as rows: score of mean of rows, with a judge" in out
 
