@@ -231,6 +231,7 @@ class RuleVerdict:
         extracted: the final answer as this grader extracts it. For a set that VLMEvalKit scores: VLMEvalKit's.
         how: rule that extracted it; None in lines without an extraction of the grader (sets that VLMEvalKit scores,
             lines of older versions).
+        points: share of full marks, where a wrong answer has some; else None.
     """
 
     id: str
@@ -242,6 +243,7 @@ class RuleVerdict:
     reason: str
     extracted: str | None = None
     how: str | None = None
+    points: float | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -263,6 +265,7 @@ class RuleVerdict:
             row["reason"],
             row.get("extracted"),
             row.get("how"),
+            row.get("points"),
         )
 
     def write(self) -> JsonObject:
@@ -277,6 +280,8 @@ class RuleVerdict:
             "path": self.path,
             "reason": self.reason,
         }
+        if self.points is not None:
+            row["points"] = self.points
         if self.how is not None:
             return row | {"extracted": self.extracted, "how": self.how}
         return row if self.extracted is None else row | {"extracted": self.extracted}
@@ -293,6 +298,7 @@ class JudgeVerdict:
         reader: version of the code that read the replies, where verdicts depend on it.
         extracted: the extraction that the judge was shown.
         has_extraction: False in lines of older versions, whose judge was shown the extraction stored with the answer.
+        points: share of full marks, where a wrong answer has some; else None.
     """
 
     id: str
@@ -309,6 +315,7 @@ class JudgeVerdict:
     extracted: str | None = None
     has_extraction: bool = True
     time: float = 0.0
+    points: float | None = None
 
     @classmethod
     def read(cls, row: JsonObject) -> "JudgeVerdict | None":
@@ -330,6 +337,7 @@ class JudgeVerdict:
             row.get("extracted"),
             "extracted" in row,
             row.get("time", 0.0),
+            row.get("points"),
         )
 
     def write(self) -> JsonObject:
@@ -348,6 +356,7 @@ class JudgeVerdict:
             "output_tokens": self.output_tokens,
             **({"given": dict(self.given)} if self.given else {}),
             **({"reader": self.reader} if self.reader else {}),
+            **({} if self.points is None else {"points": self.points}),
             "time": self.time,
         }
 

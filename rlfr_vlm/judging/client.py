@@ -47,6 +47,7 @@ class JudgeResult:
         reply: the raw reply, or all of them if the judge was asked several times.
         values: key of a prompt -> parsed reply, if VLMEvalKit's prompts were used.
         reader: version of the reply parser, if it is part of the verdict's key.
+        points: share of full marks, where a wrong answer has some; else None.
     """
 
     verdict: Verdict
@@ -55,6 +56,7 @@ class JudgeResult:
     usage: Usage = field(default_factory=Usage)
     values: Mapping[str, str] = field(default_factory=dict)
     reader: str = ""
+    points: float | None = None
 
 
 @dataclass

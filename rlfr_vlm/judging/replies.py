@@ -37,6 +37,7 @@ NO_ANSWER = frozenset(
         "no answer provided",
     ]
 )
+BY_VLMEVALKIT = "vlmevalkit"  # the kind of replies that VLMEvalKit's own code reads
 LONGEST_ANSWER = 200  # characters; a longer text is no extracted answer
 LABEL = re.compile(
     r"^\W*(?:here(?:['’]s|\s+is)\s+)?(?:(?:the\s+)?(?:extracted|model|final|short|correct)?\s*(?:answer|option|choice)|(?:your\s+)?output|judg?e?ment)"
@@ -79,6 +80,7 @@ class JudgeReason(Reason):
     EMPTY = "judge's reply is empty"
     ONLY_REASONING = "judge replied only in its reasoning"
     FILTERED = "judge stopped by a content filter"
+    PASSED_OVER = "judge's reply may have been passed over by VLMEvalKit"
     CUT_OFF = "judge cut off"
     FAILED = "judge failed"
     BUDGET = "judge budget used up"
@@ -321,6 +323,11 @@ def _binary(reply: str, choices: Mapping[str, str]) -> str | None:
     return text if text in ("0", "1") else None
 
 
+def _whole(reply: str, choices: Mapping[str, str]) -> str | None:
+    """Return the whole reply, which VLMEvalKit's own code reads, unless it is an error page."""
+    return None if ERROR.search(reply) else reply.encode(errors="replace").decode()  # VLMEvalKit writes it to a file
+
+
 VLM_READERS: dict[str, Callable[[str, Mapping[str, str]], str | None]] = {
     "answer": _answer,
     "integer": _integer,
@@ -329,4 +336,5 @@ VLM_READERS: dict[str, Callable[[str, Mapping[str, str]], str | None]] = {
     "option": _option,
     "letters": _letters,
     "binary": _binary,
+    BY_VLMEVALKIT: _whole,
 }

@@ -1,6 +1,7 @@
 """Multimodal benchmarks: descriptions of VLMEvalKit's data sets and of user files, read from TOML files."""
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,17 @@ GROUPINGS = {  # how several rows are one question -> note for a reader
     "questions",
 }
 # not allowed in a TOML file of a user
-RUN_FIELDS = ("family", "grouping", "questions", "vlmeval_version", "system_prompt", "jpeg", "official")
+RUN_FIELDS = (
+    "family",
+    "grouping",
+    "questions",
+    "vlmeval_version",
+    "system_prompt",
+    "jpeg",
+    "official",
+    "unjudged",
+    "reply",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +67,8 @@ class VlmBenchmark(AnyBenchmark["VlmProblem"]):
         grouping: how several rows are one question: a key of `GROUPINGS`, or "". Set by a run, as are the following.
         questions: number of questions where a question has several rows, else 0.
         family: VLMEvalKit's class of the data set, whose version is `vlmeval_version`.
+        unjudged: of a set that VLMEvalKit evaluates row by row: why no judge can be asked; "" if one can.
+        reply: of such a set: a judge's reply that VLMEvalKit can read; "" if it was not seen to ask for one.
         official: whether the data are the copy that VLMEvalKit names, if it names one. Set by a run.
     """
 
@@ -79,6 +92,8 @@ class VlmBenchmark(AnyBenchmark["VlmProblem"]):
     vlmeval_version: str = ""
     system_prompt: str = ""
     jpeg: bool = False
+    unjudged: str = ""
+    reply: str = ""
     official: bool = True
     # for the family OPEN, whose answers the grader and the judge treat as free text
     free_text: bool = True
@@ -152,10 +167,13 @@ class VlmBenchmark(AnyBenchmark["VlmProblem"]):
         if not self.official:
             notes.append("the data are not the copy that VLMEvalKit names, so published values are not shown")
         if self.family == BY_ROW:
+            place = f"{self.score.get('column')} of {self.score.get('row')}"
             notes.append(
-                "the score is the mean of VLMEvalKit's results for each row by itself; --cross-check tells "
-                "whether that is its score of the whole (a column such as F1 is no mean)"
+                f"the score is the mean of VLMEvalKit's results for each row by itself ({place}); --cross-check "
+                "tells whether that is its score of the whole (a column such as F1 is no mean)"
             )
+            if self.unjudged:
+                notes.append(f"no judge can be asked: {self.unjudged}")
         return tuple(notes)
 
     @property
@@ -184,6 +202,12 @@ def shipped_vlm() -> dict[str, VlmBenchmark]:
     """Return the shipped multimodal benchmarks by name."""
     benchmarks = (build_vlm(read_toml(path), str(path)) for path in sorted(folder().glob("*.toml")))
     return {benchmark.name: benchmark for benchmark in benchmarks}
+
+
+def surveyed_sets() -> JsonObject:
+    """Return what `benchmarks/vlmevalkit/survey.py` found: class -> `names`, `how` they can be scored, and why not."""
+    survey: JsonObject = json.loads((folder() / "sets.json").read_text(encoding="utf-8"))
+    return survey
 
 
 def resolve_vlm(names: Iterable[str], preset: VlmPreset, data_dir: Path) -> list[VlmBenchmark]:

@@ -172,7 +172,7 @@ def differences_of(a: RunMeans, b: RunMeans, note: Callable[[str], None] = _note
     for name in shared:
         _check_pair(name, a, b, note)
         left, right = a.benchmarks[name], b.benchmarks[name]
-        one_each = left.samples == right.samples == 1
+        one_each = left.samples == right.samples == 1 and _all_or_nothing(left.means) and _all_or_nothing(right.means)
         single = single and one_each
         difference = compare(name, left.means, right.means, one_each)
         if difference is None:
@@ -186,6 +186,11 @@ def differences_of(a: RunMeans, b: RunMeans, note: Callable[[str], None] = _note
         pooled_b |= {f"{name}/{key}": value for key, value in right.means.items()}
     pooled = compare(POOLED, pooled_a, pooled_b, single)
     return [*results, *([pooled] if pooled and len(results) > 1 else [])]
+
+
+def _all_or_nothing(means: "Means") -> bool:
+    """Whether no problem has a share of full marks."""
+    return all(mean in (0.0, 1.0, None) for mean in means.values())
 
 
 def _check_pair(name: str, a: RunMeans, b: RunMeans, note: Callable[[str], None]) -> None:

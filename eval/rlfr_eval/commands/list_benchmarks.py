@@ -11,6 +11,7 @@ SUMMARY = "list benchmarks, suites and prompt presets"
 def parser() -> argparse.ArgumentParser:
     given = eval_parser("list", SUMMARY)
     given.add_argument("--vlm", action="store_true", help="multimodal benchmarks, what is known of them, and presets")
+    given.add_argument("--sets", action="store_true", help="how every class of VLMEvalKit's data sets can be scored")
     given.add_argument("--json", action="store_true", help="everything, as JSON")
     return given
 
@@ -23,6 +24,8 @@ def run(options: argparse.Namespace) -> int:
     from rlfr_eval.benchmarks.text_presets import PRESETS
     from rlfr_eval.report.table import aligned
 
+    if options.sets:
+        return _list_sets(options.json)
     if options.vlm:
         return _list_vlm(options.json)
     benchmarks = shipped()
@@ -93,4 +96,30 @@ def _list_vlm(as_json: bool) -> int:
     print("\npresets")
     for name, preset in PRESETS.items():
         print(f"  {name:<9} v{preset.version}  {preset.about}")
+    return 0
+
+
+def _list_sets(as_json: bool) -> int:
+    from rlfr_eval.benchmarks.vlm import surveyed_sets
+    from rlfr_eval.report.table import aligned
+
+    survey = surveyed_sets()
+    if as_json:
+        print(json.dumps(survey))
+        return 0
+    rows = [
+        (
+            cls,
+            f"{one['names'][0]} and {len(one['names']) - 1} more" if one["names"][1:] else one["names"][0],
+            one["how"],
+        )
+        for cls, one in survey["classes"].items()
+    ]
+    print(aligned([("class", "sets", "scored"), *rows]))
+    print("\nwhy not, and what else to know")
+    for cls, one in survey["classes"].items():
+        if said := one.get("why") or one.get("unjudged"):
+            print(f"  {cls}: {said.splitlines()[0][:160]}")
+    print(f"\nms-vlmeval {survey['ms-vlmeval']}, tried on hand-made rows; a set's own data decide when it is opened.")
+    print("family: by rules, and a judge whose replies are read here; rules, judge: row by row, by VLMEvalKit's code.")
     return 0

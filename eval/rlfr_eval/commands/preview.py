@@ -74,7 +74,7 @@ def _json(benchmark: "VlmBenchmark", problem: "VlmProblem") -> str:
 
 def _text(benchmark: "VlmBenchmark", problem: "VlmProblem") -> str:
     lines = [
-        f"=== {benchmark.name} {problem.id}  ({benchmark.prompt}, scored as {benchmark.family})",
+        f"=== {benchmark.name} {problem.id}  ({benchmark.prompt}, scored as {_scored(benchmark)})",
         benchmark.prompt_text(problem),
     ]
     for path in problem.images:
@@ -82,6 +82,17 @@ def _text(benchmark: "VlmBenchmark", problem: "VlmProblem") -> str:
         lines.append(f"--- image {path}: {facts['size']}, {facts['mode']}, {facts['bytes']} bytes")
     lines.append(f"--- gold\n{' | '.join(problem.golds)}")
     return printable("\n".join(lines))
+
+
+def _scored(benchmark: "VlmBenchmark") -> str:
+    """How a set is scored: its family, or else the place of the score, and whether a judge is asked."""
+    from rlfr_eval.benchmarks.vlm import BY_ROW
+
+    if benchmark.family != BY_ROW:
+        return benchmark.family
+    judged = "with a judge" if benchmark.reply else "by rules in the rows that were tried"
+    judged = f"by rules; no judge can be asked: {benchmark.unjudged}" if benchmark.unjudged else judged
+    return f"{benchmark.family}: {benchmark.score['column']} of {benchmark.score['row']}, {judged}"
 
 
 def image_facts(path: str) -> dict[str, str | int]:

@@ -42,5 +42,6 @@ def verdict_of(sample: Sample, identity: str, result: JudgeResult) -> JudgeVerdi
         given=result.values,
         reader=result.reader,
         extracted=sample.extracted,
+        points=result.points,
         time=round(time.time(), 3),
     )

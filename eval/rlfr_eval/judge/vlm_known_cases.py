@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from rlfr_eval.benchmarks.vlm import OPEN
+from rlfr_eval.benchmarks.vlm import BY_ROW, OPEN
 from rlfr_eval.vlmeval.scoring import Scoring
 from rlfr_vlm.files import JsonMapping
 from rlfr_vlm.judging.client import Judge, JudgeResult
@@ -72,7 +72,7 @@ VLM_KNOWN_CASES: Mapping[str, tuple[tuple[str, JsonMapping, str, bool], ...]] = 
 def vlm_known_cases(families: Iterable[str], scoring: Scoring) -> KnownCases:
     """Return the cases of these families.
 
-    The cases for text are added if a family is judged by our own prompt, or if no family has a case.
+    The cases for text are added if a family is judged by our own prompt, or has no cases.
     """
     families = list(dict.fromkeys(families))
     vlm_cases = [
@@ -80,7 +80,7 @@ def vlm_known_cases(families: Iterable[str], scoring: Scoring) -> KnownCases:
         for family in families
         for data_set, cells, answer, right in VLM_KNOWN_CASES.get(family, ())
     ]
-    text_cases = KNOWN_CASES if not vlm_cases or OPEN in families else ()
+    text_cases = KNOWN_CASES if not vlm_cases or OPEN in families or BY_ROW in families else ()
 
     async def judge_case(judge: Judge, case: KnownCase) -> JudgeResult:
         if not isinstance(case, VlmKnownCase):

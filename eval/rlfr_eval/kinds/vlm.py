@@ -19,14 +19,17 @@ from rlfr_eval.kinds.text import TextKind
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.schema import Sample, Selection, Selections
 from rlfr_eval.vlmeval.cross_check import cross_check_run
+from rlfr_eval.vlmeval.row_scoring import row_scoring
 from rlfr_eval.vlmeval.scoring import Scoring
-from rlfr_eval.vlmeval.upstream_score import check_score_location, upstream_percent
+from rlfr_eval.vlmeval.upstream_score import check_score_location
 from rlfr_eval.vlmeval.worker_process import WorkerProcess
+from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.judging.client import Judge, JudgeResult
 from rlfr_vlm.judging.known_cases import KnownCases
 from rlfr_vlm.judging.prompt import Messages
 
+TRIED_ROWS = 3  # first rows of a set that may show how VLMEvalKit scores it
 VlmSelections = Mapping[str, Selection[VlmBenchmark, VlmProblem]]
 OpenVlmBenchmark = OpenBenchmark[VlmBenchmark, VlmProblemSet]
 
@@ -92,7 +95,8 @@ class VlmKind:
         return decide
 
     def known_cases(self, selections: Selections) -> KnownCases | None:
-        families = [selection.benchmark.family for selection in _of_vlm(selections).values()]
+        benchmarks = [selection.benchmark for selection in _of_vlm(selections).values()]
+        families = [one.family for one in benchmarks if one.judge != "never"]
         return vlm_known_cases(families, self.scoring)
 
     def cross_check(self, folder: Path, selections: Selections, scores: JsonObject) -> None:
@@ -119,14 +123,13 @@ def open_benchmark(
     """Read the rows of a benchmark, and complete it with the fields that only VLMEvalKit can tell.
 
     Raises:
-        UserError: its file cannot be used, or its description lacks the place of VLMEvalKit's score and needs it.
+        UserError: its file cannot be used, or its rows cannot be evaluated one by one.
     """
     version = worker.hello()["ms-vlmeval"]
     data = read_vlm_problems(benchmark, data_dir, worker, check)
-    if data.family == BY_ROW:
-        check_score_location(benchmark.name, benchmark.score)
-        _try_score(benchmark, data, worker)
-        benchmark = dataclasses.replace(benchmark, judge="never")  # a judge's reply could not be read here
+    known = benchmark.family == BY_ROW and benchmark.vlmeval_version == version  # as a run recorded it
+    if data.family == BY_ROW and not known:
+        benchmark = _scored_by_row(benchmark, data, worker)
     completed = dataclasses.replace(
         benchmark,
         family=data.family,
@@ -139,10 +142,28 @@ def open_benchmark(
     return OpenBenchmark(completed, data)
 
 
-def _try_score(benchmark: VlmBenchmark, data: VlmProblemSet, worker: WorkerProcess) -> None:
-    """Score the first reference as an answer, to check that [score] names the place of the score."""
-    first = data.problems[0]
-    item = {"id": first.id, "prediction": first.golds[0], "given": {}, "compare": "vlmeval"}
-    outcome = worker.score(benchmark.name, [item])[0]
-    if "result" in outcome:
-        upstream_percent(benchmark.name, benchmark.score, outcome["result"])
+def _scored_by_row(benchmark: VlmBenchmark, data: VlmProblemSet, worker: WorkerProcess) -> VlmBenchmark:
+    """Find out by trials with the first rows how VLMEvalKit scores a row, and whether a judge can be asked.
+
+    Raises:
+        UserError: VLMEvalKit cannot evaluate a row by itself, or the place of the score is wrong or not found.
+    """
+    if benchmark.score:
+        check_score_location(benchmark.name, benchmark.score)
+    trials: list[JsonObject] = []
+    for problem in data.problems[:TRIED_ROWS]:
+        trials += worker.probe(benchmark.name, problem.id)
+        try:
+            found = row_scoring(benchmark.name, trials, benchmark.score)
+            break
+        except UserError as error:
+            refused = error
+    else:
+        raise refused
+    return dataclasses.replace(
+        benchmark,
+        score=dict(found.score),
+        judge="never" if found.unjudged else benchmark.judge,
+        unjudged=found.unjudged,
+        reply=found.reply,
+    )

@@ -14,10 +14,15 @@ HEADLINE_UNDECIDED = 0.01  # share of undecided answers above which a benchmark 
 
 @dataclass
 class ProblemResult:
-    """Verdicts on the samples of one problem, in the order of the samples. Missing answers are undecided."""
+    """Verdicts on the samples of one problem, in the order of the samples. Missing answers are undecided.
+
+    Attributes:
+        points: sample -> share of full marks, where a wrong answer has some.
+    """
 
     verdicts: list[Verdict] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
+    points: dict[int, float] = field(default_factory=dict)
 
     @property
     def right(self) -> int:
@@ -28,9 +33,14 @@ class ProblemResult:
         return len(self.verdicts) - self.verdicts.count(Verdict.UNDECIDED)
 
     @property
+    def total(self) -> float:
+        """Number of right answers, and the points of wrong ones."""
+        return self.right + sum(self.points.values())
+
+    @property
     def mean(self) -> float | None:
-        """Share of right answers among the decided ones."""
-        return self.right / self.decided if self.decided else None
+        """Share of right answers among the decided ones; with points, the mean of full marks."""
+        return self.total / self.decided if self.decided else None
 
 
 def majority(result: ProblemResult) -> float | None:
@@ -61,6 +71,7 @@ def accuracy(results: Iterable[ProblemResult], samples: int) -> JsonObject:
     results = list(results)
     planned = len(results) * samples
     right = sum(result.right for result in results)
+    total = sum(result.total for result in results)
     decided = sum(result.decided for result in results)
     means = [result.mean for result in results if result.mean is not None]
     low, high = clustered_interval(means, samples)
@@ -72,8 +83,8 @@ def accuracy(results: Iterable[ProblemResult], samples: int) -> JsonObject:
         "wrong": decided - right,
         "undecided": planned - decided,
         "coverage": decided / planned if planned else 0.0,
-        "lower": right / planned if planned else 0.0,
-        "upper": (right + planned - decided) / planned if planned else 1.0,
+        "lower": total / planned if planned else 0.0,
+        "upper": (total + planned - decided) / planned if planned else 1.0,
     }
 
 
@@ -117,4 +128,7 @@ def collect(
             for results, verdict in ((final, place.final), (rules, place.rules)):
                 results[sample.problem].verdicts[sample.sample] = verdict
                 results[sample.problem].answers[sample.sample] = extracted
+            if place.points is not None:
+                for results in (final,) if place.judged else (final, rules):
+                    results[sample.problem].points[sample.sample] = place.points
     return list(final.values()), list(rules.values())

@@ -36,6 +36,7 @@ class Standing:
         reason: why it is undecided, or why the policy counts it as wrong.
         judged: whether the judge decided it.
         extracted, how: the grader's extraction; `how` is None where the verdict has none, and the sample's own counts.
+        points: share of full marks, where a wrong answer has some; else None.
     """
 
     rules: Verdict
@@ -44,6 +45,7 @@ class Standing:
     judged: bool = False
     extracted: str | None = None
     how: str | None = None
+    points: float | None = None
 
     def apply(self, sample: Sample) -> Sample:
         """The sample with the extraction in force."""
@@ -162,7 +164,7 @@ def standings(store: RunStore, selections: Selections, judges: Mapping[str, str 
         if (line.extracted if line.has_extraction else answer.stored) != answer.in_force:
             continue
         if line.verdict is not Verdict.UNDECIDED:
-            standing[line.id] = replace(current, final=line.verdict, reason="", judged=True)
+            standing[line.id] = replace(current, final=line.verdict, reason="", judged=True, points=line.points)
         elif not current.judged:
             standing[line.id] = replace(current, reason=line.reason)
     return standing
@@ -180,7 +182,7 @@ def _standings_by_rules(store: RunStore, selections: Selections) -> tuple[dict[s
         line = None if key is None else lines.pop((sample.id, sample.digest, key), None)
         if line is None:
             continue
-        place = Standing(line.verdict, line.verdict, line.reason, False, line.extracted, line.how)
+        place = Standing(line.verdict, line.verdict, line.reason, False, line.extracted, line.how, line.points)
         standing[sample.id] = place
         if line.verdict is Verdict.UNDECIDED:
             in_force = place.apply(sample).extracted

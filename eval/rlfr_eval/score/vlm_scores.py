@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from rlfr_eval.score.metrics import HEADLINE_UNDECIDED, ProblemResult, accuracy, has_number
@@ -63,6 +64,10 @@ def more_scores(
         scores["dimensions"] = {kind: score["dimensions"] for kind, score in dimensions.items()}
         metrics["loose"] = _shown(dimensions["loose"], dimensions["loose"]["n"])
         metrics["answers right"] = _shown(accuracy(results, samples), len(results))
+    if any(result.points for result in results):
+        scores["metric"] = "mean score"
+        whole = [replace(result, points={}) for result in results]
+        metrics["full marks"] = _shown(accuracy(whole, samples), len(results))
     if benchmark.worst_of:
         metrics["worst case"] = worst_case(pairs, benchmark.worst_of, samples)
     if benchmark.where:

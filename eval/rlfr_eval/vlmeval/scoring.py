@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING
 from rlfr_eval.run.folder import RunStore
 from rlfr_eval.schema import RuleVerdict, Sample, Selection
 from rlfr_eval.score.verdicts import BATCH, RETRIED, RuleReason, grading_key, incomplete_as_undecided
+from rlfr_eval.vlmeval.silent_replies import NONSENSE, is_plain
 from rlfr_eval.vlmeval.upstream_score import upstream_percent
-from rlfr_eval.vlmeval.worker.replay_judge import LONGEST_COMPARED
+from rlfr_eval.vlmeval.worker.replay_judge import LONGEST_COMPARED, MOST_PROMPTS
 from rlfr_eval.vlmeval.worker_process import WorkerProcess
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import JsonObject
 from rlfr_vlm.grading import Item, Reason, Verdict, grade_many, grader_version
 from rlfr_vlm.judging.client import Judge, JudgeResult
 from rlfr_vlm.judging.prompt import Messages, vlmeval_messages
-from rlfr_vlm.judging.replies import VLM_READER_VERSION, vlm_reader
+from rlfr_vlm.judging.replies import BY_VLMEVALKIT, VLM_READER_VERSION, JudgeReason, vlm_reader
 from rlfr_vlm.servers.endpoint import Usage
 
 if TYPE_CHECKING:
     from rlfr_eval.benchmarks.vlm import VlmBenchmark
     from rlfr_eval.benchmarks.vlm_problems import VlmProblem
 
+FULL = 100.0  # percent
 SEVERAL = "\n\n"  # between a judge's replies about one answer
 # longer than any reply that is read as an answer, and than any that is compared: it leads to every further question
 ANY_REPLY = "?" * (LONGEST_COMPARED + 1)
@@ -60,7 +62,7 @@ class Scoring:
         for index, reason in stopped.items():
             if outcomes[index].get("verdict") == Verdict.UNDECIDED.value or _needs(outcomes[index], "judge"):
                 outcomes[index]["reason"] = reason
-        return [_verdict(name, score or {}, outcome) if "result" in outcome else outcome for outcome in outcomes]
+        return [row_verdict(name, score or {}, outcome) if "result" in outcome else outcome for outcome in outcomes]
 
     def grade_by_rules(
         self,
@@ -90,6 +92,7 @@ class Scoring:
         by_id = dict(zip((sample.id for sample in answered), outcomes, strict=True))
         for sample in samples:
             verdict, reason, extracted = _by_rules(sample, by_id.get(sample.id))
+            points = by_id.get(sample.id, {}).get("points") if verdict is Verdict.WRONG else None
             yield RuleVerdict(
                 sample.id,
                 sample.digest,
@@ -99,19 +102,30 @@ class Scoring:
                 "VLMEvalKit",
                 reason,
                 extracted,
+                points=points,
             )
 
     async def judge(self, judge: Judge, benchmark: "VlmBenchmark", sample: Sample) -> JudgeResult:
         """Ask a judge about an answer until VLMEvalKit's scoring has all it needs."""
-        return await self.judge_item(judge, benchmark.name, _item(benchmark, sample))
+        return await self.judge_item(judge, benchmark.name, _item(benchmark, sample), benchmark.score)
 
-    async def judge_item(self, judge: Judge, name: str, item: JsonObject) -> JudgeResult:
-        """Ask a judge about an item of the worker until VLMEvalKit's scoring has all it needs."""
+    async def judge_item(
+        self, judge: Judge, name: str, item: JsonObject, score: Mapping[str, str] | None = None
+    ) -> JudgeResult:
+        """Ask a judge about an item of the worker until VLMEvalKit's scoring has all it needs.
+
+        Args:
+            score: place of the score in VLMEvalKit's table, for sets that it evaluates row by row.
+        """
         replies: list[str] = []
-        asked: set[str] = set()
+        asked: dict[str, JsonObject] = {}
         usage = Usage(cached=True)
         while True:
-            outcome = (await asyncio.to_thread(self.outcomes, name, [item]))[0]
+            outcome = (await asyncio.to_thread(self.outcomes, name, [item], score))[0]
+            if not _needs(outcome, "judge"):
+                outcome = await asyncio.to_thread(self._unless_passed_over, name, item, score, outcome, asked)
+            elif len(asked) >= MOST_PROMPTS:
+                outcome = {"verdict": Verdict.UNDECIDED.value, "reason": f"more than {MOST_PROMPTS} things to ask"}
             if not _needs(outcome, "judge"):
                 return JudgeResult(
                     Verdict(outcome["verdict"]),
@@ -120,6 +134,7 @@ class Scoring:
                     usage if replies else Usage(),
                     {key: item["given"][key] for key in sorted(asked)},
                     VLM_READER_VERSION,
+                    outcome.get("points"),
                 )
             need = outcome["needs"]
             reply = await judge.ask(vlmeval_messages(need), vlm_reader(need["reads"], need["choices"]))
@@ -134,7 +149,27 @@ class Scoring:
                     reader=VLM_READER_VERSION,
                 )
             item["given"][need["key"]] = reply.value
-            asked.add(need["key"])
+            asked[need["key"]] = need
+
+    def _unless_passed_over(
+        self,
+        name: str,
+        item: JsonObject,
+        score: Mapping[str, str] | None,
+        outcome: JsonObject,
+        asked: Mapping[str, JsonObject],
+    ) -> JsonObject:
+        """Return an outcome; undecided if VLMEvalKit may not have read a reply, which scores as nonsense does."""
+        if outcome["verdict"] == Verdict.UNDECIDED.value:
+            return outcome
+        for key, need in asked.items():
+            reply = item["given"][key]
+            if need["reads"] != BY_VLMEVALKIT or is_plain(reply, need["prompt"], item["prediction"]):
+                continue
+            other = {**item, "given": {**item["given"], key: NONSENSE}}
+            if _decided(self.outcomes(name, [other], score)[0]) == _decided(outcome):
+                return {"verdict": Verdict.UNDECIDED.value, "reason": JudgeReason.PASSED_OVER}
+        return outcome
 
     def prompts(self, benchmark: "VlmBenchmark", samples: Sequence[Sample]) -> Iterator[Messages]:
         """All that a judge would be asked at most about answers that rules leave undecided.
@@ -147,7 +182,7 @@ class Scoring:
             asked = [(item, outcome["needs"]) for item, outcome in outcomes if _needs(outcome, "judge")]
             for item, need in asked:
                 yield vlmeval_messages(need)
-                item["given"][need["key"]] = ANY_REPLY
+                item["given"][need["key"]] = benchmark.reply or ANY_REPLY
             items = [item for item, _ in asked]
 
 
@@ -156,19 +191,22 @@ def _item(benchmark: "VlmBenchmark", sample: Sample) -> JsonObject:
     return {"id": sample.problem, "prediction": sample.raw, "given": {}, "compare": benchmark.preset.compare}
 
 
-def _verdict(name: str, score: Mapping[str, str], outcome: JsonObject) -> JsonObject:
-    """Verdict of a row that VLMEvalKit evaluated by itself.
+def row_verdict(name: str, score: Mapping[str, str], outcome: JsonObject) -> JsonObject:
+    """Verdict of a row that VLMEvalKit evaluated by itself: undecided if there is no score at its place.
 
-    Raises:
-        UserError: its score is between right and wrong, or the benchmark does not say where the score is.
+    Less than full marks is wrong, with `points` between 0 and 1.
     """
-    percent = upstream_percent(name, score, outcome["result"], {})
-    if percent not in (0.0, 100.0):
-        raise UserError(
-            f"VLMEvalKit gives {percent:g} % to an answer of {name}; only sets whose answers are right or wrong "
-            "can be measured here."
-        )
-    return {"verdict": "right" if percent else "wrong", "extracted": "", "asked": outcome["asked"]}
+    try:
+        percent = upstream_percent(name, score, outcome["result"], {})
+    except UserError as error:
+        reason = f"VLMEvalKit cannot evaluate it by itself ({(outcome['failed'] or str(error))[:200]})"
+        return {"verdict": Verdict.UNDECIDED.value, "reason": reason, "asked": outcome["asked"]}
+    verdict = {"verdict": "right" if percent == FULL else "wrong", "extracted": "", "asked": outcome["asked"]}
+    return {**verdict, "points": percent / FULL} if 0 < percent < FULL else verdict
+
+
+def _decided(outcome: JsonObject) -> tuple[object, object]:
+    return outcome.get("verdict"), outcome.get("points")
 
 
 def _needs(outcome: JsonObject, kind: str) -> bool:

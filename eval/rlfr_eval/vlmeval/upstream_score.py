@@ -6,6 +6,7 @@ location and unit of the score; a table that does not match the description is a
 
 from collections.abc import Mapping, Sequence
 
+from rlfr_eval.vlmeval.worker.replay_judge import ROWS
 from rlfr_vlm.errors import UserError
 from rlfr_vlm.files import JsonMapping
 
@@ -19,7 +20,8 @@ def upstream_percent(
     """Return VLMEvalKit's score in percent.
 
     Args:
-        score: `column`, `row` (a value that occurs in the record of the score, or the record's index) and `unit`.
+        score: `column`, `row` (a value that occurs in the record of the score, or the record's index; `ROWS` for what
+            VLMEvalKit wrote beside the rows) and `unit`.
         records: VLMEvalKit's table.
         weights: value that names a record -> rows of the data set, for a mean over records.
 
@@ -28,6 +30,7 @@ def upstream_percent(
     """
     check_score_location(name, score)
     column, row, unit = score["column"], score["row"], score["unit"]
+    records = [record for record in records if (record.get("row") == ROWS) is (row == ROWS)]
     if WEIGHTED in row:
         weighted = [(_number(name, column, unit, record), _weight(record, weights or {})) for record in records]
         total = sum(weight for _, weight in weighted)

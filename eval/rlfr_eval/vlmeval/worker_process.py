@@ -135,6 +135,20 @@ class WorkerProcess:
         outcomes: list[JsonObject] = self.ask({"do": "score", "name": name, "items": items})
         return outcomes
 
+    def sets(self) -> list[JsonObject]:
+        """Return VLMEvalKit's classes of data sets.
+
+        Each has `class`, `names`, `images`: whether it asks about still images, and `build_judge`: whether the class
+        that defines its `evaluate` calls it.
+        """
+        classes: list[JsonObject] = self.ask({"do": "sets"})
+        return classes
+
+    def probe(self, name: str, row: str) -> list[JsonObject]:
+        """Return trials of VLMEvalKit's evaluation of a row; see `worker/probe.py`."""
+        trials: list[JsonObject] = self.ask({"do": "probe", "name": name, "id": row})
+        return trials
+
     def evaluate(self, name: str, predictions: dict[str, str], replies: dict[str, str]) -> JsonObject:
         """Run VLMEvalKit's own evaluation of a whole data set.
 

@@ -205,10 +205,12 @@ def test_a_set_that_evaluates_an_equation(worker, tmp_path, kind):
            prompt_id=prompt[kind], capability="x",
            special_info="{'init_cards': [6, 4]}", reasoning_type="x", difficulty_level="x")  # fmt: skip
     reply = json.dumps({"equation": attack}) if kind.startswith("compare") else f"{attack}=24"
-    found = outcome(worker, "MME-Reasoning", attack)
-    assert found["verdict"] == "undecided" and "asks a judge" in found["reason"]
-    # in its own evaluation of the whole, a judge that hands the attack on
-    (need,) = worker.evaluate("MME-Reasoning", {"s0": attack}, {})["needs"]
+    need = outcome(worker, "MME-Reasoning", attack)["needs"]
+    assert need["kind"] == "judge" and need["reads"] == "vlmevalkit" and attack in need["prompt"]
+    # a judge that hands the attack on: for the row, and in its own evaluation of the whole
+    given = {"id": "s0", "prediction": attack, "given": {need["key"]: reply}, "compare": "vlmeval"}
+    (found,) = worker.score("MME-Reasoning", [given])
+    assert found["verdict"] == "undecided" and "run text as code" in found["reason"]
     told = worker.evaluate("MME-Reasoning", {"s0": attack}, {need["key"]: reply})
     assert "run text as code" in told["failed"], told
     assert not target.exists()
@@ -219,4 +221,5 @@ def test_no_option_is_chosen_at_random(worker, tmp_path):
     opened(worker, tmp_path, "VMCBench_DEV", answer="B", A="cat", B="dog", C="cow", D="hen", category="MMStar")
     found = outcome(worker, "VMCBench_DEV", "I cannot tell at all.")
     assert found["verdict"] == "undecided" and "at random" in found["reason"]
-    assert "at random" not in outcome(worker, "VMCBench_DEV", "It is (B)")["reason"]  # its table wants all categories
+    found = outcome(worker, "VMCBench_DEV", "It is (B)")  # its table wants all categories, what stands beside rows not
+    assert found["failed"] and found["result"] == [{"row": "mean of rows", "hit": 1.0}]

@@ -4,6 +4,7 @@ It is started by path in VLMEvalKit's own interpreter and imports nothing of the
 JSON lines on standard input, replies are JSON lines on standard output, in order:
 
 {"do": "hello"}                      -> {"ok": {"ms-vlmeval": version, "pandas": version, "numpy": version}}
+{"do": "sets"}                       -> {"ok": [{"class", "names", "images", "build_judge"}]}, see WorkerProcess.sets
 {"do": "open", "name", "called", "file", "images", "groups"}
                                      -> {"row": {...}} for every row, then
                                         {"ok": {"family", "grouping", "rows", "without_image"}}
@@ -11,6 +12,7 @@ JSON lines on standard input, replies are JSON lines on standard output, in orde
                                      -> {"ok": [outcome, ...]}
 {"do": "evaluate", "name", "predictions", "given"}
                                      -> {"ok": {"result": VLMEvalKit's table, "needs": [...], "failed": text}}
+{"do": "probe", "name", "id"}        -> {"ok": [trial, ...]}, see probe.py
 a request that fails                 -> {"error": text}
 
 `called` is the data set's name in the other requests.
@@ -18,7 +20,7 @@ a request that fails                 -> {"error": text}
 An outcome is one of
 {"verdict", "extracted"}
 {"verdict": "undecided", "reason"}
-{"result": records}                  VLMEvalKit's evaluation of this single row
+{"result": records, "failed": text}  VLMEvalKit's evaluation of this single row, and why it has no table
 {"needs": {"key", "kind", ...}}      scoring needs a judge's reply (kind `judge`) or a comparison of two answers
                                      (kind `equal`)
 

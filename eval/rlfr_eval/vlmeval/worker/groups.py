@@ -30,6 +30,8 @@ def grouping(table: Table) -> str:
         return CIRCULAR if GROUP_COLUMN in table.frame.columns and "B" in table.frame.columns else ""
     name = table.name.lower()
     is_circular = any(part in name for part in CIRCULAR_NAMES)
+    if not isinstance(table.dataset, image_mcq.ImageMCQDataset) and "circular" not in name:
+        is_circular = GROUP_COLUMN in table.frame.columns  # LiveMMBench is called so, and is no set of options
     if "mmsci" in name:
         raise _not_supported(table, "its score is a mean over settings, not over rows")
     if not is_circular:

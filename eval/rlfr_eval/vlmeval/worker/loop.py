@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from rlfr_eval.vlmeval.worker.groups import group_ids, grouping
 from rlfr_eval.vlmeval.worker.guard import Refused, blocked_attempt, clear_blocked_attempt, import_vlmeval
+from rlfr_eval.vlmeval.worker.probe import probe
 from rlfr_eval.vlmeval.worker.replay_judge import Undecidable
 from rlfr_eval.vlmeval.worker.row_scores import family, score
 from rlfr_eval.vlmeval.worker.tables import Table, Unusable, open_table, rows
@@ -35,6 +37,11 @@ class Worker:
 
         names = ("ms-vlmeval", "pandas", "numpy")
         yield {"ok": {name: version(name) for name in names}}
+
+    def sets(self, request: Request) -> Iterator[Reply]:
+        import vlmeval.dataset as package
+
+        yield {"ok": [describe(cls) for cls in package.DATASET_CLASSES]}
 
     def open(self, request: Request) -> Iterator[Reply]:
         name, alias = request["name"], request["called"]
@@ -62,6 +69,10 @@ class Worker:
             outcomes.append(_score_guarded(table, row, item))
         yield {"ok": outcomes}
 
+    def probe(self, request: Request) -> Iterator[Reply]:
+        table = self.tables[request["name"]]
+        yield {"ok": probe(table, table.frame.iloc[self.positions[request["name"]][request["id"]]])}
+
     def evaluate(self, request: Request) -> Iterator[Reply]:
         yield {"ok": evaluate_upstream(self.tables[request["name"]], request["predictions"], request["given"])}
 
@@ -86,6 +97,28 @@ def empty_table(name: str) -> Table:
     return Table(name, without_init(), Path(), cls is package.CustomMCQDataset, 0)
 
 
+def describe(cls: Any) -> dict[str, object]:
+    """Return a class of data sets as the worker's protocol defines it."""
+    from vlmeval.dataset.image_base import ImageBaseDataset
+
+    evaluates = next((one for one in cls.__mro__ if "evaluate" in vars(one)), object)
+    functions = [getattr(member, "__func__", member) for member in vars(evaluates).values()]
+    return {
+        "class": cls.__name__,
+        "names": list(cls.supported_datasets()),
+        "images": issubclass(cls, ImageBaseDataset),
+        "build_judge": any(
+            _calls(function.__code__, "build_judge") for function in functions if hasattr(function, "__code__")
+        ),
+    }
+
+
+def _calls(code: CodeType, name: str) -> bool:
+    """Return whether a function, or one inside it, uses a global name."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return name in code.co_names or any(_calls(one, name) for one in inner)
+
+
 def answers(worker: Worker, line: str) -> Iterator[Reply]:
     """Yield the replies to one request line; exceptions become an error reply."""
     try:
@@ -94,7 +127,7 @@ def answers(worker: Worker, line: str) -> Iterator[Reply]:
         yield from handle(request)
     except (Unusable, Undecidable, Refused) as error:
         yield {"error": str(error)}
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # one of VLMEvalKit's sets exits at a row that it does not know
         logging.exception("request failed")
         yield {"error": f"{type(error).__name__}: {error}", "bug": True}
 

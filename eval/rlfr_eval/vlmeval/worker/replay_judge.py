@@ -9,6 +9,9 @@ from collections.abc import Mapping
 
 LONGEST_COMPARED = 300  # characters; a longer answer, such as a whole response, equals nothing
 
+MOST_PROMPTS = 32  # prompts about one row that VLMEvalKit evaluates by itself
+ROWS = "mean of rows"  # names the record of what VLMEvalKit wrote beside the rows
+
 
 class ValueNeeded(BaseException):
     """Scoring needs a value that was not given. Derives from BaseException because VLMEvalKit catches Exception.

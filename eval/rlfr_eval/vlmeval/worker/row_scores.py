@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rlfr_eval.vlmeval.worker.replay_judge import ReplayJudge, Undecidable, ValueNeeded
 from rlfr_eval.vlmeval.worker.tables import Table, Unusable
-from rlfr_eval.vlmeval.worker.upstream_evaluation import evaluate_upstream
+from rlfr_eval.vlmeval.worker.upstream_evaluation import UNREADABLE, evaluate_upstream
 
 if TYPE_CHECKING:
     import pandas
@@ -48,7 +48,7 @@ def score(
     table_family = family(table)
     try:
         if table_family == BY_ROW:
-            return {"result": _upstream_result(row, table), "asked": judge.used}
+            return _upstream_outcome(row, table, values)
         right, extracted = FAMILIES[table_family](judge, row, table)
     except ValueNeeded as error:
         return {"needs": error.need}
@@ -161,18 +161,21 @@ def _options(judge: ReplayJudge, row: "pandas.Series", table: Table) -> RowScore
     return option == row["GT"], option
 
 
-def _upstream_result(row: "pandas.Series", table: Table) -> object:
+def _upstream_outcome(row: "pandas.Series", table: Table, values: Mapping[str, object]) -> dict[str, object]:
     """Return the records of VLMEvalKit's evaluation of this row alone, for all other data sets.
 
     Raises:
-        Undecidable: the evaluation fails, or needs a judge, whose replies only VLMEvalKit can interpret.
+        ValueNeeded: the evaluation asks its judge something that has no reply yet.
+        Undecidable: the evaluation fails, or could not read a reply.
     """
-    evaluation = evaluate_upstream(table, {str(row["index"]): row["prediction"]}, {})
+    evaluation = evaluate_upstream(table, {str(row["index"]): row["prediction"]}, values, one_row=True)
     if evaluation["needs"]:
-        raise Undecidable("VLMEvalKit asks a judge about it, whose reply only VLMEvalKit could read")
-    if evaluation["failed"]:
+        raise ValueNeeded(**evaluation["needs"][0], kind="judge", reads="vlmevalkit", choices={})
+    if evaluation["failed"] == UNREADABLE:
+        raise Undecidable(UNREADABLE)
+    if evaluation["failed"] and not evaluation["result"]:
         raise Undecidable(f"VLMEvalKit cannot evaluate it by itself ({str(evaluation['failed'])[:200]})")
-    return evaluation["result"]
+    return {"result": evaluation["result"], "failed": evaluation["failed"], "asked": bool(values)}
 
 
 def _literal(cell: object) -> list[object]:

@@ -110,7 +110,7 @@ def test_a_description_that_would_be_passed_over_is_refused(alone, more, message
 def test_what_can_be_known_beforehand_is_said_beforehand(vlm, serve, alone, lmu, run_eval):
     """No answer is paid for before it turns out that there can be no score."""
     write_pope(alone)
-    (alone / "POPE.toml").write_text(POPE.split("[score]")[0])
+    (alone / "POPE.toml").write_text(POPE.replace('unit = "percent"', ""))
     code, _, err = vlm("--judge", "none", data=("POPE.toml",))
     assert code == 2 and "POPE: [score] in its TOML file must say column, row and unit" in err
     (alone / "POPE.toml").write_text(POPE.replace("acc", "accc"))

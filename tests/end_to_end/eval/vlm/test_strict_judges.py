@@ -67,16 +67,17 @@ def write_pope(alone, golds=("Yes", "No", "Yes", "No")):
     (alone / "POPE.toml").write_text(POPE)
 
 
-def test_a_set_that_vlmevalkit_scores_by_row_asks_no_judge(vlm, serve, scores, alone):
-    """What its rules leave open it would ask in its own way, and take any reply for a verdict."""
+def test_chatter_about_a_set_that_vlmevalkit_scores_by_row(vlm, serve, scores, alone):
+    """A judge that passes no known case, used by force: VLMEvalKit would take its replies for wrong answers."""
     write_pope(alone)
     vlm.server = serve(lambda body, n: "Yes" if "[q0]" in text_of(body) else "hard to say")
     chatting = serve(lambda body, n: "I love chatting", models=({"id": "j"},))
     code, _, err = vlm("--judge-base-url", chatting.url, data=("POPE.toml",))
+    assert code == 2 and "known cases" in err and not vlm.server.requests
+    code, _, err = vlm("--judge-base-url", chatting.url, "--judge-force", data=("POPE.toml",))
     one = scores(alone / "run")["benchmarks"]["POPE"]
     assert code == 0 and counts(one) == (1, 0, 3), err
-    assert one["undecided_reasons"] == {"VLMEvalKit asks a judge about it, whose reply only VLMEvalKit could read": 3}
-    assert not chatting.requests
+    assert one["undecided_reasons"] == {"VLMEvalKit could not read the judge's reply": 3}
 
 
 def test_half_a_character_in_an_answer_is_judged_like_any_other(vlm, serve, healthy, scores, alone):
