@@ -1,6 +1,8 @@
-"""Compare lm-eval's scores with our verdicts on the same answers, and the answers with those of another run.
+"""Compare lm-eval's scores with our verdicts on the same answers.
 
-python benchmarks/smollm2/agreement.py LM_EVAL_SAMPLES.jsonl IMPORTED_RUN OWN_RUN --out agreement.jsonl
+python benchmarks/smollm2/agreement.py LM_EVAL_SAMPLES.jsonl [...] --runs RUN [RUN ...] --out agreement.jsonl
+
+Every response in the logs must be the one of the run, character by character; another one ends the comparison.
 """
 
 import argparse
@@ -12,7 +14,12 @@ from typing import Any
 
 from rlfr_vlm.files import write_text
 
-SCORES = ("hendrycks_exact_match", "minerva_exact_match", "minerva_math_verify")
+# Names in the rows, and in lm-eval's logs.
+SCORES = {
+    "hendrycks": "hendrycks_exact_match",
+    "minerva": "minerva_exact_match",
+    "math_verify": "minerva_math_verify",
+}
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -20,57 +27,59 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def verdicts(run: Path) -> dict[str, dict[str, Any]]:
-    """Return the verdict by rules of each problem; a later line replaces an earlier one."""
-    return {row["id"].split("/")[1]: row for row in read(run / "verdicts.jsonl") if row["by"] == "rules"}
+def verdicts(runs: list[Path]) -> dict[str, str]:
+    """Return the verdict by rules of each answer; a later line replaces an earlier one, a later run an earlier run."""
+    return {row["id"]: row["verdict"] for run in runs for row in read(run / "verdicts.jsonl") if row["by"] == "rules"}
 
 
-def samples(run: Path) -> dict[str, dict[str, Any]]:
-    return {row["problem"]: row for row in read(run / "samples.jsonl") if row["benchmark"] == "math500"}
+def texts(runs: list[Path]) -> dict[str, str]:
+    return {row["id"]: row["raw"] for run in runs for row in read(run / "samples.jsonl")}
 
 
-def common_start(first: str, second: str) -> int:
-    """Return the number of equal characters at the start."""
-    pairs = zip(first, second, strict=False)
-    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
+def rows(logs: list[Path], runs: list[Path]) -> Iterator[dict[str, Any]]:
+    """Yield one row for each problem of the logs, in their order.
+
+    Raises:
+        SystemExit: a response is not the one of the run.
+    """
+    ours, answers = verdicts(runs), texts(runs)
+    for log in logs:
+        for line in read(log):
+            problem = line["doc"]["id"]
+            identity = f"{problem.rsplit('-', 1)[0]}/{problem}/0"
+            if line["resps"][0][0] != answers[identity]:
+                raise SystemExit(f"{log} has another response to {problem} than the run; their scores say nothing.")
+            scores = {name: line[there] for name, there in SCORES.items()}
+            yield {"problem": problem, **scores, "verdict": ours[identity]}
 
 
-def rows(log: Path, imported: Path, own: Path) -> Iterator[dict[str, Any]]:
-    """Yield one row for each problem of the log."""
-    theirs, ours = verdicts(imported), verdicts(own)
-    answers, own_answers = samples(imported), samples(own)
-    for line in read(log):
-        problem = line["doc"]["id"]
-        assert line["resps"][0][0] == answers[problem]["raw"], problem
-        own_answer = own_answers.get(problem)
-        yield {
-            "problem": problem,
-            **{name: line[name] for name in SCORES},
-            "verdict": theirs[problem]["verdict"],
-            "reason": theirs[problem]["reason"],
-            "gold": line["doc"]["answer"],
-            "extracted": (theirs[problem]["extracted"] or "")[:200] or None,
-            "own_verdict": ours.get(problem, {}).get("verdict"),
-            "characters": len(answers[problem]["raw"]),
-            "equal_characters": common_start(answers[problem]["raw"], own_answer["raw"]) if own_answer else None,
-            "same_text": answers[problem]["raw"] == own_answer["raw"] if own_answer else None,
-        }
+def counts(table: list[dict[str, Any]], score: str) -> dict[str, int]:
+    """Count how a score and our verdict meet."""
+    pairs = Counter((row[score], row["verdict"]) for row in table)
+    return {
+        "right": sum(row[score] for row in table),
+        "both right": pairs[1, "right"],
+        "theirs only": pairs[1, "wrong"],
+        "ours only": pairs[0, "right"],
+        "undecided, right there": pairs[1, "undecided"],
+        "undecided, wrong there": pairs[0, "undecided"],
+        "both wrong": pairs[0, "wrong"],
+    }
 
 
 def main() -> None:
-    """Print counts, and write the rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("log", type=Path)
-    parser.add_argument("imported", type=Path)
-    parser.add_argument("own", type=Path)
+    """Print counts for each suite and score, and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("logs", type=Path, nargs="+", metavar="LM_EVAL_SAMPLES.jsonl")
+    parser.add_argument("--runs", type=Path, nargs="+", required=True, metavar="RUN")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    table = list(rows(options.log, options.imported, options.own))
+    table = list(rows(options.logs, options.runs))
     write_text(options.out, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in table))
-    for name in SCORES:
-        print(name, dict(Counter((row[name], row["verdict"]) for row in table)))
-    print("own run", dict(Counter((row["own_verdict"], row["verdict"]) for row in table)))
-    print("same text", dict(Counter(row["same_text"] for row in table)))
+    for suite in [*dict.fromkeys(row["problem"].rsplit("-", 1)[0] for row in table), ""]:
+        of_suite = [row for row in table if row["problem"].startswith(suite)]
+        for score in SCORES:
+            print(suite or "all", len(of_suite), score, counts(of_suite, score))
 
 
 if __name__ == "__main__":

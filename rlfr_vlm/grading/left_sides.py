@@ -21,7 +21,9 @@ SIZE = rf"\|\s*(?:{SEGMENT}|[a-zA-Z]|\\vec\{{?\w+\}}?)\s*\||\[\s*[A-Z]{{3,6}}\s*
 ARGUMENT = r"(?:\[[^\[\]=]{1,30}\]|\([^()=]{1,30}\)|\{[^{}=]{1,30}\})"
 EXPECTATION = rf"\\?(?:mathbb\{{[EP]\}}|operatorname\{{\w+\}}|E|P|Pr|V|Var|Cov|D)\s*{ARGUMENT}"
 INVERSE = r"(?:[A-Z]|[fgh])\^\{?-1\}?(?:\(\w\))?"
-ONE = rf"(?:{EXTREMUM})?(?:{INVERSE}|{NAME}|{SEGMENT}|{SIZE}|{ANGLE})"
+# f(g(2)), f^{-1}(f^{-1}(6)) at numbers; with variables it may be a condition that f fulfils
+COMPOSED = r"(?:[fgh](?:\^\{?-1\}?)?\(){2,4}[^()=A-Za-z\\]{1,20}\){2,4}"
+ONE = rf"(?:{EXTREMUM})?(?:{INVERSE}|{COMPOSED}|{NAME}|{SEGMENT}|{SIZE}|{ANGLE})"
 RATIO = rf"{ONE}\s*:\s*{ONE}(?:\s*:\s*{ONE})?|\\frac\{{(?:{SEGMENT}|{SIZE})\}}\{{(?:{SEGMENT}|{SIZE})\}}"
 PHRASE = r"(?:[A-Za-z]+\s+)*[A-Za-z]{4,}(?:\s+[A-Za-z]+)*"
 LEFT_SIDE = re.compile(rf"^(?:{ONE}|{DERIVATIVE}|{NAMES}|{EXPECTATION}|{RATIO}|{PHRASE})$")
