@@ -118,6 +118,7 @@ class AnyBenchmark(ABC, Generic[ProblemT]):
         answer_type: `option`, `text`, or empty: inferred from the gold answer.
         tolerance: relative tolerance for numbers.
         no_answer: verdict on a response without an answer: `wrong` or `undecided`.
+        caution: what is wrong with the data; a note beside each score.
         free_text: whether answers may be words. Rules then give `wrong` only for numbers and options; other answers
             that differ from the gold are undecided.
     """
@@ -131,6 +132,7 @@ class AnyBenchmark(ABC, Generic[ProblemT]):
     judge: str = "undecided"
     answer_type: str = ""
     about: str = ""
+    caution: str = ""
     reference: tuple[Reference, ...] = ()
     tolerance: float = 0.0
     no_answer: str = "wrong"
@@ -174,7 +176,7 @@ class AnyBenchmark(ABC, Generic[ProblemT]):
             results: final results in the problems' order.
             rules: results by rules alone in the problems' order.
         """
-        return {}
+        return {"notes": [self.caution]} if self.caution else {}
 
     def check_common(self) -> None:
         """Validate the fields that all benchmarks have.

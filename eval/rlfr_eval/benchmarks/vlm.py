@@ -163,7 +163,7 @@ class VlmBenchmark(AnyBenchmark["VlmProblem"]):
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes that a reader needs in order to interpret the score."""
-        notes = [GROUPINGS[self.grouping]] if self.grouping else []
+        notes = [note for note in (self.caution, GROUPINGS.get(self.grouping)) if note]
         if not self.official:
             notes.append("the data are not the copy that VLMEvalKit names, so published values are not shown")
         if self.family == BY_ROW:

@@ -57,6 +57,10 @@ def run(options: argparse.Namespace) -> int:
     for name, members in suites().items():
         print(f"  {name:<12} {', '.join(members)}")
     print("\ntasks of reasoning-gym are benchmarks, too: --suite 'reasoning_gym:chain_sum?size=200'")
+    print("\nwhat to know")
+    for name, benchmark in benchmarks.items():
+        if benchmark.caution:
+            print(f"  {name}: {benchmark.caution}")
     print("\nprompt presets")
     for name, one in PRESETS.items():
         print(f"  {name:<12} v{one.version} {one.digest}  {one.about}")

@@ -141,7 +141,7 @@ def test_the_best_is_saved_named_and_kept(make_trainer, make_policy, digits, mon
         save_strategy="steps", save_steps=3, save_total_limit=1,
     )  # fmt: skip
     monkeypatch.setattr(
-        "rlfr_vlm.trainer.rlfr_trainer.evaluate_held_out", lambda *_, **__: {"eval_greedy": next(scores)}
+        "rlfr_vlm.trainer.held_out_evaluation.evaluate_held_out", lambda *_, **__: {"eval_greedy": next(scores)}
     )
     trainer.train()
     assert trainer.state.best_model_checkpoint == str(tmp_path / "run" / "checkpoint-2")

@@ -1,6 +1,7 @@
 """Benchmark files, suites, prompt presets, problems and their lock."""
 
 import json
+import re
 import urllib.error
 import urllib.request
 
@@ -305,3 +306,20 @@ def test_fuzz_files(tmp_path_factory, start, lines, end):
     assert benchmark.name and isinstance(benchmark.n, int) and benchmark.judge in ("never", "undecided")
     assert 0 <= benchmark.tolerance < 1 and benchmark.sampling.samples >= 1
     assert isinstance(benchmark.source.repo, str) and (benchmark.name == "fuzz" or "name" in path.read_text())
+
+
+def test_a_caution_about_the_data_stands_beside_the_score():
+    minerva = shipped()["minerva_math"]
+    assert minerva.extra_scores([], [], []) == {"notes": [minerva.caution]}
+    assert shipped()["math500"].extra_scores([], [], []) == {}
+
+
+def test_golds_of_minerva_that_the_prompt_states(shared):
+    def plain(text):
+        return re.sub(r"[\s$]|\\left|\\right|\\,|\.$", "", text)
+
+    problems = read_problems(shipped()["minerva_math"], shared / "data" / "math_suites").problems
+    stated = [one for one in problems
+              if {plain(gold) for gold in one.golds}
+              & {plain(text) for text in re.findall(r"The final answer is (.*?)\. I hope", one.text, re.DOTALL)}]  # fmt: skip
+    assert f"in {len(stated)} of the {len(problems)} problems" in shipped()["minerva_math"].caution
