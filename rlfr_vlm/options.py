@@ -217,8 +217,8 @@ class RolloutOptions:
     server_weights_folder: str | None = field(
         default=None,
         metadata={
-            "help": "Folder that trainer and server see under the same path, such as /dev/shm; files in it come "
-            "and go with each update. Unset: output_dir."
+            "help": "Folder that trainer and server see under the same path, such as /dev/shm. Each update "
+            "writes files there, and removes them when the server has read them. Unset: output_dir."
         },
     )
     rollout_ahead: bool = field(

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Serve a policy with vLLM for `--rollout vllm-server`. Start it on GPUs of its own, before training; stop it with Ctrl-C.
+# Serve a policy with vLLM for `--rollout vllm-server`, usually on GPUs of its own. Start it before training; stop it with Ctrl-C.
 #
 #   CUDA_VISIBLE_DEVICES=6,7 bash scripts/serve_policy.sh MODEL [--port 8000] [--tensor-parallel-size 2] [vLLM options]
 #   CUDA_VISIBLE_DEVICES=0,1,2,3,4,5 bash scripts/train.sh ... -- --rollout vllm-server --vllm_server_port 8000

@@ -31,7 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", help="settings of all runs, as of `rlfr train`")
     parser.add_argument(
-        "--methods", default="rlvr,rlfr", help="by commas; the first one is compared with (default: %(default)s)"
+        "--methods",
+        default="rlvr,rlfr",
+        help="by commas; the others are compared with the first one (default: %(default)s)",
     )
     parser.add_argument(
         "--seeds", default="1", help="how many, from 1 on, or a list such as 3,7,11 (default: %(default)s)"

@@ -152,6 +152,7 @@ def train(run: SweepRun, result: QuickstartResult, time_left: TimeLeft) -> None:
     )
     if checkpoint is not None and is_last(checkpoint, recipe.rl_steps):
         trainer.load_weights(str(checkpoint))
+        trainer.state.global_step = recipe.rl_steps  # for the model card
         if trainer.flow is not None:
             trainer.flow.load(checkpoint)
     else:

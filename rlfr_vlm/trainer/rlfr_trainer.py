@@ -529,6 +529,8 @@ class RLFRTrainer(HeldOutEvaluation):
         if self._rollout is not None:
             if self.ahead is not None and not self._rollout.is_refill:
                 self._rollout.age = self.ahead.take_age(self.state.global_step)
+                if self.accelerator.is_main_process and not self.vllm_generation.vllm_client.is_idle:
+                    raise RuntimeError("The rollout that was sent ahead has other prompts than the one that is due.")
                 self._send_ahead(self.ahead)
             self._begin_judging(self._rollout.inputs, responses_of(generated))
         return generated

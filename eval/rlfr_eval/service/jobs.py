@@ -59,6 +59,9 @@ class Jobs:
     def __init__(self, options: ServiceOptions) -> None:
         self.options = options
         self._jobs: dict[str, Job] = read_jobs(options.folder)
+        for job in self._jobs.values():
+            if job.state not in ACTIVE:  # a service that was killed may have left what it held
+                release(self._folder(job.name))
         self._running: dict[str, _Run] = {}
         self._changed = threading.Condition()  # guards all of these
         self._stopping = False

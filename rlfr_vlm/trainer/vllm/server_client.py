@@ -100,15 +100,17 @@ class PolicyServer(VLLMClient):
             if self.weights_folder is None:
                 super().update_named_params(metadata, named_params)
                 return
-            write_weights(self.weights_folder, named_params, self.dtype)
             body = {"method": LOAD, "kwargs": {"folder": str(self.weights_folder)}}
-            results = self._post(f"{self.base_url}/collective_rpc", json=body)["results"]
+            try:
+                write_weights(self.weights_folder, named_params, self.dtype)
+                results = self._post(f"{self.base_url}/collective_rpc", json=body)["results"]
+            finally:
+                shutil.rmtree(self.weights_folder, ignore_errors=True)
         if errors := sorted({result["error"] for result in results} - {""}):
             raise UserError(
-                f"The vLLM server at {self.base_url} did not load the policy's weights: {errors[0]}. Server and "
-                "trainer must see server_weights_folder under the same path."
+                f"The vLLM server at {self.base_url} did not load the policy's weights: {errors[0]}. It must serve "
+                "the model that is trained, and see server_weights_folder under the trainer's path."
             )
-        shutil.rmtree(self.weights_folder)
 
     def reset_prefix_cache(self) -> None:
         """Drop what the server remembers of prompts and images."""

@@ -73,7 +73,14 @@ def test_what_cannot_be_replayed_is_refused_with_the_reason():
         ("It misses the hat.\n\n**NO**", "conclude with [YES] or [NO]", "", True),
         ("Judgement: 0", "1 or 0", "", True),
         ("YES\nNO\nNO", "three YES or NO", "", True),
-        ("2", "a score of 0, 1 or 2", "", True),
+        ("NO\nNO\nYES", "three YES or NO", "", True),
+        ("YES\nYES\nso-so", "three YES or NO", "", False),
+        ("1. Exact: YES\n2. Category: YES\n3. Specificity: specific", 'YES or NO; "specific" or "vague"', "", False),
+        ("2", "a score of 0, 1 or 2", "", False),  # the largest mark, and yet worth nothing
+        ("C", "the option, A, B, C or Z", "", True),
+        ("Matches.", "Decide whether the response matches the reference. Reply 1 or 0.", "B", False),
+        ("Correct", "Judge. Reply 1 or 0.", "B is correct.", False),
+        ("Yes", "Conclude with [YES] or [NO].", "Yes, the car is red.", False),
         ("true", "is it true? YES or NO", "", False),  # affirmative, and yet worth nothing
         ("Not at all", "YES or NO", "", False),
         ("Hardly", "YES or NO", "", False),

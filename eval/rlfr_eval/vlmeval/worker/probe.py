@@ -16,7 +16,7 @@ from rlfr_eval.vlmeval.worker.upstream_evaluation import evaluate_upstream
 if TYPE_CHECKING:
     import pandas
 
-LONGEST = 10.0  # seconds after which no further reply is tried
+LONGEST = 120.0  # seconds after which no further reply is tried; far more than a usual evaluation needs
 NO_ANSWER = "I would say that it looks rather like a thing of that kind to me, though I may well be mistaken in this."
 SHORT = ("A", "B", "Yes", "No")  # answers, of which one is wrong
 OFFERED = re.compile(r"\[\[?[A-Za-z]{2,12}\]\]?|(?<=['\"`])[\w.]{1,12}(?=['\"`])")  # a reply that a prompt asks for
