@@ -26,8 +26,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--methods",
         default="rlvr,rlfr",
-        help="which methods, by commas: rlvr, rlfr, entropy, rlpr, visual, or joined by +; the first one is compared "
-        "with (default: %(default)s)",
+        help="which methods, by commas: rlvr, rlfr, entropy, rlpr, visual, or joined by +; the others are "
+        "compared with the first one (default: %(default)s)",
     )
     parser.add_argument("--policy", default="tiny", help=POLICY_HELP)
     parser.add_argument("--steps", type=int, help="updates of each RL run (default: the recipe's)")
