@@ -170,7 +170,7 @@ def build_trainer(options: ScriptArguments, args: "RLFRConfig", trains: bool = T
     policy, processing_class = load_policy(options, trust_remote_code=args.trust_remote_code)
     peft_config = lora_config(policy, options)
     if called.get("tools") or called.get("environment_factory"):
-        prepare_template(processing_class)
+        prepare_template(processing_class)  # as the trainer does; prompts are counted before
     rows.added_tokens = described_tokens(processing_class, called)
     train_dataset = training_dataset(rows, options, processing_class, graded=is_graded(options))
     if options.max_prompt_tokens is None:  # rows that training replaces are left out
