@@ -101,12 +101,12 @@ if TYPE_CHECKING:
 class RLFRTrainer(HeldOutEvaluation):
     """TRL's `GRPOTrainer` with flow rewards.
 
-    Overrides, in the order of a step: `train` (initial probabilities), `_prepare_inputs` (packing),
-    `_generate_and_score_completions` (scores, shapes, selects groups), `_generate` and `_calculate_rewards` (timing,
-    undecided rows), `training_step` (timing), `compute_loss` (pieces) and `_compute_loss` (entropy bonus, update of
-    the field), `log` (seconds of each part) and `save_model` (the field beside the policy). held_out_evaluation.py has
-    `evaluate`, log_prob_passes.py the log-prob pass, and resume.py what a resumed run needs. Everything else is
-    inherited.
+    Overrides, in the order of a step: `train` (initial probabilities), `get_batch_samples` (rows of the next rollout),
+    `_prepare_inputs` (packing), `_generate_and_score_completions` (scores, shapes, selects groups), `_generate` and
+    `_calculate_rewards` (timing, undecided rows), `training_step` (timing), `compute_loss` (pieces) and
+    `_compute_loss` (entropy bonus, update of the field), `log` (seconds of each part) and `save_model` (the field
+    beside the policy). held_out_evaluation.py has `evaluate`, log_prob_passes.py the log-prob pass, and resume.py what
+    a resumed run needs. Everything else is inherited.
 
     Writes what the command `rlfr train` writes into the output folder, shows its progress line, and saves a checkpoint
     on Ctrl-C (see records/default_records.py).
@@ -495,7 +495,7 @@ class RLFRTrainer(HeldOutEvaluation):
         if self._checks_next_rollout:
             check_image_tokens(batch, self.family, self._image_token_id, self.processing_class)
         self._checks_next_rollout = False
-        if self.ahead is not None:
+        if self.ahead is not None and not rollout.is_refill:
             self.log_values({"rollout/age": rollout.age})
         if self.use_vllm and (rows := gap_rows(batch)) is not None:
             metrics = gap_metrics(self.accelerator.gather(rows))
