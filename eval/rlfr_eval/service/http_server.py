@@ -140,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
             raise
         except OSError as error:  # such as a disk that is full
             status, value = 500, {"error": f"The service cannot do that: {error.strerror or error}."}
-        except Exception:
+        except Exception:  # a request must not go without a reply
             traceback.print_exc()
             status, value = 500, {"error": "An error of the service, which it printed."}
         self._reply(status, value)
